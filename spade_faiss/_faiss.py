@@ -1,0 +1,28 @@
+"""The one place that imports FAISS, so that its absence is explained once."""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+
+from .errors import SpadeError
+
+
+@cache
+def faiss() -> ModuleType:
+    """Return the faiss module, from faiss-cpu or faiss-gpu.
+
+    Raises
+    ------
+    SpadeError
+        If neither is installed.
+    """
+    try:
+        import faiss as module
+    except ModuleNotFoundError:
+        raise SpadeError(
+            "FAISS is not installed: pip install 'spade-faiss[cpu]', "
+            "or 'spade-faiss[gpu]' for CUDA on Linux"
+        ) from None
+    assert isinstance(module, ModuleType)
+    return module

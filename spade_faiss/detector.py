@@ -1,0 +1,646 @@
+"""SPADE as one estimator: fit on good images, predict where a new one is wrong."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from .errors import SpadeError
+from .features import DEFAULT_BACKBONE, Backbone, load_backbone
+from .images import Framing, Loaded, OnError, Source, find_images, first_size, load_images
+from .index import Index, IndexWriter, Manifest, TrainingImage, discard_leftovers, index_lock
+from .index.manifest import BackboneRecord, Calibration, FramingRecord
+from .maps import anomaly_map
+from .search import nearest, nearest_in_images
+from .threshold import good_threshold
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+Images = str | os.PathLike[str] | Iterable[Source] | npt.NDArray[np.uint8]
+
+K, KAPPA, SIGMA, QUANTILE = 50, 1, 4.0, 0.995
+SCORES = ("map", "descriptor")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a query says of one image.
+
+    Attributes
+    ----------
+    position : int
+        Place in the list of images that was passed.
+    name : str
+        The image's path, or "image N" for an array.
+    image : uint8 [H, W, 3]
+    input : uint8 [h, w, 3]
+        What the network saw of it.
+    map : float32 [H, W]
+        Anomaly map on the image's own pixel grid; 0 where the crop left pixels unseen.
+    input_map : float32 [h, w]
+        The same map on the network's input grid.
+    descriptor_score : float
+        Mean squared distance to the K nearest descriptors (SPADE, section 3.2).
+    neighbours : int64 [K]
+        The K nearest training images.
+    distances : tuple of float32 [h, w]
+        Per level, each patch's mean squared distance to its kappa nearest good patches.
+    matches : tuple of int64 [h, w]
+        Per level, each patch's nearest good patch, as a row of the index's level.
+    """
+
+    position: int
+    name: str
+    image: npt.NDArray[np.uint8]
+    input: npt.NDArray[np.uint8]
+    map: Floats
+    input_map: Floats
+    descriptor_score: float
+    neighbours: Ids
+    distances: tuple[Floats, ...]
+    matches: tuple[Ids, ...]
+
+    @property
+    def peak(self) -> float:
+        """The map's largest value."""
+        return float(self.map.max())
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Scores and maps of some images, in their order.
+
+    Attributes
+    ----------
+    scores : float32 [n]
+        How anomalous each image is, 0 or more.
+    maps : list of float32 [H, W]
+        How anomalous each pixel is, on the images' own grids.
+    """
+
+    scores: Floats
+    maps: list[Floats]
+
+
+class Spade:
+    """Sub-image anomaly detection with deep pyramid correspondences (Cohen & Hoshen, 2020).
+
+    Parameters
+    ----------
+    backbone : str or Backbone
+        One of `spade_faiss.features.BACKBONES`, or a network of your own.
+    k : int
+        Training images that an image is compared with (the paper's K).
+    kappa : int
+        Good patches that a patch is compared with (the paper's kappa).
+    weights : path, optional
+        A checkpoint for the named backbone, instead of the published one.
+    resize : int
+        Length of the shorter side after resizing, in pixels.
+    crop : int or None
+        Side of the centre crop that the network sees; None for the whole frame.
+    sigma : float
+        Smoothing of the maps in pixels of the network's input.
+    quantile : float in (0, 1)
+        Share of good images that the thresholds are to let pass.
+    score : {"map", "descriptor"}
+        An image's score: its map's largest value, or the paper's mean squared distance to the
+        K nearest descriptors (section 3.2), which notices global change rather than small flaws.
+    engine : one of `spade_faiss.search.ENGINES`
+    device : str
+        "auto", or a torch device's name.
+    batch_size : int
+        Images that go through the network at once.
+    progress : bool
+        Whether to show progress bars on standard error (only when that is a terminal).
+
+    Attributes
+    ----------
+    index_ : Index
+        The fitted index.
+
+    Examples
+    --------
+    >>> from spade_faiss import Spade
+    >>> spade = Spade("efficientnet_lite0").fit("parts/good")  # doctest: +SKIP
+    >>> spade.predict(["new.png"]).scores  # doctest: +SKIP
+    """
+
+    index_: Index
+
+    def __init__(
+        self, backbone: str | Backbone = DEFAULT_BACKBONE, k: int = K, kappa: int = KAPPA, *,
+        weights: str | os.PathLike[str] | None = None, resize: int = 256, crop: int | None = 224,
+        sigma: float = SIGMA, quantile: float = QUANTILE, score: str = "map",
+        engine: str = "auto", device: str = "auto", batch_size: int = 8, progress: bool = False,
+    ) -> None:
+        for name, value in (("k", k), ("kappa", kappa), ("batch_size", batch_size)):
+            if value < 1:
+                raise SpadeError(f"{name} = {value} must be 1 or more")
+        if not 0 <= sigma < 1000:
+            raise SpadeError(f"sigma = {sigma} must lie between 0 and 1000 pixels")
+        if not 0 < quantile < 1:
+            raise SpadeError(f"quantile = {quantile} must lie between 0 and 1")
+        if score not in SCORES:
+            raise SpadeError(f"unknown score {score!r}: choose one of {', '.join(SCORES)}")
+        Framing.choose(resize, crop, (1, 1))
+        self.backbone = backbone
+        self.k = k
+        self.kappa = kappa
+        self.weights = weights
+        self.resize = resize
+        self.crop = crop
+        self.sigma = sigma
+        self.quantile = quantile
+        self.score = score
+        self.engine = engine
+        self.device = device
+        self.batch_size = batch_size
+        self.progress = progress
+        self._network: Backbone | None = backbone if isinstance(backbone, Backbone) else None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._calibration: Calibration | None = None
+
+    # Fitting ------------------------------------------------------------------------------
+
+    def fit(
+        self, images: Images, index: str | os.PathLike[str] | None = None, *,
+        calibrate: bool = True, on_error: OnError | None = None,
+    ) -> Spade:
+        """Index good images.
+
+        Parameters
+        ----------
+        images : folder, paths, or RGB uint8 arrays [H, W, 3]
+        index : path, optional
+            Folder to keep the index in; it replaces an index that is there. By default a
+            temporary one that lasts as long as this object.
+        calibrate : bool
+            Whether to score each image against the others and so to find the thresholds.
+        on_error : callable, optional
+            Called with (name, why) for an image that cannot be used, which is then left out.
+
+        Raises
+        ------
+        SpadeError
+            If an image cannot be used (without `on_error`), or none can.
+        """
+        sources = _sources(images, on_error)
+        network = self._loaded_network()
+        self._calibration = None
+        if index is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="spade-faiss-")
+            index = self._temporary.name
+        folder = Path(index)
+        with index_lock(folder):
+            self._write(folder, network, None, [], sources, calibrate, on_error)
+        return self
+
+    def add(self, images: Images, on_error: OnError | None = None) -> int:
+        """Add good images to the index and calibrate anew; return how many were added.
+
+        An image whose path is in the index already is refused.
+        """
+        folder = self._fitted().folder
+        with index_lock(folder):
+            old = self._reopened()
+            here = {image.path for image in old.manifest.images}
+            sources: list[Source] = []
+            for source in _sources(images, on_error):
+                if not isinstance(source, np.ndarray) and os.fspath(source) in here:
+                    _report(on_error, os.fspath(source), "is in the index already; remove it first")
+                else:
+                    sources.append(source)
+            if sources:
+                self._write(folder, self._network_for(old), old, list(range(len(old))), sources,
+                            old.manifest.calibration is not None, on_error)
+            return len(self.index_) - len(old)
+
+    def remove(self, names: Iterable[str], on_error: OnError | None = None) -> int:
+        """Remove training images by path and calibrate anew; return how many were removed.
+
+        A name is a path as `info` lists it, or the end of one that no other shares.
+        """
+        folder = self._fitted().folder
+        with index_lock(folder):
+            old = self._reopened()
+            paths = [image.path for image in old.manifest.images]
+            gone: set[int] = set()
+            for name in names:
+                try:
+                    gone.add(_find(name, paths))
+                except SpadeError as error:
+                    _report(on_error, name, str(error))
+            if len(gone) == len(paths):
+                raise SpadeError(f"an index cannot be empty; delete the folder {folder} instead")
+            if gone:
+                keep = [i for i in range(len(paths)) if i not in gone]
+                self._write(folder, None, old, keep, [], old.manifest.calibration is not None, None)
+            return len(gone)
+
+    def _write(
+        self, folder: Path, network: Backbone | None, old: Index | None, keep: list[int],
+        sources: Sequence[Source], calibrate: bool, on_error: OnError | None,
+    ) -> None:
+        """Write a new generation, the kept images of the old one first, and make it count."""
+        discard_leftovers(folder)
+        records = [old.manifest.images[i] for i in keep] if old else []
+        framing = old.manifest.framing.framing() if old else None
+        writer: IndexWriter | None = None
+        try:
+            if old is not None:
+                shapes = [(v.height, v.width, v.channels) for v in old.manifest.levels]
+                writer = IndexWriter(folder, old.manifest.descriptor_size, shapes)
+                for i in keep:
+                    rows = [old.rows(level, i, i + 1) for level in range(len(shapes))]
+                    writer.append(old.descriptors[i : i + 1], rows, old.crops[i : i + 1])
+            for batch in self._extract(sources, framing, network, on_error, "features"):
+                framing = batch.framing
+                if writer is None:
+                    shapes = [(v.shape[1], v.shape[2], v.shape[3]) for v in batch.levels]
+                    writer = IndexWriter(folder, batch.descriptors.shape[1], shapes)
+                flat = [level.reshape(-1, level.shape[-1]) for level in batch.levels]
+                writer.append(batch.descriptors, flat, np.stack([v.input for v in batch.loaded]))
+                records += [
+                    TrainingImage(path=v.name, height=v.size[0], width=v.size[1])
+                    for v in batch.loaded
+                ]
+            if writer is None or framing is None:
+                raise SpadeError("none of the images can be used")
+            descriptors, levels, crops = writer.finish()
+            draft = Manifest(
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                made_with=_versions(),
+                backbone=_record(network) if network else _kept(old).backbone,
+                framing=FramingRecord(resize=framing.resize, height=framing.size[0],
+                                      width=framing.size[1], crop=framing.crop),
+                images=tuple(records),
+                descriptor_size=writer.descriptor_size,
+                descriptors=descriptors,
+                levels=levels,
+                crops=crops,
+            )
+            index = Index(folder, draft)
+            if calibrate:
+                known = _known(old, keep, len(records)) if old else None
+                calibration = self._calibrate(index, known)
+                index.manifest = draft.model_copy(update={"calibration": calibration})
+            index.manifest.write(folder)
+        except BaseException:
+            if writer is not None:
+                writer.discard()
+            raise
+        discard_leftovers(folder)
+        self.index_ = index
+
+    def _calibrate(self, index: Index, known: _Known | None = None) -> Calibration:
+        """Score each training image against the others and draw thresholds from the scores.
+
+        After a change, an image whose K nearest are what they were keeps its scores.
+        """
+        n = len(index)
+        scores, peaks = np.zeros(n), np.zeros(n)
+        same = known is not None and known.settings == (self.k, self.kappa, self.sigma)
+        now = _other_images(index.descriptors, self.k)
+        before = _other_images(known.descriptors, self.k) if known and same else None
+        for i in self._bar(range(n if n > 1 else 0), "calibration"):
+            if known and before is not None and (at := known.place[i]) is not None:
+                moved = {known.new_place[j] for j in before[0][at]}
+                if moved == set(now[0][i].tolist()):
+                    scores[i], peaks[i] = known.scores[at], known.peaks[at]
+                    continue
+            levels = [index.rows(level, i, i + 1) for level in range(len(index.levels))]
+            distances, _ = self._correspond(index, levels, now[0][i])
+            record = index.manifest.images[i]
+            placed = self._map(index, distances, (record.height, record.width))[1]
+            scores[i], peaks[i] = now[1][i], placed.max()
+        enough = n > 1
+        return Calibration(
+            quantile=self.quantile, k=self.k, kappa=self.kappa, sigma=self.sigma,
+            descriptor_scores=tuple(scores.tolist()) if enough else (),
+            peaks=tuple(peaks.tolist()) if enough else (),
+            descriptor_threshold=good_threshold(scores, self.quantile) if enough else None,
+            pixel_threshold=good_threshold(peaks, self.quantile) if enough else None,
+        )
+
+    # Querying -----------------------------------------------------------------------------
+
+    def predict(self, images: Images) -> Prediction:
+        """Score images and map where they are wrong.
+
+        Parameters
+        ----------
+        images : folder, paths, or RGB uint8 arrays [H, W, 3]
+
+        Raises
+        ------
+        SpadeError
+            If an image cannot be used.
+        """
+        results = list(self.query(images))
+        scores = np.array([self.score_of(result) for result in results], np.float32)
+        return Prediction(scores, [result.map for result in results])
+
+    def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
+        """Yield one Result an image, in order, as they come.
+
+        With `on_error`, an image that cannot be used is reported to it and left out.
+        """
+        index = self._fitted()
+        network = self._network_for(index)
+        k = min(self.k, len(index))
+        if self.kappa > k * min(level.patches for level in index.manifest.levels):
+            raise SpadeError(f"kappa = {self.kappa} is more than the patches of {k} images")
+        framing = index.manifest.framing.framing()
+        sources = _sources(images, on_error)
+        for batch in self._extract(sources, framing, network, on_error, "query"):
+            near, ids = nearest(batch.descriptors, index.descriptors, k, self.engine)
+            for i, loaded in enumerate(batch.loaded):
+                levels = [v[i].reshape(-1, v.shape[-1]) for v in batch.levels]
+                distances, matches = self._correspond(index, levels, ids[i])
+                on_input, placed = self._map(index, distances, loaded.size)
+                yield Result(
+                    loaded.position, loaded.name, loaded.image, loaded.input, placed, on_input,
+                    float(near[i].mean()), ids[i], distances, matches,
+                )
+
+    def score_of(self, result: Result) -> float:
+        """Return an image's score, as `score` chooses it."""
+        return result.peak if self.score == "map" else result.descriptor_score
+
+    @property
+    def image_threshold(self) -> float | None:
+        """The score above which an image is called wrong; None where it is unknown."""
+        if self.score == "map":
+            return self.pixel_threshold
+        return self.calibration.descriptor_threshold if self.calibration else None
+
+    @property
+    def pixel_threshold(self) -> float | None:
+        """The map's value above which a pixel is called wrong; None where it is unknown."""
+        return self.calibration.pixel_threshold if self.calibration else None
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration of the index, made anew if it was made with other settings."""
+        stored = self._fitted().manifest.calibration
+        if stored is None:
+            return None
+        wanted = (self.k, self.kappa, self.sigma, self.quantile)
+        made = self._calibration or stored
+        if (made.k, made.kappa, made.sigma, made.quantile) == wanted:
+            return made
+        n = len(self.index_)
+        like = (min(stored.k, n - 1), stored.kappa, stored.sigma)
+        if stored.peaks and like == (min(self.k, n - 1), self.kappa, self.sigma):
+            self._calibration = stored.model_copy(update={
+                "k": self.k,
+                "quantile": self.quantile,
+                "descriptor_threshold": good_threshold(stored.descriptor_scores, self.quantile),
+                "pixel_threshold": good_threshold(stored.peaks, self.quantile),
+            })
+        else:
+            self._calibration = self._calibrate(self.index_)
+        return self._calibration
+
+    def _extract(
+        self, sources: Sequence[Source], framing: Framing | None, network: Backbone | None,
+        on_error: OnError | None, title: str,
+    ) -> Iterator[_Batch]:
+        """Yield batches of features; the next images are decoded and framed meanwhile."""
+        if not sources:
+            return
+        assert network is not None
+        if framing is None:
+            # Only a whole frame's shape depends on the images.
+            first = first_size(sources) if self.crop is None else None
+            framing = Framing.choose(self.resize, self.crop, first or (1, 1))
+        images = load_images(sources, framing, on_error)
+        with self._bar(None, title, len(sources)) as bar:
+            while pending := list(islice(images, self.batch_size)):
+                yield _batch(pending, framing, network)
+                bar.update(pending[-1].position + 1 - bar.n)
+
+    def _correspond(
+        self, index: Index, levels: Sequence[Floats], images: Ids
+    ) -> tuple[tuple[Floats, ...], tuple[Ids, ...]]:
+        """Return per level the distances [h, w] to the nearest good patches, and those patches."""
+        distances: list[Floats] = []
+        matches: list[Ids] = []
+        for queries, gallery, level in zip(
+            levels, index.levels, index.manifest.levels, strict=True
+        ):
+            near, ids = nearest_in_images(
+                queries, gallery, images, level.patches, self.kappa, self.engine
+            )
+            distances.append(near.mean(axis=1).reshape(level.height, level.width))
+            matches.append(ids[:, 0].reshape(level.height, level.width))
+        return tuple(distances), tuple(matches)
+
+    def _map(
+        self, index: Index, distances: Sequence[Floats], original: tuple[int, int]
+    ) -> tuple[Floats, Floats]:
+        framing = index.manifest.framing.framing()
+        on_input = anomaly_map(distances, framing.size, self.sigma)
+        return on_input, framing.place(on_input, original)
+
+    # Keeping ------------------------------------------------------------------------------
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Copy the index into a folder of its own; it replaces an index that is there."""
+        source, target = self._fitted(), Path(folder)
+        if target.exists() and target.samefile(source.folder):
+            return
+        with index_lock(target):
+            discard_leftovers(target)
+            shutil.copytree(source.folder / source.manifest.generation,
+                            target / source.manifest.generation, dirs_exist_ok=True)
+            source.manifest.write(target)
+            discard_leftovers(target)
+
+    @classmethod
+    def load(
+        cls, folder: str | os.PathLike[str], *, k: int | None = None, kappa: int | None = None,
+        backbone: Backbone | None = None, weights: str | os.PathLike[str] | None = None,
+        quantile: float | None = None, score: str = "map", engine: str = "auto",
+        device: str = "auto", batch_size: int = 8, progress: bool = False, verify: bool = True,
+    ) -> Spade:
+        """Open an index; what is not given is as it was when the index was made.
+
+        Raises
+        ------
+        SpadeError
+            If there is no index, or a file of it is missing or damaged.
+        """
+        index = Index.open(folder, verify)
+        made = index.manifest.calibration
+        framing = index.manifest.framing
+        spade = cls(
+            backbone or index.manifest.backbone.name,
+            k or (made.k if made else K),
+            kappa or (made.kappa if made else KAPPA),
+            weights=weights,
+            resize=framing.resize,
+            crop=framing.height if framing.crop else None,
+            sigma=made.sigma if made else SIGMA,
+            quantile=quantile or (made.quantile if made else QUANTILE),
+            score=score, engine=engine, device=device, batch_size=batch_size, progress=progress,
+        )
+        spade.index_ = index
+        return spade
+
+    def _fitted(self) -> Index:
+        if not hasattr(self, "index_"):
+            raise SpadeError("this Spade has no index yet: call fit, or use Spade.load")
+        return self.index_
+
+    def _reopened(self) -> Index:
+        """Return the index as it is now, under the lock: another process may have changed it."""
+        return Index.open(self.index_.folder)
+
+    def _network_for(self, index: Index) -> Backbone:
+        """Return the network, which must be the one that made the index."""
+        network, made = self._loaded_network(), index.manifest.backbone
+        if _record(network) != made:
+            raise SpadeError(
+                f"{index.folder} was made by {made.name} with weights of sha256 "
+                f"{made.weights_sha256[:12]}…, not by {network.name} with "
+                f"{network.weights_sha256[:12]}…: name the same file with --weights, "
+                "or build the index again"
+            )
+        return network
+
+    def _loaded_network(self) -> Backbone:
+        if self._network is None:
+            assert isinstance(self.backbone, str)
+            self._network = load_backbone(self.backbone, self.weights, self.device)
+        return self._network
+
+    def _bar(
+        self, over: Iterable[int] | None, title: str, total: int | None = None
+    ) -> tqdm[int]:
+        return tqdm(over, title, total, disable=None if self.progress else True, unit="image")
+
+
+@dataclass(frozen=True)
+class _Batch:
+    loaded: list[Loaded]
+    framing: Framing
+    descriptors: Floats
+    levels: tuple[Floats, ...]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a calibration before a change says, by the places of the images after it."""
+
+    settings: tuple[int, int, float]
+    descriptors: Floats
+    scores: Sequence[float]
+    peaks: Sequence[float]
+    place: list[int | None]
+    new_place: dict[int, int | None]
+
+
+def _known(old: Index, keep: list[int], n: int) -> _Known | None:
+    made = old.manifest.calibration
+    if made is None or not made.peaks:
+        return None
+    new_place: dict[int, int | None] = dict.fromkeys(range(len(old)))
+    new_place.update({was: now for now, was in enumerate(keep)})
+    return _Known(
+        (made.k, made.kappa, made.sigma), old.descriptors,
+        made.descriptor_scores, made.peaks, [*keep, *[None] * (n - len(keep))], new_place,
+    )
+
+
+def _other_images(descriptors: Floats, k: int) -> tuple[Ids, Floats]:
+    """Return for each image its `k` nearest others [n, k], and their mean squared distance [n]."""
+    n = len(descriptors)
+    k = min(k, n - 1)
+    if k < 1:
+        return np.empty((n, 0), np.int64), np.zeros(n, np.float32)
+    near, ids = nearest(descriptors, descriptors, k + 1)
+    others = ids != np.arange(n)[:, None]
+    # Among exact duplicates an image may miss itself: then the farthest goes.
+    others[others.all(axis=1), -1] = False
+    return ids[others].reshape(n, k), near[others].reshape(n, k).mean(axis=1)
+
+
+def _batch(loaded: list[Loaded], framing: Framing, network: Backbone) -> _Batch:
+    features = network(np.stack([one.input for one in loaded]))
+    return _Batch(
+        loaded, framing, features.descriptors.cpu().numpy(),
+        tuple(level.cpu().numpy() for level in features.levels),
+    )
+
+
+def _sources(images: Images, on_error: OnError | None) -> list[Source]:
+    """Return a list of images from what a user may pass: a folder is searched to any depth."""
+    if isinstance(images, str | os.PathLike):
+        def complain(name: str, why: str) -> None:
+            _report(on_error, name, why)
+
+        found = find_images([images], complain)
+        if not found:
+            raise SpadeError(f"{os.fspath(images)} holds no images (PNG, JPEG, BMP, TIFF, WebP)")
+        return [one.path for one in found]
+    if isinstance(images, np.ndarray) and images.ndim != 4:
+        raise SpadeError(f"images have shape {images.shape}; pass a list of [H, W, 3] arrays")
+    sources = list(images)
+    if not sources:
+        raise SpadeError("there are no images")
+    return sources
+
+
+def _report(on_error: OnError | None, name: str, why: str) -> None:
+    if on_error is None:
+        raise SpadeError(f"{name}: {why}")
+    on_error(name, why)
+
+
+def _find(name: str, paths: Sequence[str]) -> int:
+    """Return the place of the one path that is `name`, or leads to the same file, or ends in it."""
+    same: list[Callable[[str], bool]] = [
+        lambda path: path == name,
+        lambda path: os.path.abspath(path) == os.path.abspath(name),  # noqa: PTH100
+        lambda path: path.endswith(f"/{name}"),
+    ]
+    for test in same:
+        places = [i for i, path in enumerate(paths) if test(path)]
+        if len(places) == 1:
+            return places[0]
+        if places:
+            raise SpadeError(f"is the end of {len(places)} paths of the index; name one whole")
+    raise SpadeError("is not in the index; `spade-faiss info --json` lists its images")
+
+
+def _kept(old: Index | None) -> Manifest:
+    assert old is not None
+    return old.manifest
+
+
+def _record(network: Backbone) -> BackboneRecord:
+    return BackboneRecord(name=network.name, weights_sha256=network.weights_sha256)
+
+
+def _versions() -> dict[str, str]:
+    names = ("spade-faiss", "torch", "numpy", "faiss-cpu", "faiss-gpu")
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,142 @@
+"""A pretrained network as a function from uint8 images to features."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ..errors import SpadeError
+from .efficientnet import EfficientNetLite0, packaged_weights
+from .resnet import RESNETS
+from .weights import fetch, load_into, read_state_dict, sha256_of
+
+BACKBONES = (*RESNETS, "efficientnet_lite0")
+"""Names that `load_backbone` knows."""
+DEFAULT_BACKBONE = "wide_resnet50_2"
+
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a network sees in B images.
+
+    Attributes
+    ----------
+    descriptors : float32 tensor [B, D]
+        The last layer, averaged over the image.
+    levels : tuple of float32 tensors [B, h, w, C]
+        Patch features, from the finest level to the coarsest; contiguous.
+    """
+
+    descriptors: Tensor
+    levels: tuple[Tensor, ...]
+
+
+class Backbone:
+    """A pretrained network, ready to turn images into features.
+
+    Parameters
+    ----------
+    name : str
+        Recorded in an index; a query must use the same.
+    network : nn.Module
+        Maps normalised images [B, 3, H, W] to a descriptor [B, D] and a list of feature maps
+        [B, C, h, w], finest first.
+    mean, std : three floats each
+        What the network expects of images scaled to 0…1: (x - mean) / std.
+    weights_sha256 : str
+        Checksum of the weights' file, recorded in an index too.
+    device : torch.device
+    """
+
+    def __init__(
+        self, name: str, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...],
+        weights_sha256: str, device: torch.device,
+    ) -> None:
+        self.name = name
+        self.weights_sha256 = weights_sha256
+        self.device = device
+        # Channels last is the layout of the images, of the features, and of the fastest kernels.
+        self._network = network.eval().requires_grad_(False).to(
+            device, memory_format=torch.channels_last  # type: ignore[call-overload]
+        )
+        scale = 255 * torch.tensor(std, device=device)
+        self._scale, self._shift = 1 / scale, -255 * torch.tensor(mean, device=device) / scale
+
+    @torch.inference_mode()
+    def __call__(self, images: npt.NDArray[np.uint8]) -> Features:
+        """Return the features of uint8 images [B, H, W, 3].
+
+        Raises
+        ------
+        SpadeError
+            If a feature is not finite.
+        """
+        pixels = torch.from_numpy(images).to(self.device).float()
+        normalised = torch.addcmul(self._shift, pixels, self._scale).permute(0, 3, 1, 2)
+        descriptors, levels = self._network(normalised)
+        features = Features(
+            descriptors.float().contiguous(),
+            tuple(level.permute(0, 2, 3, 1).float().contiguous() for level in levels),
+        )
+        for values in (features.descriptors, *features.levels):
+            if not torch.isfinite(values.sum()):
+                raise SpadeError(f"{self.name} gave features that are not finite; "
+                                 "its weights may be damaged")
+        return features
+
+
+def load_backbone(
+    name: str = DEFAULT_BACKBONE, weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+) -> Backbone:
+    """Return a pretrained network by name.
+
+    Parameters
+    ----------
+    name : one of BACKBONES
+    weights : path, optional
+        A checkpoint, .pth or .safetensors. By default the published one is fetched once
+        (ResNets), or taken from its package (efficientnet_lite0).
+    device : str
+        "auto" for the first GPU or else the CPU, or a torch device's name.
+
+    Raises
+    ------
+    SpadeError
+        If the name is unknown, or weights are missing, damaged, or another network's.
+    """
+    chosen = _device(device)
+    if name in RESNETS:
+        path = fetch(name) if weights is None else Path(weights)
+        network: nn.Module = RESNETS[name]()
+        load_into(network, read_state_dict(path), path)
+        normalisation = _IMAGENET
+    elif name == "efficientnet_lite0":
+        network = EfficientNetLite0()
+        path = packaged_weights() if weights is None else Path(weights)
+        load_into(network.net, read_state_dict(path), path)
+        normalisation = _HALF
+    else:
+        raise SpadeError(f"unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}")
+    return Backbone(name, network, *normalisation, sha256_of(path), chosen)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise SpadeError(f"device {name!r} cannot be used: {reason}") from None
+    return device

@@ -1,0 +1,136 @@
+"""Checkpoints: fetched and verified, read as data, and loaded strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import sys
+import zipfile
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import SpadeError
+
+PUBLISHED = {
+    "wide_resnet50_2": "https://download.pytorch.org/models/wide_resnet50_2-95faca4d.pth",
+    "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
+    "resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+    "resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
+}
+"""Checkpoints trained on ImageNet; a name ends in the first digits of the file's sha256."""
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's sha256 in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch(name: str) -> Path:
+    """Return the published checkpoint of a network, downloaded once into torch's own cache.
+
+    Raises
+    ------
+    SpadeError
+        If it is neither there nor to be had, or its checksum is not the published one.
+    """
+    url = PUBLISHED[name]
+    file_name = url.rsplit("/", 1)[1]
+    prefix = Path(file_name).stem.rsplit("-", 1)[1]
+    path = Path(torch.hub.get_dir(), "checkpoints", file_name)
+    if path.exists():
+        if not sha256_of(path).startswith(prefix):
+            raise SpadeError(f"{path} is damaged (its sha256 does not begin with {prefix}); "
+                             "delete it, and it is downloaded again")
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), prefix, progress=sys.stderr.isatty())
+    except (URLError, OSError) as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        raise SpadeError(
+            f"the weights of {name} are not in {path.parent} and {url} cannot be fetched "
+            f"({reason}): go online once, or pass a copy of that file with --weights FILE"
+        ) from None
+    except RuntimeError:
+        raise SpadeError(f"{url} gave a file whose sha256 does not begin with {prefix}; "
+                         "try again, or pass a good copy with --weights FILE") from None
+    return path
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a checkpoint, .safetensors or torch's own format, without executing what it holds.
+
+    A state dict wrapped as {"state_dict": …} or {"model": …}, or named by DataParallel
+    ("module."), is unwrapped.
+
+    Raises
+    ------
+    SpadeError
+        If the file cannot be read as such.
+    """
+    if not path.is_file():
+        raise SpadeError(f"{path}: no such weights file")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: object = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise SpadeError(f"{path} holds more than tensors, or is damaged; "
+                         "save the model's state_dict() and pass that") from None
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise SpadeError(f"{path} is not a readable checkpoint: {_first_line(error)}") from None
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":
+            raise
+        raise SpadeError(f"{path} is not a readable checkpoint: {_first_line(error)}") from None
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise SpadeError(f"{path} does not hold a state dict of named tensors")
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
+
+
+def load_into(network: nn.Module, state: dict[str, Tensor], source: Path) -> None:
+    """Load a state dict whole: the first key that is missing, unknown or of another shape is named.
+
+    The classifier `fc` may be absent or of another size: features do not use it.
+
+    Raises
+    ------
+    SpadeError
+        On the first difference, or a value that is not finite.
+    """
+    own = network.state_dict()
+    for key, value in own.items():
+        if _of_classifier(key):
+            continue
+        if key not in state:
+            if key.endswith("num_batches_tracked"):  # absent from checkpoints of torch < 0.4.1
+                continue
+            raise SpadeError(f"{source} does not fit: {key} is missing")
+        if state[key].shape != value.shape:
+            raise SpadeError(f"{source} does not fit: {key} has shape {list(state[key].shape)} "
+                             f"where {list(value.shape)} is needed")
+        if not torch.isfinite(state[key]).all():
+            raise SpadeError(f"{source} is damaged: {key} holds NaN or infinite values")
+    for key in state:
+        if key not in own and not _of_classifier(key):
+            raise SpadeError(f"{source} does not fit: {key} is unknown to this network")
+    fitting = {key: value for key, value in state.items() if not _of_classifier(key)}
+    network.load_state_dict(fitting, strict=False)
+
+
+def _of_classifier(key: str) -> bool:
+    return key.startswith(("fc.", "_fc."))
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

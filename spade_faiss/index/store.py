@@ -1,0 +1,270 @@
+"""Write an index in bounded memory, and read it memory-mapped.
+
+Layout of an index folder::
+
+    manifest.json                 which generation counts, its checksums, thresholds
+    <8 hex digits>/               one generation of data, never changed once it counts
+        descriptors.faiss         IndexFlatL2, one row an image
+        level1.faiss …            IndexFlatL2, one row a patch
+        crops.u8                  what the network saw, uint8 [n, h, w, 3], to show matches
+
+Replacing the manifest is the one step that makes a change count. A process killed before it
+leaves the old index whole, or no index where there was none; the next write clears what it left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock, Timeout
+
+from .._faiss import faiss
+from ..errors import SpadeError
+from .manifest import MANIFEST, DataFile, Level, Manifest, sync_folder
+
+Floats = npt.NDArray[np.float32]
+
+_LOCK = ".lock"
+_GENERATION = re.compile(r"[0-9a-f]{8}")
+
+
+@contextmanager
+def index_lock(folder: Path) -> Iterator[None]:
+    """Hold an index folder, made if need be, for one writer at a time.
+
+    Raises
+    ------
+    SpadeError
+        If another process writes it now, or the folder holds something else.
+    """
+    if folder.is_dir():
+        strangers = [
+            entry.name for entry in folder.iterdir()
+            if entry.name not in (MANIFEST, f".{MANIFEST}.new", _LOCK)
+            and not _GENERATION.fullmatch(entry.name)
+        ]
+        if strangers:
+            raise SpadeError(
+                f"{folder} holds other files ({sorted(strangers)[0]}); name a new folder"
+            )
+    elif folder.exists():
+        raise SpadeError(f"{folder} is a file; name a folder for the index")
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / _LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise SpadeError(f"{folder} is being written by another process; wait for it") from None
+
+
+def discard_leftovers(folder: Path) -> None:
+    """Remove every generation but the one that counts: replaced ones, and those of killed writers.
+
+    Where a manifest is there but cannot be read, nothing is removed.
+    """
+    keep = Manifest.read(folder).generation if (folder / MANIFEST).exists() else None
+    for entry in folder.iterdir():
+        if _GENERATION.fullmatch(entry.name) and entry.name != keep:
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+class _FlatFile:
+    """An `IndexFlatL2` file written row by row, so that no index need fit in memory.
+
+    FAISS's own header for an empty index is written first, and its two counts (rows at byte
+    8, values in the header's last 8 bytes) are set at the end.
+    """
+
+    def __init__(self, path: Path, channels: int) -> None:
+        self._header = bytearray(faiss().serialize_index(faiss().IndexFlatL2(channels)).tobytes())
+        self._channels = channels
+        self._rows = 0
+        self._file = path.open("xb")
+        self._file.write(self._header)
+
+    def append(self, rows: Floats) -> None:
+        assert rows.ndim == 2 and rows.shape[1] == self._channels
+        self._file.write(np.ascontiguousarray(rows, np.float32).data)
+        self._rows += len(rows)
+
+    def close(self) -> None:
+        self._header[8:16] = self._rows.to_bytes(8, "little")
+        self._header[-8:] = (self._rows * self._channels).to_bytes(8, "little")
+        self._file.seek(0)
+        self._file.write(self._header)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def abandon(self) -> None:
+        self._file.close()
+
+
+class IndexWriter:
+    """Writes one generation of data files into an index folder that is locked by the caller.
+
+    Parameters
+    ----------
+    folder : Path
+    descriptor_size : int
+    shapes : sequence of (h, w, C)
+        The pyramid's levels.
+    """
+
+    def __init__(
+        self, folder: Path, descriptor_size: int, shapes: Sequence[tuple[int, int, int]]
+    ) -> None:
+        self.descriptor_size = descriptor_size
+        self._shapes = tuple(shapes)
+        self.generation = secrets.token_hex(4)
+        self._place = folder / self.generation
+        self._place.mkdir()
+        self._flat = [_FlatFile(self._place / "descriptors.faiss", descriptor_size)]
+        for number, (_, _, channels) in enumerate(self._shapes, 1):
+            self._flat.append(_FlatFile(self._place / f"level{number}.faiss", channels))
+        self._crops = (self._place / "crops.u8").open("xb")
+
+    def append(
+        self, descriptors: Floats, levels: Sequence[Floats], crops: npt.NDArray[np.uint8]
+    ) -> None:
+        """Add images: descriptors [b, D], per level patches [b * h * w, C], crops [b, h, w, 3]."""
+        for file, rows in zip(self._flat, (descriptors, *levels), strict=True):
+            file.append(rows)
+        self._crops.write(np.ascontiguousarray(crops).data)
+
+    def finish(self) -> tuple[DataFile, tuple[Level, ...], DataFile]:
+        """Sync the files and return their records: descriptors, levels, crops."""
+        for file in self._flat:
+            file.close()
+        self._crops.flush()
+        os.fsync(self._crops.fileno())
+        self._crops.close()
+        sync_folder(self._place)
+        names = ["descriptors.faiss", *(f"level{i + 1}.faiss" for i in range(len(self._shapes))),
+                 "crops.u8"]
+        paths = [self._place / name for name in names]
+        with ThreadPoolExecutor() as pool:
+            digests = list(pool.map(_sha256, paths))
+        records = [
+            DataFile(
+                name=f"{self.generation}/{path.name}", bytes=path.stat().st_size, sha256=digest
+            )
+            for path, digest in zip(paths, digests, strict=True)
+        ]
+        levels = tuple(
+            Level(height=h, width=w, channels=c, file=record)
+            for (h, w, c), record in zip(self._shapes, records[1:-1], strict=True)
+        )
+        return records[0], levels, records[-1]
+
+    def discard(self) -> None:
+        """Close the files and remove them."""
+        for file in self._flat:
+            file.abandon()
+        self._crops.close()
+        shutil.rmtree(self._place, ignore_errors=True)
+
+
+class Index:
+    """An index opened for reading; its arrays are memory-mapped.
+
+    Attributes
+    ----------
+    folder : Path
+    manifest : Manifest
+    descriptors : float32 [n, D]
+    levels : tuple of float32 [n * h * w, C]
+    crops : uint8 [n, h, w, 3]
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        n = len(manifest.images)
+        # FAISS's index owns the mapping under the array, so both are kept.
+        self._owners: list[object] = []
+        self.descriptors = self._map(manifest.descriptors, n, manifest.descriptor_size)
+        self.levels = tuple(
+            self._map(level.file, n * level.patches, level.channels) for level in manifest.levels
+        )
+        size = (manifest.framing.height, manifest.framing.width)
+        self.crops: npt.NDArray[np.uint8] = np.memmap(
+            folder / manifest.crops.name, np.uint8, "r", shape=(n, *size, 3)
+        )
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike[str], verify: bool = True) -> Index:
+        """Open the index in `folder`, every file's checksum checked before FAISS reads it.
+
+        Raises
+        ------
+        SpadeError
+            If there is no index, or a file is missing or damaged; the first one is named.
+        """
+        folder = Path(folder)
+        manifest = Manifest.read(folder)
+        try:
+            return cls._open(folder, manifest, verify)
+        except (SpadeError, OSError):
+            # A writer may have replaced the index between the two reads.
+            again = Manifest.read(folder)
+            if again.generation == manifest.generation:
+                raise
+            return cls._open(folder, again, verify)
+
+    @classmethod
+    def _open(cls, folder: Path, manifest: Manifest, verify: bool) -> Index:
+        bad = damaged_files(folder, manifest) if verify else []
+        if bad:
+            raise SpadeError(f"{bad[0]}; build the index again")
+        return cls(folder, manifest)
+
+    def _map(self, file: DataFile, rows: int, columns: int) -> Floats:
+        module = faiss()
+        path = self.folder / file.name
+        index = module.read_index(str(path), module.IO_FLAG_MMAP_IFC)
+        if not isinstance(index, module.IndexFlatL2) or (index.ntotal, index.d) != (rows, columns):
+            raise SpadeError(f"{path} does not hold {rows} x {columns} values as the manifest says")
+        self._owners.append(index)
+        values: Floats = module.rev_swig_ptr(index.get_xb(), rows * columns)
+        return values.reshape(rows, columns)
+
+    def __len__(self) -> int:
+        return len(self.manifest.images)
+
+    def rows(self, level: int, start: int, stop: int) -> Floats:
+        """Return a level's patches of images `start` to `stop`, [(stop - start) * h * w, C]."""
+        patches = self.manifest.levels[level].patches
+        return self.levels[level][start * patches : stop * patches]
+
+
+def damaged_files(folder: Path, manifest: Manifest) -> list[str]:
+    """Return one line for each data file that is missing or differs from its checksum."""
+
+    def check(file: DataFile) -> str | None:
+        path = folder / file.name
+        try:
+            size = path.stat().st_size
+            if size != file.bytes:
+                return f"{path} is damaged: {size} bytes long where {file.bytes} were written"
+            return None if _sha256(path) == file.sha256 else f"{path} is damaged: checksum differs"
+        except OSError as error:
+            return f"{path} cannot be read: {error.strerror}"
+
+    with ThreadPoolExecutor() as pool:
+        return [line for line in pool.map(check, manifest.files) if line]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,41 @@
+"""From the distances of each pyramid level to one anomaly map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+
+def anomaly_map(
+    distances: Sequence[npt.NDArray[np.float32]], size: tuple[int, int], sigma: float = 4.0
+) -> npt.NDArray[np.float32]:
+    """Return the anomaly map of one image on the network's input grid.
+
+    Each level is brought to the input's size bilinearly, the levels are averaged, and the
+    mean is smoothed by a Gaussian (SPADE, sections 3.3 and 4.1).
+
+    Parameters
+    ----------
+    distances : sequence of float32 [h, w]
+        Per level, each patch's distance to its nearest gallery patches, 0 or more.
+    size : (int, int)
+        Height and width of the network's input, in pixels.
+    sigma : float
+        Standard deviation of the Gaussian in input pixels, cut off at 4 sigma; 0 leaves
+        the map as it is.
+
+    Returns
+    -------
+    float32 [H, W], 0 or more
+    """
+    mean: npt.NDArray[np.float32] = np.zeros(size, np.float32)
+    for level in distances:
+        mean += cv2.resize(level, size[::-1], interpolation=cv2.INTER_LINEAR)
+    mean /= len(distances)
+    if sigma > 0:
+        side = 2 * int(4 * sigma + 0.5) + 1
+        cv2.GaussianBlur(mean, (side, side), sigma, dst=mean, borderType=cv2.BORDER_REFLECT)
+    return mean

@@ -1,0 +1,56 @@
+"""A threshold from good images alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+
+def good_threshold(scores: npt.ArrayLike, quantile: float = 0.995) -> float | None:
+    """Return the value that a new good image's score stays under with chance `quantile`.
+
+    With many good scores this is their conformal quantile: the ceil((n + 1) q)-th smallest,
+    which a new score from the same source exceeds with a chance of at most 1 - q, whatever
+    its distribution (Vovk et al., *Algorithmic Learning in a Random World*, 2005). That rank
+    exists only from n = q / (1 - q) on: 199 images at q = 0.995. With fewer, no
+    distribution-free answer exists, and the sample's own quantile is merely its maximum,
+    which a new good image exceeds with chance 1 / (n + 1): one in 51 for 50 images. There the
+    upper prediction limit of a log-normal is taken, exp(m + t s sqrt(1 + 1/n)) with m and s
+    the mean and standard deviation of the logarithms and t Student's quantile with n - 1
+    degrees of freedom; it is exact for log-normal scores, which distances (positive, skewed)
+    are close to, and it widens as n shrinks. It is never less than the largest good score.
+
+    Parameters
+    ----------
+    scores : float [n]
+        Leave-one-out scores of good images, 0 or more.
+    quantile : float in (0, 1)
+
+    Returns
+    -------
+    float or None
+        None for fewer than two scores, which say nothing of their spread.
+
+    Raises
+    ------
+    ValueError
+        If the quantile is not between 0 and 1.
+    """
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile {quantile} must lie between 0 and 1")
+    ordered: npt.NDArray[np.float64] = np.sort(np.asarray(scores, np.float64))
+    n = len(ordered)
+    if n < 2:
+        return None
+    # Guard against (n + 1) q landing a rounding error above a whole number.
+    rank = math.ceil((n + 1) * quantile - 1e-9)
+    if rank <= n:
+        return float(ordered[rank - 1])
+    from scipy.stats import t as student
+
+    logs = np.log(np.maximum(ordered, np.finfo(np.float32).tiny))
+    spread = float(student.ppf(quantile, n - 1)) * logs.std(ddof=1) * math.sqrt(1 + 1 / n)
+    limit = math.exp(min(float(logs.mean() + spread), 80.0))  # stays within float32
+    return max(limit, float(ordered[-1]))
