@@ -31,10 +31,11 @@ OnError = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Found:
-    """An image file, and its name relative to the folder in which it was found."""
+    """An image file; `relative` is its path within `folder`, if a folder was searched for it."""
 
     path: Path
     relative: Path
+    folder: Path | None
 
 
 @dataclass(frozen=True)
@@ -188,7 +189,7 @@ def find_images(arguments: Iterable[str | os.PathLike[str]], on_error: OnError) 
         if argument.is_dir():
             found += _walk(argument, on_error)
         elif argument.exists():
-            found.append(Found(argument, Path(argument.name)))
+            found.append(Found(argument, Path(argument.name), None))
         else:
             raise SpadeError(f"{argument}: no such file or folder")
     return found
@@ -203,7 +204,7 @@ def _walk(root: Path, on_error: OnError) -> Iterator[Found]:
         for name in sorted(files):
             path = Path(folder, name)
             if not name.startswith(".") and path.suffix.lower() in SUFFIXES:
-                yield Found(path, path.relative_to(root))
+                yield Found(path, path.relative_to(root), root)
 
 
 def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from .._files import replace_file
 from ..errors import SpadeError
 from ..images import Framing
 
@@ -120,7 +120,7 @@ class Manifest(_Data):
         """Put the manifest in place at once, synced: this is the moment a change takes effect."""
         text = self.model_dump_json(indent=1)
         record = {"sha256": _digest(json.loads(text)), **json.loads(text)}
-        replace_file(folder / MANIFEST, (json.dumps(record, indent=1) + "\n").encode())
+        replace_file(folder / MANIFEST, (json.dumps(record, indent=1) + "\n").encode(), sync=True)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -164,23 +164,3 @@ class Manifest(_Data):
 def _digest(record: object) -> str:
     canonical = json.dumps(record, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file beside its place, sync it and rename it into it."""
-    beside = path.with_name(f".{path.name}.new")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames within a folder last through a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -29,8 +29,9 @@ import numpy.typing as npt
 from filelock import FileLock, Timeout
 
 from .._faiss import faiss
+from .._files import sync_folder
 from ..errors import SpadeError
-from .manifest import MANIFEST, DataFile, Level, Manifest, sync_folder
+from .manifest import MANIFEST, DataFile, Level, Manifest
 
 Floats = npt.NDArray[np.float32]
 

@@ -1,0 +1,5 @@
+"""Run the command line: python -m spade_faiss."""
+
+from .cli import main
+
+main()

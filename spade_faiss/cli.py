@@ -1,0 +1,342 @@
+"""The command line: options in, one call, files and lines out."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from tqdm import tqdm
+
+from .errors import SpadeError
+
+# What a command needs is imported inside it: --help and mistakes answer at once, without torch.
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
+    help="Learn from images of good parts; say which new image is wrong, where, and what the "
+    "wrong place should have looked like.",
+)
+evaluate = typer.Typer(no_args_is_help=True, help="Score SPADE on a data set of known defects.")
+app.add_typer(evaluate, name="evaluate", rich_help_panel=None)
+
+
+class Score(StrEnum):
+    """What an image's score is."""
+
+    MAP = "map"
+    DESCRIPTOR = "descriptor"
+
+
+Backbone = Annotated[str, typer.Option(
+    help="wide_resnet50_2, resnet18, resnet50, resnet101 or efficientnet_lite0.")]
+Weights = Annotated[Path | None, typer.Option(
+    help="Checkpoint (.pth or .safetensors) instead of the published one.")]
+Resize = Annotated[int, typer.Option(help="Shorter side after resizing, in pixels.")]
+Crop = Annotated[str, typer.Option(
+    help="Side of the centre crop in pixels, or 'none' for the whole frame.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+Engine = Annotated[str, typer.Option(help="Search engine: auto or faiss.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images that go through the network at once.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+ImageScore = Annotated[Score, typer.Option(
+    help="An image's score: its map's maximum, or the distance to the nearest descriptors.")]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="An index.")]
+Quantile = Annotated[float, typer.Option(
+    help="Share of good images that the thresholds are to let pass.")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
+) -> None:
+    """Take the options that every command has."""
+
+
+class _Problems:
+    """Names each image that could not be used, in one line on standard error."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, str]] = []
+
+    def __call__(self, name: str, why: str) -> None:
+        self.lines.append({"path": name, "error": why})
+        tqdm.write(f"spade-faiss: {_printable(name)}: {why}", file=sys.stderr)
+
+    def exit(self) -> None:
+        if self.lines:
+            raise typer.Exit(1)
+
+
+@app.command()
+def build(
+    train_dir: Annotated[Path, typer.Argument(help="Folder of good images.")],
+    index: Annotated[Path, typer.Option(metavar="DIR", help="Where the index goes.")],
+    backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
+    crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
+    kappa: Annotated[int, typer.Option(min=1, help="Nearest patches.")] = 1,
+    quantile: Quantile = 0.995, engine: Engine = "auto", device: Device = "auto",
+    batch_size: BatchSize = 8, as_json: AsJson = False,
+) -> None:
+    """Build an index of good images, and find the thresholds by scoring each against the rest."""
+    from .detector import Spade
+    from .images import find_images
+
+    problems = _Problems()
+    found = find_images([_folder(train_dir)], problems)
+    if not found:
+        raise SpadeError(f"{train_dir} holds no images (PNG, JPEG, BMP, TIFF, WebP)")
+    spade = Spade(
+        backbone, k, kappa, weights=weights, resize=resize, crop=_crop(crop), quantile=quantile,
+        engine=engine, device=device, batch_size=batch_size, progress=True,
+    )
+    spade.fit([image.path for image in found], index, on_error=problems)
+    n = len(spade.index_)
+    limit = spade.image_threshold
+    _print(as_json, {"index": str(index), "images": n, "threshold": limit,
+                     "errors": problems.lines},
+           f"{index}: {_images(n)}, " + ("no threshold: that takes two images or more"
+                                         if limit is None else f"threshold {limit:.4g}"))
+    problems.exit()
+
+
+@app.command()
+def add(
+    folder: Folder, images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
+    weights: Weights = None, engine: Engine = "auto", device: Device = "auto",
+    batch_size: BatchSize = 8, as_json: AsJson = False,
+) -> None:
+    """Add good images (files or folders) to an index, and find the thresholds anew."""
+    from .detector import Spade
+    from .images import find_images
+
+    problems = _Problems()
+    spade = Spade.load(folder, weights=weights, engine=engine, device=device,
+                       batch_size=batch_size, progress=True)
+    found = find_images(images, problems)
+    if not found:
+        raise SpadeError("there are no images to add")
+    added = spade.add([image.path for image in found], problems)
+    _print(as_json, {"index": str(folder), "added": added, "images": len(spade.index_),
+                     "threshold": spade.image_threshold, "errors": problems.lines},
+           f"{folder}: {added} added, now {_images(len(spade.index_))}")
+    problems.exit()
+
+
+@app.command()
+def remove(
+    folder: Folder, images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
+    engine: Engine = "auto", as_json: AsJson = False,
+) -> None:
+    """Remove training images from an index by path, and find the thresholds anew."""
+    from .detector import Spade
+
+    problems = _Problems()
+    spade = Spade.load(folder, engine=engine, progress=True)
+    removed = spade.remove(images, problems)
+    _print(as_json, {"index": str(folder), "removed": removed, "images": len(spade.index_),
+                     "threshold": spade.image_threshold, "errors": problems.lines},
+           f"{folder}: {removed} removed, now {_images(len(spade.index_))}")
+    problems.exit()
+
+
+@app.command()
+def info(
+    folder: Folder,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every file's checksum.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an index holds, and whether it is whole."""
+    from .index import Manifest, damaged_files
+
+    manifest = Manifest.read(folder)
+    damaged = damaged_files(folder, manifest) if verify else []
+    record = manifest.model_dump()
+    if verify:
+        record["damaged"] = damaged
+    made, framing = manifest.calibration, manifest.framing
+    size = sum(file.bytes for file in manifest.files)
+    how = (f"shorter side {framing.resize}, centre crop" if framing.crop else "whole frame")
+    lines = [
+        f"images      {len(manifest.images)}",
+        f"backbone    {manifest.backbone.name} (weights {manifest.backbone.weights_sha256[:12]}…)",
+        f"input       {framing.width} x {framing.height} pixels, {how}",
+        "levels      " + ", ".join(f"{v.height}x{v.width}x{v.channels}" for v in manifest.levels),
+        f"size        {size / 2**20:.1f} MiB",
+        f"created     {manifest.created}",
+        "thresholds  " + (
+            "none" if made is None or made.pixel_threshold is None or
+            made.descriptor_threshold is None else
+            f"map {made.pixel_threshold:.4g}, descriptor {made.descriptor_threshold:.4g} "
+            f"(quantile {made.quantile}, K = {made.k}, kappa = {made.kappa})"),
+    ]
+    if verify and not damaged:
+        lines.append("files       all whole")
+    _print(as_json, record, "\n".join(lines))
+    for line in damaged:
+        print(f"spade-faiss: {line}; build the index again", file=sys.stderr)
+    if damaged:
+        raise typer.Exit(2)
+
+
+@app.command()
+def query(
+    folder: Folder, images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER...")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")],
+    k: Annotated[int | None, typer.Option("-k", min=1, help="Nearest images.  [default: the "
+                                          "index's, 50]")] = None,
+    kappa: Annotated[int | None, typer.Option(min=1, help="Nearest patches.  [default: the "
+                                              "index's, 1]")] = None,
+    quantile: Annotated[float | None, typer.Option(
+        help="Share of good images to let pass.  [default: the index's, 0.995]")] = None,
+    score: ImageScore = Score.MAP,
+    explain: Annotated[bool, typer.Option("--explain", help="Also write, for each wrong place, "
+                                          "the good patch that it should resemble.")] = False,
+    overlays: Annotated[bool, typer.Option(help="Write overlay pictures.")] = True,
+    weights: Weights = None, engine: Engine = "auto", device: Device = "auto",
+    batch_size: BatchSize = 8, as_json: AsJson = False,
+) -> None:
+    """Say which images are wrong, and where: scores.csv, maps/, overlays/, explain/."""
+    from .detector import Spade
+    from .images import find_images
+    from .report import write_query
+
+    problems = _Problems()
+    found = find_images(images, problems)
+    if not found:
+        raise SpadeError("there are no images to query (PNG, JPEG, BMP, TIFF, WebP)")
+    spade = Spade.load(folder, k=k, kappa=kappa, weights=weights, quantile=quantile, score=score,
+                       engine=engine, device=device, batch_size=batch_size, progress=True)
+    rows = write_query(spade, found, out, overlays=overlays, explain=explain, on_error=problems)
+    count = {word: sum(row.verdict == word for row in rows) for word in ("NG", "OK", "ERROR")}
+    lines = [f"{row.verdict:5} {_figure(row.score)}  {_printable(row.path)}" for row in rows]
+    summary = f"{_images(len(rows))}: {count['NG']} NG, {count['OK']} OK"
+    if count["ERROR"]:
+        summary += f", {count['ERROR']} could not be used"
+    _print(as_json, {"images": [asdict(row) for row in rows], "errors": problems.lines},
+           "\n".join([*lines, f"{summary}; results in {out}"]))
+    problems.exit()
+
+
+@evaluate.command("mvtec")
+def evaluate_mvtec(
+    root: Annotated[Path, typer.Argument(help="MVTec AD, or the folder of one category.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")],
+    category: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help="Only this category; may be given again.")] = None,
+    backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
+    crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
+    kappa: Annotated[int, typer.Option(min=1, help="Nearest patches.")] = 1,
+    engine: Engine = "auto", device: Device = "auto", batch_size: BatchSize = 8,
+    as_json: AsJson = False,
+) -> None:
+    """MVTec AD's layout: results.json and table.md, beside the paper's Table 3."""
+    from .datasets import load_mvtec
+    from .detector import Spade
+    from .evaluation import evaluate_category, write_results
+    from .features import load_backbone
+
+    categories = load_mvtec(_folder(root), category)
+    network = load_backbone(backbone, weights, device)
+    config = {"backbone": backbone, "weights_sha256": network.weights_sha256, "resize": resize,
+              "crop": _crop(crop), "k": k, "kappa": kappa, "sigma": 4.0, "engine": engine}
+    scores = {}
+    results: dict[str, object] = {}
+    for one in categories:
+        spade = Spade(network, k, kappa, resize=resize, crop=_crop(crop), engine=engine,
+                      batch_size=batch_size, progress=True)
+        scores[one.name] = evaluate_category(spade, one)
+        results = write_results(out, "mvtec", config, scores)
+    _print(as_json, results, (out / "table.md").read_text().rstrip())
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where all of it goes.")] = Path(
+        "spade-demo"),
+    seed: Annotated[int, typer.Option(help="Seed of the images.")] = 0,
+) -> None:
+    """Make a small data set out of textures, then build, query and evaluate on it."""
+    from .demo import run_demo
+
+    for name, scores in run_demo(out, seed).items():
+        print(f"{name}: PRO {scores.pro:.3f}, pixel ROCAUC {scores.pixel_rocauc:.3f}, image "
+              f"ROCAUC {scores.image_rocauc_map_max:.3f}; pictures in {out / name / 'overlays'}")
+    print(f"what each wrong place should have looked like: {out}/*/explain/*/*.png")
+    print(f"the whole table: {out / 'table.md'}")
+
+
+def _crop(text: str) -> int | None:
+    if text.lower() == "none":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise SpadeError(f"--crop {text}: give a number of pixels, or 'none'") from None
+
+
+def _folder(path: Path) -> Path:
+    if not path.exists():
+        raise SpadeError(f"{path}: no such folder")
+    if not path.is_dir():
+        raise SpadeError(f"{path} is a file; name a folder")
+    return path
+
+
+def _print(as_json: bool, record: object, text: str) -> None:
+    print(json.dumps(record, indent=1) if as_json else text)
+
+
+def _images(n: int) -> str:
+    return f"{n} image" if n == 1 else f"{n} images"
+
+
+def _figure(value: float | None) -> str:
+    return f"{'' if value is None else f'{value:.4g}':>10}"
+
+
+def _printable(name: str) -> str:
+    """Return a path in one line of valid text, whatever bytes a file's name holds."""
+    text = name.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def main() -> None:
+    """Run the command line: exit status 0 done, 1 some inputs failed, 2 not done."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    sys.exit(_run(typer.main.get_command(app).main, arguments, len(arguments) < len(sys.argv) - 1))
+
+
+def _run(command: Callable[..., Any], arguments: list[str], debug: bool) -> int:
+    try:
+        return int(command(arguments, "spade-faiss", standalone_mode=False) or 0)
+    except KeyboardInterrupt:
+        print("spade-faiss: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+            return 2
+        if isinstance(error, SpadeError):
+            line = str(error)
+        elif hasattr(error, "format_message"):  # what typer raises for a wrong call
+            line = " ".join(error.format_message().split()) + " (see --help)"
+        elif isinstance(error, OSError) and error.strerror:
+            line = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        elif isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+            line = "out of memory: lower --batch-size, --resize or -k"
+        else:
+            line = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            line += " (run again with --debug to see where)"
+        print(f"spade-faiss: {_printable(line)}", file=sys.stderr)
+        return 2

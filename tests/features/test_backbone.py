@@ -1,0 +1,59 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+
+def imagenet_class(lite, image):
+    """Classify an image with the whole network, whose features are tested here."""
+    framed = cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA)
+    descriptor = lite(framed[None]).descriptors
+    return int(lite._network.net._fc(descriptor).argmax())
+
+
+def test_the_embedded_network_knows_an_espresso_and_a_cat(lite):
+    side = slice(0, 400), slice(100, 500)
+    assert imagenet_class(lite, data.coffee()[side]) == 967
+    assert imagenet_class(lite, data.chelsea()) in (281, 282, 285)
+
+
+def test_levels_are_a_quarter_an_eighth_and_a_sixteenth(lite):
+    features = lite(np.zeros((2, 224, 320, 3), np.uint8))
+    assert features.descriptors.shape == (2, 1280)
+    assert [tuple(level.shape) for level in features.levels] == [
+        (2, 56, 80, 24), (2, 28, 40, 40), (2, 14, 20, 112)]
+    for values in (features.descriptors, *features.levels):
+        assert values.dtype == torch.float32 and values.is_contiguous()
+
+
+def test_levels_equal_the_package_s_own_forward_pass(lite):
+    network = lite._network.net
+    image = data.chelsea()[:224, :224]
+    taken = {}
+    hooks = [network._blocks[i].register_forward_hook(
+        lambda module, _, output, i=i: taken.setdefault(i, output)) for i in (2, 4, 10)]
+    scaled = (torch.from_numpy(image).float() / 255 - 0.5) / 0.5
+    with torch.inference_mode():
+        network(scaled.permute(2, 0, 1)[None])
+    for hook in hooks:
+        hook.remove()
+    for level, expected in zip(lite(image[None]).levels, taken.values(), strict=True):
+        torch.testing.assert_close(level, expected.permute(0, 2, 3, 1), rtol=1e-3, atol=1e-3)
+
+
+def test_an_image_s_features_do_not_depend_on_its_batch(lite):
+    images = np.stack([data.chelsea()[:224, :224], data.coffee()[:224, :224]])
+    both, alone = lite(images), lite(images[1:])
+    for many, one in zip(both.levels, alone.levels, strict=True):
+        assert torch.allclose(many[1:], one, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_features_equal_the_cpu_s(lite):
+    from spade_faiss.features import load_backbone
+
+    image = data.chelsea()[None, :224, :224]
+    there = load_backbone("efficientnet_lite0", device="cuda")(image)
+    for level, expected in zip(there.levels, lite(image).levels, strict=True):
+        torch.testing.assert_close(level.cpu(), expected, rtol=1e-2, atol=1e-1)

@@ -1,0 +1,195 @@
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import faiss
+import numpy as np
+import pytest
+
+from spade_faiss import Spade, SpadeError
+from spade_faiss.index import Index, Manifest, damaged_files, index_lock
+from tests.conftest import texture
+
+
+@pytest.fixture(scope="module")
+def built(lite, gravel_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("index") / "gravel"
+    Spade(lite).fit(gravel_folder, folder)
+    return folder
+
+
+@pytest.fixture
+def index(built, tmp_path):
+    return shutil.copytree(built, tmp_path / "index")
+
+
+def test_rows_are_where_the_contract_says(lite, gravel_folder, built):
+    index = Index.open(built)
+    images = [v.path for v in index.manifest.images]
+    assert images == sorted(str(path) for path in gravel_folder.iterdir())
+    features = lite(np.asarray(index.crops[3:4]))
+    for number, level in enumerate(index.manifest.levels):
+        expected = features.levels[number].numpy()[0]
+        for x, y in ((0, 0), (level.width - 1, 0), (3, level.height - 2)):
+            row = 3 * level.patches + y * level.width + x
+            np.testing.assert_allclose(index.levels[number][row], expected[y, x], rtol=1e-3,
+                                       atol=1e-3)
+
+
+def test_files_are_plain_faiss_indices(built):
+    manifest = Manifest.read(built)
+    for file, rows in zip(manifest.files[:-1], (10, 31360, 7840, 1960), strict=True):
+        read = faiss.read_index(str(built / file.name))
+        assert type(read) is faiss.IndexFlatL2 and read.ntotal == rows
+        _, ids = read.search(read.reconstruct_n(0, 4), 1)
+        assert ids[:, 0].tolist() == [0, 1, 2, 3]
+
+
+def test_one_flipped_byte_in_any_file_is_reported_by_name(index):
+    files = [path for path in index.rglob("*") if path.is_file() and path.name != ".lock"]
+    assert len(files) == 6
+    rng = random.Random(0)
+    for path in files:
+        data = path.read_bytes()
+        for at in {0, len(data) - 1, *(rng.randrange(len(data)) for _ in range(4))}:
+            changed = bytearray(data)
+            changed[at] ^= 1 << rng.randrange(8)
+            path.write_bytes(changed)
+            with pytest.raises(SpadeError, match=path.name) as caught:
+                Index.open(index)
+            assert "\n" not in str(caught.value)
+        path.write_bytes(data)
+    assert not damaged_files(index, Manifest.read(index))
+
+
+def test_missing_and_shortened_files_are_reported(index):
+    manifest = Manifest.read(index)
+    level = index / manifest.levels[1].file.name
+    with level.open("r+b") as file:
+        file.truncate(1000)
+    (index / manifest.crops.name).unlink()
+    lines = damaged_files(index, manifest)
+    assert len(lines) == 2 and "level2.faiss is damaged: 1000 bytes" in lines[0]
+    assert "crops.u8 cannot be read" in lines[1]
+
+
+def test_a_folder_without_index_says_how_to_make_one(tmp_path):
+    with pytest.raises(SpadeError, match="spade-faiss build"):
+        Index.open(tmp_path)
+    with pytest.raises(SpadeError, match="spade-faiss build"):
+        Index.open(tmp_path / "gone")
+
+
+def test_another_version_is_refused(index):
+    record = json.loads((index / "manifest.json").read_text())
+    record["version"] = 99
+    (index / "manifest.json").write_text(json.dumps(record))
+    with pytest.raises(SpadeError, match="version 99"):
+        Manifest.read(index)
+
+
+def test_a_manifest_cannot_lead_out_of_the_folder(index):
+    manifest = Manifest.read(index)
+    with pytest.raises(ValueError, match="pattern"):
+        type(manifest.crops)(name="../../etc/passwd", bytes=1, sha256="0" * 64)
+
+
+def test_reading_maps_files_and_does_not_load_them(built):
+    code = (
+        "import sys, re; from spade_faiss.index import Index; import numpy as np\n"
+        "def anon(): return int(re.search(r'RssAnon:\\s+(\\d+)',"
+        " open('/proc/self/status').read())[1])\n"
+        "import faiss; faiss.IndexFlatL2(4); before = anon(); index = Index.open(sys.argv[1])\n"
+        "total = [float(level[::7].sum()) for level in index.levels]; print(anon() - before)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code, str(built)], capture_output=True, text=True,
+                         check=True)
+    size = sum(path.stat().st_size for path in built.rglob("*.faiss"))
+    assert int(out.stdout) * 1024 < size / 2, out.stdout
+
+
+def test_two_writers_do_not_meet(built):
+    with index_lock(built), pytest.raises(SpadeError, match="another process"), index_lock(built):
+        pass
+
+
+def test_a_folder_with_other_things_is_left_alone(lite, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(SpadeError, match=r"thesis\.tex"):
+        Spade(lite).fit(texture("brick", 2), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_failed_build_leaves_the_old_index_whole(lite, index, tmp_path):
+    before = Manifest.read(index)
+    (tmp_path / "bad.png").write_bytes(b"text")
+    with pytest.raises(SpadeError, match="none of the images"):
+        Spade(lite).fit([tmp_path / "bad.png"], index, on_error=lambda *_: None)
+    with pytest.raises(SpadeError, match=r"bad\.png"):
+        Spade(lite).fit([*texture("brick", 3), tmp_path / "bad.png"], index)
+    assert Index.open(index).manifest == before
+    assert len(list(index.iterdir())) == 3  # manifest, lock, one generation
+
+
+def test_a_reader_outlives_a_replacement(lite, index):
+    reader = Spade.load(index, backbone=lite)
+    image = texture("gravel", 1, seed=9)
+    before = reader.predict(image)
+    Spade(lite).fit(texture("brick", 3), index)
+    again = reader.predict(image)
+    assert before.scores == again.scores and len(Index.open(index)) == 3
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_sigkill_at_random_moments_leaves_none_or_a_whole_one(built, gravel_folder, tmp_path, old):
+    rng = random.Random(old)
+    folder = tmp_path / "index"
+    if old:
+        shutil.copytree(built, folder)
+    command = [sys.executable, "-m", "spade_faiss", "build", str(gravel_folder), "--index",
+               str(folder), "--backbone", "efficientnet_lite0", "--batch-size", "1"]
+    killed = 0
+    for _ in range(5):
+        before = {path.name for path in folder.glob("*")}
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # Once a new generation appears, a build of ten images takes another second or two.
+        while process.poll() is None and {path.name for path in folder.glob("*")} <= {
+            *before, ".lock"
+        }:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 2.0))
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+        if old or (folder / "manifest.json").exists():
+            assert len(Index.open(folder)) == 10
+        else:
+            with pytest.raises(SpadeError, match="holds no index"):
+                Index.open(folder)
+    assert killed >= 3
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    assert len(Index.open(folder)) == 10
+    assert len([path for path in folder.iterdir() if path.is_dir()]) == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_leaves_the_old_index_whole(lite, index, monkeypatch):
+    from spade_faiss.index import store
+
+    before = Manifest.read(index)
+    append = store._FlatFile.append
+
+    def full(self, rows):
+        append(self, rows)
+        with open("/dev/full", "wb", buffering=0) as disk:
+            disk.write(b"x")
+
+    monkeypatch.setattr(store._FlatFile, "append", full)
+    with pytest.raises(OSError, match="No space left"):
+        Spade(lite).fit(texture("brick", 3), index)
+    assert Index.open(index).manifest == before
+    assert len(list(index.iterdir())) == 3
