@@ -6,7 +6,20 @@
 >>> prediction.scores, prediction.maps  # doctest: +SKIP
 """
 
-from .detector import Prediction, Result, Spade
+from typing import TYPE_CHECKING, Any
+
 from .errors import SpadeError
 
+if TYPE_CHECKING:
+    from .detector import Prediction, Result, Spade
+
 __all__ = ["Prediction", "Result", "Spade", "SpadeError"]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing torch takes a second, which --help and mistakes on the command line need not.
+    if name in __all__:
+        from . import detector
+
+        return getattr(detector, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,9 +16,9 @@ def replace_file(path: Path, data: bytes, sync: bool = False) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         beside.replace(path)
-    except OSError:
+    except OSError as error:
         beside.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
     if sync:
         sync_folder(path.parent)
 

@@ -92,7 +92,7 @@ class Scorer:
         pixels = self._pixels.compute()
         return Scores(
             image_rocauc(self._scores, self._labels), image_rocauc(self._peaks, self._labels),
-            pixels.rocauc, pixels.pro, self._n_train, len(self._labels), round(seconds, 3),
+            pixels.pixel_rocauc, pixels.pro, self._n_train, len(self._labels), round(seconds, 3),
         )
 
 

@@ -19,7 +19,7 @@ def oracle(features, good, k, kappa, size, sigma=4.0):
         pool = gallery[near].reshape(-1, gallery.shape[-1])
         rows = level.reshape(-1, level.shape[-1])
         all_pairs = ((rows**2).sum(1)[:, None] - 2 * rows @ pool.T + (pool**2).sum(1))
-        all_pairs = np.partition(all_pairs, kappa - 1, axis=1)[:, :kappa]
+        all_pairs = np.sqrt(np.partition(all_pairs, kappa - 1, axis=1)[:, :kappa])
         distances.append(all_pairs.mean(1).reshape(level.shape[:2]))
     return far[near].mean(), distances, oracle_map(distances, size, sigma)
 
@@ -58,12 +58,12 @@ def test_matches_are_the_nearest_patches(lite):
         features, result.matches, result.distances, spade.index_.levels, strict=True
     ):
         true = ((level[0] - gallery[found].astype(np.float64)) ** 2).sum(-1)
-        np.testing.assert_allclose(near, true, rtol=1e-4)
+        np.testing.assert_allclose(near, np.sqrt(true), rtol=1e-4)
 
 
 def test_a_training_image_is_no_anomaly_and_a_hole_is_found(lite):
     train = texture("brick", 8)
-    spade = Spade(lite).fit(train)
+    spade = Spade(lite, quantile=0.9).fit(train)  # of eight images, 0.995 asks for a lot
     assert spade.predict(train[:1]).maps[0].max() < 1e-3 * spade.pixel_threshold
     new = texture("brick", 2, seed=4)
     prediction = spade.predict([new[0], with_hole(new[1])])

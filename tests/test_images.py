@@ -135,7 +135,7 @@ def test_images_load_in_order_and_bad_ones_are_reported(tmp_path):
     assert [int(one.image[0, 0, 0]) for one in loaded] == [i for i in range(30) if i != 7]
     assert all(one.input.shape == (32, 32, 3) for one in loaded)
     assert [name for name, _ in problems] == [str(tmp_path / "07.png")]
-    with pytest.raises(SpadeError, match="07.png"):
+    with pytest.raises(SpadeError, match=r"07\.png"):
         list(load_images([one.path for one in found], framing))
     assert first_size([tmp_path / "07.png", tmp_path / "08.png"]) == (20, 20)
 

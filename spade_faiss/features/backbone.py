@@ -80,7 +80,7 @@ class Backbone:
         SpadeError
             If a feature is not finite.
         """
-        pixels = torch.from_numpy(images).to(self.device).float()
+        pixels = torch.from_numpy(np.require(images, requirements="W")).to(self.device).float()
         normalised = torch.addcmul(self._shift, pixels, self._scale).permute(0, 3, 1, 2)
         descriptors, levels = self._network(normalised)
         features = Features(

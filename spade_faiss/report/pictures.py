@@ -114,8 +114,9 @@ def _square(image: Picture, side: int) -> Picture:
 def _colours(values: npt.NDArray[np.float32]) -> Picture:
     """Return RGB colours of values 0…1."""
     levels = np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
-    bgr: Picture = np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO), np.uint8)
-    return bgr[..., ::-1]
+    table = np.arange(256, dtype=np.uint8)
+    rgb: Picture = np.asarray(cv2.applyColorMap(table, cv2.COLORMAP_TURBO), np.uint8)
+    return np.take(rgb[:, 0, ::-1], levels, axis=0)
 
 
 def _paint(image: Picture, values: npt.NDArray[np.float32]) -> Picture:
@@ -139,7 +140,7 @@ def _hatch(image: Picture, framing: Framing, original: Sequence[int]) -> None:
     left, top, right, bottom = [round(side * scale) for side in seen]
     unseen = np.ones(image.shape[:2], bool)
     unseen[top:bottom, left:right] = False
-    diagonal = np.add.outer(np.arange(unseen.shape[0]), np.arange(unseen.shape[1])) % 12 == 0
+    diagonal = sum(np.ogrid[: image.shape[0], : image.shape[1]]) % 12 == 0
     image[unseen] = image[unseen] // 2
     image[unseen & diagonal] = 150
 

@@ -23,7 +23,7 @@ class Match:
     level : int
         Pyramid level, 1 the finest.
     distance : float
-        Squared distance between the features (mean over the kappa nearest).
+        Euclidean distance between the features (mean over the kappa nearest).
     image : str
         Path of the training image.
     row : int

@@ -22,14 +22,15 @@ def mapped(key):
 
 
 def independent(name):
-    settings = {
-        "resnet18": dict(layer_type="basic", depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512]),
-        "resnet50": dict(layer_type="bottleneck", depths=[3, 4, 6, 3]),
-        "resnet101": dict(layer_type="bottleneck", depths=[3, 4, 23, 3]),
-    }[name]
     from transformers import ResNetConfig, ResNetModel
 
-    return ResNetModel(ResNetConfig(**settings)).eval()
+    config = {
+        "resnet18": ResNetConfig(
+            layer_type="basic", depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512]),
+        "resnet50": ResNetConfig(layer_type="bottleneck", depths=[3, 4, 6, 3]),
+        "resnet101": ResNetConfig(layer_type="bottleneck", depths=[3, 4, 23, 3]),
+    }[name]
+    return ResNetModel(config).eval()
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet101"])

@@ -4,6 +4,7 @@ import pickle
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import torch
@@ -114,7 +115,7 @@ def test_a_pickle_is_never_executed(tmp_path):
             (tmp_path / name).write_bytes(saved)
         with pytest.raises(SpadeError):
             read_state_dict(tmp_path / name)
-    assert not os.path.exists("/tmp/spade-faiss-was-executed")
+    assert not Path("/tmp/spade-faiss-was-executed").exists()
 
 
 @pytest.mark.parametrize("data", [b"", b"text", b"PK\x03\x04" + bytes(200)])

@@ -1,11 +1,11 @@
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -176,7 +176,7 @@ def test_sigkill_at_random_moments_leaves_none_or_a_whole_one(built, gravel_fold
     assert len([path for path in folder.iterdir() if path.is_dir()]) == 1
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_leaves_the_old_index_whole(lite, index, monkeypatch):
     from spade_faiss.index import store
 
@@ -185,11 +185,11 @@ def test_a_full_disk_leaves_the_old_index_whole(lite, index, monkeypatch):
 
     def full(self, rows):
         append(self, rows)
-        with open("/dev/full", "wb", buffering=0) as disk:
+        with Path("/dev/full").open("wb", buffering=0) as disk:
             disk.write(b"x")
 
     monkeypatch.setattr(store._FlatFile, "append", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(SpadeError, match="No space left"):
         Spade(lite).fit(texture("brick", 3), index)
     assert Index.open(index).manifest == before
     assert len(list(index.iterdir())) == 3

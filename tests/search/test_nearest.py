@@ -84,7 +84,7 @@ def test_real_features_of_real_images(lite):
     for level in features.levels:
         patches = level.numpy().reshape(4, -1, level.shape[-1])
         queries, gallery = patches[0], patches[1:].reshape(-1, level.shape[-1])
-        distances, ids = nearest(queries, gallery)
+        distances, _ = nearest(queries, gallery)
         for at in range(0, len(queries), 64):
             rows = slice(at, at + 64)
             expected, _, _ = brute_force(queries[rows], gallery, 1)
