@@ -114,15 +114,16 @@ def _square(image: Picture, side: int) -> Picture:
 def _colours(values: npt.NDArray[np.float32]) -> Picture:
     """Return RGB colours of values 0…1."""
     levels = np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
-    table = np.arange(256, dtype=np.uint8)
-    rgb: Picture = np.asarray(cv2.applyColorMap(table, cv2.COLORMAP_TURBO), np.uint8)
-    return np.take(rgb[:, 0, ::-1], levels, axis=0)
+    painted = np.empty((*values.shape, 3), np.uint8)
+    cv2.applyColorMap(levels, cv2.COLORMAP_TURBO, painted)
+    return painted[..., ::-1]
 
 
 def _paint(image: Picture, values: npt.NDArray[np.float32]) -> Picture:
     """Return the image with values over it, from clear at a quarter of the scale to strong."""
     alpha = np.clip((values - 0.25) / 0.5, 0, 1)[..., None] * np.float32(0.65)
-    return np.round(image * (1 - alpha) + _colours(values) * alpha).astype(np.uint8)
+    mixed: npt.NDArray[np.float32] = image * (1 - alpha) + _colours(values) * alpha
+    return mixed.round().astype(np.uint8)
 
 
 def _outline(image: Picture, mask: npt.NDArray[np.bool_]) -> None:

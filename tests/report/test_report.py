@@ -1,0 +1,129 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from spade_faiss import Spade, SpadeError
+from spade_faiss.images import Found, Framing, find_images
+from spade_faiss.report import explanation_picture, find_regions, overlay_picture, write_query
+from tests.conftest import texture, with_hole
+
+
+@pytest.fixture(scope="module")
+def spade(lite):
+    return Spade(lite, quantile=0.9).fit(texture("brick", 8))
+
+
+@pytest.fixture(scope="module")
+def holed(spade):
+    image = with_hole(with_hole(texture("brick", 1, seed=4)[0]), x=200, y=60, radius=12)
+    return next(spade.query([image]))
+
+
+def test_regions_are_the_connected_places_over_the_threshold(spade, holed):
+    limit = spade.pixel_threshold
+    regions = find_regions(holed, spade.index_, limit)
+    labels, count = ndimage.label(holed.map > limit, np.ones((3, 3)))
+    assert len(regions) == count >= 2
+    assert [r.peak for r in regions] == sorted((r.peak for r in regions), reverse=True)
+    assert sorted(r.area for r in regions) == sorted(np.bincount(labels.ravel())[1:])
+    for region in regions:
+        left, top, right, bottom = region.box
+        x, y = region.peak_at
+        assert left <= x < right and top <= y < bottom
+        inside = labels == labels[y, x]
+        assert holed.map[inside].max() == np.float32(region.peak) == holed.map[y, x]
+        rows, cols = np.nonzero(inside)
+        assert region.box == (cols.min(), rows.min(), cols.max() + 1, rows.max() + 1)
+
+
+def test_matches_lead_to_the_patch_that_the_search_found(spade, holed):
+    region = find_regions(holed, spade.index_, spade.pixel_threshold)[0]
+    assert sorted(match.level for match in region.matches) == [1, 2, 3]
+    for match in region.matches:
+        level = spade.index_.manifest.levels[match.level - 1]
+        cell = 224 / level.width
+        column, line = ((np.array(match.query_box[:2]) - 16) / cell).round().astype(int)
+        x, y = region.peak_at
+        assert match.query_box[0] <= x + 0.5 <= match.query_box[2]
+        assert match.query_box[1] <= y + 0.5 <= match.query_box[3]
+        row = match.row * level.patches + match.patch[1] * level.width + match.patch[0]
+        assert row == holed.matches[match.level - 1][line, column]
+        assert match.image == spade.index_.manifest.images[match.row].path
+        assert match.box[:2] == pytest.approx(np.array(match.patch) * cell + 16, abs=0.1)
+
+
+def test_the_overlay_marks_the_hole_and_hatches_what_was_not_seen(spade, holed):
+    framing = spade.index_.manifest.framing.framing()
+    limit = spade.pixel_threshold
+    picture = overlay_picture(holed, framing, holed.peak, limit, limit, "brick")
+    assert picture.dtype == np.uint8 and picture.shape[1] > 2 * 448
+    left = picture[44:, :448].astype(int)
+    right = picture[44:, 456:904].astype(int)
+    changed = np.abs(left - right).max(2)
+    scale = 448 / 256
+    assert changed[round(130 * scale), round(120 * scale)] > 40
+    assert not changed[:20].any()  # hatched alike
+    clear = np.asarray(overlay_picture(holed, framing, 1.0, None, None, "no threshold"))
+    assert clear.shape == picture.shape
+
+
+@pytest.mark.parametrize("shape", [(20, 400), (400, 20), (2000, 30), (17, 17)])
+def test_pictures_of_any_aspect(lite, shape):
+    train = [np.ascontiguousarray(np.resize(t, (*shape, 3))) for t in texture("gravel", 3)]
+    for crop in (224, None):
+        spade = Spade(lite, crop=crop, resize=256 if crop else 64).fit(train)
+        result = next(spade.query([255 - train[0]]))
+        framing = spade.index_.manifest.framing.framing()
+        assert result.map.shape == shape
+        overlay_picture(result, framing, 1.0, 2.0, 2.0, "x" * 500)
+        regions = find_regions(result, spade.index_, 1e-3)
+        assert regions
+        explanation_picture(result, spade.index_, regions)
+
+
+def test_alike_names_get_files_of_their_own(spade, tmp_path):
+    import cv2
+
+    image = texture("brick", 1)[0]
+    for name in ("a/1.png", "a/1.bmp", "b/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), image)
+    found = find_images([tmp_path / "a", tmp_path / "a" / "1.png", tmp_path / "b" / "1.png"], print)
+    rows = write_query(spade, found, tmp_path / "out")
+    assert len({row.map for row in rows}) == len({row.overlay for row in rows}) == 4
+    assert all(Path(row.map).exists() and Path(row.overlay).exists() for row in rows)
+    with pytest.raises(SpadeError, match="inside"):
+        write_query(spade, found, tmp_path / "a" / "out")
+
+
+def test_without_a_threshold_nothing_is_judged(lite, tmp_path):
+    import cv2
+
+    cv2.imwrite(str(tmp_path / "1.png"), texture("brick", 1)[0])
+    spade = Spade(lite).fit(texture("brick", 1, seed=1))
+    found = [Found(tmp_path / "1.png", Path("1.png"), None)]
+    (row,) = write_query(spade, found, tmp_path / "out", explain=True)
+    assert row.threshold is None and row.verdict == "" and row.score > 0
+    assert (tmp_path / "out" / "scores.csv").read_text().splitlines()[1].endswith(",,")
+    assert json.loads(Path(row.explanation).read_text())["regions"] == []
+
+
+def test_scores_of_what_finished_are_kept_when_a_query_stops(spade, tmp_path, monkeypatch):
+    import cv2
+
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), texture("brick", 1, seed=i)[0])
+    (tmp_path / "9.png").write_bytes(b"")
+    found = find_images([tmp_path], print)
+    monkeypatch.setattr(spade, "batch_size", 1)
+    with pytest.raises(SpadeError, match=r"9\.png"):
+        write_query(spade, found, tmp_path.parent / f"{tmp_path.name}-out")
+    lines = (tmp_path.parent / f"{tmp_path.name}-out" / "scores.csv").read_text().splitlines()
+    assert len(lines) == 5 and lines[-1].endswith("ERROR")
+
+
+def test_a_frame_is_seen_whole():
+    assert Framing(96, (96, 96), False).seen(300, 200) == (0, 0, 200, 300)
