@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -86,9 +86,9 @@ def write_query(
     out.mkdir(parents=True, exist_ok=True)
     # A result holds its decoded image, so only a few may wait for a writer.
     room = BoundedSemaphore(4 * _WRITERS)
+    writing: dict[int, Future[Row]] = {}
     try:
         with ThreadPoolExecutor(_WRITERS) as pool:
-            writing = {}
             for result in spade.query([found.path for found in images], fail):
                 if on_result:
                     on_result(result)
@@ -98,14 +98,16 @@ def write_query(
                 writing[result.position] = future
                 for position in [p for p, f in writing.items() if f.done()]:
                     rows[position] = writing.pop(position).result()
-            rows.update({position: future.result() for position, future in writing.items()})
+        rows.update({position: future.result() for position, future in writing.items()})
     finally:
+        for position, future in writing.items():
+            if future.exception() is None:
+                rows[position] = future.result()
         for position, found in enumerate(images):
             if str(found.path) in failed:
                 rows[position] = Row(str(found.path), None, threshold, "ERROR")
-        ordered = [rows[position] for position in sorted(rows)]
-        _write_scores(out / "scores.csv", ordered)
-    return ordered
+        _write_scores(out / "scores.csv", [rows[position] for position in sorted(rows)])
+    return [rows[position] for position in sorted(rows)]
 
 
 def _stems(images: Sequence[Found]) -> list[Path]:
