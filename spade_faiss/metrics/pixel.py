@@ -16,7 +16,7 @@ from scipy import ndimage
 from spade_faiss.metrics.arrays import as_mask, as_scores
 from spade_faiss.metrics.ranking import WORKERS, Array, Curve, Ranking, rank
 
-_BLOCK = 1 << 18  # the fewest good pixels worth a search of their own
+_BLOCK = 1 << 17  # the fewest good pixels worth a search of their own
 
 
 @dataclass(frozen=True)
