@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import traceback
 from collections.abc import Callable
@@ -43,7 +44,8 @@ Resize = Annotated[int, typer.Option(help="Shorter side after resizing, in pixel
 Crop = Annotated[str, typer.Option(
     help="Side of the centre crop in pixels, or 'none' for the whole frame.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
-Engine = Annotated[str, typer.Option(help="Search engine: auto or faiss.")]
+Engine = Annotated[str, typer.Option(help="Exact search by: auto, faiss, screened (CPU) or triton "
+                                          "(CUDA).")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images that go through the network at once.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ImageScore = Annotated[Score, typer.Option(
@@ -55,7 +57,8 @@ Quantile = Annotated[float, typer.Option(
 
 @app.callback()
 def options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose, and "
+                                                "which search engine was chosen.")] = False,
 ) -> None:
     """Take the options that every command has."""
 
@@ -316,6 +319,9 @@ def main() -> None:
 
 
 def _run(command: Callable[..., Any], arguments: list[str], debug: bool) -> int:
+    if debug:
+        logging.basicConfig(format="spade-faiss: %(message)s")
+        logging.getLogger("spade_faiss").setLevel(logging.DEBUG)
     try:
         return int(command(arguments, "spade-faiss", standalone_mode=False) or 0)
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """Exact nearest neighbours under squared Euclidean distance."""
 
-from .nearest import ENGINES, nearest, nearest_in_images
+from .gallery import ENGINES, Gallery
+from .nearest import nearest, nearest_in_images
 
-__all__ = ["ENGINES", "nearest", "nearest_in_images"]
+__all__ = ["ENGINES", "Gallery", "nearest", "nearest_in_images"]

@@ -1,66 +1,101 @@
+import logging
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spade_faiss.search import ENGINES, nearest, nearest_in_images
+from spade_faiss.search import ENGINES, Gallery, nearest, nearest_in_images
+from tests.conftest import texture
+
+from .oracle import assert_exact, brute_force
+
+ON_CPU = [engine for engine in ENGINES if engine != "triton"]
 
 
-def brute_force(queries, gallery, k):
-    """Squared distances in float64, ascending."""
-    q, g = queries.astype(np.float64), gallery.astype(np.float64)
-    everything = ((q[:, None, :] - g[None]) ** 2).sum(2)
-    ids = np.argsort(everything, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(everything, ids, 1), ids, everything
+def hard_vectors(kind, rows, channels, rng):
+    """Return vectors that a careless search gets wrong."""
+    plain = rng.standard_normal((rows, channels))
+    match kind:
+        case "plain":
+            vectors = plain
+        case "duplicates":
+            vectors = plain[rng.integers(0, max(1, rows // 3), rows)]
+        case "near ties":  # closer than bfloat16, and float32's expansion, can tell apart
+            vectors = plain[:1] + 1e-4 * plain
+        case "zeros":
+            vectors = plain * (rng.random((rows, 1)) < 0.5)
+        case "large norms":  # around a few far centres: no one centre helps
+            vectors = 1e4 * plain[rng.integers(0, min(3, rows), rows)] + 1e-2 * plain
+        case "denormals":
+            vectors = 1e-40 * plain
+        case "mixed scales":
+            vectors = plain * 10.0 ** rng.integers(-18, 15, (rows, 1))
+        case "huge":
+            vectors = 2e17 * plain  # squares still fit in float32, sums of norms do not
+        case "constant":
+            vectors = np.full((rows, channels), 3.25)
+    return vectors.astype(np.float32)
 
 
-def assert_exact(queries, gallery, k, distances, ids):
-    expected, _, everything = brute_force(queries, gallery, k)
-    assert distances.dtype == np.float32 and ids.dtype == np.int64
-    assert distances.shape == ids.shape == (len(queries), k)
-    np.testing.assert_allclose(distances, expected, rtol=1e-5, atol=1e-37)
-    # Ties aside, the ids are those of the brute force: their true distances are as small.
-    chosen = np.take_along_axis(everything, ids, 1)
-    np.testing.assert_allclose(chosen, expected, rtol=1e-5, atol=1e-37)
-    assert all(len(set(row)) == k for row in ids.tolist())
-    assert (np.diff(distances, axis=1) >= 0).all()
+KINDS = ["plain", "duplicates", "near ties", "zeros", "large norms", "denormals", "mixed scales",
+         "huge", "constant"]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("q, g, c, k", [(1, 1, 1, 1), (7, 33, 5, 33), (300, 2000, 24, 1),
-                                        (50, 999, 112, 4)])
-def test_random_vectors(engine, q, g, c, k):
-    rng = np.random.default_rng(0)
-    queries = rng.standard_normal((q, c), np.float32)
-    gallery = rng.standard_normal((g, c), np.float32)
+@pytest.mark.parametrize("engine", ON_CPU)
+@given(st.sampled_from(KINDS), st.integers(1, 40), st.integers(1, 150), st.integers(1, 40),
+       st.data())
+@example("large norms", 40, 150, 24, None)
+@example("near ties", 40, 150, 24, None)
+@settings(max_examples=150, deadline=None)
+def test_every_engine_equals_brute_force(engine, kind, q, g, channels, data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)) if data else 0)
+    k = data.draw(st.sampled_from([1, min(3, g), g])) if data else 2
+    vectors = hard_vectors(kind, q + g, channels, rng)
+    queries, gallery = vectors[:q], vectors[q:]
     assert_exact(queries, gallery, k, *nearest(queries, gallery, k, engine))
 
 
-def test_tensors_in_tensors_out():
+@pytest.mark.parametrize("engine", ON_CPU)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("q, g, channels, k", [
+    (1, 1, 1, 1), (300, 3000, 24, 1), (700, 2500, 1, 1), (50, 999, 112, 4), (60, 5000, 300, 2),
+])
+def test_larger_searches(engine, kind, q, g, channels, k):
+    vectors = hard_vectors(kind, q + g, channels, np.random.default_rng(0))
+    queries, gallery = vectors[:q], vectors[q:]
+    assert_exact(queries, gallery, k, *nearest(queries, gallery, k, engine))
+
+
+@pytest.mark.parametrize("engine", ON_CPU)
+def test_tensors_in_tensors_out(engine):
     q, g = torch.randn(9, 6), torch.randn(40, 6)
-    distances, ids = nearest(q, g, 3)
+    distances, ids = nearest(q, g, 3, engine)
     assert isinstance(distances, torch.Tensor) and distances.dtype == torch.float32
     assert ids.dtype == torch.int64 and ids.device == q.device
     assert_exact(q.numpy(), g.numpy(), 3, distances.numpy(), ids.numpy())
 
 
-@given(st.data(), st.integers(1, 6), st.integers(1, 5), st.integers(1, 30))
+@pytest.mark.parametrize("engine", ON_CPU)
+@given(st.data(), st.integers(1, 6), st.integers(1, 40), st.integers(1, 30), st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
-def test_images_only_searched_among_those_named(data, n_images, per_image, channels):
+def test_images_only_searched_among_those_named(engine, data, n, per_image, channels, batch):
     rng = np.random.default_rng(data.draw(st.integers(0, 999)))
-    patches = rng.integers(0, 4, (n_images * per_image, channels)).astype(np.float32)
-    queries = rng.standard_normal((8, channels), np.float32)
-    images = np.array(data.draw(st.lists(st.integers(0, n_images - 1), min_size=1, unique=True)))
-    k = data.draw(st.integers(1, len(images) * per_image))
-    distances, ids = nearest_in_images(queries, patches, images, per_image, k)
-    assert set(np.unique(ids // per_image)) <= set(images.tolist())
-    rows = (images[:, None] * per_image + np.arange(per_image)).ravel()
-    expected, _, _ = brute_force(queries, patches[rows], k)
-    np.testing.assert_allclose(distances, expected, rtol=1e-5, atol=1e-37)
-    true = ((queries[:, None].astype(np.float64) - patches[ids]) ** 2).sum(2)
-    np.testing.assert_allclose(distances, true, rtol=1e-5, atol=1e-37)
+    patches = rng.integers(0, 4, (n * per_image, channels)).astype(np.float32)
+    queries = rng.standard_normal((batch, 8, channels), np.float32)
+    of = data.draw(st.integers(1, n))
+    images = np.array([rng.permutation(n)[:of] for _ in range(batch)])
+    k = data.draw(st.integers(1, of * per_image))
+    distances, ids = nearest_in_images(queries, patches, images, per_image, k, engine)
+    for i in range(batch):
+        assert set(np.unique(ids[i] // per_image)) <= set(images[i].tolist())
+        rows = (images[i][:, None] * per_image + np.arange(per_image)).ravel()
+        expected, _ = brute_force(queries[i], patches[rows], k)
+        np.testing.assert_allclose(distances[i], expected, rtol=1e-5, atol=1e-37)
+        true = ((queries[i][:, None].astype(np.float64) - patches[ids[i]]) ** 2).sum(2)
+        np.testing.assert_allclose(distances[i], true, rtol=1e-5, atol=1e-37)
 
 
 finite = hnp.arrays(
@@ -69,26 +104,49 @@ finite = hnp.arrays(
 )
 
 
+@pytest.mark.parametrize("engine", ON_CPU)
 @given(finite, st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
-def test_a_vector_of_the_gallery_finds_itself(gallery, seed):
+def test_a_vector_of_the_gallery_finds_itself(engine, gallery, seed):
     order = np.random.default_rng(seed).permutation(len(gallery))
-    distances, _ = nearest(gallery[order], gallery)
+    distances, _ = nearest(gallery[order], gallery, 1, engine)
     assert (distances == 0).all()
 
 
-def test_real_features_of_real_images(lite):
-    from tests.conftest import texture
-
+@pytest.mark.parametrize("engine", ON_CPU)
+def test_real_features_of_real_images(lite, engine):
     features = lite(np.stack(texture("brick", 4)))
     for level in features.levels:
         patches = level.numpy().reshape(4, -1, level.shape[-1])
         queries, gallery = patches[0], patches[1:].reshape(-1, level.shape[-1])
-        distances, _ = nearest(queries, gallery)
+        distances, ids = nearest(queries, gallery, 1, engine)
         for at in range(0, len(queries), 64):
             rows = slice(at, at + 64)
-            expected, _, _ = brute_force(queries[rows], gallery, 1)
-            np.testing.assert_allclose(distances[rows], expected, rtol=1e-5)
+            assert_exact(queries[rows], gallery, 1, distances[rows], ids[rows])
+
+
+def test_a_gallery_that_was_searched_before_gives_the_same(lite):
+    """What is prepared for some images serves a later search among others."""
+    levels = lite(np.stack(texture("gravel", 6))).levels
+    patches = levels[1].reshape(-1, levels[1].shape[-1])
+    per_image = len(patches) // 6
+    kept = Gallery(patches, per_image)
+    for images in ([[1, 4]], [[4, 5], [0, 2]], [[5, 4], [0, 1]], [[0, 1], [1, 0]]):
+        among = torch.tensor(images)
+        queries = patches[: len(images) * per_image].view(len(images), per_image, -1) + 0.25
+        near, ids = kept.search(queries, among, 1, "screened")
+        expected, _ = nearest_in_images(queries, patches, among, per_image, 1, "faiss")
+        torch.testing.assert_close(near, expected, rtol=1e-5, atol=0)
+        gap = (queries - patches[ids[..., 0]]).double().square().sum(2)
+        torch.testing.assert_close(near[..., 0], gap.float(), rtol=1e-5, atol=0)
+
+
+def test_auto_says_what_it_chose(caplog):
+    rng = np.random.default_rng(0)
+    with caplog.at_level(logging.DEBUG, "spade_faiss"):
+        nearest(rng.standard_normal((1111, 37), np.float32),
+                rng.standard_normal((2222, 37), np.float32))
+    assert "faiss" in caplog.text and "screened in float32" in caplog.text
 
 
 @pytest.mark.parametrize("queries, gallery, k, why", [
@@ -108,3 +166,8 @@ def test_bad_input_is_explained(queries, gallery, k, why):
 def test_an_unknown_engine_is_named():
     with pytest.raises(ValueError, match="warp"):
         nearest(np.zeros((1, 1)), np.zeros((1, 1)), engine="warp")
+
+
+def test_an_engine_that_needs_a_gpu_says_so():
+    with pytest.raises(ValueError, match="needs CUDA"):
+        nearest(np.zeros((1, 1)), np.zeros((1, 1)), engine="triton")

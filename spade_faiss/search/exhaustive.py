@@ -1,0 +1,151 @@
+"""Exact nearest neighbours by FAISS's exhaustive search, checked for what cancellation may hide.
+
+FAISS expands |x - y|² into norms and a product, which loses digits where norms are large and
+distances small. Its result is off by γ(|x| + |y|)² at most, with γ = (C + 8) 2⁻²³ at least
+twice what the sums can lose. So it is asked for one neighbour more than is wanted: if that one,
+less this error, is no nearer than what was found, by differences, nothing else is either. The
+queries of which this cannot be said are searched again for more neighbours, and what is left
+then is compared with every row by differences in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._faiss import faiss
+
+_TILE_BYTES = 64 << 20
+"""How much of a gallery that lies in pieces is gathered at a time."""
+_DIFFERENCES = 32 << 20
+"""Bytes of differences at a time."""
+_MORE = 1, 32
+"""Neighbours to ask for beyond those wanted: at first, and where that proves nothing."""
+
+
+def exhaustive_in_images(
+    queries: Tensor, patches: Tensor, images: Tensor, per_image: int, k: int
+) -> tuple[Tensor, Tensor]:
+    """Return the `k` patches nearest to each query among those of some training images.
+
+    Parameters
+    ----------
+    queries : float32 [Q, C], on the CPU or a GPU that FAISS can use
+    patches : float32 [rows, C], there too
+        Row `i * per_image + j` is patch j of image i; the last image may have fewer.
+    images : int64 [K], on the CPU
+        The images to search in. Neighbouring ones are searched where they lie, and scattered
+        ones in tiles of at most 64 MiB, so memory stays bounded whatever K is.
+    per_image : int
+    k : int
+
+    Returns
+    -------
+    distances : float32 [Q, k], squared Euclidean, ascending
+    ids : int64 [Q, k], rows of `patches`
+    """
+    best: tuple[Tensor, Tensor] | None = None
+    for tile, rows in _tiles(patches, images.sort().values, per_image):
+        distances, places = _knn(queries, tile, min(k, len(tile)))
+        ids = rows.to(places.device)[places]
+        if best is not None:
+            distances, ids = torch.cat([best[0], distances], 1), torch.cat([best[1], ids], 1)
+            distances, order = distances.sort(stable=True)
+            distances, ids = distances[:, :k], ids.gather(1, order[:, :k])
+        best = distances, ids
+    assert best is not None
+    return best
+
+
+def _tiles(patches: Tensor, images: Tensor, per_image: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield tiles of the gallery with their row numbers; runs of images are not copied."""
+    breaks = torch.nonzero(images.diff() != 1).view(-1) + 1
+    runs = images.tensor_split(breaks)
+    per_tile = max(1, _TILE_BYTES // (per_image * patches.shape[1] * 4))
+    loose: list[Tensor] = []
+    for run in runs:
+        if len(run) * 4 >= min(per_tile, len(images)):
+            start = int(run[0]) * per_image
+            stop = min((int(run[-1]) + 1) * per_image, len(patches))
+            yield patches[start:stop], torch.arange(start, stop)
+        else:
+            loose.append(run)
+    if not loose:
+        return
+    for part in torch.split(torch.cat(loose), per_tile):
+        rows = (part[:, None] * per_image + torch.arange(per_image)).view(-1)
+        rows = rows[rows < len(patches)]
+        yield patches[rows.to(patches.device)], rows
+
+
+def _knn(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    distances = queries.new_empty(len(queries), k)
+    ids = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
+    doubtful = torch.arange(len(queries), device=queries.device)
+    gamma = (gallery.shape[1] + 8) * 2.0**-23
+    largest = torch.linalg.vector_norm(gallery, dim=1).max()
+    for more in _MORE:
+        asked = queries[doubtful]
+        wanted = min(k + more, len(gallery))
+        near, places = _faiss_knn(asked, gallery, wanted)
+        exact, order = _by_differences(asked, gallery, places).sort(1)
+        exact, order = exact[:, :k], order[:, :k]
+        distances[doubtful], ids[doubtful] = exact, places.gather(1, order)
+        if wanted == len(gallery):
+            return distances, ids
+        error = gamma * (torch.linalg.vector_norm(asked, dim=1) + largest).square()
+        proven = (near[:, -1] - error >= exact[:, -1] * (1 + gamma)) | (exact[:, -1] == 0)
+        doubtful = doubtful[~proven]
+        if not len(doubtful):
+            return distances, ids
+    for query in doubtful.tolist():
+        distances[query], ids[query] = _among_all(queries[query], gallery, k)
+    return distances, ids
+
+
+def _by_differences(queries: Tensor, gallery: Tensor, places: Tensor) -> Tensor:
+    """Return the squared distances [Q, k] to rows of the gallery, int64 [Q, k]."""
+    distances = queries.new_empty(places.shape)
+    step = max(1, _DIFFERENCES // (4 * gallery.shape[1] * places.shape[1]))
+    for at in range(0, len(queries), step):
+        part = slice(at, at + step)
+        gap = gallery[places[part]] - queries[part, None]
+        distances[part] = gap.square_().sum(2)
+    return distances
+
+
+def _among_all(query: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Compare one query with every row."""
+    step = max(1, _DIFFERENCES // (8 * gallery.shape[1]))
+    distances = torch.cat([
+        (part.double() - query.double()).square_().sum(1) for part in torch.split(gallery, step)
+    ])
+    near, ids = distances.topk(k, largest=False)
+    return near.float(), ids
+
+
+def _faiss_knn(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    module = faiss()
+    if queries.is_cuda:
+        import_module("faiss.contrib.torch_utils")  # FAISS then takes tensors where they lie
+
+        with torch.cuda.device(queries.device):
+            near, ids = module.knn_gpu(_resources(), queries.contiguous(), gallery, k)
+        return near, ids
+    near, ids = module.knn(queries.numpy(), gallery.numpy(), k)
+    return torch.from_numpy(near), torch.from_numpy(ids)
+
+
+@cache
+def _resources() -> Any:
+    return faiss().StandardGpuResources()
+
+
+def faiss_has_gpu() -> bool:
+    """Say whether the FAISS that is installed searches on GPUs."""
+    return hasattr(faiss(), "StandardGpuResources") and faiss().get_num_gpus() > 0

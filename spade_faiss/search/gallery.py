@@ -1,0 +1,193 @@
+"""A pyramid level's training patches, searched by the engine that suits."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from importlib import import_module
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .choice import fastest, kind
+from .exhaustive import exhaustive_in_images, faiss_has_gpu
+from .screened import Screen, screened
+
+ENGINES = ("auto", "faiss", "screened", "triton")
+
+KEEP = 64 << 20
+"""Bytes of a gallery that may be kept in low precision from one search to the next."""
+_SMALL = 1 << 25
+"""Multiplications from which on it pays to measure engines."""
+_PROBE = 256, 8
+"""Queries and training images that engines are measured with."""
+_PRECISIONS = {"screened in bfloat16": torch.bfloat16, "screened in float32": torch.float32}
+
+
+class Gallery:
+    """The training patches of one pyramid level.
+
+    What an engine makes of them is made once and kept, within `KEEP` bytes on the CPU.
+
+    Parameters
+    ----------
+    patches : float32 [rows, C], NumPy array or torch tensor
+        Row `i * per_image + j` is patch j of image i; the last image may have fewer. Only
+        read: it may be a file that is mapped into memory.
+    per_image : int
+        Patches an image at this level, h * w.
+    """
+
+    def __init__(self, patches: npt.NDArray[np.float32] | Tensor, per_image: int) -> None:
+        self.patches = patches if isinstance(patches, Tensor) else tensor(patches)
+        self.per_image = per_image
+        self._screens: dict[torch.dtype, Screen] = {}
+
+    def search(
+        self, queries: Tensor, images: Tensor, k: int = 1, engine: str = "auto"
+    ) -> tuple[Tensor, Tensor]:
+        """Return for each query its `k` nearest patches among those of its own training images.
+
+        No gallery is gathered where that can be avoided, and what images of a batch have in
+        common is prepared once for all of them.
+
+        Parameters
+        ----------
+        queries : float32 [B, Q, C]
+            Where they are, there the search is done: patches are brought to a GPU once if they
+            fill no more than half of its free memory, and else those of the images in question.
+        images : int64 [B, K], on the CPU, each training image once in a row
+        k : int, 1 to the patches of the K images
+        engine : one of ENGINES
+
+        Returns
+        -------
+        distances : float32 [B, Q, k], squared Euclidean, ascending
+        ids : int64 [B, Q, k], rows of `patches`
+
+        Raises
+        ------
+        ValueError
+            If `k` is out of range, or the engine unknown or not to be had on this device.
+        """
+        if engine not in ENGINES:
+            raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
+        fewest = images.shape[1] * self.per_image
+        if (images == (len(self.patches) - 1) // self.per_image).any():
+            fewest -= -len(self.patches) % self.per_image
+        if not 1 <= k <= fewest:
+            raise ValueError(f"k = {k} must lie between 1 and the gallery's {fewest} patches")
+        if queries.device != self.patches.device:
+            return self._search_there(queries, images, k, engine)
+        name = self._choose(queries, images, k, engine)
+        return self._run(name, queries, images, k)
+
+    def _search_there(
+        self, queries: Tensor, images: Tensor, k: int, engine: str
+    ) -> tuple[Tensor, Tensor]:
+        """Search on the queries' device."""
+        device = queries.device
+        if _fits(self.patches, device):
+            self.patches = self.patches.to(device)
+            self._screens.clear()
+            return self.search(queries, images, k, engine)
+        some, among, rows = self.only(images)
+        some.patches = some.patches.to(device)
+        near, ids = some.search(queries, among, k, engine)
+        return near, rows.to(device)[ids]
+
+    def only(self, images: Tensor) -> tuple[Gallery, Tensor, Tensor]:
+        """Return a gallery of some images alone, their places in it, and its rows in this one."""
+        kept, places = np.unique(images.numpy(), return_inverse=True)
+        rows = torch.from_numpy(kept)[:, None] * self.per_image + torch.arange(self.per_image)
+        rows = rows.view(-1)
+        rows = rows[rows < len(self.patches)]
+        among = torch.from_numpy(places).view(images.shape)
+        return Gallery(self.patches[rows.to(self.patches.device)], self.per_image), among, rows
+
+    def _choose(self, queries: Tensor, images: Tensor, k: int, engine: str) -> str:
+        b, q, channels = queries.shape
+        g = images.shape[1] * self.per_image
+        if self.patches.is_cuda:
+            if engine == "auto":
+                return "triton" if _triton_serves(self.patches) else "faiss"
+            if engine == "screened":
+                raise ValueError("the engine 'screened' is for the CPU: choose triton or faiss")
+            return engine
+        if engine == "triton":
+            raise ValueError("the engine 'triton' needs CUDA: choose screened or faiss")
+        if engine == "faiss" or (engine == "auto" and b * q * g * channels < _SMALL):
+            return "faiss"
+        names = [*_PRECISIONS] if engine == "screened" else ["faiss", *_PRECISIONS]
+        few = queries[:1, :: max(1, q // _PROBE[0])], images[:1, : _PROBE[1]], k
+        if few[1].shape[1] * self.per_image < k:
+            few = few[0], images[:1], k
+        of = kind(q, g, channels, k, engine, torch.get_num_threads())
+        return fastest(of, {name: partial(self._run, name, *few) for name in names})
+
+    def _run(self, name: str, queries: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        if name == "triton":
+            from .fused import fused_in_images
+
+            near, ids = fused_in_images(queries, self.patches, images.to(queries.device),
+                                        self.per_image, k)
+            return near, ids
+        if name == "faiss":
+            if self.patches.is_cuda and not faiss_has_gpu():
+                host = Gallery(self.patches.cpu(), self.per_image)
+                near, ids = host.search(queries.cpu(), images, k, "auto")
+                return near.to(queries.device), ids.to(queries.device)
+            parts = [
+                exhaustive_in_images(one, self.patches, among, self.per_image, k)
+                for one, among in zip(queries, images, strict=True)
+            ]
+            return torch.stack([part[0] for part in parts]), torch.stack([p[1] for p in parts])
+        try:
+            return self._screened(_PRECISIONS[name], queries, images, k)
+        except OverflowError:
+            return self._run("faiss", queries, images, k)
+
+    def _screened(
+        self, dtype: torch.dtype, queries: Tensor, images: Tensor, k: int
+    ) -> tuple[Tensor, Tensor]:
+        if dtype not in self._screens:
+            self._screens[dtype] = Screen(self.patches, self.per_image, dtype, KEEP)
+        b, q, channels = queries.shape
+        distances = torch.empty(b, q, k)
+        ids = torch.empty(b, q, k, dtype=torch.int64)
+        # Items of the batch that search among the same images make one set.
+        _, place = np.unique(images.sort().values.numpy(), axis=0, return_inverse=True)
+        members = [np.flatnonzero(place.ravel() == i) for i in range(int(place.max()) + 1)]
+        found = screened(
+            self._screens[dtype], [queries[who].view(-1, channels) for who in members],
+            [images[int(who[0])].numpy() for who in members], k,
+        )
+        for who, (near, rows) in zip(members, found, strict=True):
+            distances[who] = torch.from_numpy(near).view(-1, q, k)
+            ids[who] = torch.from_numpy(rows).view(-1, q, k)
+        return distances, ids
+
+
+def tensor(values: npt.NDArray[np.float32]) -> Tensor:
+    """Return a tensor over an array's memory, which may be a read-only file."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(values)
+
+
+def _fits(patches: Tensor, device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return patches.numel() * patches.element_size() <= free // 2
+
+
+def _triton_serves(patches: Tensor) -> bool:
+    """Say whether Triton is installed and the GPU multiplies in bfloat16."""
+    try:
+        import_module("triton")
+    except ModuleNotFoundError:
+        return False
+    return bool(torch.cuda.get_device_capability(patches.device) >= (8, 0))

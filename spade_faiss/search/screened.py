@@ -1,0 +1,490 @@
+"""Exact nearest patches by a low-precision screen that float32 decides.
+
+With a query x and a gallery row y, both less a common centre (which changes no distance),
+
+    s(x, y) = x·y - |y|²/2 = (|x|² - d²) / 2
+
+is largest for the nearest row. Rounded to bfloat16 they become x̂ and ŷ, and
+
+    x·y = x̂·ŷ + (x - x̂)·y + x̂·(y - ŷ)  ≤  x̂·ŷ + |x - x̂||y| + |x̂||y - ŷ|.
+
+The right-hand side, and all else that rounding can add, is one inner product of longer vectors:
+
+    query         x̂   |x - x̂|   |x̂|              1      1            o
+    gallery row   ŷ   |y|        |y - ŷ| + γ|y|   hi     lo + γ|y|²/2  1
+
+with hi + lo = -|y|²/2, each entry rounded upwards, and γ = (C + 8) 2⁻²³ at least twice what the
+sums in float32 can lose (Higham, *Accuracy and Stability of Numerical Algorithms*, section 3.1;
+the other half covers the subtraction of the centre). So a matrix product in bfloat16 yields
+upper bounds of s + o. The offset o is minus a score that is known to be reached, in a sample or
+in what was searched before, less its own rounding. A bound under zero therefore belongs to a row
+that is no nearer, and the bounds that matter lie near zero, where rounding the product to
+bfloat16 takes little. Of each group of some 8 to 32 rows only the largest bound is kept: no
+distance matrix is ever written. Floats that are not negative are ordered as their bits are, so
+the largest is found among 16-bit integers, six times as fast: where a group has no bound of zero
+or more, what is kept is some negative one, which rules the group out as well.
+
+Then float32 decides. The group of the largest bound is scored by differences; what is found
+there, at distance d, is a threshold (|x|² - d²)/2 + o, less its own rounding, and a group whose
+bound is under it holds nothing nearer. All other groups are scored by differences too. Where
+too many are left of a query (large norms with small differences), its scores are computed in
+float32, which are off by 2⁻¹⁶ of what the screen is off by; the rows that may still be the
+nearest are near-ties, which differences alone can tell apart.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from threading import Barrier
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
+Found = tuple[Floats, Ids]
+
+LARGEST_NORM = 2.0**60
+"""From this norm on, squares may leave the range of float32."""
+_QUERIES = 512, 4096
+"""Queries that are worth a thread, and the most that are searched for at a time."""
+_CHUNK = 1 << 17
+"""Bounds that are compared at a time."""
+_BOUNDS = 96 << 20
+"""Bytes of bounds that are kept at a time."""
+_PREPARED = 8 << 20
+"""Bytes of gallery in low precision at a time."""
+_PRODUCT = 2 << 20
+"""Bytes of the product at a time: it is to stay in cache."""
+_RESCORED = 1 << 20
+"""Bytes of gallery rows gathered at a time to be scored by differences."""
+_SAMPLE = 128
+"""Rows from which a query's best score is estimated."""
+_HOPELESS = 1 / 64
+"""Share of the groups left over from which on a query's scores in float32 are cheaper."""
+_SCORES = 64 << 20
+"""Bytes of such scores that are kept at a time."""
+_TINY = 2.0**-100
+"""More than what underflow can take from a score."""
+
+
+class Screen:
+    """A gallery whose rows become columns of the screen's product.
+
+    Parameters
+    ----------
+    patches : float32 tensor [rows, C]
+        Row `i * per_image + j` is patch j of image i; the last image may have fewer.
+    per_image : int
+    dtype : torch.bfloat16 or torch.float32
+        What the screen computes in. The result does not depend on it.
+    keep : int
+        Bytes of prepared rows that may be kept from one search to the next.
+    """
+
+    def __init__(
+        self, patches: Tensor, per_image: int, dtype: torch.dtype = torch.bfloat16, keep: int = 0
+    ) -> None:
+        self.patches = patches
+        self.per_image = per_image
+        self.dtype = dtype
+        self.channels = patches.shape[1]
+        self.width = -(-(self.channels + 5) // 16) * 16
+        self.group = _group_size(per_image, self.channels)
+        self.groups = -(-per_image // self.group)
+        self.gamma = (self.channels + 8) * 2.0**-23
+        self.images = -(-len(patches) // per_image)
+        step = max(1, len(patches) // 4096)
+        self.centre = patches[::step].mean(0)
+        self._ready = np.zeros(self.images, bool)
+        shape = (self.images, self.groups * self.group, self.width)
+        self._kept: Tensor | None = None
+        if np.prod(shape) * _size(dtype) <= keep:
+            self._kept = torch.empty(shape, dtype=dtype)
+
+    def ends(self, images: Ids) -> Ids:
+        """Return the row after each image's last."""
+        return np.minimum((images + 1) * self.per_image, len(self.patches))
+
+    def up(self, values: Tensor) -> Tensor:
+        """Return values that are no less once they are rounded to the screen's type."""
+        unit = 2.0**-7 if self.dtype == torch.bfloat16 else 2.0**-22
+        return values + values.abs() * unit
+
+    def lowered(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the rows in low precision with room for more columns, norms, and roundings."""
+        low = torch.empty(len(rows), self.width, dtype=self.dtype)
+        low[:, self.channels :] = 0
+        low[:, : self.channels] = rows
+        norm = torch.linalg.vector_norm(rows, dim=1)
+        if not bool(norm.max() < LARGEST_NORM):
+            raise OverflowError
+        if self.dtype == torch.float32:
+            return low, norm, torch.zeros_like(norm)
+        rounding = torch.linalg.vector_norm(rows - low[:, : self.channels], dim=1)
+        return low, norm, rounding
+
+    def prepared(self, images: Ids) -> Tensor:
+        """Return the images' rows in low precision, [n, groups * group, width]."""
+        if self._kept is None:
+            return self._prepare(images)
+        new = images[~self._ready[images]]
+        if len(new):
+            self._kept[torch.from_numpy(new)] = self._prepare(new)
+            self._ready[new] = True
+        return self._kept[_index(images)]
+
+    def tiles(self, images: Ids) -> list[Ids]:
+        """Cut ascending images into tiles that are to be prepared at a time."""
+        if self._kept is not None:
+            return [images]
+        image_bytes = self.groups * self.group * self.width * _size(self.dtype)
+        step = max(1, _PREPARED // image_bytes)
+        return [images[at : at + step] for at in range(0, len(images), step)]
+
+    def _prepare(self, images: Ids) -> Tensor:
+        """Compute them, each image filled up to whole groups with rows that bound nothing."""
+        first, last = int(images[0]), int(images[-1])
+        if last - first == len(images) - 1:
+            rows = self.patches[first * self.per_image : (last + 1) * self.per_image]
+        else:
+            whole = self.patches[: len(self.patches) // self.per_image * self.per_image]
+            if last * self.per_image >= len(whole):  # the last image is not whole
+                parts = [self.prepared(images[:-1]), self.prepared(images[-1:])]
+                return torch.cat(parts)
+            rows = whole.view(-1, self.per_image, self.channels)[torch.from_numpy(images)]
+            rows = rows.view(-1, self.channels)
+        rows = rows - self.centre
+        low, norm, rounding = self.lowered(rows)
+        half = norm.square() / 2
+        c = self.channels
+        high = (-half).to(self.dtype)
+        low[:, c] = self.up(norm)
+        low[:, c + 1] = self.up(rounding + self.gamma * norm)
+        low[:, c + 2] = high
+        low[:, c + 3] = self.up(-half - high + self.gamma * half)
+        low[:, c + 4] = 1
+        padded = self.groups * self.group
+        if len(low) < len(images) * padded:
+            filled = torch.zeros(len(images), padded, self.width, dtype=self.dtype)
+            filled[:, :, c + 2] = -(2.0**120)
+            for i in range(len(images)):
+                part = low[i * self.per_image : (i + 1) * self.per_image]
+                filled[i, : len(part)] = part
+            return filled
+        return low.view(len(images), padded, self.width)
+
+
+def screened(
+    screen: Screen, queries: Sequence[Tensor], images: Sequence[Ids], k: int = 1
+) -> list[Found]:
+    """Search for sets of queries, each among the patches of its own training images.
+
+    A training image that several sets share is prepared once for all of them.
+
+    Parameters
+    ----------
+    screen : Screen
+    queries : sequence of float32 tensors [Q, C]
+    images : sequence of int64 [K]
+        For each set, the images to search in, each once. The first serves to estimate the
+        best score.
+    k : int
+
+    Raises
+    ------
+    OverflowError
+        If a norm, less the centre, is `LARGEST_NORM` or more.
+
+    Returns
+    -------
+    list of (distances float32 [Q, k], squared and ascending; rows of the gallery int64 [Q, k])
+    """
+    threads = torch.get_num_threads()
+    row = max(map(len, images)) * screen.groups * _size(screen.dtype)
+    most = max(64, min(_QUERIES[1], _BOUNDS // threads // row))
+    piece = min(max(_QUERIES[0], -(-sum(map(len, queries)) // threads)), most)
+    pieces = [
+        (i, part) for i, one in enumerate(queries)
+        for part in torch.split(one, -(-len(one) // -(-len(one) // piece)))
+    ]
+    each = _side_by_side(len(pieces))
+    found: list[list[Found]] = [[] for _ in queries]
+    at_once = max(threads, _BOUNDS // (piece * row))
+    for at in range(0, len(pieces), at_once):
+        here = pieces[at : at + at_once]
+        sets = each(lambda p: _Set.make(screen, p[1], images[p[0]], k), here)
+        for tile in screen.tiles(np.unique(np.concatenate([one.images for one in sets]))):
+            each(partial(_bound, screen, tile, screen.prepared(tile)), sets)
+        decided = each(partial(_decide, screen, k), sets)
+        for (i, _), part in zip(here, decided, strict=True):
+            found[i].append(part)
+    return [
+        (np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts]))
+        for parts in found
+    ]
+
+
+@dataclass(frozen=True)
+class _Set:
+    """Queries that share their training images.
+
+    Attributes
+    ----------
+    queries : float32 [Q, C]
+    images : int64 [K], ascending
+    columns : [width, Q], in low precision
+    half, offset : float64 [Q]
+        |x|²/2 and o.
+    bounds : [K * groups, Q], the bits of the largest bound of each group
+    best : [Q], the bits of the largest of all
+    """
+
+    queries: Tensor
+    images: Ids
+    columns: Tensor
+    half: Tensor
+    offset: Tensor
+    bounds: Tensor
+    best: Tensor
+
+    @classmethod
+    def make(cls, screen: Screen, queries: Tensor, images: Ids, k: int) -> _Set:
+        start = int(images[0]) * screen.per_image
+        stop = int(screen.ends(images[:1])[0])
+        step = -(-(stop - start) // max(_SAMPLE, 2 * k))
+        sample = screen.patches[start:stop:step] - screen.centre
+        centred = queries - screen.centre
+        half = sample.square().sum(1) / 2
+        low, norm, rounding = screen.lowered(centred)
+        if k > len(sample):
+            reached = torch.full_like(norm, -torch.inf)
+        else:
+            scores = torch.addmm(half, centred, sample.T, beta=-1)
+            reached = scores.amax(1) if k == 1 else scores.kthvalue(len(sample) - k + 1).values
+        # Less what the sample's scores, and this column's own part in the product, may lose.
+        most = half.max()
+        doubt = norm * (2 * most).sqrt() + most
+        known = screen.gamma * (doubt + reached.abs()) - reached
+        known = torch.where(known.isfinite(), known, norm.square() / 2)
+        c = screen.channels
+        low[:, c] = screen.up(rounding)
+        low[:, c + 1] = screen.up(norm + rounding)
+        low[:, c + 2 : c + 4] = 1
+        low[:, c + 4] = screen.up(known + _TINY)
+        return cls(
+            queries, np.sort(images), low.T.contiguous(), norm.double().square() / 2,
+            low[:, c + 4].double(),
+            torch.empty(len(images) * screen.groups, len(queries), dtype=_bits(screen.dtype)),
+            torch.zeros(len(queries), dtype=_bits(screen.dtype)),
+        )
+
+
+def _bound(screen: Screen, tile: Ids, prepared: Tensor, one: _Set) -> None:
+    """Find the bounds of one set in a tile of training images."""
+    begin, end = np.searchsorted(one.images, [tile[0], tile[-1] + 1]).tolist()
+    if begin == end:
+        return
+    places = np.searchsorted(tile, one.images[begin:end])
+    rows = prepared[_index(places)].view(-1, screen.width)
+    best = one.bounds[begin * screen.groups : end * screen.groups]
+    group, n = screen.group, one.columns.shape[1]
+    step = max(1, _PRODUCT // (_size(screen.dtype) * n * group))
+    product = torch.empty(min(step, len(best)) * group, n, dtype=screen.dtype)
+    for at in range(0, len(best), step):
+        stop = min(at + step, len(best))
+        part = product[: (stop - at) * group]
+        torch.mm(rows[at * group : stop * group], one.columns, out=part)
+        torch.amax(part.view(best.dtype).view(stop - at, group, n), 1, out=best[at:stop])
+        torch.maximum(one.best, best[at:stop].amax(0), out=one.best)
+
+
+def _decide(screen: Screen, k: int, one: _Set) -> Found:
+    """Score by differences every group that the bounds do not rule out."""
+    total, n = one.bounds.shape
+    if k == 1:
+        first = _reach(one.bounds, one.best)
+    else:
+        groups = one.bounds.topk(min(k, total), 0).indices
+        first = (groups * n + torch.arange(n)).view(-1).numpy()
+    found = _Nearest(n, k)
+    found.add(*_rescore(screen, one, first, k))
+    near = torch.from_numpy(found.distances[:, -1]).double()
+    threshold = (
+        one.half - near / 2 * (1 + screen.gamma) + one.offset
+        - screen.gamma * (one.half + one.offset.abs()) - _TINY
+    ).to(screen.dtype)
+    # Whichever way the product was rounded, it rounds no further than to the next number.
+    threshold = torch.nextafter(threshold, torch.full_like(threshold, -torch.inf))
+    threshold = torch.where(threshold > 0, threshold, 0)
+    if k == 1:
+        threshold[near == 0] = torch.inf
+    left = _reach(one.bounds, threshold.view(one.bounds.dtype))
+    left = np.setdiff1d(left, first, assume_unique=True)
+    if len(left) > total * _HOPELESS:
+        many = np.bincount(left % n, minlength=n) > max(total * _HOPELESS, 8)
+        if many.any():
+            finely = _finely(screen, one, np.flatnonzero(many), k)
+            found.distances[many], found.ids[many] = finely
+            left = left[~many[left % n]]
+    found.add(*_rescore(screen, one, left, k))
+    return found.distances, found.ids
+
+
+def _reach(bounds: Tensor, least: Tensor) -> Ids:
+    """Return the places, in the flattened bounds, that are not under their query's `least`."""
+    n = len(least)
+    step = max(1, _CHUNK // n)
+    values, limit = bounds.numpy(), least.numpy()
+    found = [
+        np.flatnonzero(values[at : at + step] >= limit) + at * n
+        for at in range(0, len(values), step)
+    ]
+    return np.concatenate(found)
+
+def _finely(screen: Screen, one: _Set, which: Ids, k: int) -> Found:
+    """Search for the queries that the screen leaves too much of by scores in float32."""
+    queries = one.queries[torch.from_numpy(which)]
+    found = _Nearest(len(which), k)
+    ends = screen.ends(one.images)
+    rows = [
+        np.arange(i * screen.per_image, end) for i, end in zip(one.images, ends, strict=True)
+    ]
+    step = max(1, _SCORES // (4 * sum(map(len, rows))))
+    for at in range(0, len(which), step):
+        centred = queries[at : at + step] - screen.centre
+        scores, most = [], torch.zeros(())
+        for part in rows:
+            gallery = screen.patches[part[0] : part[-1] + 1] - screen.centre
+            half = gallery.square().sum(1) / 2
+            most = torch.maximum(most, half.max())
+            scores.append(torch.addmm(half, centred, gallery.T, beta=-1))
+        score = torch.cat(scores, 1)
+        reached = score.topk(k, 1).values[:, -1]
+        doubt = torch.linalg.vector_norm(centred, dim=1) * (2 * most).sqrt() + most
+        likely = (score >= (reached - 2 * screen.gamma * doubt - _TINY)[:, None]).numpy()
+        for i in range(len(likely)):
+            near = np.concatenate(rows)[likely[i]]
+            for begin in range(0, len(near), 1 << 14):
+                ids = near[begin : begin + (1 << 14)]
+                gap = screen.patches[torch.from_numpy(ids)] - queries[at + i]
+                distances = gap.square_().sum(1).numpy()
+                found.add(np.full(len(ids), at + i), distances[:, None], ids[:, None])
+    return found.distances, found.ids
+
+
+class _Nearest:
+    """The nearest rows found so far: distances [Q, k] ascending, and ids [Q, k]."""
+
+    def __init__(self, n: int, k: int) -> None:
+        self.distances = np.full((n, k), np.inf, np.float32)
+        self.ids = np.full((n, k), -1, np.int64)
+
+    def add(self, who: Ids, distances: Floats, ids: Ids) -> None:
+        """Take in the nearest rows [pairs, m] of some more groups for the queries `who`."""
+        if not len(who):
+            return
+        k = self.distances.shape[1]
+        asked = np.unique(who)
+        m = distances.shape[1]
+        owner = np.concatenate([np.repeat(asked, k), np.repeat(who, m)])
+        near = np.concatenate([self.distances[asked].ravel(), distances.ravel()])
+        rows = np.concatenate([self.ids[asked].ravel(), ids.ravel()])
+        order = np.lexsort((near, owner))
+        starts = np.searchsorted(owner[order], asked)
+        chosen = order[starts[:, None] + np.arange(k)]
+        self.distances[asked], self.ids[asked] = near[chosen], rows[chosen]
+
+
+def _rescore(screen: Screen, one: _Set, places: Ids, k: int) -> tuple[Ids, Floats, Ids]:
+    """Return for places in the bounds the query, and the group's `k` nearest rows, or all."""
+    groups, who = np.divmod(places, one.bounds.shape[1])
+    size = min(screen.group, len(screen.patches))
+    channels = screen.channels
+    image, inside = np.divmod(groups, screen.groups)
+    begin = one.images[image] * screen.per_image + inside * screen.group
+    end = np.minimum(begin + screen.group, screen.ends(one.images)[image])
+    # Rows of the next image may follow in a group, or of this one's last group precede.
+    start = np.minimum(begin, len(screen.patches) - size)
+    m = min(k, size)
+    distances = np.empty((len(groups), m), np.float32)
+    ids = np.empty((len(groups), m), np.int64)
+    windows = screen.patches.as_strided(
+        (len(screen.patches) - size + 1, size * channels), (channels, 1)
+    )
+    place = np.arange(size)
+    step = max(1, _RESCORED // (4 * size * channels))
+    for at in range(0, len(groups), step):
+        part = slice(at, at + step)
+        rows = windows[torch.from_numpy(start[part])].view(-1, size, channels)
+        rows -= one.queries[torch.from_numpy(who[part])][:, None]
+        near = rows.square_().sum(2)
+        here = start[part, None] + place
+        outside = (here < begin[part, None]) | (here >= end[part, None])
+        if outside.any():
+            near[torch.from_numpy(outside)] = torch.inf
+        if m == 1:
+            least, order = near.min(1, keepdim=True)
+        else:
+            least, order = near.topk(m, 1, largest=False)
+        distances[part] = least.numpy()
+        ids[part] = start[part, None] + order.numpy()
+    return who, distances, ids
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Return threads that leave the inner loops of torch to one thread each."""
+    start = Barrier(threads)
+
+    def alone() -> None:
+        torch.set_num_threads(1)
+        start.wait()
+
+    pool = ThreadPoolExecutor(threads, "spade-faiss-search", alone)
+    for _ in range(threads):
+        pool.submit(int)
+    pool.submit(int).result()
+    torch.set_num_threads(threads)  # what those threads set became the default of new ones
+    return pool
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def _side_by_side(n: int) -> Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]:
+    """Return a `map`: a thread an item, which needs no barriers, or all threads for one item."""
+    threads = torch.get_num_threads()
+    if n == 1 or threads == 1:
+        return lambda work, items: [work(item) for item in items]
+    return lambda work, items: list(_pool(threads).map(work, items))
+
+
+def _group_size(per_image: int, channels: int) -> int:
+    """Return the rows of a group: what saves bounds where channels are few costs rescoring."""
+    wished = 32 if channels < 64 else 16 if channels < 192 else 8
+    sizes = range(wished * 3 // 4, wished * 5 // 4 + 1)
+    return min(sizes, key=lambda size: (-per_image % size, abs(size - wished)))
+
+
+def _index(images: Ids) -> slice | Tensor:
+    """Return an index of ascending places that copies nothing if they follow one another."""
+    first, last = int(images[0]), int(images[-1])
+    if last - first == len(images) - 1:
+        return slice(first, last + 1)
+    return torch.from_numpy(images)
+
+
+def _size(dtype: torch.dtype) -> int:
+    return 2 if dtype == torch.bfloat16 else 4
+
+
+def _bits(dtype: torch.dtype) -> torch.dtype:
+    return torch.int16 if dtype == torch.bfloat16 else torch.int32
