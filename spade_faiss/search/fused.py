@@ -80,8 +80,10 @@ _MAXIMA = 256 << 20
 """Bytes of upper bounds that are kept at a time."""
 _PAIRS = 1 << 20
 """(query, group) pairs that are listed at a time."""
-_BLOCK = 256
-"""Channels of a row that may stay in shared memory whole."""
+_WHOLE = 256
+"""Channels up to which a row may stay in shared memory whole."""
+_BLOCK = 128
+"""Channels that `lower` and `rescore` handle at once."""
 _PSEUDO_IMAGE = 1024
 """Rows that stand for an image in a gallery that is no set of images."""
 _TAIL = 256
@@ -468,7 +470,7 @@ def _rescore(
         part.low, gallery.patches, gallery.rows, gallery.half, gallery.reach, gallery.slack,
         part.images, best, near, found, n, b * n, part.images.shape[1], gallery.per_image,
         len(gallery.patches), gallery.groups, c, _gamma(c) / 2, gallery.scale**2,
-        CHANNELS=gallery.channels, GROUP=GROUP, BLOCK=min(gallery.channels, 128), ONE=one,
+        CHANNELS=gallery.channels, GROUP=GROUP, BLOCK=min(gallery.channels, _BLOCK), ONE=one,
         num_warps=4,
     )
 
@@ -493,8 +495,8 @@ def _gamma(channels: int) -> float:
 
 
 def _filled_up(channels: int) -> int:
-    """Return the channels of a row in low precision: a power of two, or many times 64."""
-    if channels <= _BLOCK:
+    """Return the channels of a row in float16: a power of two up to 256, or many blocks."""
+    if channels <= _WHOLE:
         return max(16, 1 << (channels - 1).bit_length())
     return -(-channels // _BLOCK) * _BLOCK
 
@@ -535,7 +537,7 @@ def _fitting(configs: list[Any], arguments: dict[str, Any], **options: Any) -> l
     kept = []
     for config in configs:
         block = config.kwargs["BLOCK"]
-        if block == 0 and channels <= _BLOCK:
+        if block == 0 and channels <= _WHOLE:
             kwargs = config.kwargs | {"BLOCK": channels}
             kept.append(triton.Config(kwargs, num_warps=config.num_warps,
                                       num_stages=config.num_stages))

@@ -112,17 +112,17 @@ def bound(
             length = tl.minimum(per_image, n_rows - start).to(tl.int32)
             out = maxima + (item * n_images + slot).to(tl.int64) * groups * n_queries + q
             for at in range(0, per_image, ROWS):
-                y = tl.load(rows + start * CHANNELS + (at + row)[:, None] * CHANNELS
+                y = tl.load(rows + (start + at) * CHANNELS + row[:, None] * CHANNELS
                             + column[None, :])
                 g = at // GROUP + group
                 # Asked for before the product, so that they come while it runs.
-                h = tl.load(half + start + at + row, mask=at + row < length, other=float("inf"))
+                h = tl.load(half + (start + at) + row, mask=row < length - at, other=float("inf"))
                 far = tl.load(reach + image * groups + g, mask=g < groups, other=0.0)
                 loose = tl.load(slack + image * groups + g, mask=g < groups, other=0.0)
                 product = tl.dot(x, tl.trans(y))
                 floor = _finish_tile(
                     product, h, far, loose, floor, norm, rounding, unit, half_gamma, out,
-                    g * n_queries, q_here, g < groups, QUERIES, ROWS, GROUP,
+                    g.to(tl.int64) * n_queries, q_here, g < groups, QUERIES, ROWS, GROUP,
                 )
     else:
         BLOCKS: tl.constexpr = CHANNELS // BLOCK
@@ -137,18 +137,18 @@ def bound(
                 at = step // BLOCKS * ROWS
                 c = step % BLOCKS * BLOCK
                 x = tl.load(query_rows + c, mask=q_here[:, None], other=0.0)
-                y = tl.load(rows + start * CHANNELS + (at + row)[:, None] * CHANNELS
-                            + (c + column)[None, :])
+                y = tl.load(rows + (start + at) * CHANNELS + c + row[:, None] * CHANNELS
+                            + column[None, :])
                 product = tl.dot(x, tl.trans(y), product)
                 if step % BLOCKS == BLOCKS - 1:
                     g = at // GROUP + group
-                    h = tl.load(half + start + at + row, mask=at + row < length,
+                    h = tl.load(half + (start + at) + row, mask=row < length - at,
                                 other=float("inf"))
                     far = tl.load(reach + image * groups + g, mask=g < groups, other=0.0)
                     loose = tl.load(slack + image * groups + g, mask=g < groups, other=0.0)
                     floor = _finish_tile(
                         product, h, far, loose, floor, norm, rounding, unit, half_gamma, out,
-                        g * n_queries, q_here, g < groups, QUERIES, ROWS, GROUP,
+                        g.to(tl.int64) * n_queries, q_here, g < groups, QUERIES, ROWS, GROUP,
                     )
                     product = tl.zeros([QUERIES, ROWS], tl.float32)
     sections = tl.num_programs(2)
