@@ -26,7 +26,8 @@ over in τ and γ pays for the rounding of the norms, of the bounds and of the c
 float16 has three bits more than bfloat16 at the same speed, so the bounds are 8 times as tight.
 Its narrow range does no harm: the gallery is scaled by one power of two and each query by its
 own, so that the largest channel lies in 2¹⁴…2¹⁵ (everything is then in units of the query's
-scale), and what is 2²⁹ times smaller than that still keeps all bits.
+scale), and what is 2²⁸ times smaller than that still keeps all bits. Tensor cores take
+subnormal float16 numbers as they are.
 
 Four kernels do the work (`kernels`):
 
@@ -41,7 +42,7 @@ Four kernels do the work (`kernels`):
 
 For k > 1 the floor is the k-th best group's lower bound.
 
-Operations and bytes of one image at K = 50 (Wide-ResNet-50-2; 250, 31 and 4 GFLOP):
+Operations and bytes of one image at K = 50 with Wide-ResNet-50-2's levels:
 
     level              1: 3136 x 156800 x 256    2: 784 x 39200 x 512    3: 196 x 9800 x 1024
     tensor cores       252 GFLOP                 31.5 GFLOP              3.9 GFLOP
@@ -50,12 +51,13 @@ Operations and bytes of one image at K = 50 (Wide-ResNet-50-2; 250, 31 and 4 GFL
     upper bounds       61 MB, written and read   3.9 MB                  0.3 MB
     rescoring          18 kB a pair: 73 MB       36 kB a pair: 37 MB     72 kB a pair: 18 MB
 
-The last line is for 1.3 pairs a query (as measured with EfficientNet-Lite0 on MVTec's hazelnuts;
-with bfloat16 it would be 8.4, 3.3 and 1.9). At 600 TFLOP/s and 3 TB/s that is 0.42 ms + 0.04 ms
-for level 1, 0.07 ms + 0.02 ms for level 2 and 0.03 ms for level 3, with their tiles' waste.
-In `bound`, a step of 128 queries x 64 rows x 256 channels takes the tensor cores 1024 cycles,
-and its 32 multiply-adds and 32 maxima a thread about 400 more. Rows are prefetched three steps
-ahead, and 128 queries a program make 128 FLOP of each byte from L2.
+The last line is for 1.3 pairs a query, as EfficientNet-Lite0's features of MVTec's hazelnuts
+leave at its first level (with bfloat16, 8.4). At 600 TFLOP/s and 3 TB/s this makes 0.42 ms and
+0.06 ms for level 1, 0.07 ms and 0.02 ms for level 2, and 0.03 ms for level 3: an estimate, not a
+measurement. In `bound`, a step of 128 queries x 64 rows x 256 channels takes a Hopper
+multiprocessor's tensor cores 1024 cycles, and what follows (32 multiply-adds and 32 maxima a
+thread) about 400 more, which they wait for. Rows are prefetched three steps ahead; each byte of
+the gallery from L2 is used for 128 operations.
 """
 
 from __future__ import annotations
@@ -150,8 +152,10 @@ def prepare(patches: Tensor, per_image: int) -> PreparedGallery:
     Raises
     ------
     ValueError
-        If the shape or the values do not fit, or the patches are on the CPU (where only Triton's
+        If the shape does not fit, or the patches are on the CPU (where only Triton's
         interpreter runs: TRITON_INTERPRET=1).
+    OverflowError
+        If values are not finite or too large.
     """
     if not (patches.is_cuda or _interpreted()):
         raise ValueError("the triton engine needs tensors on a CUDA device")
@@ -167,9 +171,7 @@ def prepare(patches: Tensor, per_image: int) -> PreparedGallery:
         centre = patches[:: max(1, n // 4096)].mean(0)
         least, largest = (float(v) for v in patches.aminmax())
         spread = max(largest - float(centre.min()), float(centre.max()) - least)
-        if not spread * math.sqrt(c) < _LIMIT:
-            raise ValueError("patches hold NaN, infinite or too large values; norms must be "
-                             "under 2^60")
+        _limit("patches", spread, c)
         scale = 2.0 ** min(60, 15 - math.frexp(spread)[1])
         channels = _filled_up(c)
         rows = torch.empty(n + _TAIL, channels, dtype=torch.float16, device=patches.device)
@@ -240,6 +242,8 @@ def fused_in_images(
     ------
     ValueError
         If shapes or devices do not fit, or `k` is out of range.
+    OverflowError
+        If values are not finite or too large.
     """
     gallery = patches if isinstance(patches, PreparedGallery) else prepare(patches, per_image)
     _check(queries, gallery, images, per_image, k)
@@ -249,7 +253,8 @@ def fused_in_images(
     distances = queries.new_empty(batch, n, k)
     ids = images.new_empty(batch, n, k)
     parts = list(_parts(batch, n, images.shape[1] * gallery.groups))
-    counts = torch.zeros(len(parts), dtype=torch.int32, device=queries.device)
+    # Four numbers apart, since kernels are compiled anew for another alignment.
+    counts = torch.zeros(len(parts), 4, dtype=torch.int32, device=queries.device)
     space = _Space(max((i.stop - i.start) * (q.stop - q.start) for i, q in parts)
                    * images.shape[1] * gallery.groups, queries.device)
 
@@ -257,17 +262,25 @@ def fused_in_images(
         items, some = parts[number]
         part = _Part.make(queries[items, some].contiguous(), gallery, images[items], space)
         decide = _nearest if k == 1 else _k_nearest
-        found = decide(part, gallery, space, counts[number : number + 1], k, careful)
+        found = decide(part, gallery, space, counts[number, :1], k, careful)
         distances[items, some], ids[items, some] = found
 
     with _on(queries.device):
+        extremes = queries.aminmax()
         for number in range(len(parts)):
             search(number, careful=False)
-        # Looked at once, when all is under way.
-        for number, count in enumerate(counts.tolist()):
+        # The GPU is waited for once, when all is under way.
+        for number, count in enumerate(counts[:, 0].tolist()):
             if count > _PAIRS:
                 search(number, careful=True)
+    _limit("queries", max(-float(extremes.min), float(extremes.max)), queries.shape[2])
     return distances, ids
+
+
+def _limit(name: str, largest: float, channels: int) -> None:
+    if not largest * math.sqrt(channels) < _LIMIT:
+        raise OverflowError(f"{name} hold NaN, infinite or too large values; norms must be under "
+                            "2^60")
 
 
 def _check(
