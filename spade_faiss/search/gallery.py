@@ -5,6 +5,8 @@ from __future__ import annotations
 import warnings
 from functools import partial
 from importlib import import_module
+from threading import Lock
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,9 @@ from .choice import fastest, kind
 from .exhaustive import exhaustive_in_images, faiss_has_gpu
 from .screened import Screen, screened
 
+if TYPE_CHECKING:
+    from .fused import PreparedGallery
+
 ENGINES = ("auto", "faiss", "screened", "triton")
 
 KEEP = 64 << 20
@@ -23,6 +28,8 @@ _SMALL = 1 << 25
 """Multiplications from which on it pays to measure engines."""
 _PROBE = 256, 8
 """Queries and training images that engines are measured with."""
+_ONE_AT_A_TIME = Lock()
+"""Triton's autotuner is not made for several threads."""
 _PRECISIONS = {"screened in bfloat16": torch.bfloat16, "screened in float32": torch.float32}
 
 
@@ -44,6 +51,7 @@ class Gallery:
         self.patches = patches if isinstance(patches, Tensor) else tensor(patches)
         self.per_image = per_image
         self._screens: dict[torch.dtype, Screen] = {}
+        self._prepared: PreparedGallery | None = None
 
     def search(
         self, queries: Tensor, images: Tensor, k: int = 1, engine: str = "auto"
@@ -129,11 +137,7 @@ class Gallery:
 
     def _run(self, name: str, queries: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if name == "triton":
-            from .fused import fused_in_images
-
-            near, ids = fused_in_images(queries, self.patches, images.to(queries.device),
-                                        self.per_image, k)
-            return near, ids
+            return self._fused(queries, images, k)
         if name == "faiss":
             if self.patches.is_cuda and not faiss_has_gpu():
                 host = Gallery(self.patches.cpu(), self.per_image)
@@ -146,6 +150,19 @@ class Gallery:
             return torch.stack([part[0] for part in parts]), torch.stack([p[1] for p in parts])
         try:
             return self._screened(_PRECISIONS[name], queries, images, k)
+        except OverflowError:
+            return self._run("faiss", queries, images, k)
+
+    def _fused(self, queries: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        from .fused import fused_in_images, prepare
+
+        try:
+            with _ONE_AT_A_TIME:
+                if self._prepared is None:
+                    self._prepared = prepare(self.patches, self.per_image)
+                return fused_in_images(
+                    queries, self._prepared, images.to(queries.device), self.per_image, k
+                )
         except OverflowError:
             return self._run("faiss", queries, images, k)
 

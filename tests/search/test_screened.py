@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+import torch
+
+from spade_faiss.search.screened import LARGEST_NORM, Screen, _bound, _Set, screened
+from tests.conftest import texture
+
+from .oracle import assert_exact, brute_force
+from .test_nearest import KINDS, hard_vectors
+
+PRECISIONS = [torch.bfloat16, torch.float32]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("huge", "mixed scales")])
+@pytest.mark.parametrize("per_image, k", [(40, 1), (97, 1), (196, 3), (500, 60)])
+def test_both_precisions_are_exact(precision, kind, per_image, k):
+    """Whole groups and filled ones, a last image that is short, images in any order."""
+    rng = np.random.default_rng(per_image)
+    vectors = hard_vectors(kind, 60 + 4 * per_image - per_image // 3, 20, rng)
+    queries, gallery = vectors[:60], vectors[60:]
+    images = np.array([3, 0, 1])
+    rows = np.concatenate([np.arange(i * per_image, (i + 1) * per_image) for i in images])
+    rows = rows[rows < len(gallery)]
+    screen = Screen(torch.from_numpy(gallery), per_image, precision)
+    [(distances, ids)] = screened(screen, [torch.from_numpy(queries)], [images], k)
+    assert np.isin(ids, rows).all()
+    place = np.full(len(gallery), -1)
+    place[rows] = np.arange(len(rows))
+    assert_exact(queries, gallery[rows], k, distances, place[ids])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_bound_is_never_under_what_it_bounds(precision):
+    """Of a group without a row better than the sample's best the bound only needs to say so."""
+    rng = np.random.default_rng(1)
+    for kind in ("plain", "near ties", "zeros", "large norms", "duplicates"):
+        vectors = torch.from_numpy(hard_vectors(kind, 500, 33, rng))
+        queries, gallery = vectors[:100], vectors[100:]
+        screen = Screen(gallery, 100, precision)
+        images = np.arange(4)
+        one = _Set.make(screen, queries, images, 1)
+        _bound(screen, images, screen.prepared(images), one)
+        centred = queries.double() - screen.centre, gallery.double() - screen.centre
+        scores = centred[0] @ centred[1].T - centred[1].square().sum(1) / 2
+        scores = (scores + one.offset[:, None]).view(100, 4, 100)
+        filled = torch.full((100, 4, screen.groups * screen.group), -torch.inf).double()
+        filled[:, :, :100] = scores
+        best = filled.view(100, 4 * screen.groups, screen.group).amax(2).T
+        bounds = one.bounds.view(precision).double()
+        # Rounding the product to the screen's own type may take a last digit of it.
+        unit = 2.0**-8 if precision == torch.bfloat16 else 2.0**-24
+        assert (bounds[best >= 0] >= (best[best >= 0] * (1 - unit))).all()
+        assert (best.amax(0) >= 0).all(), "the sample's best row must itself stay in play"
+
+
+def test_a_plain_search_in_bfloat16_errs_on_real_features_and_the_screen_does_not(lite):
+    level = lite(np.stack(texture("gravel", 5))).levels[0]
+    patches = level.reshape(5, -1, level.shape[-1])
+    queries, gallery = patches[0, ::9].contiguous(), patches[1:].reshape(-1, patches.shape[-1])
+    low = gallery.bfloat16()
+    plain = ((queries.bfloat16() @ low.T).float() - low.float().square().sum(1) / 2).argmax(1)
+    expected, everything = brute_force(queries.numpy(), gallery.numpy(), 1)
+    got = np.take_along_axis(everything, plain.numpy()[:, None], 1)
+    assert (got > expected * (1 + 1e-5)).any()
+    screen = Screen(gallery, patches.shape[1])
+    [(distances, ids)] = screened(screen, [queries], [np.arange(4)])
+    assert_exact(queries.numpy(), gallery.numpy(), 1, distances, ids)
+
+
+def test_more_queries_than_fit_at_a_time(monkeypatch, lite):
+    from spade_faiss.search import screened as module
+
+    patches = torch.from_numpy(np.random.default_rng(0).standard_normal((900, 8), np.float32))
+    queries = torch.from_numpy(np.random.default_rng(1).standard_normal((700, 8), np.float32))
+    monkeypatch.setattr(module, "_QUERIES", (16, 64))
+    monkeypatch.setattr(module, "_BOUNDS", 1 << 12)
+    monkeypatch.setattr(module, "_PREPARED", 1 << 10)
+    monkeypatch.setattr(module, "_PRODUCT", 1 << 10)
+    found = screened(Screen(patches, 90), [queries, queries[:5]], [np.arange(10), np.arange(2, 4)])
+    assert_exact(queries.numpy(), patches.numpy(), 1, *found[0])
+    assert_exact(queries[:5].numpy(), patches[180:360].numpy(), 1, found[1][0], found[1][1] - 180)
+
+
+def test_norms_whose_squares_overflow_are_refused():
+    patches = torch.ones(40, 4)
+    patches[3] = 2 * LARGEST_NORM
+    with pytest.raises(OverflowError):
+        screened(Screen(patches, 40), [torch.ones(2, 4)], [np.arange(1)])
+
+
+def test_hazelnuts_all_patches(lite, hazelnut):
+    """Every patch of every test image, against FAISS and, for a part, float64."""
+    from spade_faiss.images import Framing, load_images
+    from spade_faiss.search import Gallery
+
+    framing = Framing.choose(256, 224, (1, 1))
+
+    def levels(pattern):
+        images = [one.input for one in load_images(sorted(hazelnut.glob(pattern)), framing, None)]
+        parts = [lite(np.stack(images[at : at + 8])) for at in range(0, len(images), 8)]
+        return [torch.cat([part.levels[i] for part in parts]).flatten(1, 2) for i in range(3)]
+
+    train, test = levels("train/good/*.png"), levels("test/*/*.png")
+    images = torch.arange(len(train[0])).expand(len(test[0]), -1)
+    for gallery, queries in zip(train, test, strict=True):
+        patches = gallery.flatten(0, 1)
+        results = {
+            engine: Gallery(patches, gallery.shape[1]).search(queries, images, 1, engine)
+            for engine in ("faiss", "screened")
+        }
+        torch.testing.assert_close(results["screened"][0], results["faiss"][0], rtol=1e-5, atol=0)
+        assert (results["screened"][1] == results["faiss"][1]).float().mean() > 0.9999
+        wide = patches.double()
+        for query, (near, ids) in zip(queries, zip(*results["screened"], strict=True), strict=True):
+            for at in range(0, len(query), 128):
+                part = slice(at, at + 128)
+                asked = query[part].double()
+                # float64's expansion is off by some 1e-13 of the norms: enough to find ties by.
+                all_ = torch.cdist(asked, wide, compute_mode="use_mm_for_euclid_dist").square()
+                best = all_.min(1).values.float()
+                torch.testing.assert_close(near[part, 0], best, rtol=1e-5, atol=1e-6)
+                chosen = (asked - wide[ids[part, 0]]).square().sum(1).float()
+                torch.testing.assert_close(chosen, best, rtol=1e-5, atol=1e-6)
