@@ -26,25 +26,30 @@ from spade_faiss.report import bars_picture
 Runs = Mapping[str, Mapping[str, Any]]
 
 
-def label(results: Mapping[str, Any], path: Path) -> str:
-    """Return what a run is called: by its settings."""
-    config = results["config"]
-    return f"{config.get('backbone', path.parent.name)}, K = {config.get('k', '?')}"
+_TOLD = ("resize", "crop", "kappa", "sigma", "ground_truth", "fps", "engine")
+"""Settings that a run's label holds where the runs differ in them."""
 
 
 def read(paths: Sequence[Path]) -> Runs:
-    """Return the runs by label; two of the same settings are told apart by their folders."""
-    runs: dict[str, Mapping[str, Any]] = {}
+    """Return the runs by what they are called: their settings, and their folders if need be."""
+    found: list[tuple[Path, Mapping[str, Any]]] = []
     for path in paths:
         try:
             results = json.loads(path.read_text())
-            name = label(results, path)
-            dataset = results["dataset"], bool(results["categories"]), results["mean"]
+            dataset = results["dataset"], results["config"].items(), results["mean"].items()
+            _ = [record.items() for record in results["categories"].values()]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             sys.exit(f"tables.py: {path} holds no results of spade-faiss evaluate: {error}")
-        if runs and dataset[0] != next(iter(runs.values()))["dataset"]:
+        if found and dataset[0] != found[0][1]["dataset"]:
             sys.exit(f"tables.py: {path} is of another data set ({dataset[0]})")
-        runs[name if name not in runs else f"{name} ({path.parent})"] = results
+        found.append((path, results))
+    told = [name for name in _TOLD if len({str(one["config"].get(name)) for _, one in found}) > 1]
+    runs: dict[str, Mapping[str, Any]] = {}
+    for path, results in found:
+        config = results["config"]
+        label = ", ".join([f"{config.get('backbone')}, K = {config.get('k')}",
+                           *(f"{name} {config.get(name)}" for name in told)])
+        runs[label if label not in runs else f"{label} ({path.parent})"] = results
     return runs
 
 
@@ -64,7 +69,8 @@ def figure(runs: Runs) -> np.ndarray:
     known = [value for value in theirs if value is not None]
     theirs.append(float(np.mean(known)) if len(known) == len(names) else None)
     ours = {label: [*(run["categories"].get(name, {}).get("pro") for name in names),
-                    run["mean"]["pro"]] for label, run in runs.items()}
+                    run["mean"]["pro"] if run["categories"].keys() >= set(names) else None]
+            for label, run in runs.items()}
     return bars_picture("PRO to a false-positive rate of 0.3", [*names, "mean"],
                         ("SPADE, published (Table 3)", theirs), ours)
 

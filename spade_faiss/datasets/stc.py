@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from ..errors import SpadeError
 from ..images import SUFFIXES, OnError
@@ -166,10 +167,22 @@ def _clip(folder: Path) -> Clip:
     labels = _read(mask, 1, len(frames)) != 0
     pixels: Path | None = testing / "test_pixel_mask" / f"{folder.name}.npy"
     if pixels and pixels.is_file():
-        _read(pixels, 3, len(frames))
+        _check_size(pixels, _read(pixels, 3, len(frames)).shape[1:], frames[0])
     else:
         pixels = None
     return Clip(folder.name, tuple(frames), tuple(labels.tolist()), mask, pixels)
+
+
+def _check_size(mask: Path, size: tuple[int, ...], frame: Path) -> None:
+    """Compare a mask's height and width with what the header of a frame says."""
+    try:
+        with Image.open(frame) as image:
+            width, height = image.size
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return  # the frame is reported when it is decoded
+    if size != (height, width):
+        raise BrokenError(mask, f"the mask is {size[1]}x{size[0]} pixels and its frames "
+                                f"{width}x{height}")
 
 
 def _read(path: Path, axes: int, frames: int) -> npt.NDArray[np.generic]:
@@ -183,6 +196,6 @@ def _read(path: Path, axes: int, frames: int) -> npt.NDArray[np.generic]:
         raise BrokenError(path, why) from None
     if not isinstance(mask, np.ndarray) or mask.dtype.kind not in "buif" or mask.ndim != axes:
         raise BrokenError(path, f"the mask must be an array of numbers with {axes} axes")
-    if len(mask) != frames:
+    if len(mask) != frames or not frames:
         raise BrokenError(path, f"the mask is of {len(mask)} frames and the clip has {frames}")
     return mask

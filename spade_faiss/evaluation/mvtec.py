@@ -66,7 +66,7 @@ def evaluate_mvtec(
     for note in notes:
         on_note(note)
     config = config_of(spade, ground_truth="original" if original_size else "framed",
-                       sweep=dict(axes.axes))
+                       sweep=axes.written())
 
     def job(category: Category) -> Job:
         return Job(category.name, category.files, lambda report: _evaluate(

@@ -72,7 +72,7 @@ def evaluate_stc(
     axes = Sweep.parse(sweep, level_count(spade.network))
     base = point_of(spade)
     points = axes.points(base)
-    config = config_of(spade, fps=fps, normalise_clips=normalise_clips, sweep=dict(axes.axes))
+    config = config_of(spade, fps=fps, normalise_clips=normalise_clips, sweep=axes.written())
 
     def job(scene: Scene) -> Job:
         table = out / "frames" / f"{scene.name}.csv"

@@ -60,6 +60,10 @@ class Sweep:
                     raise SpadeError(f"--sweep {text}: {value!r} is no {_MEANINGS[name]}") from None
         return cls(axes, n_levels)
 
+    def written(self) -> dict[str, list[str]]:
+        """Return the axes as JSON values."""
+        return {name: list(values) for name, values in self.axes.items()}
+
     def grid(self) -> list[dict[str, str]]:
         """Return the options of each point, as they were written."""
         if not self.axes:

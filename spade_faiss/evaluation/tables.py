@@ -193,14 +193,18 @@ def runs_table(runs: Mapping[str, Results]) -> str:
          *(_percents([published.get(name, {}).get("SPADE")]) if theirs else [])]
         for name in names
     ]
-    rows.append(["mean", *_percents(run["mean"][main] for run in runs.values()),
-                 *([""] if theirs else [])])
+    whole = [published[name]["SPADE"] for name in names if name in published]
+    mean = float(np.mean(whole)) if len(whole) == len(names) else None
+    # A mean over fewer categories is no mean of these.
+    rows.append(["mean", *_percents(run["mean"][main] if run["categories"].keys() >= set(names)
+                                    else None for run in runs.values()),
+                 *(_percents([mean]) if theirs else [])])
     columns = [name for name in _TITLES if any(name in run["mean"] for run in runs.values())]
     means = [[label, *_percents(run["mean"].get(column) for column in columns)]
              for label, run in runs.items()]
     head = ["scene" if stc else "category", *runs, *(["SPADE, published"] if theirs else [])]
     return "\n\n".join([
         f"{_TITLES[main]} in percent.", markdown(head, rows),
-        "Means over the categories, in percent.",
+        "Means over the categories of each run, in percent.",
         markdown(["run", *(_TITLES[column] for column in columns)], means),
     ]) + "\n"

@@ -144,31 +144,34 @@ def bars_picture(
     legend = [(published[0], _PUBLISHED), *zip(ours, _SERIES * len(ours), strict=False)]
     columns = [published[1], *ours.values()]
     row = bar * len(columns) + gap
-    top = 92
+    keys: list[Spot] = [(20, 60)]
+    for label, _ in legend:
+        after = keys[-1][0] + 18 + text_width(label) + 26
+        keys.append((after, keys[-1][1]) if after < 0.75 * width else (20, keys[-1][1] + 22))
+    top = keys[len(legend) - 1][1] + 32
     bottom = top + row * len(groups)
     left, right = 36 + max(text_width(group) for group in groups), width - 64
     canvas = _Canvas(width, round(bottom + 44))
     canvas.text(20, 28, title, size=19)
-    at = 20.0
-    for label, colour in legend:
-        canvas.box(at, 54, at + 12, 66, colour)
-        canvas.text(at + 18, 60, label)
-        at += 18 + text_width(label) + 26
+    for (x, y), (label, colour) in zip(keys, legend, strict=False):
+        canvas.box(x, y - 6, x + 12, y + 6, colour)
+        canvas.text(x + 18, y, label)
     for percent in range(0, 101, 20):
         x = left + percent / 100 * (right - left)
         canvas.line([(x, top - 6), (x, bottom)], _GRID)
         canvas.text(x, bottom + 14, f"{percent}", _MUTED, anchor="mm")
     canvas.text(right + 18, bottom + 14, "%", _MUTED, anchor="lm")
     for i, group in enumerate(groups):
-        y = top + i * row
-        canvas.text(left - 10, y + bar * len(columns) / 2, group, anchor="rm")
-        for j, (values, (_, colour)) in enumerate(zip(columns, legend, strict=True)):
-            value = values[i]
-            if value is not None:
-                end = left + value * (right - left)
-                canvas.box(left, y + j * bar + 0.5, end, y + (j + 1) * bar - 0.5, colour)
-                canvas.text(end + 5, y + (j + 0.5) * bar, f"{100 * value:.1f}",
-                            _MUTED if j == 0 else _INK, 11)
+        middle = top + i * row + bar * len(columns) / 2
+        canvas.text(left - 10, middle, group, anchor="rm")
+        there = [(value, colour) for values, (_, colour) in zip(columns, legend, strict=True)
+                 if (value := values[i]) is not None]
+        for j, (value, colour) in enumerate(there):
+            y = middle + (j - len(there) / 2) * bar
+            end = left + value * (right - left)
+            canvas.box(left, y + 0.5, end, y + bar - 0.5, colour)
+            canvas.text(end + 5, y + bar / 2, f"{100 * value:.1f}",
+                        _MUTED if colour == _PUBLISHED else _INK, 11)
     canvas.line([(left, top - 6), (left, bottom)], _MUTED)
     return canvas.picture()
 
