@@ -209,14 +209,12 @@ def query_points(
 
     Points that share `k` and `kappa` share the search, too.
     """
-    searches = dict.fromkeys((point.k, point.kappa) for point in points)
+    searches = list(dict.fromkeys((point.k, point.kappa) for point in points))
     for batch in spade.extract(images, on_error):
-        found = {
-            (k, kappa): list(spade.with_options(k=k, kappa=kappa).compare(batch))
-            for k, kappa in searches
-        }
-        for i in range(len(batch.loaded)):
-            yield [_at(spade, found[point.k, point.kappa][i], point) for point in points]
+        compared = [spade.with_options(k=k, kappa=kappa).compare(batch) for k, kappa in searches]
+        for results in zip(*compared, strict=True):
+            found = dict(zip(searches, results, strict=True))
+            yield [_at(spade, found[point.k, point.kappa], point) for point in points]
 
 
 def _at(spade: Spade, result: Result, point: Point) -> Result:
