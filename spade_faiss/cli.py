@@ -53,6 +53,12 @@ ImageScore = Annotated[Score, typer.Option(
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="An index.")]
 Quantile = Annotated[float, typer.Option(
     help="Share of good images that the thresholds are to let pass.")]
+DataSet = Annotated[Path, typer.Argument(help="The data set's folder.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")]
+Kappa = Annotated[int, typer.Option(min=1, help="Nearest patches.")]
+SweepOption = Annotated[list[str] | None, typer.Option(
+    "--sweep", metavar="NAME=VALUES", help="Also score other values of k, kappa, sigma, levels or "
+    "score: k=5,50 or levels=1+2+3,2+3. Given again, all combinations.")]
 
 
 @app.callback()
@@ -73,6 +79,9 @@ class _Problems:
         self.lines.append({"path": name, "error": why})
         tqdm.write(f"spade-faiss: {_printable(name)}: {why}", file=sys.stderr)
 
+    def note(self, text: str) -> None:
+        tqdm.write(f"spade-faiss: note: {_printable(text)}", file=sys.stderr)
+
     def exit(self) -> None:
         if self.lines:
             raise typer.Exit(1)
@@ -80,27 +89,31 @@ class _Problems:
 
 @app.command()
 def build(
-    train_dir: Annotated[Path, typer.Argument(help="Folder of good images.")],
+    train_dir: Annotated[Path, typer.Argument(help="Folder of good images or videos.")],
     index: Annotated[Path, typer.Option(metavar="DIR", help="Where the index goes.")],
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
-    kappa: Annotated[int, typer.Option(min=1, help="Nearest patches.")] = 1,
+    kappa: Kappa = 1,
+    fps: Annotated[float, typer.Option(help="Frames to take of a second of video.")] = 1.0,
     quantile: Quantile = 0.995, engine: Engine = "auto", device: Device = "auto",
     batch_size: BatchSize = 8, as_json: AsJson = False,
 ) -> None:
     """Build an index of good images, and find the thresholds by scoring each against the rest."""
     from .detector import Spade
-    from .images import find_images
+    from .images import SUFFIXES, find_images
+    from .video import VIDEO_SUFFIXES, is_video, open_sources
 
     problems = _Problems()
-    found = find_images([_folder(train_dir)], problems)
+    found = find_images([_folder(train_dir)], problems, SUFFIXES | VIDEO_SUFFIXES)
     if not found:
-        raise SpadeError(f"{train_dir} holds no images (PNG, JPEG, BMP, TIFF, WebP)")
+        raise SpadeError(f"{train_dir} holds no images (PNG, JPEG, BMP, TIFF, WebP) or videos")
     spade = Spade(
         backbone, k, kappa, weights=weights, resize=resize, crop=_crop(crop), quantile=quantile,
         engine=engine, device=device, batch_size=batch_size, progress=True,
     )
-    spade.fit([image.path for image in found], index, on_error=problems)
+    moving = any(is_video(one.path) for one in found)
+    images = open_sources(found, fps, problems) if moving else [one.path for one in found]
+    spade.fit(images, index, on_error=problems)
     n = len(spade.index_)
     limit = spade.image_threshold
     _print(as_json, {"index": str(index), "images": n, "threshold": limit,
@@ -191,8 +204,9 @@ def info(
 
 @app.command()
 def query(
-    folder: Folder, images: Annotated[list[Path], typer.Argument(metavar="IMAGE_OR_FOLDER...")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")],
+    folder: Folder, images: Annotated[list[Path], typer.Argument(
+        metavar="IMAGE_OR_FOLDER...", help="Images, videos, or folders of them.")],
+    out: Out,
     k: Annotated[int | None, typer.Option("-k", min=1, help="Nearest images.  [default: the "
                                           "index's, 50]")] = None,
     kappa: Annotated[int | None, typer.Option(min=1, help="Nearest patches.  [default: the "
@@ -203,23 +217,29 @@ def query(
     explain: Annotated[bool, typer.Option("--explain", help="Also write, for each wrong place, "
                                           "the good patch that it should resemble.")] = False,
     overlays: Annotated[bool, typer.Option(help="Write overlay pictures.")] = True,
+    worst: Annotated[int, typer.Option(min=0, help="Frames of a video to write maps of.")] = 10,
+    fps: Annotated[float | None, typer.Option(
+        help="Frames to score of a second of video.  [default: all]")] = None,
     weights: Weights = None, engine: Engine = "auto", device: Device = "auto",
     batch_size: BatchSize = 8, as_json: AsJson = False,
 ) -> None:
-    """Say which images are wrong, and where: scores.csv, maps/, overlays/, explain/."""
+    """Say which images are wrong, and where: scores.csv, maps/, overlays/, explain/, timelines/."""
     from .detector import Spade
-    from .images import find_images
+    from .images import SUFFIXES, find_images
     from .report import write_query
+    from .video import VIDEO_SUFFIXES
 
     problems = _Problems()
-    found = find_images(images, problems)
+    found = find_images(images, problems, SUFFIXES | VIDEO_SUFFIXES)
     if not found:
-        raise SpadeError("there are no images to query (PNG, JPEG, BMP, TIFF, WebP)")
+        raise SpadeError("there are no images to query (PNG, JPEG, BMP, TIFF, WebP), nor videos")
     spade = Spade.load(folder, k=k, kappa=kappa, weights=weights, quantile=quantile, score=score,
                        engine=engine, device=device, batch_size=batch_size, progress=True)
-    rows = write_query(spade, found, out, overlays=overlays, explain=explain, on_error=problems)
+    rows = write_query(spade, found, out, overlays=overlays, explain=explain, worst=worst, fps=fps,
+                       on_error=problems)
     count = {word: sum(row.verdict == word for row in rows) for word in ("NG", "OK", "ERROR")}
-    lines = [f"{row.verdict:5} {_figure(row.score)}  {_printable(row.path)}" for row in rows]
+    lines = [f"{row.verdict:5} {_figure(row.score)}  {_printable(row.path)}" for row in rows
+             if row.map or row.verdict == "ERROR"]  # of a video, only the worst frames
     summary = f"{_images(len(rows))}: {count['NG']} NG, {count['OK']} OK"
     if count["ERROR"]:
         summary += f", {count['ERROR']} could not be used"
@@ -230,34 +250,62 @@ def query(
 
 @evaluate.command("mvtec")
 def evaluate_mvtec(
-    root: Annotated[Path, typer.Argument(help="MVTec AD, or the folder of one category.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")],
+    root: DataSet, out: Out,
     category: Annotated[list[str] | None, typer.Option(
         metavar="NAME", help="Only this category; may be given again.")] = None,
+    original_size: Annotated[bool, typer.Option(
+        "--original-size", help="Score maps on the images' own grids, against untouched masks.  "
+        "[default: masks resized and cropped like the images]")] = False,
+    sweep: SweepOption = None,
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
-    kappa: Annotated[int, typer.Option(min=1, help="Nearest patches.")] = 1,
-    engine: Engine = "auto", device: Device = "auto", batch_size: BatchSize = 8,
+    kappa: Kappa = 1, engine: Engine = "auto", device: Device = "auto", batch_size: BatchSize = 8,
     as_json: AsJson = False,
 ) -> None:
-    """MVTec AD's layout: results.json and table.md, beside the paper's Table 3."""
-    from .datasets import load_mvtec
+    """MVTec AD, LOCO, AD 2 or VisA: results.json and table.md, beside the paper's Table 3."""
     from .detector import Spade
-    from .evaluation import evaluate_category, write_results
+    from .evaluation import evaluate_mvtec
     from .features import load_backbone
 
-    categories = load_mvtec(_folder(root), category)
-    network = load_backbone(backbone, weights, device)
-    config = {"backbone": backbone, "weights_sha256": network.weights_sha256, "resize": resize,
-              "crop": _crop(crop), "k": k, "kappa": kappa, "sigma": 4.0, "engine": engine}
-    scores = {}
-    results: dict[str, object] = {}
-    for one in categories:
-        spade = Spade(network, k, kappa, resize=resize, crop=_crop(crop), engine=engine,
-                      batch_size=batch_size, progress=True)
-        scores[one.name] = evaluate_category(spade, one)
-        results = write_results(out, "mvtec", config, scores)
+    problems = _Problems()
+    spade = Spade(load_backbone(backbone, weights, device), k, kappa, resize=resize,
+                  crop=_crop(crop), engine=engine, batch_size=batch_size, progress=True)
+    results = evaluate_mvtec(
+        spade, _folder(root), out, names=category, sweep=sweep or (), original_size=original_size,
+        on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
+    problems.exit()
+
+
+@evaluate.command("stc")
+def evaluate_stc(
+    root: DataSet, out: Out,
+    scene: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help="Only this scene; may be given again.")] = None,
+    fps: Annotated[float, typer.Option(
+        help="Frames to learn from of a second of the training videos.")] = 1.0,
+    normalise_clips: Annotated[bool, typer.Option(
+        "--normalise-clips", help="Also give the ROCAUC of scores brought to 0..1 within each "
+        "clip, under a name of its own.")] = False,
+    sweep: SweepOption = None,
+    backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
+    crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 1,
+    kappa: Kappa = 1, engine: Engine = "auto", device: Device = "auto", batch_size: BatchSize = 8,
+    as_json: AsJson = False,
+) -> None:
+    """ShanghaiTech Campus: results.json and table.md, beside the paper's Table 4."""
+    from .detector import Spade
+    from .evaluation import evaluate_stc
+    from .features import load_backbone
+
+    problems = _Problems()
+    spade = Spade(load_backbone(backbone, weights, device), k, kappa, resize=resize,
+                  crop=_crop(crop), engine=engine, batch_size=batch_size, progress=True)
+    results = evaluate_stc(
+        spade, _folder(root), out, names=scene, fps=fps, normalise_clips=normalise_clips,
+        sweep=sweep or (), on_error=problems, on_note=problems.note)
+    _print(as_json, results, (out / "table.md").read_text().rstrip())
+    problems.exit()
 
 
 @app.command()

@@ -8,7 +8,8 @@ from pathlib import Path
 from .datasets import load_mvtec, make_demo
 from .detector import Spade
 from .errors import SpadeError
-from .evaluation import Scorer, Scores, write_results
+from .evaluation import CategoryTruth, Scorer, Scores, results_of, write_results
+from .evaluation.config import config_of
 from .features import load_backbone
 from .images import Found
 from .report import write_query
@@ -38,13 +39,12 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Scores]:
         place = out / category.name
         start = time.perf_counter()
         spade = Spade(network, progress=True).fit(category.train, place / "index")
-        scorer = Scorer(category, spade)
+        framing = spade.index_.manifest.framing.framing()
+        scorer = Scorer(CategoryTruth(category, framing))
         folder = data / category.name / "test"
         images = [Found(test.path, test.path.relative_to(folder), folder) for test in category.test]
         write_query(spade, images, place, explain=True, on_result=scorer.add)
-        scores[category.name] = scorer.scores(time.perf_counter() - start)
-    config = {"backbone": network.name, "weights_sha256": network.weights_sha256, "seed": seed,
-              "k": spade.k, "kappa": spade.kappa, "sigma": spade.sigma, "resize": spade.resize,
-              "crop": spade.crop}
-    write_results(out, "demo", config, scores)
+        n_train = len(spade.index_)
+        scores[category.name] = scorer.scores(n_train, time.perf_counter() - start)
+    write_results(out, results_of("demo", config_of(Spade(network)) | {"seed": seed}, scores))
     return scores

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -18,9 +19,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ._stages import Stages
 from .errors import SpadeError
 from .features import DEFAULT_BACKBONE, Backbone, load_backbone
-from .images import Framing, Loaded, OnError, Source, find_images, first_size, load_images
+from .images import (
+    Framing,
+    Loaded,
+    OnError,
+    Source,
+    find_images,
+    first_size,
+    load_images,
+    name_of,
+)
 from .index import Index, IndexWriter, Manifest, TrainingImage, discard_leftovers, index_lock
 from .index.manifest import BackboneRecord, Calibration, FramingRecord
 from .maps import anomaly_map
@@ -131,6 +142,8 @@ class Spade:
     ----------
     index_ : Index
         The fitted index.
+    stages : Stages
+        Seconds spent so far on features, index, stage_one, stage_two and maps.
 
     Examples
     --------
@@ -172,6 +185,7 @@ class Spade:
         self.device = device
         self.batch_size = batch_size
         self.progress = progress
+        self.stages = Stages()
         self._network: Backbone | None = backbone if isinstance(backbone, Backbone) else None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._calibration: Calibration | None = None
@@ -188,6 +202,8 @@ class Spade:
         Parameters
         ----------
         images : folder, paths, or RGB uint8 arrays [H, W, 3]
+            An iterator, of `spade_faiss.video.read_frames` for one, is gone through once and
+            never held whole.
         index : path, optional
             Folder to keep the index in; it replaces an index that is there. By default a
             temporary one that lasts as long as this object.
@@ -223,8 +239,9 @@ class Spade:
             here = {image.path for image in old.manifest.images}
             sources: list[Source] = []
             for source in _sources(images, on_error):
-                if not isinstance(source, np.ndarray) and os.fspath(source) in here:
-                    _report(on_error, os.fspath(source), "is in the index already; remove it first")
+                name = name_of(source, -1)
+                if name in here:
+                    _report(on_error, name, "is in the index already; remove it first")
                 else:
                     sources.append(source)
             if sources:
@@ -256,7 +273,7 @@ class Spade:
 
     def _write(
         self, folder: Path, network: Backbone | None, old: Index | None, keep: list[int],
-        sources: Sequence[Source], calibrate: bool, on_error: OnError | None,
+        sources: Iterable[Source], calibrate: bool, on_error: OnError | None,
     ) -> None:
         """Write a new generation, the kept images of the old one first, and make it count."""
         discard_leftovers(folder)
@@ -276,14 +293,18 @@ class Spade:
                     shapes = [(v.shape[1], v.shape[2], v.shape[3]) for v in batch.levels]
                     writer = IndexWriter(folder, batch.descriptors.shape[1], shapes)
                 flat = [level.reshape(-1, level.shape[-1]).cpu().numpy() for level in batch.levels]
-                writer.append(batch.descriptors, flat, np.stack([v.input for v in batch.loaded]))
+                with self.stages("index"):
+                    writer.append(
+                        batch.descriptors, flat, np.stack([v.input for v in batch.loaded])
+                    )
                 records += [
                     TrainingImage(path=v.name, height=v.size[0], width=v.size[1])
                     for v in batch.loaded
                 ]
             if writer is None or framing is None:
                 raise SpadeError("none of the images can be used")
-            descriptors, levels, crops = writer.finish()
+            with self.stages("index"):
+                descriptors, levels, crops = writer.finish()
             draft = Manifest(
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 made_with=_versions(),
@@ -364,27 +385,66 @@ class Spade:
     def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
         """Yield one Result an image, in order, as they come.
 
-        With `on_error`, an image that cannot be used is reported to it and left out.
+        With `on_error`, an image that cannot be used is reported to it and left out. An
+        iterator of images is gone through once, a few ahead of the results.
         """
+        for batch in self.extract(images, on_error):
+            yield from self.compare(batch)
+
+    def extract(self, images: Images, on_error: OnError | None = None) -> Iterator[Batch]:
+        """Yield the features of images, batch by batch, for `compare`."""
         index = self._fitted()
         network = self._network_for(index)
+        self._check_kappa(index)
+        framing = index.manifest.framing.framing()
+        sources = _sources(images, on_error)
+        yield from self._extract(sources, framing, network, on_error, "query")
+
+    def compare(self, batch: Batch) -> Iterator[Result]:
+        """Yield one Result an image of a batch; of the network there is no more need."""
+        index = self._fitted()
+        k = self._check_kappa(index)
+        with self.stages("stage_one"):
+            near, ids = nearest(batch.descriptors, index.descriptors, k, self.engine)
+        levels = [level.flatten(1, 2) for level in batch.levels]
+        with self.stages("stage_two"):
+            found = self._correspond(index, levels, ids)
+        for i, (loaded, (distances, matches)) in enumerate(zip(batch.loaded, found, strict=True)):
+            with self.stages("maps"):
+                on_input, placed = self._map(index, distances, loaded.size)
+            yield Result(
+                loaded.position, loaded.name, loaded.image, loaded.input, placed, on_input,
+                float(near[i].mean()), ids[i], distances, matches,
+            )
+
+    def remap(self, result: Result, levels: Sequence[int] | None = None) -> Result:
+        """Return a result with its maps made anew: by this sigma, and of some levels alone.
+
+        Parameters
+        ----------
+        result : Result
+        levels : sequence of int, optional
+            Levels to average, 1 the finest; by default all.
+        """
+        chosen = [result.distances[level - 1] for level in levels or ()] or result.distances
+        original = result.map.shape[0], result.map.shape[1]
+        with self.stages("maps"):
+            on_input, placed = self._map(self._fitted(), chosen, original)
+        return replace(result, map=placed, input_map=on_input)
+
+    def with_options(self, **options: int | float) -> Spade:
+        """Return this estimator, its index shared, with another `k`, `kappa` or `sigma`."""
+        other = copy.copy(self)
+        for name, value in options.items():
+            setattr(other, name, value)
+        return other
+
+    def _check_kappa(self, index: Index) -> int:
+        """Return how many images a query is compared with."""
         k = min(self.k, len(index))
         if self.kappa > k * min(level.patches for level in index.manifest.levels):
             raise SpadeError(f"kappa = {self.kappa} is more than the patches of {k} images")
-        framing = index.manifest.framing.framing()
-        sources = _sources(images, on_error)
-        for batch in self._extract(sources, framing, network, on_error, "query"):
-            near, ids = nearest(batch.descriptors, index.descriptors, k, self.engine)
-            levels = [level.flatten(1, 2) for level in batch.levels]
-            found = self._correspond(index, levels, ids)
-            for i, (loaded, (distances, matches)) in enumerate(
-                zip(batch.loaded, found, strict=True)
-            ):
-                on_input, placed = self._map(index, distances, loaded.size)
-                yield Result(
-                    loaded.position, loaded.name, loaded.image, loaded.input, placed, on_input,
-                    float(near[i].mean()), ids[i], distances, matches,
-                )
+        return k
 
     def score_of(self, result: Result) -> float:
         """Return an image's score, as `score` chooses it."""
@@ -426,21 +486,28 @@ class Spade:
         return self._calibration
 
     def _extract(
-        self, sources: Sequence[Source], framing: Framing | None, network: Backbone | None,
+        self, sources: Iterable[Source], framing: Framing | None, network: Backbone | None,
         on_error: OnError | None, title: str,
-    ) -> Iterator[_Batch]:
+    ) -> Iterator[Batch]:
         """Yield batches of features; the next images are decoded and framed meanwhile."""
         if not sources:
             return
         assert network is not None
+        total = len(sources) if isinstance(sources, Sequence) else None
         if framing is None:
-            # Only a whole frame's shape depends on the images.
-            first = first_size(sources) if self.crop is None else None
+            first = None
+            if self.crop is None:  # only a whole frame's shape depends on the images
+                first, sources = first_size(sources)
             framing = Framing.choose(self.resize, self.crop, first or (1, 1))
         images = load_images(sources, framing, on_error)
-        with self._bar(None, title, len(sources)) as bar:
-            while pending := list(islice(images, self.batch_size)):
-                yield _batch(pending, framing, network)
+        with self._bar(None, title, total) as bar:
+            while True:
+                with self.stages("features"):
+                    pending = list(islice(images, self.batch_size))
+                    batch = _batch(pending, framing, network) if pending else None
+                if batch is None:
+                    return
+                yield batch
                 bar.update(pending[-1].position + 1 - bar.n)
 
     def _correspond(
@@ -547,6 +614,11 @@ class Spade:
             )
         return network
 
+    @property
+    def network(self) -> Backbone:
+        """The network, loaded if it is not yet."""
+        return self._loaded_network()
+
     def _loaded_network(self) -> Backbone:
         if self._network is None:
             assert isinstance(self.backbone, str)
@@ -560,7 +632,17 @@ class Spade:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
+    """The features of some images.
+
+    Attributes
+    ----------
+    loaded : list of Loaded, B long
+    framing : Framing
+    descriptors : float32 [B, D]
+    levels : tuple of float32 tensors [B, h, w, C]
+    """
+
     loaded: list[Loaded]
     framing: Framing
     descriptors: Floats
@@ -604,13 +686,13 @@ def _other_images(descriptors: Floats, k: int) -> tuple[Ids, Floats]:
     return ids[others].reshape(n, k), near[others].reshape(n, k).mean(axis=1)
 
 
-def _batch(loaded: list[Loaded], framing: Framing, network: Backbone) -> _Batch:
+def _batch(loaded: list[Loaded], framing: Framing, network: Backbone) -> Batch:
     features = network(np.stack([one.input for one in loaded]))
-    return _Batch(loaded, framing, features.descriptors.cpu().numpy(), features.levels)
+    return Batch(loaded, framing, features.descriptors.cpu().numpy(), features.levels)
 
 
-def _sources(images: Images, on_error: OnError | None) -> list[Source]:
-    """Return a list of images from what a user may pass: a folder is searched to any depth."""
+def _sources(images: Images, on_error: OnError | None) -> Iterable[Source]:
+    """Return the images from what a user may pass: a folder is searched to any depth."""
     if isinstance(images, str | os.PathLike):
         def complain(name: str, why: str) -> None:
             _report(on_error, name, why)
@@ -621,6 +703,8 @@ def _sources(images: Images, on_error: OnError | None) -> list[Source]:
         return [one.path for one in found]
     if isinstance(images, np.ndarray) and images.ndim != 4:
         raise SpadeError(f"images have shape {images.shape}; pass a list of [H, W, 3] arrays")
+    if isinstance(images, Iterator):
+        return images
     sources = list(images)
     if not sources:
         raise SpadeError("there are no images")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +23,25 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 MIN_SIDE = 16
 """The smallest side, in pixels, from which a pyramid of features still means something."""
 
-Source = str | os.PathLike[str] | npt.NDArray[np.uint8]
+
+@dataclass(frozen=True)
+class Frame:
+    """A decoded image that has a name though no file is its own, such as a video's frame.
+
+    Attributes
+    ----------
+    name : str
+    image : uint8 [H, W, 3], RGB
+    seconds : float
+        When it is shown, from the video's start.
+    """
+
+    name: str
+    image: npt.NDArray[np.uint8]
+    seconds: float = 0.0
+
+
+Source = str | os.PathLike[str] | npt.NDArray[np.uint8] | Frame
 Sample = TypeVar("Sample", bound=np.generic)
 OnError = Callable[[str, str], None]
 """Called with the name of an image that could not be used and one line that says why."""
@@ -173,11 +191,14 @@ def _taps(
     return low, np.minimum(low + 1, size - 1), (at - low).astype(np.float32)
 
 
-def find_images(arguments: Iterable[str | os.PathLike[str]], on_error: OnError) -> list[Found]:
+def find_images(
+    arguments: Iterable[str | os.PathLike[str]], on_error: OnError,
+    suffixes: Collection[str] = SUFFIXES,
+) -> list[Found]:
     """Return the image files that the arguments name, folders searched to any depth.
 
     Files of one folder are in sorted order; hidden files are passed over, and so is what has
-    no image's suffix. A named file is taken whatever its suffix: decoding will tell.
+    none of the suffixes. A named file is taken whatever its suffix: decoding will tell.
 
     Raises
     ------
@@ -187,7 +208,7 @@ def find_images(arguments: Iterable[str | os.PathLike[str]], on_error: OnError) 
     found: list[Found] = []
     for argument in map(Path, arguments):
         if argument.is_dir():
-            found += _walk(argument, on_error)
+            found += _walk(argument, on_error, suffixes)
         elif argument.exists():
             found.append(Found(argument, Path(argument.name), None))
         else:
@@ -195,15 +216,15 @@ def find_images(arguments: Iterable[str | os.PathLike[str]], on_error: OnError) 
     return found
 
 
-def _walk(root: Path, on_error: OnError) -> Iterator[Found]:
+def _walk(root: Path, on_error: OnError, suffixes: Collection[str]) -> Iterator[Found]:
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in [name for name in folders if Path(name).suffix.lower() in SUFFIXES]:
-            on_error(str(Path(folder, name)), "is a folder with an image's name; rename it")
+        for name in [name for name in folders if Path(name).suffix.lower() in suffixes]:
+            on_error(str(Path(folder, name)), "is a folder with a file's name; rename it")
             folders.remove(name)
         for name in sorted(files):
             path = Path(folder, name)
-            if not name.startswith(".") and path.suffix.lower() in SUFFIXES:
+            if not name.startswith(".") and path.suffix.lower() in suffixes:
                 yield Found(path, path.relative_to(root), root)
 
 
@@ -291,6 +312,8 @@ def _first_line(error: BaseException) -> str:
 
 
 def _as_image(source: Source) -> npt.NDArray[np.uint8]:
+    if isinstance(source, Frame):
+        source = source.image
     if not isinstance(source, np.ndarray):
         return read_image(source)
     if source.dtype != np.uint8:
@@ -329,18 +352,22 @@ class Loaded:
 
 def name_of(source: Source, position: int) -> str:
     """Return what an image is called in messages and results: its path, or its number."""
+    if isinstance(source, Frame):
+        return source.name
     return f"image {position}" if isinstance(source, np.ndarray) else os.fspath(source)
 
 
 def load_images(
-    sources: Sequence[Source], framing: Framing, on_error: OnError | None = None,
+    sources: Iterable[Source], framing: Framing, on_error: OnError | None = None,
     workers: int | None = None,
 ) -> Iterator[Loaded]:
     """Decode and frame images in worker threads, a few ahead of the caller, in order.
 
     Parameters
     ----------
-    sources : sequence of paths or uint8 arrays
+    sources : iterable of paths, uint8 arrays or frames
+        Gone through once, a few ahead of the caller, so that a stream of any length may be
+        passed.
     framing : Framing
     on_error : callable, optional
         Called with (name, why) for an image that cannot be used, which is then left out.
@@ -355,15 +382,19 @@ def load_images(
 
     workers = workers or min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
-        ahead: deque[Future[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]] = deque()
-        waiting = iter(sources)
+        ahead: deque[
+            tuple[int, str, Future[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]]
+        ] = deque()
+        waiting = enumerate(sources)
         try:
-            for position, source in enumerate(sources):
-                for coming in islice(waiting, 2 * workers + 1 - len(ahead)):
-                    ahead.append(pool.submit(prepare, coming))
-                name = name_of(source, position)
+            while True:
+                for place, source in islice(waiting, 2 * workers + 1 - len(ahead)):
+                    ahead.append((place, name_of(source, place), pool.submit(prepare, source)))
+                if not ahead:
+                    return
+                position, name, future = ahead.popleft()
                 try:
-                    image, framed = ahead.popleft().result()
+                    image, framed = future.result()
                 except SpadeError as error:
                     if on_error is None:
                         raise SpadeError(f"{name}: {error}") from None
@@ -371,15 +402,20 @@ def load_images(
                     continue
                 yield Loaded(position, name, image, framed)
         finally:
-            for future in ahead:
+            for _, _, future in ahead:
                 future.cancel()
 
 
-def first_size(sources: Iterable[Source]) -> tuple[int, int] | None:
-    """Return the height and width of the first image that can be decoded."""
-    for source in sources:
+def first_size(
+    sources: Iterable[Source]
+) -> tuple[tuple[int, int] | None, Iterator[Source]]:
+    """Return the height and width of the first image that can be decoded, and all the images."""
+    stream = iter(sources)
+    seen: list[Source] = []
+    for source in stream:
+        seen.append(source)
         try:
-            return _as_image(source).shape[:2]
+            return _as_image(source).shape[:2], chain(seen, stream)
         except SpadeError:
             continue
-    return None
+    return None, iter(seen)

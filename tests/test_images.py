@@ -137,7 +137,8 @@ def test_images_load_in_order_and_bad_ones_are_reported(tmp_path):
     assert [name for name, _ in problems] == [str(tmp_path / "07.png")]
     with pytest.raises(SpadeError, match=r"07\.png"):
         list(load_images([one.path for one in found], framing))
-    assert first_size([tmp_path / "07.png", tmp_path / "08.png"]) == (20, 20)
+    size, every = first_size(iter([tmp_path / "07.png", tmp_path / "08.png", tmp_path / "09.png"]))
+    assert size == (20, 20) and [path.name for path in every] == ["07.png", "08.png", "09.png"]
 
 
 def test_folders_are_searched_to_any_depth(tmp_path):

@@ -1,15 +1,30 @@
-"""Read data sets laid out as MVTec AD is (Bergmann et al., CVPR 2019).
+"""Read data sets laid out as MVTec AD is, and its kin, where only names differ.
+
+MVTec AD (Bergmann et al., CVPR 2019):
 
 - `<category>/train/good/000.png`
 - `<category>/test/good/000.png`
 - `<category>/test/<defect>/000.png`
 - `<category>/ground_truth/<defect>/000_mask.png`
+
+MVTec LOCO AD (Bergmann et al., IJCV 2022) has several masks an image:
+
+- `<category>/test/logical_anomalies/000.png`, `test/structural_anomalies/…`
+- `<category>/ground_truth/logical_anomalies/000/000.png`, `001.png` …
+
+MVTec AD 2 (Heckler-Kram et al., 2025):
+
+- `<category>/test_public/good/000_regular.png`, `test_public/bad/…`
+- `<category>/test_public/ground_truth/bad/000_regular_mask.png`
+
+VisA (Zou et al., ECCV 2022), for one class: as its own script arranges it (`1cls/<category>/…`,
+masks named like their images), or as downloaded, divided by `split_csv/1cls.csv`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +33,9 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import SpadeError
-from ..images import SUFFIXES
+from ..images import SUFFIXES, OnError
+from .problems import BrokenError, Problems
+from .visa import CATEGORIES, SPLIT, read_split
 
 GOOD = "good"
 
@@ -32,15 +49,33 @@ class TestImage:
     path : Path
     defect : str
         The kind of defect, or `good`.
-    mask : Path or None
-        The mask of the defect; None for a good image.
+    masks : tuple of Path
+        The masks of the defect; none for a good image.
     """
 
     __test__ = False  # no test case, whatever pytest makes of the name
 
     path: Path
     defect: str
-    mask: Path | None
+    masks: tuple[Path, ...]
+
+    def mask(self, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+        """Return where the image is wrong, bool `[H, W]`: the union of its masks.
+
+        Parameters
+        ----------
+        size : (int, int)
+            Height and width of the image.
+
+        Raises
+        ------
+        SpadeError
+            If a mask cannot be decoded or has another size.
+        """
+        wrong = np.zeros(size, bool)
+        for path in self.masks:
+            wrong |= read_mask(path, size)
+        return wrong
 
 
 @dataclass(frozen=True)
@@ -54,20 +89,33 @@ class Category:
         Good images, at least one.
     test : tuple of TestImage
         At least one good and one with a defect, sorted by defect, then by file name.
+    layout : str
+        `mvtec`, `mvtec-loco`, `mvtec-ad-2` or `visa`.
+    notes : tuple of str
+        What of the data set is not used.
     """
 
     name: str
     train: tuple[Path, ...]
     test: tuple[TestImage, ...]
+    layout: str = "mvtec"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> list[Path]:
+        """All files, images and masks."""
+        masks = [mask for test in self.test for mask in test.masks]
+        return [*self.train, *(test.path for test in self.test), *masks]
 
 
 def load_mvtec(
-    root: str | os.PathLike[str], names: Collection[str] | None = None
+    root: str | os.PathLike[str], names: Collection[str] | None = None,
+    on_error: OnError | None = None,
 ) -> list[Category]:
     """List the images of a data set, sorted by category; none is decoded.
 
-    Folders that hold neither `train` nor `test` are passed over, and so are hidden files and
-    files without an image's suffix.
+    The layout is found by looking at the folders. Folders that are no category are passed
+    over, and so are hidden files and files without an image's suffix.
 
     Parameters
     ----------
@@ -75,27 +123,42 @@ def load_mvtec(
         The folder of one category, or of several.
     names : collection of str, optional
         The categories to load; by default, or if empty, all. The others are not checked.
+    on_error : callable, optional
+        Called with (name, why) for what is broken: a defect without a mask or a mask without
+        an image, which is left out, and a category that is not there or lacks good training
+        images, good test images or defects, on which no metric is defined. Without it the
+        first of these raises SpadeError.
 
     Raises
     ------
     SpadeError
-        If there is no category, or not the one named; for the first category that lacks good
-        training images, good test images or defects, on which no metric is defined; and for
-        the first defect without a mask.
+        If there is no category, or none that was named.
     """
     root = Path(root)
     if not root.is_dir():
         raise SpadeError(f"{root}: no such folder")
-    if _is_category(root):
-        folders = {root.resolve().name if root.name in ("", "..") else root.name: root}
-    else:
-        folders = {folder.name: folder for folder in _folders(root) if _is_category(folder)}
-    if not folders:
-        raise SpadeError(f"{root} holds no category of MVTec AD's layout (train/good, test/…)")
-    for name in names or ():
-        if name not in folders:
-            raise SpadeError(f"{root} has no category {name}; there are: {', '.join(folders)}")
-    return [_load(name, folder) for name, folder in folders.items() if not names or name in names]
+    if (root / "1cls").is_dir():
+        root = root / "1cls"
+    loaders = _categories(root)
+    if not loaders:
+        raise SpadeError(
+            f"{root} holds no category of the layout of MVTec AD (train/good, test/…), MVTec "
+            "LOCO AD, MVTec AD 2 or VisA"
+        )
+    wanted = list(dict.fromkeys(names or loaders))
+    there = [name for name in wanted if name in loaders]
+    problems = Problems(on_error if there else None)
+    for name in wanted:
+        if name not in loaders:
+            problems(name, f"{root} has no such category; there are: {', '.join(loaders)}",
+                     "passed over")
+    found: list[Category] = []
+    for name in sorted(there):
+        try:
+            found.append(loaders[name](name, problems))
+        except BrokenError as error:
+            problems(error.where, error.why, "the category is left out")
+    return found
 
 
 def read_mask(path: str | os.PathLike[str], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
@@ -135,39 +198,155 @@ def read_mask(path: str | os.PathLike[str], size: tuple[int, int]) -> npt.NDArra
     return marked
 
 
-def _is_category(folder: Path) -> bool:
-    return (folder / "train").is_dir() or (folder / "test").is_dir()
+_Loader = Callable[[str, Problems], Category]
 
 
-def _load(name: str, folder: Path) -> Category:
-    train = tuple(_images(folder / "train" / GOOD))
-    if not train:
-        raise SpadeError(f"{folder} has no good images to learn from in train/{GOOD}")
-    if not (folder / "test").is_dir():
-        raise SpadeError(f"{folder} has no folder named test")
-    test = tuple(_test_images(folder))
-    kinds = {image.defect for image in test}
+@dataclass(frozen=True)
+class _Layout:
+    """What the folders of a category are called, and how the masks of an image are found.
+
+    Attributes
+    ----------
+    name, test, truth : str
+    masks : callable
+        Given the folder of a defect's masks, returns the masks by the stem of their image.
+    notes : dict of str to str
+        What is said where a folder is there.
+    """
+
+    name: str
+    test: str
+    truth: str
+    masks: Callable[[Path], dict[str, tuple[Path, ...]]]
+    notes: dict[str, str]
+
+
+def _mask_files(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Return one mask an image, `<image>_mask.png` before `<image>.png`."""
+    masks: dict[str, tuple[Path, ...]] = {}
+    for path in _images(folder):
+        stem = path.stem.removesuffix("_mask")
+        if stem not in masks or path.stem.endswith("_mask"):
+            masks[stem] = (path,)
+    return masks
+
+
+def _mask_folders(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Return all masks in the folder of each image."""
+    return {one.name: tuple(_images(one)) for one in _folders(folder) if _images(one)}
+
+
+_VALIDATION = {"validation": "validation/good is not used: no threshold is evaluated"}
+_MVTEC = _Layout("mvtec", "test", "ground_truth", _mask_files, {})
+_VISA = _Layout("visa", "test", "ground_truth", _mask_files, {})
+_LOCO = _Layout("mvtec-loco", "test", "ground_truth", _mask_folders, _VALIDATION | {
+    "ground_truth": "an image's masks are united: saturation thresholds (sPRO) are not applied",
+})
+_PRIVATE = {name: f"{name} has no ground truth and is passed over"
+            for name in ("test_private", "test_private_mixed")}
+_AD_2 = _Layout("mvtec-ad-2", "test_public", "test_public/ground_truth", _mask_files,
+                _VALIDATION | _PRIVATE)
+
+
+def _layout(folder: Path) -> _Layout | None:
+    """Return how a category's folder is laid out, or None if it is no category."""
+    if (folder / "test_public").is_dir():
+        return _AD_2
+    defects = {one.name for one in _folders(folder / "test")} - {GOOD}
+    if defects & {"logical_anomalies", "structural_anomalies"}:
+        return _LOCO
+    if defects == {"bad"} and folder.name in CATEGORIES:
+        return _VISA
+    return _MVTEC if (folder / "train").is_dir() or (folder / "test").is_dir() else None
+
+
+def _categories(root: Path) -> dict[str, _Loader]:
+    """Return what loads each category, by name."""
+    if (root / SPLIT).is_file():
+        return {name: _split_loader(root, rows) for name, rows in read_split(root).items()}
+    layout = _layout(root)
+    if layout:
+        name = root.resolve().name if root.name in ("", "..") else root.name
+        return {name: _folder_loader(root, layout)}
+    return {folder.name: _folder_loader(folder, found)
+            for folder in _folders(root) if (found := _layout(folder))}
+
+
+def _folder_loader(folder: Path, layout: _Layout) -> _Loader:
+    def load(name: str, problems: Problems) -> Category:
+        if not (folder / layout.test).is_dir():
+            raise BrokenError(folder, f"there is no folder named {layout.test}")
+        test: list[TestImage] = []
+        for images in _folders(folder / layout.test):
+            if images != folder / layout.truth:
+                test += _test_images(images, folder / layout.truth / images.name, layout, problems)
+        for truth in _folders(folder / layout.truth):
+            if not (folder / layout.test / truth.name).is_dir():
+                problems(truth, f"has masks, and there is no folder {layout.test}/{truth.name}",
+                         "they are passed over")
+        notes = tuple(text for one, text in layout.notes.items() if (folder / one).is_dir())
+        train = tuple(_images(folder / "train" / GOOD))
+        return _checked(Category(name, train, tuple(test), layout.name, notes), folder, layout.test)
+
+    return load
+
+
+def _test_images(
+    folder: Path, truth: Path, layout: _Layout, problems: Problems
+) -> list[TestImage]:
+    """Return the images of one kind of defect, or the good ones, with their masks."""
+    paths = _images(folder)
+    if folder.name == GOOD:
+        return [TestImage(path, GOOD, ()) for path in paths]
+    if paths and not truth.is_dir():
+        problems(folder, f"has defects, and there is no folder of masks, {truth}",
+                 f"its {len(paths)} images are left out")
+        return []
+    masks = layout.masks(truth)
+    for stem in sorted(masks.keys() - {path.stem for path in paths}):
+        problems(masks[stem][0], f"is a mask without an image in {folder}", "passed over")
+    found: list[TestImage] = []
+    for path in paths:
+        if path.stem in masks:
+            found.append(TestImage(path, folder.name, masks[path.stem]))
+        else:
+            problems(path, f"has a defect and no mask in {truth}", "left out")
+    return found
+
+
+def _split_loader(root: Path, rows: list[dict[str, str]]) -> _Loader:
+    def load(name: str, problems: Problems) -> Category:
+        train: list[Path] = []
+        test: list[TestImage] = []
+        for row in rows:
+            good = row["label"] == "normal"
+            path = root / row["image"]
+            masks = () if good or not row["mask"] else (root / row["mask"],)
+            if missing := [file for file in (path, *masks) if not file.is_file()]:
+                problems(missing[0], f"is named in {SPLIT} and is not there",
+                         "the image is left out")
+            elif row["split"] == "train":
+                train += [path] if good else []
+            elif not good and not masks:
+                problems(path, f"has a defect and no mask in {SPLIT}", "left out")
+            else:
+                test.append(TestImage(path, GOOD if good else "bad", masks))
+        test.sort(key=lambda image: (image.defect, image.path))
+        category = Category(name, tuple(sorted(train)), tuple(test), "visa")
+        return _checked(category, root / name, "test")
+
+    return load
+
+
+def _checked(category: Category, folder: Path, test: str) -> Category:
+    kinds = {image.defect for image in category.test}
+    if not category.train:
+        raise BrokenError(folder, f"there are no good images to learn from in train/{GOOD}")
     if GOOD not in kinds:
-        raise SpadeError(f"{folder} has no images in test/{GOOD}: no metric is defined without")
+        raise BrokenError(folder, f"there are no images in {test}/{GOOD}: no metric is defined")
     if kinds == {GOOD}:
-        raise SpadeError(f"{folder} has no defects in test: no metric is defined without")
-    return Category(name, train, test)
-
-
-def _test_images(category: Path) -> Iterator[TestImage]:
-    for folder in _folders(category / "test"):
-        for path in _images(folder):
-            mask = None if folder.name == GOOD else _mask(category, path)
-            yield TestImage(path, folder.name, mask)
-
-
-def _mask(category: Path, image: Path) -> Path:
-    folder = category / "ground_truth" / image.parent.name
-    mask = folder / f"{image.stem}_mask.png"
-    for candidate in (mask, folder / f"{image.stem}.png"):
-        if candidate.is_file():
-            return candidate
-    raise SpadeError(f"{image} has a defect and no mask: {mask} is missing")
+        raise BrokenError(folder, f"there are no defects in {test}: no metric is defined")
+    return category
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from spade_faiss.datasets import demo, load_mvtec, make_demo, read_mask
+from spade_faiss.datasets import demo, load_mvtec, make_demo
 from spade_faiss.errors import SpadeError
 from spade_faiss.images import read_image
 
@@ -29,9 +29,9 @@ def test_the_layout_is_mvtecs(small):
         assert [one.defect for one in category.test] == sorted([*demo.DEFECTS, "good"])
         for test in category.test:
             assert read_image(test.path).shape == (256, 256, 3)
-            if test.mask:
-                assert test.mask.name == "000_mask.png"
-                assert 0.003 < read_mask(test.mask, (256, 256)).mean() < 0.05
+            if test.masks:
+                assert [mask.name for mask in test.masks] == ["000_mask.png"]
+                assert 0.003 < test.mask((256, 256)).mean() < 0.05
 
 
 def test_the_same_seed_gives_the_same_bytes(small, tmp_path):

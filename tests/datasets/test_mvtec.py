@@ -45,10 +45,10 @@ def test_one_category_in_sorted_order(nut):
     assert category.name == "nut"
     assert category.train == (nut / "train/good/000.png", nut / "train/good/001.png")
     assert category.test == (
-        TestImage(test / "cut/000.png", "cut", truth / "cut/000.png"),
-        TestImage(test / "good/000.png", "good", None),
-        TestImage(test / "hole/000.png", "hole", truth / "hole/000_mask.png"),
-        TestImage(test / "hole/001.JPG", "hole", truth / "hole/001_mask.png"),
+        TestImage(test / "cut/000.png", "cut", (truth / "cut/000.png",)),
+        TestImage(test / "good/000.png", "good", ()),
+        TestImage(test / "hole/000.png", "hole", (truth / "hole/000_mask.png",)),
+        TestImage(test / "hole/001.JPG", "hole", (truth / "hole/001_mask.png",)),
     )
 
 
@@ -58,7 +58,7 @@ def test_several_categories_and_some_by_name(nut):
     assert [one.name for one in load_mvtec(nut.parent)] == ["bolt", "nut"]
     assert [one.name for one in load_mvtec(str(nut.parent), [])] == ["bolt", "nut"]
     assert [one.name for one in load_mvtec(nut.parent, ["nut", "nut"])] == ["nut"]
-    assert "no category pill; there are: bolt, nut" in refused(nut.parent, ["nut", "pill"])
+    assert "no such category; there are: bolt, nut" in refused(nut.parent, ["pill"])
     assert "there are: nut" in refused(nut, ["bolt"])
 
 
@@ -77,7 +77,7 @@ def test_what_is_hidden_or_no_image_is_passed_over(nut):
 
 def test_a_mask_by_its_full_name_comes_first(nut):
     touch(nut, "ground_truth/hole/000.png")
-    assert load_mvtec(nut)[0].test[2].mask == nut / "ground_truth/hole/000_mask.png"
+    assert load_mvtec(nut)[0].test[2].masks == (nut / "ground_truth/hole/000_mask.png",)
 
 
 BROKEN = {
@@ -85,8 +85,8 @@ BROKEN = {
     "train": "no good images to learn from in train/good",
     "test": "no folder named test",
     "test/good": "no images in test/good",
-    "ground_truth": "cut/000.png has a defect and no mask",
-    "ground_truth/hole/001_mask.png": "hole/001.JPG has a defect and no mask",
+    "ground_truth": "has defects, and there is no folder of masks",
+    "ground_truth/hole/001_mask.png": "hole/001.JPG: has a defect and no mask",
 }
 
 
@@ -102,7 +102,121 @@ def test_what_is_missing_is_named(nut, missing):
 def test_a_category_without_defects_is_refused(nut):
     for name in ("hole", "cut"):
         (nut / "test" / name).rename(nut / name)
+    assert "no folder test/cut" in refused(nut)
+    (nut / "ground_truth").rename(nut / "elsewhere")
     assert "no defects in test" in refused(nut)
+
+
+def reported(root, names=None):
+    problems = []
+    categories = load_mvtec(root, names, lambda *problem: problems.append(problem))
+    return categories, problems
+
+
+def test_what_is_broken_is_named_and_the_rest_is_there(nut):
+    make_category(nut.parent / "bolt")
+    (nut.parent / "bolt/train").rename(nut.parent / "elsewhere")
+    touch(nut, "test/dent/000.png", "test/dent/001.png", "test/hole/002.png",
+          "ground_truth/hole/009_mask.png", "ground_truth/rust/000_mask.png")
+    categories, problems = reported(nut.parent, ["nut", "bolt", "pill"])
+    [category] = categories
+    assert category.name == "nut" and len(category.test) == 4
+    lines = {name.removeprefix(str(nut.parent)): why for name, why in problems}
+    assert len(lines) == len(problems) == 6
+    assert "no such category" in lines["pill"] and "passed over" in lines["pill"]
+    assert "no good images" in lines["/bolt"] and "category is left out" in lines["/bolt"]
+    assert "no folder of masks" in lines["/nut/test/dent"]
+    assert "its 2 images are left out" in lines["/nut/test/dent"]
+    assert lines["/nut/test/hole/002.png"].endswith("left out")
+    assert "mask without an image" in lines["/nut/ground_truth/hole/009_mask.png"]
+    assert "no folder test/rust" in lines["/nut/ground_truth/rust"]
+
+
+def write_mask(path, at):
+    mask = np.zeros(SIZE, np.uint8)
+    mask[at] = 255
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(mask).save(path)
+
+
+def test_loco_has_several_masks_an_image(tmp_path):
+    box = tmp_path / "breakfast_box"
+    touch(box, "train/good/000.png", "validation/good/000.png", "test/good/000.png",
+          "test/logical_anomalies/000.png", "test/structural_anomalies/000.png",
+          "test/structural_anomalies/001.png")
+    truth = box / "ground_truth"
+    write_mask(truth / "logical_anomalies/000/000.png", (1, 1))
+    write_mask(truth / "logical_anomalies/000/001.png", (2, 3))
+    write_mask(truth / "structural_anomalies/000/000.png", (4, 4))
+    write_mask(truth / "structural_anomalies/007/000.png", (4, 4))
+    [category], problems = reported(tmp_path)
+    assert category.layout == "mvtec-loco" and len(category.train) == 1
+    assert [(one.defect, len(one.masks)) for one in category.test] == [
+        ("good", 0), ("logical_anomalies", 2), ("structural_anomalies", 1)]
+    assert np.argwhere(category.test[1].mask(SIZE)).tolist() == [[1, 1], [2, 3]]
+    assert not category.test[0].mask(SIZE).any()
+    assert any("saturation" in note for note in category.notes)
+    assert any("validation/good is not used" in note for note in category.notes)
+    assert [name.removeprefix(str(box)) for name, _ in problems] == [
+        "/ground_truth/structural_anomalies/007/000.png", "/test/structural_anomalies/001.png"]
+
+
+def test_ad_2_is_scored_on_its_public_part(tmp_path):
+    can = tmp_path / "can"
+    touch(can, "train/good/000_regular.png", "validation/good/000_regular.png",
+          "test_public/good/000_regular.png", "test_public/bad/000_overexposed.png",
+          "test_public/ground_truth/bad/000_overexposed_mask.png",
+          "test_private/000_regular.png", "test_private_mixed/000_mixed.png")
+    [category] = load_mvtec(tmp_path)
+    public = can / "test_public"
+    assert category.layout == "mvtec-ad-2"
+    assert category.train == (can / "train/good/000_regular.png",)
+    assert category.test == (
+        TestImage(public / "bad/000_overexposed.png", "bad",
+                  (public / "ground_truth/bad/000_overexposed_mask.png",)),
+        TestImage(public / "good/000_regular.png", "good", ()),
+    )
+    for part in ("test_private ", "test_private_mixed ", "validation/good "):
+        assert any(note.startswith(part) for note in category.notes)
+
+
+def test_visa_as_its_own_script_arranges_it(tmp_path):
+    touch(tmp_path / "1cls" / "candle", "train/good/0000.JPG", "test/good/0001.JPG",
+          "test/bad/000.JPG", "ground_truth/bad/000.png")
+    [category] = load_mvtec(tmp_path)
+    assert category.layout == "visa" and len(category.test) == 2
+    assert [mask.name for mask in category.test[0].masks] == ["000.png"]
+    assert load_mvtec(tmp_path / "1cls") == [category]
+
+
+VISA = """object,split,label,image,mask
+pcb1,train,normal,pcb1/Data/Images/Normal/0003.JPG,
+pcb1,train,normal,pcb1/Data/Images/Normal/0001.JPG,
+pcb1,test,anomaly,pcb1/Data/Images/Anomaly/000.JPG,pcb1/Data/Masks/Anomaly/000.png
+candle,train,normal,candle/Data/Images/Normal/0001.JPG,
+candle,test,normal,candle/Data/Images/Normal/0002.JPG,
+candle,test,anomaly,candle/Data/Images/Anomaly/000.JPG,candle/Data/Masks/Anomaly/000.png
+candle,test,anomaly,candle/Data/Images/Anomaly/001.JPG,candle/Data/Masks/Anomaly/001.png
+pcb1,test,normal,pcb1/Data/Images/Normal/0002.JPG,
+"""
+
+
+def test_visa_as_downloaded(tmp_path):
+    touch(tmp_path, *(word for line in VISA.splitlines()[1:] for word in line.split(",")[3:]
+                      if word), "split_csv/1cls.csv")
+    (tmp_path / "split_csv/1cls.csv").write_text(VISA)
+    candle, pcb = load_mvtec(tmp_path)
+    assert (candle.name, candle.layout, pcb.name) == ("candle", "visa", "pcb1")
+    assert [path.name for path in pcb.train] == ["0001.JPG", "0003.JPG"]
+    assert [(one.path.name, one.defect) for one in candle.test] == [
+        ("000.JPG", "bad"), ("001.JPG", "bad"), ("0002.JPG", "good")]
+    assert candle.test[1].masks == (tmp_path / "candle/Data/Masks/Anomaly/001.png",)
+    (tmp_path / "candle/Data/Masks/Anomaly/001.png").unlink()
+    [candle], problems = reported(tmp_path, ["candle"])
+    assert len(candle.test) == 2 and "named in split_csv/1cls.csv" in problems[0][1]
+    for bad in ("object,split\n1,2\n", VISA.replace("candle,train", "../x,train")):
+        (tmp_path / "split_csv/1cls.csv").write_text(bad)
+        assert "row 2" in refused(tmp_path) or "row 5" in refused(tmp_path)
 
 
 def test_a_root_without_categories_is_refused(tmp_path):

@@ -1,0 +1,12 @@
+"""Score SPADE on data sets of known defects, beside the paper's tables."""
+
+from .mvtec import evaluate_category, evaluate_mvtec
+from .scores import CategoryTruth, Point, Scorer, Scores
+from .stc import evaluate_stc
+from .sweep import Sweep
+from .tables import results_of, runs_table, table, write_results
+
+__all__ = [
+    "CategoryTruth", "Point", "Scorer", "Scores", "Sweep", "evaluate_category", "evaluate_mvtec",
+    "evaluate_stc", "results_of", "runs_table", "table", "write_results",
+]

@@ -1,0 +1,47 @@
+"""What the scores of an evaluation depend on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import Any
+
+import numpy as np
+
+from ..detector import Spade
+from ..features import Backbone
+
+_PACKAGES = (
+    "spade-faiss", "torch", "numpy", "scipy", "faiss-cpu", "faiss-gpu", "pillow",
+    "opencv-python-headless",
+)
+
+
+def config_of(spade: Spade, **options: object) -> dict[str, Any]:
+    """Return all settings and versions, as JSON values.
+
+    `seed` is None: no step of an evaluation draws random numbers.
+    """
+    network = spade.network
+    return {
+        "backbone": network.name, "weights_sha256": network.weights_sha256,
+        "resize": spade.resize, "crop": spade.crop, "k": spade.k, "kappa": spade.kappa,
+        "sigma": spade.sigma, "engine": spade.engine, "device": str(network.device),
+        "batch_size": spade.batch_size, **options, "seed": None, "versions": versions(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that scores depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def level_count(network: Backbone) -> int:
+    """Return how many pyramid levels a network has."""
+    return len(network(np.zeros((1, 32, 32, 3), np.uint8)).levels)

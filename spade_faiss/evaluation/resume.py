@@ -1,0 +1,163 @@
+"""Keep what is finished, so that the same command takes up where it was stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .._files import replace_file
+from ..errors import SpadeError
+from ..images import OnError
+from .scores import Scores
+
+OnNote = Callable[[str], None]
+"""Called with one line that is worth knowing and no error."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One category or scene to be evaluated.
+
+    Attributes
+    ----------
+    name : str
+    files : list of Path
+        All that its scores depend on.
+    evaluate : callable
+        Returns its scores; is given where to report what cannot be used.
+    writes : tuple of Path
+        Files that `evaluate` leaves, besides.
+    """
+
+    name: str
+    files: Sequence[Path]
+    evaluate: Callable[[OnError], list[Scores]]
+    writes: tuple[Path, ...] = ()
+
+
+def run_jobs(
+    jobs: Iterable[Job], out: Path, config: Mapping[str, Any],
+    finish: Callable[[dict[str, list[Scores]]], dict[str, Any]],
+    on_error: OnError, on_note: OnNote,
+) -> dict[str, Any]:
+    """Evaluate what is not finished yet, and return the results of all.
+
+    What a finished job gave lies in `out/done/<name>.json`, with the configuration and a digest
+    of its files' names, sizes and times. If any of these is another one now, the job is run
+    anew, and a note says why. Problems that a finished job had are reported again.
+
+    Parameters
+    ----------
+    jobs : iterable of Job
+    out : Path
+    config : mapping
+        All options and versions that the scores depend on; JSON values.
+    finish : callable
+        Writes the results of all jobs so far, and returns them.
+    on_error, on_note : callable
+
+    Raises
+    ------
+    SpadeError
+        If no job could be finished.
+    """
+    done = out / "done"
+    done.mkdir(parents=True, exist_ok=True)
+    finished: dict[str, list[Scores]] = {}
+    results: dict[str, Any] = {}
+    for job in jobs:
+        path = done / f"{job.name}.json"
+        key = {"config": dict(config), "files": _digest(job.files)}
+        old = _read(path, on_note)
+        if old and (why := _difference(old.key, key, job.writes)):
+            on_note(f"{job.name} is evaluated anew: {why}")
+            old = None
+        if old is None:
+            problems: list[tuple[str, str]] = []
+
+            def report(name: str, why: str, problems: list[tuple[str, str]] = problems) -> None:
+                problems.append((name, why))
+                on_error(name, why)
+
+            try:
+                scores = job.evaluate(report)
+            except SpadeError as error:
+                on_error(job.name, f"{error}; left out")
+                continue
+            record = {"key": key, "problems": problems, "scores": [one.record() for one in scores]}
+            replace_file(path, (json.dumps(record, indent=1) + "\n").encode(), sync=True)
+        else:
+            scores = old.scores
+            for name, why in old.problems:
+                on_error(name, why)
+        finished[job.name] = scores
+        results = finish(finished)
+    if not finished:
+        raise SpadeError("nothing could be evaluated")
+    return results
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """Return a digest of the files' paths, sizes and times of change."""
+    digest = hashlib.sha256()
+    for path in files:
+        try:
+            status = path.stat()
+            line = f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\n"
+        except OSError:
+            line = f"{path.absolute()}\0gone\n"
+        digest.update(os.fsencode(line))
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """What a finished job left."""
+
+    key: dict[str, Any]
+    problems: list[tuple[str, str]]
+    scores: list[Scores]
+
+
+def _read(path: Path, on_note: OnNote) -> _Finished | None:
+    """Return what a finished job left, or None."""
+    try:
+        record = json.loads(path.read_bytes())
+        key = {"config": dict(record["key"]["config"]), "files": record["key"]["files"]}
+        problems = [(str(name), str(why)) for name, why in record["problems"]]
+        scores = [Scores.from_record(one) for one in record["scores"]]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        on_note(f"{path.stem} is evaluated anew: {path} cannot be read")
+        return None
+    return _Finished(key, problems, scores)
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], writes: Sequence[Path]) -> str:
+    """Return why an old result is not one of these options, files and versions; empty if it is."""
+    was, now = _flat(old["config"]), _flat(new["config"])
+    changes = [
+        f"{name} was {was.get(name, 'not set')} and is now {now.get(name, 'not set')}"
+        for name in dict.fromkeys([*was, *now]) if was.get(name) != now.get(name)
+    ]
+    if old["files"] != new["files"]:
+        changes.append("its files have changed")
+    changes += [f"{path} is gone" for path in writes if not path.exists()]
+    return ", ".join(changes)
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return settings by name as text, those of nested mappings by name, too."""
+    flat: dict[str, str] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name} {inner}": text for inner, text in _flat(value).items()}
+        else:
+            flat[name] = "none" if value is None else str(value)
+    return flat

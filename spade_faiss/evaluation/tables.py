@@ -1,0 +1,210 @@
+"""Results as JSON, and as Markdown beside the paper's tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._files import replace_file
+from ..datasets import published_mvtec, published_stc
+from .scores import METRICS, Scores
+
+Results = Mapping[str, Any]
+"""What `results.json` holds."""
+
+_NOT_AVERAGED = {"n_train", "n_test", "stages"}
+_TITLES = {
+    "pro": "PRO",
+    "pixel_rocauc": "pixel ROCAUC",
+    "image_rocauc": "image ROCAUC",
+    "image_rocauc_map_max": "image ROCAUC, map max",
+    "image_rocauc_normalised_clips": "image ROCAUC, clips normalised",
+    "image_rocauc_map_max_normalised_clips": "image ROCAUC, map max, clips normalised",
+    "image_rocauc_by_score": "image ROCAUC by that score",
+}
+"""Columns of the tables, in order."""
+
+
+def results_of(
+    dataset: str, config: Mapping[str, object], categories: Mapping[str, Scores],
+    sweep: Sequence[tuple[Mapping[str, str], Mapping[str, Scores]]] = (),
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return what `results.json` holds.
+
+    Parameters
+    ----------
+    dataset : str
+    config : mapping
+        Options and versions.
+    categories : mapping of str to Scores
+    sweep : sequence of (options, scores by category)
+        The points of a sweep, if there was one.
+    notes : sequence of str
+        What a reader of the table is to know.
+    """
+    results: dict[str, Any] = {"dataset": dataset, "config": dict(config)} | _averaged(categories)
+    if sweep:
+        results["sweep"] = [{"options": dict(options)} | _averaged(scores, timed=False)
+                            for options, scores in sweep]
+    if notes:
+        results["notes"] = list(notes)
+    return results
+
+
+def _averaged(categories: Mapping[str, Scores], timed: bool = True) -> dict[str, Any]:
+    """Return the records of all categories and their mean; None where one has no value."""
+    records = {name: scores.record() for name, scores in categories.items()}
+    if not timed:
+        for record in records.values():
+            del record["seconds"], record["stages"]
+    mean: dict[str, Any] = {}
+    for name in next(iter(records.values())).keys() - _NOT_AVERAGED - {"seconds"}:
+        values = [record[name] for record in records.values()]
+        mean[name] = None if None in values else float(np.mean(values))
+    ordered = {name: mean[name] for name in [*METRICS, *sorted(mean.keys() - set(METRICS))]}
+    if timed:
+        ordered["seconds"] = round(sum(record["seconds"] for record in records.values()), 3)
+    return {"categories": records, "mean": ordered}
+
+
+def write_results(out: Path, results: Results) -> None:
+    """Write `results.json` and `table.md` into a folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    replace_file(out / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    replace_file(out / "table.md", table(results).encode())
+
+
+def table(results: Results) -> str:
+    """Return the figures of each category in percent, beside the paper's table, as Markdown."""
+    parts = [_stc(results) if results["dataset"] == "stc" else _mvtec(results)]
+    if results.get("sweep"):
+        parts.append(_sweep(results))
+    parts += [f"Note: {note}." for note in results.get("notes", ())]
+    return "\n\n".join(parts) + "\n"
+
+
+def _mvtec(results: Results) -> str:
+    """Return the table of a data set of parts; PRO beside the paper's Table 3 where it has it."""
+    categories = results["categories"]
+    published = published_mvtec()
+    known = {name: published[name] for name in categories if name in published}
+    methods = list(published["average"]) if known else []
+    columns = _columns(results)
+    rows = [
+        [name, *_percents(record.get(column) for column in columns),
+         *_percents(known.get(name, {}).get(method) for method in methods)]
+        for name, record in categories.items()
+    ]
+    if len(categories) > 1:
+        theirs = [float(np.mean([row[method] for row in known.values()]))
+                  if len(known) == len(categories) else None for method in methods]
+        rows.append(["mean", *_percents(results["mean"].get(column) for column in columns),
+                     *_percents(theirs)])
+    head = ["category", *(_TITLES[column] for column in columns),
+            *(f"{method}, published PRO" for method in methods)]
+    notes = "All figures in percent. PRO is integrated to a false-positive rate of 0.3."
+    if known:
+        notes += " Published: Table 3 of Cohen & Hoshen, 2020 (arXiv 2005.02357)."
+        if 1 < len(categories) < 15:
+            notes += f" The mean is over {len(categories)} of its 15 categories."
+    return f"{markdown(head, rows)}\n\n{notes}"
+
+
+def _stc(results: Results) -> str:
+    """Return the scenes' figures, and their mean among those of the paper's Table 4."""
+    columns = _columns(results)
+    rows = [[name, *_percents(record.get(column) for column in columns)]
+            for name, record in results["categories"].items()]
+    rows.append(["mean", *_percents(results["mean"].get(column) for column in columns)])
+    ours = f"ours, mean of {len(results['categories'])} scenes"
+    methods = [[method, *_percents([value])] for method, value in published_stc().items()]
+    methods.append([ours, *_percents([results["mean"]["image_rocauc"]])])
+    notes = (
+        "All figures in percent; ROCAUC over a scene's frames. Published: Table 4 of Cohen & "
+        "Hoshen, 2020 (arXiv 2005.02357), averaged over scenes."
+    )
+    return "\n\n".join([
+        markdown(["scene", *(_TITLES[column] for column in columns)], rows),
+        markdown(["method", "image ROCAUC"], methods), notes,
+    ])
+
+
+def _sweep(results: Results) -> str:
+    """Return the means of each point, and the main figure of each category at each point."""
+    points = results["sweep"]
+    axes = list(points[0]["options"])
+    columns = _columns(points[0])
+    means = [[*point["options"].values(), *_percents(point["mean"].get(c) for c in columns)]
+             for point in points]
+    main = "image_rocauc" if results["dataset"] == "stc" else "pro"
+    if "score" in axes:
+        main = "image_rocauc_by_score"
+    labels = [", ".join(f"{name} = {value}" for name, value in point["options"].items())
+              for point in points]
+    each = [[name, *_percents(point["categories"][name][main] for point in points)]
+            for name in results["categories"]]
+    return "\n\n".join([
+        f"Sweep of {', '.join(axes)}: means over the categories.",
+        markdown([*axes, *(_TITLES[column] for column in columns)], means),
+        f"{_TITLES[main]} of each category.",
+        markdown(["category", *labels], each),
+    ])
+
+
+def _columns(results: Results) -> list[str]:
+    """Return the metrics that any category has, in the order of the tables."""
+    records = results["categories"].values()
+    return [name for name in _TITLES if any(record.get(name) is not None for record in records)]
+
+
+def _percents(values: Iterable[float | None]) -> list[str]:
+    return ["" if value is None else f"{100 * value:.1f}" for value in values]
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown, all columns but the first to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def runs_table(runs: Mapping[str, Results]) -> str:
+    """Return several evaluations side by side, beside the paper's table, as Markdown.
+
+    Parameters
+    ----------
+    runs : mapping of str to results
+        By what each is called; of one data set.
+    """
+    if len(runs) == 1:
+        return table(next(iter(runs.values())))
+    first = next(iter(runs.values()))
+    stc = first["dataset"] == "stc"
+    main = "image_rocauc" if stc else "pro"
+    names = list(dict.fromkeys(name for run in runs.values() for name in run["categories"]))
+    published = {} if stc else published_mvtec()
+    theirs = any(name in published for name in names)
+    rows = [
+        [name, *_percents(run["categories"].get(name, {}).get(main) for run in runs.values()),
+         *(_percents([published.get(name, {}).get("SPADE")]) if theirs else [])]
+        for name in names
+    ]
+    whole = [published[name]["SPADE"] for name in names if name in published]
+    mean = float(np.mean(whole)) if len(whole) == len(names) else None
+    # A mean over fewer categories is no mean of these.
+    rows.append(["mean", *_percents(run["mean"][main] if run["categories"].keys() >= set(names)
+                                    else None for run in runs.values()),
+                 *(_percents([mean]) if theirs else [])])
+    columns = [name for name in _TITLES if any(name in run["mean"] for run in runs.values())]
+    means = [[label, *_percents(run["mean"].get(column) for column in columns)]
+             for label, run in runs.items()]
+    head = ["scene" if stc else "category", *runs, *(["SPADE, published"] if theirs else [])]
+    return "\n\n".join([
+        f"{_TITLES[main]} in percent.", markdown(head, rows),
+        "Means over the categories of each run, in percent.",
+        markdown(["run", *(_TITLES[column] for column in columns)], means),
+    ]) + "\n"

@@ -1,0 +1,189 @@
+"""Query images and videos, and write what is found into a folder."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from threading import BoundedSemaphore
+
+from ..detector import Result, Spade
+from ..errors import SpadeError
+from ..images import Found, Frame, OnError
+from ..video import is_video, read_frames
+from .files import Row, write_image, write_picture, write_scores
+from .pictures import verdict
+from .plots import timeline_picture
+
+_WRITERS = 2
+
+
+def write_query(
+    spade: Spade, images: Sequence[Found], out: Path, *, overlays: bool = True,
+    explain: bool = False, worst: int = 10, fps: float | None = None,
+    on_error: OnError | None = None, on_result: Callable[[Result], object] | None = None,
+) -> list[Row]:
+    """Query images and videos and write what is found into a folder.
+
+    Files: `scores.csv` (one row an image, in input order), `maps/<relative path>.tiff`
+    (float32, the image's own size), `overlays/<relative path>.png` and, with `explain`,
+    `explain/<relative path>.json` and `.png`. Files of images that finished are whole even if
+    the query is stopped; `scores.csv` then lists just those.
+
+    A video has one row a frame, called `<path>#000123`, and `timelines/<relative path>.png`
+    shows them all. Of its `worst` frames alone there are maps and the rest, called
+    `<relative path>/000123`; they are written when the video ends.
+
+    Parameters
+    ----------
+    spade : Spade
+    images : sequence of Found
+    out : Path
+    overlays, explain : bool
+    worst : int
+        How many frames of a video to write maps of.
+    fps : float, optional
+        How many frames of a video to score a second; by default all.
+    on_error : callable, optional
+        Called with (name, why) for what cannot be used. Without it the first raises SpadeError.
+    on_result : callable, optional
+        Is given each image's result too, as it comes.
+
+    Raises
+    ------
+    SpadeError
+        If `out` is a file, or lies inside a folder that is queried, where the maps would be
+        taken for images the next time.
+    OSError
+        If the disk is full or the folder cannot be written.
+    """
+    if out.exists() and not out.is_dir():
+        raise SpadeError(f"{out} is a file; name a folder for the results")
+    for folder in {found.folder for found in images if found.folder}:
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise SpadeError(f"{out} lies inside {folder}, which is queried; name one beside it")
+    writer = _Writer(spade, out, overlays, explain, on_error)
+    files = zip(images, _stems(images), strict=True)
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        for moving, group in groupby(files, lambda file: is_video(file[0].path)):
+            if moving:
+                for found, stem in group:
+                    writer.video(found.path, stem, worst, fps)
+            else:
+                writer.images(list(group), on_result)
+    finally:
+        write_scores(out / "scores.csv", writer.rows)
+    return writer.rows
+
+
+def _stems(images: Sequence[Found]) -> list[Path]:
+    """Return for each image the path of its result files without suffix; no two alike."""
+    taken: set[Path] = set()
+    stems = []
+    for found in images:
+        stem = found.relative.with_suffix("")
+        if stem in taken:
+            stem = found.relative
+        number = 2
+        while stem in taken:
+            stem = found.relative.with_name(f"{found.relative.name}-{number}")
+            number += 1
+        taken.add(stem)
+        stems.append(stem)
+    return stems
+
+
+@dataclass
+class _Writer:
+    """Queries and writes one thing after another; `rows` holds what was done so far."""
+
+    spade: Spade
+    out: Path
+    overlays: bool
+    explain: bool
+    on_error: OnError | None
+    rows: list[Row] = field(default_factory=list)
+
+    def images(
+        self, files: Sequence[tuple[Found, Path]], on_result: Callable[[Result], object] | None
+    ) -> None:
+        """Query images, and write their files in threads of their own."""
+        rows: dict[int, Row] = {}
+        failed: dict[str, None] = {}
+
+        def fail(name: str, why: str) -> None:
+            failed[name] = None
+            self._fail(name, why)
+
+        # A result holds its decoded image, so only a few may wait for a writer.
+        room = BoundedSemaphore(4 * _WRITERS)
+        writing: dict[int, Future[Row]] = {}
+        try:
+            with ThreadPoolExecutor(_WRITERS) as pool:
+                for result in self.spade.query([found.path for found, _ in files], fail):
+                    if on_result:
+                        on_result(result)
+                    room.acquire()
+                    future = pool.submit(self._write, result, files[result.position][1])
+                    future.add_done_callback(lambda _: room.release())
+                    writing[result.position] = future
+                    for position in [p for p, f in writing.items() if f.done()]:
+                        rows[position] = writing.pop(position).result()
+            rows.update({position: future.result() for position, future in writing.items()})
+        finally:
+            for position, future in writing.items():
+                if future.exception() is None:
+                    rows[position] = future.result()
+            for position, (found, _) in enumerate(files):
+                if str(found.path) in failed:
+                    rows[position] = self._failed(found.path)
+            self.rows += [rows[position] for position in sorted(rows)]
+
+    def video(self, path: Path, stem: Path, worst: int, fps: float | None) -> None:
+        """Query the frames of a video; only the worst so far are kept."""
+        threshold = self.spade.image_threshold
+        first = len(self.rows)
+        times: list[float] = []
+        shown: list[float] = []
+        kept: list[tuple[float, int, Result]] = []
+
+        def frames() -> Iterator[Frame]:
+            try:
+                for frame in read_frames(path, fps, self._fail):
+                    times.append(frame.seconds)
+                    yield frame
+            except SpadeError as error:
+                self._fail(str(path), str(error).removeprefix(f"{path}: "))
+
+        for result in self.spade.query(frames(), self._fail):
+            score = self.spade.score_of(result)
+            # Negative, so that of equal scores the later frame goes first.
+            heapq.heappush(kept, (score, -len(self.rows), result))
+            if len(kept) > worst:
+                heapq.heappop(kept)
+            self.rows.append(Row(result.name, score, threshold, verdict(score, threshold)))
+            shown.append(times[result.position])
+        if len(self.rows) == first:
+            self.rows.append(self._failed(path))
+            return
+        for _, negative, result in kept:
+            self.rows[-negative] = self._write(result, stem / result.name.rpartition("#")[2])
+        scores = [row.score or 0.0 for row in self.rows[first:]]
+        marks = sorted(-negative - first for _, negative, _ in kept)
+        picture = timeline_picture(shown, scores, threshold, marks, path.name)
+        write_picture(self.out / "timelines" / f"{stem}.png", picture)
+
+    def _write(self, result: Result, stem: Path) -> Row:
+        return write_image(self.spade, result, stem, self.out, self.overlays, self.explain)
+
+    def _failed(self, path: Path) -> Row:
+        return Row(str(path), None, self.spade.image_threshold, "ERROR")
+
+    def _fail(self, name: str, why: str) -> None:
+        if self.on_error is None:
+            raise SpadeError(f"{name}: {why}")
+        self.on_error(name, why)
