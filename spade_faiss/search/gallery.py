@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .choice import fastest, kind
+from .choice import Kind, fastest, kind, known
 from .exhaustive import exhaustive_in_images, faiss_has_gpu
 from .screened import Screen, screened
 
@@ -26,8 +26,8 @@ KEEP = 64 << 20
 """Bytes of a gallery that may be kept in low precision from one search to the next."""
 _SMALL = 1 << 25
 """Multiplications from which on it pays to measure engines."""
-_PROBE = 256, 8
-"""Queries and training images that engines are measured with."""
+_PROBE = 1 << 30
+"""Multiplications that engines are measured with, at most."""
 _ONE_AT_A_TIME = Lock()
 """Triton's autotuner is not made for several threads."""
 _PRECISIONS = {"screened in bfloat16": torch.bfloat16, "screened in float32": torch.float32}
@@ -45,12 +45,17 @@ class Gallery:
         read: it may be a file that is mapped into memory.
     per_image : int
         Patches an image at this level, h * w.
+    once : bool
+        Whether it will be searched but once, so that what is made of it counts as well.
     """
 
-    def __init__(self, patches: npt.NDArray[np.float32] | Tensor, per_image: int) -> None:
+    def __init__(
+        self, patches: npt.NDArray[np.float32] | Tensor, per_image: int, once: bool = False
+    ) -> None:
         self.patches = patches if isinstance(patches, Tensor) else tensor(patches)
         self.per_image = per_image
-        self._screens: dict[torch.dtype, Screen] = {}
+        self.once = once
+        self._screens: dict[str, Screen] = {}
         self._prepared: PreparedGallery | None = None
 
     def search(
@@ -129,11 +134,27 @@ class Gallery:
         if engine == "faiss" or (engine == "auto" and b * q * g * channels < _SMALL):
             return "faiss"
         names = [*_PRECISIONS] if engine == "screened" else ["faiss", *_PRECISIONS]
-        few = queries[:1, :: max(1, q // _PROBE[0])], images[:1, : _PROBE[1]], k
-        if few[1].shape[1] * self.per_image < k:
-            few = few[0], images[:1], k
-        of = kind(q, g, channels, k, engine, torch.get_num_threads())
-        return fastest(of, {name: partial(self._run, name, *few) for name in names})
+        of = kind(q, g, channels, k, engine, self.once, torch.get_num_threads())
+        return known(of) or self._measure(of, names, queries[:1], images[:1], k)
+
+    def _measure(
+        self, of: Kind, names: list[str], queries: Tensor, images: Tensor, k: int
+    ) -> str:
+        """Measure engines on a part of one image's queries; what is kept anyway is made before."""
+        work = queries.shape[1] * images.shape[1] * self.per_image * queries.shape[2]
+        few = queries[:, :: -(-work // _PROBE)]
+
+        def trial(name: str) -> None:
+            gallery = Gallery(self.patches, self.per_image) if self.once else self
+            gallery._run(name, few, images, k)
+
+        if not self.once:
+            for name in _PRECISIONS:
+                self._run(name, few[:, :1], images, k)
+        chosen = fastest(of, {name: partial(trial, name) for name in names})
+        for name in set(self._screens) - {chosen}:
+            del self._screens[name]
+        return chosen
 
     def _run(self, name: str, queries: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if name == "triton":
@@ -149,7 +170,7 @@ class Gallery:
             ]
             return torch.stack([part[0] for part in parts]), torch.stack([p[1] for p in parts])
         try:
-            return self._screened(_PRECISIONS[name], queries, images, k)
+            return self._screened(name, queries, images, k)
         except OverflowError:
             return self._run("faiss", queries, images, k)
 
@@ -167,10 +188,10 @@ class Gallery:
             return self._run("faiss", queries, images, k)
 
     def _screened(
-        self, dtype: torch.dtype, queries: Tensor, images: Tensor, k: int
+        self, name: str, queries: Tensor, images: Tensor, k: int
     ) -> tuple[Tensor, Tensor]:
-        if dtype not in self._screens:
-            self._screens[dtype] = Screen(self.patches, self.per_image, dtype, KEEP)
+        if name not in self._screens:
+            self._screens[name] = Screen(self.patches, self.per_image, _PRECISIONS[name], KEEP)
         b, q, channels = queries.shape
         distances = torch.empty(b, q, k)
         ids = torch.empty(b, q, k, dtype=torch.int64)
@@ -178,7 +199,7 @@ class Gallery:
         _, place = np.unique(images.sort().values.numpy(), axis=0, return_inverse=True)
         members = [np.flatnonzero(place.ravel() == i) for i in range(int(place.max()) + 1)]
         found = screened(
-            self._screens[dtype], [queries[who].view(-1, channels) for who in members],
+            self._screens[name], [queries[who].view(-1, channels) for who in members],
             [images[int(who[0])].numpy() for who in members], k,
         )
         for who, (near, rows) in zip(members, found, strict=True):

@@ -49,7 +49,7 @@ def nearest(
         raise ValueError(f"k = {k} must lie between 1 and the gallery's {len(g)} rows")
     per_image = min(_BLOCK, len(g))
     blocks = torch.arange(-(-len(g) // per_image))
-    distances, ids = Gallery(g, per_image).search(q[None], blocks[None], k, engine)
+    distances, ids = Gallery(g, per_image, once=True).search(q[None], blocks[None], k, engine)
     return _like(queries, distances[0]), _like(queries, ids[0])
 
 
@@ -80,9 +80,8 @@ def nearest_in_images(
     ids : int64 [B, Q, k], rows of `patches`
     """
     among = torch.as_tensor(images).cpu()
-    distances, ids = Gallery(_tensor(patches), per_image).search(
-        _tensor(queries), among, k, engine
-    )
+    gallery = Gallery(_tensor(patches), per_image, once=True)
+    distances, ids = gallery.search(_tensor(queries), among, k, engine)
     return _like(queries, distances), _like(queries, ids)
 
 

@@ -61,6 +61,8 @@ _BOUNDS = 96 << 20
 """Bytes of bounds that are kept at a time."""
 _PREPARED = 8 << 20
 """Bytes of gallery in low precision at a time."""
+_LOWERED = 1 << 20
+"""Bytes of gallery that are rounded to low precision at a time."""
 _PRODUCT = 2 << 20
 """Bytes of the product at a time: it is to stay in cache."""
 _RESCORED = 1 << 20
@@ -132,13 +134,24 @@ class Screen:
         return low, norm, rounding
 
     def prepared(self, images: Ids) -> Tensor:
-        """Return the images' rows in low precision, [n, groups * group, width]."""
+        """Return ascending images' rows in low precision, [n, groups * group, width]."""
+        new, shape = images, (self.groups * self.group, self.width)
         if self._kept is None:
-            return self._prepare(images)
-        new = images[~self._ready[images]]
-        if len(new):
-            self._kept[torch.from_numpy(new)] = self._prepare(new)
-            self._ready[new] = True
+            out = torch.empty(len(images), *shape, dtype=self.dtype)
+            places = np.arange(len(images))
+        else:
+            new = places = images[~self._ready[images]]
+            out = self._kept
+        step = max(1, _LOWERED // (4 * self.per_image * self.channels))
+        parts = [slice(at, at + step) for at in range(0, len(new), step)]
+
+        def lower(part: slice) -> None:
+            out[_index(places[part])] = self._prepare(new[part])
+
+        _side_by_side(len(parts))(lower, parts)
+        if self._kept is None:
+            return out
+        self._ready[new] = True
         return self._kept[_index(images)]
 
     def tiles(self, images: Ids) -> list[Ids]:
@@ -157,8 +170,7 @@ class Screen:
         else:
             whole = self.patches[: len(self.patches) // self.per_image * self.per_image]
             if last * self.per_image >= len(whole):  # the last image is not whole
-                parts = [self.prepared(images[:-1]), self.prepared(images[-1:])]
-                return torch.cat(parts)
+                return torch.cat([self._prepare(images[:-1]), self._prepare(images[-1:])])
             rows = whole.view(-1, self.per_image, self.channels)[torch.from_numpy(images)]
             rows = rows.view(-1, self.channels)
         rows = rows - self.centre
