@@ -40,7 +40,7 @@ def fastest(of: Kind, trials: Mapping[str, Callable[[], object]]) -> str:
 
 def _time(run: Callable[[], object]) -> float:
     least = float("inf")
-    for _ in range(3):
+    for _ in range(2):
         start = time.perf_counter()
         run()
         least = min(least, time.perf_counter() - start)

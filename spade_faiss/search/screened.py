@@ -57,7 +57,7 @@ _QUERIES = 512, 4096
 """Queries that are worth a thread, and the most that are searched for at a time."""
 _CHUNK = 1 << 17
 """Bounds that are compared at a time."""
-_BOUNDS = 96 << 20
+_BOUNDS = 48 << 20
 """Bytes of bounds that are kept at a time."""
 _PREPARED = 8 << 20
 """Bytes of gallery in low precision at a time."""
