@@ -1,5 +1,9 @@
-"""Exact nearest neighbours under squared Euclidean distance."""
+"""Nearest neighbours under squared Euclidean distance, exact unless a gallery was asked for."""
 
 from .nearest import ENGINES, nearest, nearest_in_images
+from .recall import Recall, measure_recall
+from .whole import nearest_in_gallery
 
-__all__ = ["ENGINES", "nearest", "nearest_in_images"]
+__all__ = [
+    "ENGINES", "Recall", "measure_recall", "nearest", "nearest_in_gallery", "nearest_in_images",
+]
