@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from spade_faiss.features import load_backbone
 from spade_faiss.images import Framing, find_images, load_images
-from spade_faiss.search import Gallery, nearest
+from spade_faiss.search import LevelSearch, nearest
 
 K, BATCH = 50, 8
 EXPANDED = {2: 144, 4: 240, 10: 672, 14: 1152}
@@ -120,7 +120,7 @@ def compare(
     b, q, channels = queries.shape
     everything = torch.arange(K)[None]
     batch, one = everything.expand(b, -1), everything
-    kept, gallery = Gallery(patches, per_image), patches.numpy()
+    kept, gallery = LevelSearch(patches, per_image), patches.numpy()
     single, few = queries[:1], max(1, min(q, (1 << 22) // len(patches)))
 
     def direct() -> np.ndarray:
@@ -153,7 +153,7 @@ def compare(
         "screened": (lambda: kept.search(queries, batch, k, "screened")[0][0], b),
         "screened, 1 image": (lambda: kept.search(single, one, k, "screened")[0][0], 1),
         "screened, cold": (
-            lambda: Gallery(patches, per_image).search(single, one, k, "screened")[0][0], 1),
+            lambda: LevelSearch(patches, per_image).search(single, one, k, "screened")[0][0], 1),
         "auto, once": (lambda: nearest(queries[0], patches, k)[0], 1),
         "auto": (lambda: kept.search(queries, batch, k, "auto")[0][0], b),
         "torch.cdist": (cdist, 1),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from types import ModuleType
 
@@ -26,3 +27,12 @@ def faiss() -> ModuleType:
         ) from None
     assert isinstance(module, ModuleType)
     return module
+
+
+def faiss_reason(error: object) -> str:
+    """Return what FAISS complains of, without the place in its source that it puts before it."""
+    text = str(error).strip()
+    found = re.match(r"Error in .*? at \S+:\d+: (?:Error: '(.*?)' failed(?:: )?)?(.*)", text, re.S)
+    if found:
+        text = found[2].strip() or f"{found[1]} does not hold"
+    return " ".join(text.split())

@@ -46,6 +46,15 @@ Crop = Annotated[str, typer.Option(
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
 Engine = Annotated[str, typer.Option(help="Exact search by: auto, faiss, screened (CPU) or triton "
                                           "(CUDA).")]
+Factory = Annotated[str | None, typer.Option(
+    metavar="STRING", help="Search an approximate index of all patches instead, one a level, as "
+    "faiss.index_factory names it: 'IVF256,Flat', HNSW32, 'OPQ8,PQ8', …")]
+Coreset = Annotated[float | None, typer.Option(
+    metavar="SHARE", help="Keep this share of the patches (0.1, say), chosen as in PatchCore, and "
+    "search these whole.")]
+SearchParams = Annotated[str | None, typer.Option(
+    metavar="STRING", help="How thoroughly the approximate index is searched: nprobe=16, "
+    "efSearch=64, ….")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Images that go through the network at once.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ImageScore = Annotated[Score, typer.Option(
@@ -95,7 +104,8 @@ def build(
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
     kappa: Kappa = 1,
     fps: Annotated[float, typer.Option(help="Frames to take of a second of video.")] = 1.0,
-    quantile: Quantile = 0.995, engine: Engine = "auto", device: Device = "auto",
+    quantile: Quantile = 0.995, engine: Engine = "auto", factory: Factory = None,
+    coreset: Coreset = None, search_params: SearchParams = None, device: Device = "auto",
     batch_size: BatchSize = 8, as_json: AsJson = False,
 ) -> None:
     """Build an index of good images, and find the thresholds by scoring each against the rest."""
@@ -109,7 +119,8 @@ def build(
         raise SpadeError(f"{train_dir} holds no images (PNG, JPEG, BMP, TIFF, WebP) or videos")
     spade = Spade(
         backbone, k, kappa, weights=weights, resize=resize, crop=_crop(crop), quantile=quantile,
-        engine=engine, device=device, batch_size=batch_size, progress=True,
+        engine=engine, factory=factory, coreset=coreset, search_params=search_params,
+        device=device, batch_size=batch_size, progress=True,
     )
     moving = any(is_video(one.path) for one in found)
     images = open_sources(found, fps, problems) if moving else [one.path for one in found]
@@ -167,10 +178,15 @@ def remove(
 def info(
     folder: Folder,
     verify: Annotated[bool, typer.Option("--verify", help="Check every file's checksum.")] = False,
+    recall: Annotated[bool, typer.Option(
+        "--recall", help="Measure what the galleries of --factory or --coreset miss.")] = False,
+    search_params: Annotated[str | None, typer.Option(
+        metavar="STRING", help="With --recall: search so.  [default: the index's]")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what an index holds, and whether it is whole."""
-    from .index import Manifest, damaged_files
+    from .index import Index, Manifest, damaged_files
+    from .search import measure_recall
 
     manifest = Manifest.read(folder)
     damaged = damaged_files(folder, manifest) if verify else []
@@ -193,6 +209,18 @@ def info(
             f"map {made.pixel_threshold:.4g}, descriptor {made.descriptor_threshold:.4g} "
             f"(quantile {made.quantile}, K = {made.k}, kappa = {made.kappa})"),
     ]
+    if manifest.gallery:
+        lines.append(f"gallery     {manifest.gallery.describe()}")
+    if recall and not damaged:
+        measured = measure_recall(Index.open(folder), search_params=search_params)
+        record["recall"] = [asdict(one) for one in measured]
+        lines.append("recall      of stored patches, each searched for without its own image's:")
+        lines += [
+            f"  level {one.level}   recall@1 {one.recall_at_1:.3f}, mean ratio of distances "
+            + ("unknown" if one.mean_distance_ratio is None else f"{one.mean_distance_ratio:.4f}")
+            + f" ({one.queries} queries); {one.patches} patches, {one.bytes / 2**20:.1f} MiB"
+            for one in measured
+        ]
     if verify and not damaged:
         lines.append("files       all whole")
     _print(as_json, record, "\n".join(lines))
@@ -220,6 +248,12 @@ def query(
     worst: Annotated[int, typer.Option(min=0, help="Frames of a video to write maps of.")] = 10,
     fps: Annotated[float | None, typer.Option(
         help="Frames to score of a second of video.  [default: all]")] = None,
+    exact: Annotated[bool, typer.Option(
+        "--exact", help="Search exactly among the nearest images, though the index was built with "
+        "--factory or --coreset.")] = False,
+    search_params: Annotated[str | None, typer.Option(
+        metavar="STRING", help="Search an approximate index so: nprobe=64.  [default: the "
+        "index's]")] = None,
     weights: Weights = None, engine: Engine = "auto", device: Device = "auto",
     batch_size: BatchSize = 8, as_json: AsJson = False,
 ) -> None:
@@ -234,7 +268,8 @@ def query(
     if not found:
         raise SpadeError("there are no images to query (PNG, JPEG, BMP, TIFF, WebP), nor videos")
     spade = Spade.load(folder, k=k, kappa=kappa, weights=weights, quantile=quantile, score=score,
-                       engine=engine, device=device, batch_size=batch_size, progress=True)
+                       engine=engine, search_params=search_params, exact=exact, device=device,
+                       batch_size=batch_size, progress=True)
     rows = write_query(spade, found, out, overlays=overlays, explain=explain, worst=worst, fps=fps,
                        on_error=problems)
     count = {word: sum(row.verdict == word for row in rows) for word in ("NG", "OK", "ERROR")}
@@ -259,7 +294,8 @@ def evaluate_mvtec(
     sweep: SweepOption = None,
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
-    kappa: Kappa = 1, engine: Engine = "auto", device: Device = "auto", batch_size: BatchSize = 8,
+    kappa: Kappa = 1, engine: Engine = "auto", factory: Factory = None, coreset: Coreset = None,
+    search_params: SearchParams = None, device: Device = "auto", batch_size: BatchSize = 8,
     as_json: AsJson = False,
 ) -> None:
     """MVTec AD, LOCO, AD 2 or VisA: results.json and table.md, beside the paper's Table 3."""
@@ -269,7 +305,8 @@ def evaluate_mvtec(
 
     problems = _Problems()
     spade = Spade(load_backbone(backbone, weights, device), k, kappa, resize=resize,
-                  crop=_crop(crop), engine=engine, batch_size=batch_size, progress=True)
+                  crop=_crop(crop), engine=engine, factory=factory, coreset=coreset,
+                  search_params=search_params, batch_size=batch_size, progress=True)
     results = evaluate_mvtec(
         spade, _folder(root), out, names=category, sweep=sweep or (), original_size=original_size,
         on_error=problems, on_note=problems.note)

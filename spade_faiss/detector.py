@@ -32,10 +32,20 @@ from .images import (
     load_images,
     name_of,
 )
-from .index import Index, IndexWriter, Manifest, TrainingImage, discard_leftovers, index_lock
+from .index import (
+    GallerySpec,
+    Index,
+    IndexWriter,
+    Manifest,
+    TrainingImage,
+    build_galleries,
+    discard_leftovers,
+    index_lock,
+)
+from .index.gallery import set_search_params
 from .index.manifest import BackboneRecord, Calibration, FramingRecord
 from .maps import anomaly_map
-from .search import ENGINES, Gallery, nearest
+from .search import ENGINES, LevelSearch, nearest, nearest_in_gallery
 from .threshold import good_threshold
 
 Floats = npt.NDArray[np.float32]
@@ -66,7 +76,8 @@ class Result:
     descriptor_score : float
         Mean squared distance to the K nearest descriptors (SPADE, section 3.2).
     neighbours : int64 [K]
-        The K nearest training images.
+        The K nearest training images; where a gallery is searched whole, `matches` may be of
+        others.
     distances : tuple of float32 [h, w]
         Per level, each patch's mean Euclidean distance to its kappa nearest good patches.
     matches : tuple of int64 [h, w]
@@ -131,6 +142,18 @@ class Spade:
         An image's score: its map's largest value, or the paper's mean squared distance to the
         K nearest descriptors (section 3.2), which notices global change rather than small flaws.
     engine : one of `spade_faiss.search.ENGINES`
+        For what is searched exactly.
+    factory : str, optional
+        An approximate index over all training patches of each level, as `faiss.index_factory`
+        names it ("IVF256,Flat", "HNSW32", …), to be searched instead of the exact search among
+        the K nearest images.
+    coreset : float in (0, 1), optional
+        Share of each level's patches, chosen as in PatchCore, to be searched whole instead;
+        exactly, or with `factory` too, through such an index over them.
+    search_params : str, optional
+        How thoroughly that index is searched: "nprobe=16"; see `spade_faiss.index.GallerySpec`.
+    exact : bool
+        Whether to search exactly among the K nearest images, even so.
     device : str
         "auto", or a torch device's name.
     batch_size : int
@@ -158,7 +181,9 @@ class Spade:
         self, backbone: str | Backbone = DEFAULT_BACKBONE, k: int = K, kappa: int = KAPPA, *,
         weights: str | os.PathLike[str] | None = None, resize: int = 256, crop: int | None = 224,
         sigma: float = SIGMA, quantile: float = QUANTILE, score: str = "map",
-        engine: str = "auto", device: str = "auto", batch_size: int = 8, progress: bool = False,
+        engine: str = "auto", factory: str | None = None, coreset: float | None = None,
+        search_params: str | None = None, exact: bool = False, device: str = "auto",
+        batch_size: int = 8, progress: bool = False,
     ) -> None:
         for name, value in (("k", k), ("kappa", kappa), ("batch_size", batch_size)):
             if value < 1:
@@ -172,6 +197,7 @@ class Spade:
         if score not in SCORES:
             raise SpadeError(f"unknown score {score!r}: choose one of {', '.join(SCORES)}")
         Framing.choose(resize, crop, (1, 1))
+        GallerySpec(factory, coreset, search_params)
         self.backbone = backbone
         self.k = k
         self.kappa = kappa
@@ -182,14 +208,18 @@ class Spade:
         self.quantile = quantile
         self.score = score
         self.engine = engine
+        self.factory = factory
+        self.coreset = coreset
+        self.search_params = search_params
+        self.exact = exact
         self.device = device
         self.batch_size = batch_size
         self.progress = progress
         self.stages = Stages()
         self._network: Backbone | None = backbone if isinstance(backbone, Backbone) else None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._calibration: Calibration | None = None
-        self._searched: tuple[Index, tuple[Gallery, ...]] | None = None
+        self._calibration: tuple[tuple[object, ...], Calibration] | None = None
+        self._searches: tuple[Index, tuple[LevelSearch, ...]] | None = None
 
     # Fitting ------------------------------------------------------------------------------
 
@@ -280,9 +310,13 @@ class Spade:
         records = [old.manifest.images[i] for i in keep] if old else []
         framing = old.manifest.framing.framing() if old else None
         writer: IndexWriter | None = None
+        spec = GallerySpec(self.factory, self.coreset, self.search_params)
+        # How many frames a video has is not known beforehand.
+        n = len(keep) + (len(sources) if isinstance(sources, Sequence) else 1 << 20)
         try:
             if old is not None:
                 shapes = [(v.height, v.width, v.channels) for v in old.manifest.levels]
+                spec = spec.tried(shapes, n)
                 writer = IndexWriter(folder, old.manifest.descriptor_size, shapes)
                 for i in keep:
                     rows = [old.rows(level, i, i + 1) for level in range(len(shapes))]
@@ -291,6 +325,7 @@ class Spade:
                 framing = batch.framing
                 if writer is None:
                     shapes = [(v.shape[1], v.shape[2], v.shape[3]) for v in batch.levels]
+                    spec = spec.tried(shapes, n)
                     writer = IndexWriter(folder, batch.descriptors.shape[1], shapes)
                 flat = [level.reshape(-1, level.shape[-1]).cpu().numpy() for level in batch.levels]
                 with self.stages("index"):
@@ -318,8 +353,12 @@ class Spade:
                 crops=crops,
             )
             index = Index(folder, draft)
+            if spec:
+                draft = draft.with_gallery(
+                    build_galleries(writer.place, index.levels, spec, self.progress))
+                index = Index(folder, draft)
             if calibrate:
-                known = _known(old, keep, len(records)) if old else None
+                known = _known(old, keep, len(records)) if old and not spec else None
                 calibration = self._calibrate(index, known)
                 index.manifest = draft.model_copy(update={"calibration": calibration})
             index.manifest.write(folder)
@@ -333,7 +372,9 @@ class Spade:
         discard_leftovers(folder)
         self.index_ = index
 
-    def _calibrate(self, index: Index, known: _Known | None = None) -> Calibration:
+    def _calibrate(
+        self, index: Index, known: _Known | None = None, exact: bool = False
+    ) -> Calibration:
         """Score each training image against the others and draw thresholds from the scores.
 
         After a change, an image whose K nearest are what they were keeps its scores.
@@ -351,7 +392,7 @@ class Spade:
                     continue
             rows = (index.rows(level, i, i + 1) for level in range(len(index.levels)))
             levels = [torch.tensor(patches)[None] for patches in rows]
-            distances, _ = self._correspond(index, levels, now[0][i : i + 1])[0]
+            distances, _ = self._correspond(index, levels, now[0][i : i + 1], exact, i)[0]
             record = index.manifest.images[i]
             placed = self._map(index, distances, (record.height, record.width))[1]
             scores[i], peaks[i] = now[1][i], placed.max()
@@ -408,7 +449,7 @@ class Spade:
             near, ids = nearest(batch.descriptors, index.descriptors, k, self.engine)
         levels = [level.flatten(1, 2) for level in batch.levels]
         with self.stages("stage_two"):
-            found = self._correspond(index, levels, ids)
+            found = self._correspond(index, levels, ids, self.exact)
         for i, (loaded, (distances, matches)) in enumerate(zip(batch.loaded, found, strict=True)):
             with self.stages("maps"):
                 on_input, placed = self._map(index, distances, loaded.size)
@@ -442,7 +483,8 @@ class Spade:
     def _check_kappa(self, index: Index) -> int:
         """Return how many images a query is compared with."""
         k = min(self.k, len(index))
-        if self.kappa > k * min(level.patches for level in index.manifest.levels):
+        among_images = self.exact or not index.galleries
+        if among_images and self.kappa > k * min(v.patches for v in index.manifest.levels):
             raise SpadeError(f"kappa = {self.kappa} is more than the patches of {k} images")
         return k
 
@@ -468,22 +510,31 @@ class Spade:
         stored = self._fitted().manifest.calibration
         if stored is None:
             return None
+        gallery = self.index_.manifest.gallery
+        same_search = gallery is None or not (
+            self.exact or (self.search_params or gallery.search_params) != gallery.search_params)
         wanted = (self.k, self.kappa, self.sigma, self.quantile)
-        made = self._calibration or stored
-        if (made.k, made.kappa, made.sigma, made.quantile) == wanted:
-            return made
+        made = (stored.k, stored.kappa, stored.sigma, stored.quantile)
+        if same_search and made == wanted:
+            return stored
+        key = (*wanted, self.exact, self.search_params)
+        if self._calibration and self._calibration[0] == key:
+            return self._calibration[1]
         n = len(self.index_)
         like = (min(stored.k, n - 1), stored.kappa, stored.sigma)
-        if stored.peaks and like == (min(self.k, n - 1), self.kappa, self.sigma):
-            self._calibration = stored.model_copy(update={
+        if same_search and stored.peaks and like == (
+            min(self.k, n - 1), self.kappa, self.sigma
+        ):
+            calibration = stored.model_copy(update={
                 "k": self.k,
                 "quantile": self.quantile,
                 "descriptor_threshold": good_threshold(stored.descriptor_scores, self.quantile),
                 "pixel_threshold": good_threshold(stored.peaks, self.quantile),
             })
         else:
-            self._calibration = self._calibrate(self.index_)
-        return self._calibration
+            calibration = self._calibrate(self.index_, exact=self.exact)
+        self._calibration = key, calibration
+        return calibration
 
     def _extract(
         self, sources: Iterable[Source], framing: Framing | None, network: Backbone | None,
@@ -511,11 +562,16 @@ class Spade:
                 bar.update(pending[-1].position + 1 - bar.n)
 
     def _correspond(
-        self, index: Index, levels: Sequence[Tensor], images: Ids
+        self, index: Index, levels: Sequence[Tensor], images: Ids, exact: bool,
+        leave_out: int | None = None,
     ) -> list[tuple[tuple[Floats, ...], tuple[Ids, ...]]]:
         """Return each of B images' distances to the nearest good patches, and those patches.
 
-        Both are [h, w] per level; an image's patches are sought in its training images [B, K].
+        Both are [h, w] per level; an image's patches are sought in its training images [B, K],
+        or in the whole gallery if the index was built with one, `leave_out`'s patches aside.
+
+        They are looked for among `images`; or where the index has galleries, unless `exact`, in
+        these, but not among the patches of training image `leave_out`.
 
         Euclidean, not squared as in the paper's section 3.3: a square lets a few strong patches
         outweigh the rest of a region. On MVTec AD's hazelnuts PRO is 0.974 against 0.960.
@@ -523,23 +579,33 @@ class Spade:
         distances: list[Floats] = []
         matches: list[Ids] = []
         among = torch.from_numpy(images)
-        for queries, gallery, level in zip(
-            levels, self._galleries(index), index.manifest.levels, strict=True
+        for number, (queries, search, level) in enumerate(
+            zip(levels, self._level_searches(index), index.manifest.levels, strict=True)
         ):
-            near, ids = gallery.search(queries, among, self.kappa, self.engine)
+            if index.galleries and not exact:
+                first = 0 if leave_out is None else leave_out * level.patches
+                own = range(first, first if leave_out is None else first + level.patches)
+                found = [
+                    nearest_in_gallery(one, index.galleries[number], self.kappa, own, self.engine)
+                    for one in queries.cpu().numpy()
+                ]
+                near, ids = (np.stack(both) for both in zip(*found, strict=True))
+            else:
+                found_here = search.search(queries, among, self.kappa, self.engine)
+                near, ids = (values.cpu().numpy() for values in found_here)
             grid = (len(images), level.height, level.width)
-            distances.append(near.sqrt().mean(2).reshape(grid).cpu().numpy())
-            matches.append(ids[..., 0].reshape(grid).cpu().numpy())
+            distances.append(np.sqrt(near).mean(axis=2).reshape(grid))
+            matches.append(ids[..., 0].reshape(grid))
         return list(zip(zip(*distances, strict=True), zip(*matches, strict=True), strict=True))
 
-    def _galleries(self, index: Index) -> tuple[Gallery, ...]:
-        """Return the levels' galleries, kept from one search to the next."""
-        if self._searched is None or self._searched[0] is not index:
-            self._searched = index, tuple(
-                Gallery(rows, level.patches)
+    def _level_searches(self, index: Index) -> tuple[LevelSearch, ...]:
+        """Return the levels' searches, kept from one query to the next."""
+        if self._searches is None or self._searches[0] is not index:
+            self._searches = index, tuple(
+                LevelSearch(rows, level.patches)
                 for rows, level in zip(index.levels, index.manifest.levels, strict=True)
             )
-        return self._searched[1]
+        return self._searches[1]
 
     def _map(
         self, index: Index, distances: Sequence[Floats], original: tuple[int, int]
@@ -567,18 +633,21 @@ class Spade:
         cls, folder: str | os.PathLike[str], *, k: int | None = None, kappa: int | None = None,
         backbone: Backbone | None = None, weights: str | os.PathLike[str] | None = None,
         quantile: float | None = None, score: str = "map", engine: str = "auto",
-        device: str = "auto", batch_size: int = 8, progress: bool = False, verify: bool = True,
+        search_params: str | None = None, exact: bool = False, device: str = "auto",
+        batch_size: int = 8, progress: bool = False, verify: bool = True,
     ) -> Spade:
         """Open an index; what is not given is as it was when the index was made.
 
         Raises
         ------
         SpadeError
-            If there is no index, or a file of it is missing or damaged.
+            If there is no index, or a file of it is missing or damaged, or its galleries have
+            no such search parameters.
         """
         index = Index.open(folder, verify)
         made = index.manifest.calibration
         framing = index.manifest.framing
+        gallery = index.manifest.gallery
         spade = cls(
             backbone or index.manifest.backbone.name,
             k or (made.k if made else K),
@@ -588,8 +657,15 @@ class Spade:
             crop=framing.height if framing.crop else None,
             sigma=made.sigma if made else SIGMA,
             quantile=quantile or (made.quantile if made else QUANTILE),
-            score=score, engine=engine, device=device, batch_size=batch_size, progress=progress,
+            score=score, engine=engine,
+            factory=gallery.factory if gallery else None,
+            coreset=gallery.coreset if gallery else None,
+            search_params=search_params or (gallery.search_params if gallery else None),
+            exact=exact, device=device, batch_size=batch_size, progress=progress,
         )
+        if search_params:
+            for opened in index.galleries:
+                set_search_params(opened, search_params)
         spade.index_ = index
         return spade
 

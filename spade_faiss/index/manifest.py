@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .._files import replace_file
 from ..errors import SpadeError
@@ -15,7 +15,8 @@ from ..images import Framing
 
 MANIFEST = "manifest.json"
 FORMAT = "spade-faiss index"
-VERSION = 1
+VERSIONS = (1, 2)
+"""The second has galleries; an index without any is written as the first, for older programs."""
 
 
 class _Data(BaseModel):
@@ -33,9 +34,18 @@ class TrainingImage(_Data):
 class DataFile(_Data):
     """One file of the index, relative to its folder."""
 
-    name: str = Field(pattern=r"^[0-9a-f]{8}/[a-z0-9]+\.(faiss|u8)$")
+    name: str = Field(
+        pattern=r"^[0-9a-f]{8}/(descriptors\.faiss|crops\.u8|"
+        r"level[0-9]+(\.gallery)?\.faiss|level[0-9]+\.coreset\.i64)$"
+    )
     bytes: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+    @classmethod
+    def of(cls, path: Path) -> DataFile:
+        """Record a file of a generation as it is now."""
+        name = f"{path.parent.name}/{path.name}"
+        return cls(name=name, bytes=path.stat().st_size, sha256=file_sha256(path))
 
 
 class Level(_Data):
@@ -50,6 +60,38 @@ class Level(_Data):
     def patches(self) -> int:
         """Patches an image."""
         return self.height * self.width
+
+
+class GalleryFiles(_Data):
+    """What one level's patches are searched in whole.
+
+    `rows` holds the coreset's rows of the level, int64, little-endian, ascending; None where all
+    rows are in the gallery. `index` is a FAISS index over these rows, in their order; None where
+    they are searched exactly.
+    """
+
+    index: DataFile | None
+    rows: DataFile | None
+
+    @property
+    def files(self) -> tuple[DataFile, ...]:
+        """The files that there are."""
+        return tuple(file for file in (self.index, self.rows) if file)
+
+
+class GalleryRecord(_Data):
+    """How the galleries were made: see `spade_faiss.index.GallerySpec`."""
+
+    factory: str | None
+    coreset: float | None = Field(gt=0, lt=1)
+    search_params: str | None
+    levels: tuple[GalleryFiles, ...]
+
+    def describe(self) -> str:
+        """Return what is searched, in words."""
+        index = f"{self.factory} ({self.search_params})" if self.search_params else self.factory
+        share = "all patches" if self.coreset is None else f"a coreset of {self.coreset:.4g}"
+        return f"{index or 'exact search'} over {share}"
 
 
 class BackboneRecord(_Data):
@@ -94,7 +136,7 @@ class Manifest(_Data):
     """Everything that is known about an index but its data."""
 
     format: Literal["spade-faiss index"] = "spade-faiss index"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
     created: str
     made_with: dict[str, str]
     backbone: BackboneRecord
@@ -105,11 +147,24 @@ class Manifest(_Data):
     levels: tuple[Level, ...] = Field(min_length=1)
     crops: DataFile
     calibration: Calibration | None = None
+    gallery: GalleryRecord | None = None
+
+    @model_validator(mode="after")
+    def _one_gallery_a_level(self) -> Manifest:
+        if self.gallery and len(self.gallery.levels) != len(self.levels):
+            raise ValueError(f"{len(self.gallery.levels)} galleries, {len(self.levels)} levels")
+        return self
+
+    def with_gallery(self, gallery: GalleryRecord) -> Manifest:
+        """Return a copy that has galleries."""
+        return self.model_copy(update={"gallery": gallery, "version": 2})
 
     @property
     def files(self) -> tuple[DataFile, ...]:
         """Every data file."""
-        return (self.descriptors, *(level.file for level in self.levels), self.crops)
+        galleries = self.gallery.levels if self.gallery else ()
+        return (self.descriptors, *(level.file for level in self.levels), self.crops,
+                *(file for gallery in galleries for file in gallery.files))
 
     @property
     def generation(self) -> str:
@@ -118,8 +173,8 @@ class Manifest(_Data):
 
     def write(self, folder: Path) -> None:
         """Put the manifest in place at once, synced: this is the moment a change takes effect."""
-        text = self.model_dump_json(indent=1)
-        record = {"sha256": _digest(json.loads(text)), **json.loads(text)}
+        record = json.loads(self.model_dump_json(exclude=None if self.gallery else {"gallery"}))
+        record = {"sha256": _digest(record), **record}
         replace_file(folder / MANIFEST, (json.dumps(record, indent=1) + "\n").encode(), sync=True)
 
     @classmethod
@@ -146,12 +201,14 @@ class Manifest(_Data):
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise SpadeError(f"{path} is not the manifest of a spade-faiss index, or is damaged")
         expected = record.pop("sha256", None)
-        if record.get("version") == VERSION and expected != _digest(record):
+        known = record.get("version") in VERSIONS
+        if known and expected != _digest(record):
             raise SpadeError(f"{path} is damaged (its checksum differs); build the index again")
-        if record.get("version") != VERSION:
+        if not known:
             raise SpadeError(
-                f"{path} is of version {record.get('version')} and this program reads version "
-                f"{VERSION}; build the index again or install a matching spade-faiss"
+                f"{path} is of version {record.get('version')} and this program reads versions "
+                f"{' and '.join(map(str, VERSIONS))}; build the index again or install a matching "
+                "spade-faiss"
             )
         try:
             return cls.model_validate_json(json.dumps(record))
@@ -159,6 +216,12 @@ class Manifest(_Data):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise SpadeError(f"{path} is not valid: {where}: {first['msg']}") from None
+
+
+def file_sha256(path: Path) -> str:
+    """Return a file's SHA-256 in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(record: object) -> str:

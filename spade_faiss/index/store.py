@@ -7,6 +7,8 @@ Layout of an index folder::
         descriptors.faiss         IndexFlatL2, one row an image
         level1.faiss …            IndexFlatL2, one row a patch
         crops.u8                  what the network saw, uint8 [n, h, w, 3], to show matches
+        level1.coreset.i64 …      a coreset's rows of the level, where one was asked for
+        level1.gallery.faiss …    a FAISS index to search in whole, where one was asked for
 
 Replacing the manifest is the one step that makes a change count. A process killed before it
 leaves the old index whole, or no index where there was none; the next write clears what it left.
@@ -14,7 +16,6 @@ leaves the old index whole, or no index where there was none; the next write cle
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets
@@ -31,7 +32,8 @@ from filelock import FileLock, Timeout
 from .._faiss import faiss
 from .._files import sync_folder
 from ..errors import SpadeError
-from .manifest import MANIFEST, DataFile, Level, Manifest
+from .gallery import open_gallery
+from .manifest import MANIFEST, DataFile, Level, Manifest, file_sha256
 
 Floats = npt.NDArray[np.float32]
 
@@ -127,13 +129,12 @@ class IndexWriter:
     ) -> None:
         self.descriptor_size = descriptor_size
         self._shapes = tuple(shapes)
-        self.generation = secrets.token_hex(4)
-        self._place = folder / self.generation
-        self._place.mkdir()
-        self._flat = [_FlatFile(self._place / "descriptors.faiss", descriptor_size)]
+        self.place = folder / secrets.token_hex(4)
+        self.place.mkdir()
+        self._flat = [_FlatFile(self.place / "descriptors.faiss", descriptor_size)]
         for number, (_, _, channels) in enumerate(self._shapes, 1):
-            self._flat.append(_FlatFile(self._place / f"level{number}.faiss", channels))
-        self._crops = (self._place / "crops.u8").open("xb")
+            self._flat.append(_FlatFile(self.place / f"level{number}.faiss", channels))
+        self._crops = (self.place / "crops.u8").open("xb")
 
     def append(
         self, descriptors: Floats, levels: Sequence[Floats], crops: npt.NDArray[np.uint8]
@@ -150,18 +151,11 @@ class IndexWriter:
         self._crops.flush()
         os.fsync(self._crops.fileno())
         self._crops.close()
-        sync_folder(self._place)
+        sync_folder(self.place)
         names = ["descriptors.faiss", *(f"level{i + 1}.faiss" for i in range(len(self._shapes))),
                  "crops.u8"]
-        paths = [self._place / name for name in names]
         with ThreadPoolExecutor() as pool:
-            digests = list(pool.map(_sha256, paths))
-        records = [
-            DataFile(
-                name=f"{self.generation}/{path.name}", bytes=path.stat().st_size, sha256=digest
-            )
-            for path, digest in zip(paths, digests, strict=True)
-        ]
+            records = list(pool.map(DataFile.of, [self.place / name for name in names]))
         levels = tuple(
             Level(height=h, width=w, channels=c, file=record)
             for (h, w, c), record in zip(self._shapes, records[1:-1], strict=True)
@@ -173,7 +167,7 @@ class IndexWriter:
         for file in self._flat:
             file.abandon()
         self._crops.close()
-        shutil.rmtree(self._place, ignore_errors=True)
+        shutil.rmtree(self.place, ignore_errors=True)
 
 
 class Index:
@@ -186,6 +180,8 @@ class Index:
     descriptors : float32 [n, D]
     levels : tuple of float32 [n * h * w, C]
     crops : uint8 [n, h, w, 3]
+    galleries : tuple of Gallery
+        What each level is searched in whole; empty where the index was built without.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -202,6 +198,11 @@ class Index:
         self.crops: npt.NDArray[np.uint8] = np.memmap(
             folder / manifest.crops.name, np.uint8, "r", shape=(n, *size, 3)
         )
+        made = manifest.gallery
+        self.galleries = tuple(
+            open_gallery(folder, files, patches, made.search_params)
+            for files, patches in zip(made.levels, self.levels, strict=True)
+        ) if made else ()
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], verify: bool = True) -> Index:
@@ -258,14 +259,10 @@ def damaged_files(folder: Path, manifest: Manifest) -> list[str]:
             size = path.stat().st_size
             if size != file.bytes:
                 return f"{path} is damaged: {size} bytes long where {file.bytes} were written"
-            return None if _sha256(path) == file.sha256 else f"{path} is damaged: checksum differs"
+            same = file_sha256(path) == file.sha256
+            return None if same else f"{path} is damaged: checksum differs"
         except OSError as error:
             return f"{path} cannot be read: {error.strerror}"
 
     with ThreadPoolExecutor() as pool:
         return [line for line in pool.map(check, manifest.files) if line]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

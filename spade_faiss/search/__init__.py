@@ -1,6 +1,11 @@
-"""Exact nearest neighbours under squared Euclidean distance."""
+"""Nearest neighbours under squared Euclidean distance, exact unless a gallery was asked for."""
 
-from .gallery import ENGINES, Gallery
+from .level import ENGINES, LevelSearch
 from .nearest import nearest, nearest_in_images
+from .recall import Recall, measure_recall
+from .whole import nearest_in_gallery
 
-__all__ = ["ENGINES", "Gallery", "nearest", "nearest_in_images"]
+__all__ = [
+    "ENGINES", "LevelSearch", "Recall", "measure_recall", "nearest", "nearest_in_gallery",
+    "nearest_in_images",
+]

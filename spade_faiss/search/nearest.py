@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .gallery import Gallery, tensor
+from .level import LevelSearch, tensor
 
 _BLOCK = 1024
 """Rows that stand for an image where a gallery is no set of images."""
@@ -49,7 +49,7 @@ def nearest(
         raise ValueError(f"k = {k} must lie between 1 and the gallery's {len(g)} rows")
     per_image = min(_BLOCK, len(g))
     blocks = torch.arange(-(-len(g) // per_image))
-    distances, ids = Gallery(g, per_image, once=True).search(q[None], blocks[None], k, engine)
+    distances, ids = LevelSearch(g, per_image, once=True).search(q[None], blocks[None], k, engine)
     return _like(queries, distances[0]), _like(queries, ids[0])
 
 
@@ -58,7 +58,7 @@ def nearest_in_images(
 ) -> tuple[Any, Any]:
     """Return the `k` patches nearest to each query among those of some training images.
 
-    To search one level again and again, keep a `Gallery` of it.
+    To search one level again and again, keep a `LevelSearch` of it.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def nearest_in_images(
     ids : int64 [B, Q, k], rows of `patches`
     """
     among = torch.as_tensor(images).cpu()
-    gallery = Gallery(_tensor(patches), per_image, once=True)
+    gallery = LevelSearch(_tensor(patches), per_image, once=True)
     distances, ids = gallery.search(_tensor(queries), among, k, engine)
     return _like(queries, distances), _like(queries, ids)
 

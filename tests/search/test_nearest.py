@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spade_faiss.search import ENGINES, Gallery, nearest, nearest_in_images
+from spade_faiss.search import ENGINES, LevelSearch, nearest, nearest_in_images
 from tests.conftest import texture
 
 from .oracle import assert_exact, brute_force
@@ -130,7 +130,7 @@ def test_a_gallery_that_was_searched_before_gives_the_same(lite):
     levels = lite(np.stack(texture("gravel", 6))).levels
     patches = levels[1].reshape(-1, levels[1].shape[-1])
     per_image = len(patches) // 6
-    kept = Gallery(patches, per_image)
+    kept = LevelSearch(patches, per_image)
     for images in ([[1, 4]], [[4, 5], [0, 2]], [[5, 4], [0, 1]], [[0, 1], [1, 0]]):
         among = torch.tensor(images)
         queries = patches[: len(images) * per_image].view(len(images), per_image, -1) + 0.25

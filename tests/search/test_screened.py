@@ -92,7 +92,7 @@ def test_norms_whose_squares_overflow_are_refused():
 def test_hazelnuts_all_patches(lite, hazelnut):
     """Every patch of every test image, against FAISS and, for a part, float64."""
     from spade_faiss.images import Framing, load_images
-    from spade_faiss.search import Gallery
+    from spade_faiss.search import LevelSearch
 
     framing = Framing.choose(256, 224, (1, 1))
 
@@ -106,7 +106,7 @@ def test_hazelnuts_all_patches(lite, hazelnut):
     for gallery, queries in zip(train, test, strict=True):
         patches = gallery.flatten(0, 1)
         results = {
-            engine: Gallery(patches, gallery.shape[1]).search(queries, images, 1, engine)
+            engine: LevelSearch(patches, gallery.shape[1]).search(queries, images, 1, engine)
             for engine in ("faiss", "screened")
         }
         torch.testing.assert_close(results["screened"][0], results["faiss"][0], rtol=1e-5, atol=0)

@@ -33,7 +33,7 @@ _ONE_AT_A_TIME = Lock()
 _PRECISIONS = {"screened in bfloat16": torch.bfloat16, "screened in float32": torch.float32}
 
 
-class Gallery:
+class LevelSearch:
     """The training patches of one pyramid level.
 
     What an engine makes of them is made once and kept, within `KEEP` bytes on the CPU.
@@ -111,14 +111,14 @@ class Gallery:
         near, ids = some.search(queries, among, k, engine)
         return near, rows.to(device)[ids]
 
-    def only(self, images: Tensor) -> tuple[Gallery, Tensor, Tensor]:
+    def only(self, images: Tensor) -> tuple[LevelSearch, Tensor, Tensor]:
         """Return a gallery of some images alone, their places in it, and its rows in this one."""
         kept, places = np.unique(images.numpy(), return_inverse=True)
         rows = torch.from_numpy(kept)[:, None] * self.per_image + torch.arange(self.per_image)
         rows = rows.view(-1)
         rows = rows[rows < len(self.patches)]
         among = torch.from_numpy(places).view(images.shape)
-        return Gallery(self.patches[rows.to(self.patches.device)], self.per_image), among, rows
+        return LevelSearch(self.patches[rows.to(self.patches.device)], self.per_image), among, rows
 
     def _choose(self, queries: Tensor, images: Tensor, k: int, engine: str) -> str:
         b, q, channels = queries.shape
@@ -145,7 +145,7 @@ class Gallery:
         few = queries[:, :: -(-work // _PROBE)]
 
         def trial(name: str) -> None:
-            gallery = Gallery(self.patches, self.per_image) if self.once else self
+            gallery = LevelSearch(self.patches, self.per_image) if self.once else self
             gallery._run(name, few, images, k)
 
         if not self.once:
@@ -161,7 +161,7 @@ class Gallery:
             return self._fused(queries, images, k)
         if name == "faiss":
             if self.patches.is_cuda and not faiss_has_gpu():
-                host = Gallery(self.patches.cpu(), self.per_image)
+                host = LevelSearch(self.patches.cpu(), self.per_image)
                 near, ids = host.search(queries.cpu(), images, k, "auto")
                 return near.to(queries.device), ids.to(queries.device)
             parts = [
