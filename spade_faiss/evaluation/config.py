@@ -27,8 +27,8 @@ def config_of(spade: Spade, **options: object) -> dict[str, Any]:
         "backbone": network.name, "weights_sha256": network.weights_sha256,
         "resize": spade.resize, "crop": spade.crop, "k": spade.k, "kappa": spade.kappa,
         "sigma": spade.sigma, "engine": spade.engine, "factory": spade.factory,
-        "coreset": spade.coreset, "search_params": spade.search_params, "device": str(network.device),
-        "batch_size": spade.batch_size, **options, "seed": None, "versions": versions(),
+        "coreset": spade.coreset, "search_params": spade.search_params,
+        "device": str(network.device), "batch_size": spade.batch_size, **options, "seed": None, "versions": versions(),
     }
 
 
