@@ -20,8 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ._stages import Stages
+from .contrast import NEAREST, contrast, usual
 from .errors import SpadeError
 from .features import DEFAULT_BACKBONE, Backbone, load_backbone
+from .features.scale import Spread
 from .images import (
     Framing,
     Loaded,
@@ -34,7 +36,9 @@ from .images import (
 )
 from .index import Index, IndexWriter, Manifest, TrainingImage, discard_leftovers, index_lock
 from .index.manifest import BackboneRecord, Calibration, FramingRecord
+from .index.store import write_usual
 from .maps import anomaly_map
+from .presets import preset_of
 from .search import ENGINES, Gallery, nearest
 from .threshold import good_threshold
 
@@ -68,7 +72,8 @@ class Result:
     neighbours : int64 [K]
         The K nearest training images.
     distances : tuple of float32 [h, w]
-        Per level, each patch's mean Euclidean distance to its kappa nearest good patches.
+        Per level, each patch's mean Euclidean distance to its kappa nearest good patches; with
+        contrast, less what is usual for the nearest.
     matches : tuple of int64 [h, w]
         Per level, each patch's nearest good patch, as a row of the index's level.
     """
@@ -130,6 +135,16 @@ class Spade:
     score : {"map", "descriptor"}
         An image's score: its map's largest value, or the paper's mean squared distance to the
         K nearest descriptors (section 3.2), which notices global change rather than small flaws.
+    preset : one of `spade_faiss.presets.PRESETS`
+        "paper", or "best", which standardises and contrasts, and is not the paper's.
+    standardise : bool, optional
+        Whether each channel, of descriptors and patches, is divided by its standard deviation
+        over the good images that an index is first made of. By default as the preset says.
+    contrast : bool, optional
+        Whether maps say how much farther patches are from their matches than is usual for these
+        (see `spade_faiss.contrast`). By default as the preset says.
+    mirror : bool
+        Whether the network sees each image's mirror image, as a view for an ensemble.
     engine : one of `spade_faiss.search.ENGINES`
     device : str
         "auto", or a torch device's name.
@@ -158,6 +173,8 @@ class Spade:
         self, backbone: str | Backbone = DEFAULT_BACKBONE, k: int = K, kappa: int = KAPPA, *,
         weights: str | os.PathLike[str] | None = None, resize: int = 256, crop: int | None = 224,
         sigma: float = SIGMA, quantile: float = QUANTILE, score: str = "map",
+        preset: str = "paper", standardise: bool | None = None, contrast: bool | None = None,
+        mirror: bool = False,
         engine: str = "auto", device: str = "auto", batch_size: int = 8, progress: bool = False,
     ) -> None:
         for name, value in (("k", k), ("kappa", kappa), ("batch_size", batch_size)):
@@ -172,6 +189,7 @@ class Spade:
         if score not in SCORES:
             raise SpadeError(f"unknown score {score!r}: choose one of {', '.join(SCORES)}")
         Framing.choose(resize, crop, (1, 1))
+        chosen = preset_of(preset)
         self.backbone = backbone
         self.k = k
         self.kappa = kappa
@@ -180,6 +198,9 @@ class Spade:
         self.crop = crop
         self.sigma = sigma
         self.quantile = quantile
+        self.standardise = chosen["standardise"] if standardise is None else standardise
+        self.contrast = chosen["contrast"] if contrast is None else contrast
+        self.mirror = mirror
         self.score = score
         self.engine = engine
         self.device = device
@@ -279,6 +300,8 @@ class Spade:
         discard_leftovers(folder)
         records = [old.manifest.images[i] for i in keep] if old else []
         framing = old.manifest.framing.framing() if old else None
+        scales = _scales(old)
+        spreads: list[Spread] = []
         writer: IndexWriter | None = None
         try:
             if old is not None:
@@ -287,7 +310,7 @@ class Spade:
                 for i in keep:
                     rows = [old.rows(level, i, i + 1) for level in range(len(shapes))]
                     writer.append(old.descriptors[i : i + 1], rows, old.crops[i : i + 1])
-            for batch in self._extract(sources, framing, network, on_error, "features"):
+            for batch in self._extract(sources, framing, network, on_error, "features", scales):
                 framing = batch.framing
                 if writer is None:
                     shapes = [(v.shape[1], v.shape[2], v.shape[3]) for v in batch.levels]
@@ -297,6 +320,12 @@ class Spade:
                     writer.append(
                         batch.descriptors, flat, np.stack([v.input for v in batch.loaded])
                     )
+                    if self.standardise and old is None:
+                        spreads = spreads or [Spread() for _ in (batch.descriptors, *flat)]
+                        for spread, values in zip(
+                            spreads, (batch.descriptors, *flat), strict=True
+                        ):
+                            spread.add(values)
                 records += [
                     TrainingImage(path=v.name, height=v.size[0], width=v.size[1])
                     for v in batch.loaded
@@ -304,6 +333,9 @@ class Spade:
             if writer is None or framing is None:
                 raise SpadeError("none of the images can be used")
             with self.stages("index"):
+                if spreads:  # of a new index; what is added later is brought to the same scale
+                    scales = [spread.factors() for spread in spreads]
+                    writer.scale(scales)
                 descriptors, levels, crops = writer.finish()
             draft = Manifest(
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -316,8 +348,14 @@ class Spade:
                 descriptors=descriptors,
                 levels=levels,
                 crops=crops,
+                mirrored=self.mirror,
+                scales=tuple(tuple(one.tolist()) for one in scales) if scales else None,
             )
             index = Index(folder, draft)
+            if self.contrast:
+                with self.stages("index"):
+                    found = write_usual(folder, draft.generation, self._usual(index))
+                index.manifest = draft = draft.model_copy(update={"usual": found})
             if calibrate:
                 known = _known(old, keep, len(records)) if old else None
                 calibration = self._calibrate(index, known)
@@ -341,6 +379,7 @@ class Spade:
         n = len(index)
         scores, peaks = np.zeros(n), np.zeros(n)
         same = known is not None and known.settings == (self.k, self.kappa, self.sigma)
+        same = same and not self.contrast  # what is usual for a match may have changed
         now = _other_images(index.descriptors, self.k)
         before = _other_images(known.descriptors, self.k) if known and same else None
         for i in self._bar(range(n if n > 1 else 0), "calibration"):
@@ -351,7 +390,7 @@ class Spade:
                     continue
             rows = (index.rows(level, i, i + 1) for level in range(len(index.levels)))
             levels = [torch.tensor(patches)[None] for patches in rows]
-            distances, _ = self._correspond(index, levels, now[0][i : i + 1])[0]
+            distances, _ = self._correspond(index, levels, now[0][i : i + 1], without=i)[0]
             record = index.manifest.images[i]
             placed = self._map(index, distances, (record.height, record.width))[1]
             scores[i], peaks[i] = now[1][i], placed.max()
@@ -363,6 +402,21 @@ class Spade:
             descriptor_threshold=good_threshold(scores, self.quantile) if enough else None,
             pixel_threshold=good_threshold(peaks, self.quantile) if enough else None,
         )
+
+    def _usual(self, index: Index) -> Iterator[Floats]:
+        """Yield, level by level and image by image, what is usual for good patches."""
+        others = torch.from_numpy(_other_images(index.descriptors, self.k)[0])
+        for number, (gallery, level) in enumerate(
+            zip(self._galleries(index), index.manifest.levels, strict=True)
+        ):
+            k = min(NEAREST, others.shape[1] * level.patches)
+            for i in self._bar(range(len(index)), f"contrast, level {number + 1}"):
+                if k == 0:  # a single image: nothing is usual
+                    yield np.zeros((level.patches, 3), np.float32)
+                    continue
+                rows = torch.tensor(index.rows(number, i, i + 1))[None]
+                near, ids = gallery.search(rows, others[i : i + 1], k, self.engine)
+                yield usual(near[0].sqrt().numpy(), ids[0].numpy() // level.patches)
 
     # Querying -----------------------------------------------------------------------------
 
@@ -398,7 +452,8 @@ class Spade:
         self._check_kappa(index)
         framing = index.manifest.framing.framing()
         sources = _sources(images, on_error)
-        yield from self._extract(sources, framing, network, on_error, "query")
+        scales = _scales(index)
+        yield from self._extract(sources, framing, network, on_error, "query", scales)
 
     def compare(self, batch: Batch) -> Iterator[Result]:
         """Yield one Result an image of a batch; of the network there is no more need."""
@@ -487,7 +542,7 @@ class Spade:
 
     def _extract(
         self, sources: Iterable[Source], framing: Framing | None, network: Backbone | None,
-        on_error: OnError | None, title: str,
+        on_error: OnError | None, title: str, scales: Sequence[Floats] | None = None,
     ) -> Iterator[Batch]:
         """Yield batches of features; the next images are decoded and framed meanwhile."""
         if not sources:
@@ -504,18 +559,22 @@ class Spade:
             while True:
                 with self.stages("features"):
                     pending = list(islice(images, self.batch_size))
-                    batch = _batch(pending, framing, network) if pending else None
+                    batch = _batch(pending, framing, network, self.mirror) if pending else None
+                    if batch and scales:
+                        batch = _scaled(batch, scales)
                 if batch is None:
                     return
                 yield batch
                 bar.update(pending[-1].position + 1 - bar.n)
 
     def _correspond(
-        self, index: Index, levels: Sequence[Tensor], images: Ids
+        self, index: Index, levels: Sequence[Tensor], images: Ids, without: int | None = None
     ) -> list[tuple[tuple[Floats, ...], tuple[Ids, ...]]]:
         """Return each of B images' distances to the nearest good patches, and those patches.
 
         Both are [h, w] per level; an image's patches are sought in its training images [B, K].
+        With contrast, distances are less what is usual for those patches, as if the training
+        image `without` were not there.
 
         Euclidean, not squared as in the paper's section 3.3: a square lets a few strong patches
         outweigh the rest of a region. On MVTec AD's hazelnuts PRO is 0.974 against 0.960.
@@ -523,13 +582,16 @@ class Spade:
         distances: list[Floats] = []
         matches: list[Ids] = []
         among = torch.from_numpy(images)
-        for queries, gallery, level in zip(
-            levels, self._galleries(index), index.manifest.levels, strict=True
+        expected: Sequence[Floats | None] = index.usual() or [None] * len(levels)
+        for queries, gallery, level, own in zip(
+            levels, self._galleries(index), index.manifest.levels, expected, strict=True
         ):
             near, ids = gallery.search(queries, among, self.kappa, self.engine)
             grid = (len(images), level.height, level.width)
             distances.append(near.sqrt().mean(2).reshape(grid).cpu().numpy())
             matches.append(ids[..., 0].reshape(grid).cpu().numpy())
+            if own is not None:
+                distances[-1] = contrast(distances[-1], matches[-1], own, without)
         return list(zip(zip(*distances, strict=True), zip(*matches, strict=True), strict=True))
 
     def _galleries(self, index: Index) -> tuple[Gallery, ...]:
@@ -589,6 +651,8 @@ class Spade:
             sigma=made.sigma if made else SIGMA,
             quantile=quantile or (made.quantile if made else QUANTILE),
             score=score, engine=engine, device=device, batch_size=batch_size, progress=progress,
+            standardise=index.manifest.scales is not None,
+            contrast=index.manifest.usual is not None, mirror=index.manifest.mirrored,
         )
         spade.index_ = index
         return spade
@@ -686,9 +750,26 @@ def _other_images(descriptors: Floats, k: int) -> tuple[Ids, Floats]:
     return ids[others].reshape(n, k), near[others].reshape(n, k).mean(axis=1)
 
 
-def _batch(loaded: list[Loaded], framing: Framing, network: Backbone) -> Batch:
-    features = network(np.stack([one.input for one in loaded]))
-    return Batch(loaded, framing, features.descriptors.cpu().numpy(), features.levels)
+def _batch(loaded: list[Loaded], framing: Framing, network: Backbone, mirror: bool) -> Batch:
+    images = np.stack([one.input for one in loaded])
+    features = network(np.ascontiguousarray(images[:, :, ::-1]) if mirror else images)
+    # Patches of a mirror image go back to where they are in the image itself.
+    levels = tuple(level.flip(2) for level in features.levels) if mirror else features.levels
+    return Batch(loaded, framing, features.descriptors.cpu().numpy(), levels)
+
+
+def _scales(index: Index | None) -> list[Floats] | None:
+    """Return what an index's descriptors, and the patches of each level, were multiplied by."""
+    if index is None or index.manifest.scales is None:
+        return None
+    return [np.array(one, np.float32) for one in index.manifest.scales]
+
+
+def _scaled(batch: Batch, scales: Sequence[Floats]) -> Batch:
+    return replace(
+        batch, descriptors=batch.descriptors * scales[0],
+        levels=tuple(level * torch.from_numpy(own).to(level.device)
+                     for level, own in zip(batch.levels, scales[1:], strict=True)))
 
 
 def _sources(images: Images, on_error: OnError | None) -> Iterable[Source]:

@@ -26,7 +26,8 @@ def config_of(spade: Spade, **options: object) -> dict[str, Any]:
     return {
         "backbone": network.name, "weights_sha256": network.weights_sha256,
         "resize": spade.resize, "crop": spade.crop, "k": spade.k, "kappa": spade.kappa,
-        "sigma": spade.sigma, "engine": spade.engine, "device": str(network.device),
+        "sigma": spade.sigma, "standardise": spade.standardise, "contrast": spade.contrast,
+        "engine": spade.engine, "device": str(network.device),
         "batch_size": spade.batch_size, **options, "seed": None, "versions": versions(),
     }
 

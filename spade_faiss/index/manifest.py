@@ -33,7 +33,7 @@ class TrainingImage(_Data):
 class DataFile(_Data):
     """One file of the index, relative to its folder."""
 
-    name: str = Field(pattern=r"^[0-9a-f]{8}/[a-z0-9]+\.(faiss|u8)$")
+    name: str = Field(pattern=r"^[0-9a-f]{8}/[a-z0-9]+\.(faiss|u8|f32)$")
     bytes: int = Field(ge=0)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
@@ -105,11 +105,18 @@ class Manifest(_Data):
     levels: tuple[Level, ...] = Field(min_length=1)
     crops: DataFile
     calibration: Calibration | None = None
+    mirrored: bool = False
+    """Whether the network saw each image's mirror image."""
+    scales: tuple[tuple[float, ...], ...] | None = None
+    """What channels were multiplied by: the descriptors', then each level's. None: by nothing."""
+    usual: DataFile | None = None
+    """float32 [rows, 3], all levels' patches in turn; see `spade_faiss.contrast.usual`."""
 
     @property
     def files(self) -> tuple[DataFile, ...]:
         """Every data file."""
-        return (self.descriptors, *(level.file for level in self.levels), self.crops)
+        usual = (self.usual,) if self.usual else ()
+        return (self.descriptors, *(level.file for level in self.levels), self.crops, *usual)
 
     @property
     def generation(self) -> str:
