@@ -261,18 +261,27 @@ def evaluate_mvtec(
     sweep: SweepOption = None,
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
-    kappa: Kappa = 1, preset: Preset = "paper", engine: Engine = "auto", device: Device = "auto",
+    kappa: Kappa = 1, preset: Preset = "paper",
+    views: Annotated[str | None, typer.Option(
+        metavar="NAMES", help="Average with views of each image: flip, scale or flip,scale. "
+        "--backbone may name several networks, too: a,b.")] = None,
+    engine: Engine = "auto", device: Device = "auto",
     batch_size: BatchSize = 8, as_json: AsJson = False,
 ) -> None:
     """MVTec AD, LOCO, AD 2 or VisA: results.json and table.md, beside the paper's Table 3."""
-    from .detector import Spade
+    from .ensemble import Ensemble
     from .evaluation import evaluate_mvtec
     from .features import load_backbone
 
     problems = _Problems()
-    spade = Spade(load_backbone(backbone, weights, device), k, kappa, resize=resize,
-                  crop=_crop(crop), preset=preset, engine=engine, batch_size=batch_size,
-                  progress=True)
+    names = backbone.split(",")
+    if weights is not None and len(names) > 1:
+        raise SpadeError("--weights is for one backbone; give it with one --backbone alone")
+    ensemble = Ensemble.of(
+        [load_backbone(name, weights, device) for name in names], views.split(",") if views else (),
+        k=k, kappa=kappa, resize=resize, crop=_crop(crop), preset=preset, engine=engine,
+        batch_size=batch_size, progress=True)
+    spade = ensemble if len(ensemble.members) > 1 else ensemble.members[0]
     results = evaluate_mvtec(
         spade, _folder(root), out, names=category, sweep=sweep or (), original_size=original_size,
         on_error=problems, on_note=problems.note)

@@ -1,8 +1,8 @@
 """How far a patch is from its match, beyond what is usual for that match.
 
 Where good parts vary much, every patch is far from its match; where they vary little, a small
-distance tells of a flaw already. So from a patch's distance is taken the distance that its match
-has to the nearest patch of the other good images. This is not in the paper.
+distance tells of a flaw already. So from a patch's distance is taken half of the distance that its
+match has to the nearest patch of the other good images. This is not in the paper.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
+SHARE = 0.5
+"""The part of the usual distance that is taken off."""
 NEAREST = 5
 """Patches among which the nearest one of a second image is sought."""
 
@@ -39,7 +41,7 @@ def usual(distances: Floats, images: Ids) -> Floats:
 
 
 def contrast(distances: Floats, matches: Ids, usual: Floats, without: int | None = None) -> Floats:
-    """Return distances less those usual for their matches, 0 or more.
+    """Return distances less `SHARE` of those usual for their matches, 0 or more.
 
     Parameters
     ----------
@@ -56,5 +58,5 @@ def contrast(distances: Floats, matches: Ids, usual: Floats, without: int | None
     expected = own[..., 0]
     if without is not None:
         expected = np.where(own[..., 1] == without, own[..., 2], expected)
-    more: Floats = np.maximum(distances - expected, 0)
+    more: Floats = np.maximum(distances - np.float32(SHARE) * expected, 0)
     return more

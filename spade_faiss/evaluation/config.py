@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..detector import Spade
+from ..ensemble import Ensemble
 from ..features import Backbone
 
 _PACKAGES = (
@@ -17,11 +18,16 @@ _PACKAGES = (
 )
 
 
-def config_of(spade: Spade, **options: object) -> dict[str, Any]:
+def config_of(spade: Spade | Ensemble, **options: object) -> dict[str, Any]:
     """Return all settings and versions, as JSON values.
 
     `seed` is None: no step of an evaluation draws random numbers.
     """
+    if isinstance(spade, Ensemble):
+        members = [{"backbone": one.network.name, "weights_sha256": one.network.weights_sha256,
+                    "mirror": one.mirror, "resize": one.resize, "crop": one.crop}
+                   for one in spade.members]
+        return config_of(spade.members[0], members=members, **options)
     network = spade.network
     return {
         "backbone": network.name, "weights_sha256": network.weights_sha256,
