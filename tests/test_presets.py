@@ -121,8 +121,9 @@ def test_add_and_remove_keep_the_scale_and_renew_what_is_usual(lite, tmp_path):
     assert np.array_equal(now.levels[2][: len(rows)], rows)
     # What was added has the same scale: the same images in one batch, times the factors.
     scale = np.array(now.manifest.scales[3], np.float32)
-    raw = Spade(lite, batch_size=2).fit(paths[5:], calibrate=False).index_.levels[2]
-    np.testing.assert_allclose(now.levels[2][len(rows):], raw * scale, rtol=1e-3, atol=1e-3)
+    raw = Spade(lite, batch_size=2).fit(paths[5:], calibrate=False)
+    np.testing.assert_allclose(now.levels[2][len(rows):], raw.index_.levels[2] * scale,
+                               rtol=1e-3, atol=1e-3)
     # More images can only bring the nearest one closer.
     for old, new in zip(before, now.usual(), strict=True):
         assert (new[: len(old), 0] <= old[:, 0] * (1 + 1e-5)).all() and not np.array_equal(
