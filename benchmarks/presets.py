@@ -84,19 +84,22 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--mvtec", type=Path, metavar="DIR")
+    parser.add_argument("--only", action="append", metavar="SETTING", help="may be given again")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         categories: list[Category] = []
-        for seed in args.seeds.split(","):
+        for seed in filter(None, args.seeds.split(",")):
             make_demo(Path(folder, seed), int(seed))
             categories += load_mvtec(Path(folder, seed))
-        data = {f"demo, seeds {args.seeds}": categories}
+        data = {f"demo, seeds {args.seeds}": categories} if categories else {}
         if args.mvtec:
             data["hazelnut"] = load_mvtec(args.mvtec, ["hazelnut"])
         for of, some in data.items():
             for name, make in settings().items():
+                if args.only and name not in args.only:
+                    continue
                 record = measure(name, of, make, some)
                 line = json.dumps(record) if args.json else "  ".join(map(str, record.values()))
                 print(line, flush=True)
