@@ -43,6 +43,8 @@ Weights = Annotated[Path | None, typer.Option(
 Resize = Annotated[int, typer.Option(help="Shorter side after resizing, in pixels.")]
 Crop = Annotated[str, typer.Option(
     help="Side of the centre crop in pixels, or 'none' for the whole frame.")]
+Preset = Annotated[str, typer.Option(
+    help="paper, or best: more accurate than the paper's (see the README).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
 Engine = Annotated[str, typer.Option(help="Exact search by: auto, faiss, screened (CPU) or triton "
                                           "(CUDA).")]
@@ -104,9 +106,9 @@ def build(
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
     kappa: Kappa = 1,
     fps: Annotated[float, typer.Option(help="Frames to take of a second of video.")] = 1.0,
-    quantile: Quantile = 0.995, engine: Engine = "auto", factory: Factory = None,
-    coreset: Coreset = None, search_params: SearchParams = None, device: Device = "auto",
-    batch_size: BatchSize = 8, as_json: AsJson = False,
+    quantile: Quantile = 0.995, preset: Preset = "paper", engine: Engine = "auto",
+    factory: Factory = None, coreset: Coreset = None, search_params: SearchParams = None,
+    device: Device = "auto", batch_size: BatchSize = 8, as_json: AsJson = False,
 ) -> None:
     """Build an index of good images, and find the thresholds by scoring each against the rest."""
     from .detector import Spade
@@ -119,8 +121,8 @@ def build(
         raise SpadeError(f"{train_dir} holds no images (PNG, JPEG, BMP, TIFF, WebP) or videos")
     spade = Spade(
         backbone, k, kappa, weights=weights, resize=resize, crop=_crop(crop), quantile=quantile,
-        engine=engine, factory=factory, coreset=coreset, search_params=search_params,
-        device=device, batch_size=batch_size, progress=True,
+        preset=preset, engine=engine, factory=factory, coreset=coreset,
+        search_params=search_params, device=device, batch_size=batch_size, progress=True,
     )
     moving = any(is_video(one.path) for one in found)
     images = open_sources(found, fps, problems) if moving else [one.path for one in found]
@@ -294,19 +296,29 @@ def evaluate_mvtec(
     sweep: SweepOption = None,
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
-    kappa: Kappa = 1, engine: Engine = "auto", factory: Factory = None, coreset: Coreset = None,
-    search_params: SearchParams = None, device: Device = "auto", batch_size: BatchSize = 8,
-    as_json: AsJson = False,
+    kappa: Kappa = 1, preset: Preset = "paper",
+    views: Annotated[str | None, typer.Option(
+        metavar="NAMES", help="Average with views of each image: flip, scale or flip,scale. "
+        "--backbone may name several networks, too: a,b.")] = None,
+    engine: Engine = "auto", factory: Factory = None, coreset: Coreset = None,
+    search_params: SearchParams = None, device: Device = "auto",
+    batch_size: BatchSize = 8, as_json: AsJson = False,
 ) -> None:
     """MVTec AD, LOCO, AD 2 or VisA: results.json and table.md, beside the paper's Table 3."""
-    from .detector import Spade
+    from .ensemble import Ensemble
     from .evaluation import evaluate_mvtec
     from .features import load_backbone
 
     problems = _Problems()
-    spade = Spade(load_backbone(backbone, weights, device), k, kappa, resize=resize,
-                  crop=_crop(crop), engine=engine, factory=factory, coreset=coreset,
-                  search_params=search_params, batch_size=batch_size, progress=True)
+    names = backbone.split(",")
+    if weights is not None and len(names) > 1:
+        raise SpadeError("--weights is for one backbone; give it with one --backbone alone")
+    ensemble = Ensemble.of(
+        [load_backbone(name, weights, device) for name in names], views.split(",") if views else (),
+        k=k, kappa=kappa, resize=resize, crop=_crop(crop), preset=preset, engine=engine,
+        factory=factory, coreset=coreset, search_params=search_params, batch_size=batch_size,
+        progress=True)
+    spade = ensemble if len(ensemble.members) > 1 else ensemble.members[0]
     results = evaluate_mvtec(
         spade, _folder(root), out, names=category, sweep=sweep or (), original_size=original_size,
         on_error=problems, on_note=problems.note)
@@ -327,8 +339,8 @@ def evaluate_stc(
     sweep: SweepOption = None,
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 1,
-    kappa: Kappa = 1, engine: Engine = "auto", device: Device = "auto", batch_size: BatchSize = 8,
-    as_json: AsJson = False,
+    kappa: Kappa = 1, preset: Preset = "paper", engine: Engine = "auto", device: Device = "auto",
+    batch_size: BatchSize = 8, as_json: AsJson = False,
 ) -> None:
     """ShanghaiTech Campus: results.json and table.md, beside the paper's Table 4."""
     from .detector import Spade
@@ -337,7 +349,8 @@ def evaluate_stc(
 
     problems = _Problems()
     spade = Spade(load_backbone(backbone, weights, device), k, kappa, resize=resize,
-                  crop=_crop(crop), engine=engine, batch_size=batch_size, progress=True)
+                  crop=_crop(crop), preset=preset, engine=engine, batch_size=batch_size,
+                  progress=True)
     results = evaluate_stc(
         spade, _folder(root), out, names=scene, fps=fps, normalise_clips=normalise_clips,
         sweep=sweep or (), on_error=problems, on_note=problems.note)

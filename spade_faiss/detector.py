@@ -20,8 +20,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ._stages import Stages
+from .contrast import NEAREST, contrast, usual
 from .errors import SpadeError
 from .features import DEFAULT_BACKBONE, Backbone, load_backbone
+from .features.scale import Spread
 from .images import (
     Framing,
     Loaded,
@@ -44,7 +46,9 @@ from .index import (
 )
 from .index.gallery import set_search_params
 from .index.manifest import BackboneRecord, Calibration, FramingRecord
+from .index.store import write_usual
 from .maps import anomaly_map
+from .presets import preset_of
 from .search import ENGINES, LevelSearch, nearest, nearest_in_gallery
 from .threshold import good_threshold
 
@@ -79,7 +83,8 @@ class Result:
         The K nearest training images; where a gallery is searched whole, `matches` may be of
         others.
     distances : tuple of float32 [h, w]
-        Per level, each patch's mean Euclidean distance to its kappa nearest good patches.
+        Per level, each patch's mean Euclidean distance to its kappa nearest good patches; with
+        contrast, less half of what is usual for the nearest.
     matches : tuple of int64 [h, w]
         Per level, each patch's nearest good patch, as a row of the index's level.
     """
@@ -141,6 +146,16 @@ class Spade:
     score : {"map", "descriptor"}
         An image's score: its map's largest value, or the paper's mean squared distance to the
         K nearest descriptors (section 3.2), which notices global change rather than small flaws.
+    preset : one of `spade_faiss.presets.PRESETS`
+        "paper", or "best", which standardises and contrasts, and is not the paper's.
+    standardise : bool, optional
+        Whether each channel, of descriptors and patches, is divided by its standard deviation
+        over the good images that an index is first made of. By default as the preset says.
+    contrast : bool, optional
+        Whether maps say how much farther patches are from their matches than is usual for these
+        (see `spade_faiss.contrast`). By default as the preset says.
+    mirror : bool
+        Whether the network sees each image's mirror image, as a view for an ensemble.
     engine : one of `spade_faiss.search.ENGINES`
         For what is searched exactly.
     factory : str, optional
@@ -181,9 +196,10 @@ class Spade:
         self, backbone: str | Backbone = DEFAULT_BACKBONE, k: int = K, kappa: int = KAPPA, *,
         weights: str | os.PathLike[str] | None = None, resize: int = 256, crop: int | None = 224,
         sigma: float = SIGMA, quantile: float = QUANTILE, score: str = "map",
-        engine: str = "auto", factory: str | None = None, coreset: float | None = None,
-        search_params: str | None = None, exact: bool = False, device: str = "auto",
-        batch_size: int = 8, progress: bool = False,
+        preset: str = "paper", standardise: bool | None = None, contrast: bool | None = None,
+        mirror: bool = False, engine: str = "auto", factory: str | None = None,
+        coreset: float | None = None, search_params: str | None = None, exact: bool = False,
+        device: str = "auto", batch_size: int = 8, progress: bool = False,
     ) -> None:
         for name, value in (("k", k), ("kappa", kappa), ("batch_size", batch_size)):
             if value < 1:
@@ -197,6 +213,10 @@ class Spade:
         if score not in SCORES:
             raise SpadeError(f"unknown score {score!r}: choose one of {', '.join(SCORES)}")
         Framing.choose(resize, crop, (1, 1))
+        chosen = preset_of(preset)
+        if (chosen["contrast"] if contrast is None else contrast) and (factory or coreset):
+            raise SpadeError("contrast, which the preset 'best' has, needs the exact search: "
+                             "leave out --factory and --coreset, or take the preset 'paper'")
         GallerySpec(factory, coreset, search_params)
         self.backbone = backbone
         self.k = k
@@ -206,6 +226,9 @@ class Spade:
         self.crop = crop
         self.sigma = sigma
         self.quantile = quantile
+        self.standardise = chosen["standardise"] if standardise is None else standardise
+        self.contrast = chosen["contrast"] if contrast is None else contrast
+        self.mirror = mirror
         self.score = score
         self.engine = engine
         self.factory = factory
@@ -309,6 +332,8 @@ class Spade:
         discard_leftovers(folder)
         records = [old.manifest.images[i] for i in keep] if old else []
         framing = old.manifest.framing.framing() if old else None
+        scales = _scales(old)
+        spreads: list[Spread] = []
         writer: IndexWriter | None = None
         spec = GallerySpec(self.factory, self.coreset, self.search_params)
         # How many frames a video has is not known beforehand.
@@ -321,7 +346,7 @@ class Spade:
                 for i in keep:
                     rows = [old.rows(level, i, i + 1) for level in range(len(shapes))]
                     writer.append(old.descriptors[i : i + 1], rows, old.crops[i : i + 1])
-            for batch in self._extract(sources, framing, network, on_error, "features"):
+            for batch in self._extract(sources, framing, network, on_error, "features", scales):
                 framing = batch.framing
                 if writer is None:
                     shapes = [(v.shape[1], v.shape[2], v.shape[3]) for v in batch.levels]
@@ -332,6 +357,12 @@ class Spade:
                     writer.append(
                         batch.descriptors, flat, np.stack([v.input for v in batch.loaded])
                     )
+                    if self.standardise and old is None:
+                        spreads = spreads or [Spread() for _ in (batch.descriptors, *flat)]
+                        for spread, values in zip(
+                            spreads, (batch.descriptors, *flat), strict=True
+                        ):
+                            spread.add(values)
                 records += [
                     TrainingImage(path=v.name, height=v.size[0], width=v.size[1])
                     for v in batch.loaded
@@ -339,6 +370,9 @@ class Spade:
             if writer is None or framing is None:
                 raise SpadeError("none of the images can be used")
             with self.stages("index"):
+                if spreads:  # of a new index; what is added later is brought to the same scale
+                    scales = [spread.factors() for spread in spreads]
+                    writer.scale(scales)
                 descriptors, levels, crops = writer.finish()
             draft = Manifest(
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -351,12 +385,18 @@ class Spade:
                 descriptors=descriptors,
                 levels=levels,
                 crops=crops,
+                mirrored=self.mirror,
+                scales=tuple(tuple(one.tolist()) for one in scales) if scales else None,
             )
             index = Index(folder, draft)
             if spec:
                 draft = draft.with_gallery(
                     build_galleries(writer.place, index.levels, spec, self.progress))
                 index = Index(folder, draft)
+            if self.contrast:
+                with self.stages("index"):
+                    found = write_usual(folder, draft.generation, self._usual(index))
+                index.manifest = draft = draft.model_copy(update={"usual": found})
             if calibrate:
                 known = _known(old, keep, len(records)) if old and not spec else None
                 calibration = self._calibrate(index, known)
@@ -382,6 +422,7 @@ class Spade:
         n = len(index)
         scores, peaks = np.zeros(n), np.zeros(n)
         same = known is not None and known.settings == (self.k, self.kappa, self.sigma)
+        same = same and not self.contrast  # what is usual for a match may have changed
         now = _other_images(index.descriptors, self.k)
         before = _other_images(known.descriptors, self.k) if known and same else None
         for i in self._bar(range(n if n > 1 else 0), "calibration"):
@@ -390,9 +431,7 @@ class Spade:
                 if moved == set(now[0][i].tolist()):
                     scores[i], peaks[i] = known.scores[at], known.peaks[at]
                     continue
-            rows = (index.rows(level, i, i + 1) for level in range(len(index.levels)))
-            levels = [torch.tensor(patches)[None] for patches in rows]
-            distances, _ = self._correspond(index, levels, now[0][i : i + 1], exact, i)[0]
+            distances = self._left_out(index, i, now[0], exact)
             record = index.manifest.images[i]
             placed = self._map(index, distances, (record.height, record.width))[1]
             scores[i], peaks[i] = now[1][i], placed.max()
@@ -404,6 +443,41 @@ class Spade:
             descriptor_threshold=good_threshold(scores, self.quantile) if enough else None,
             pixel_threshold=good_threshold(peaks, self.quantile) if enough else None,
         )
+
+    def _left_out(
+        self, index: Index, i: int, others: Ids, exact: bool
+    ) -> tuple[Floats, ...]:
+        """Return training image i's distances, level by level, to its nearest others [n, K]."""
+        rows = (index.rows(level, i, i + 1) for level in range(len(index.levels)))
+        levels = [torch.tensor(patches)[None] for patches in rows]
+        return self._correspond(index, levels, others[i : i + 1], exact, i)[0][0]
+
+    def leave_one_out(self) -> Iterator[tuple[float, Floats]]:
+        """Yield each training image's descriptor score, and its map on the network's input.
+
+        Both are as if the image were not in the index, which must hold two or more.
+        """
+        index = self._fitted()
+        others, scores = _other_images(index.descriptors, self.k)
+        size = index.manifest.framing.framing().size
+        for i in self._bar(range(len(index)), "leave one out"):
+            distances = self._left_out(index, i, others, self.exact)
+            yield float(scores[i]), anomaly_map(distances, size, self.sigma)
+
+    def _usual(self, index: Index) -> Iterator[Floats]:
+        """Yield, level by level and image by image, what is usual for good patches."""
+        others = torch.from_numpy(_other_images(index.descriptors, self.k)[0])
+        for number, (search, level) in enumerate(
+            zip(self._level_searches(index), index.manifest.levels, strict=True)
+        ):
+            k = min(NEAREST, others.shape[1] * level.patches)
+            for i in self._bar(range(len(index)), f"contrast, level {number + 1}"):
+                if k == 0:  # a single image: nothing is usual
+                    yield np.zeros((level.patches, 3), np.float32)
+                    continue
+                rows = torch.tensor(index.rows(number, i, i + 1))[None]
+                near, ids = search.search(rows, others[i : i + 1], k, self.engine)
+                yield usual(near[0].sqrt().numpy(), ids[0].numpy() // level.patches)
 
     # Querying -----------------------------------------------------------------------------
 
@@ -439,7 +513,8 @@ class Spade:
         self._check_kappa(index)
         framing = index.manifest.framing.framing()
         sources = _sources(images, on_error)
-        yield from self._extract(sources, framing, network, on_error, "query")
+        scales = _scales(index)
+        yield from self._extract(sources, framing, network, on_error, "query", scales)
 
     def compare(self, batch: Batch) -> Iterator[Result]:
         """Yield one Result an image of a batch; of the network there is no more need."""
@@ -473,8 +548,11 @@ class Spade:
             on_input, placed = self._map(self._fitted(), chosen, original)
         return replace(result, map=placed, input_map=on_input)
 
-    def with_options(self, **options: int | float) -> Spade:
-        """Return this estimator, its index shared, with another `k`, `kappa` or `sigma`."""
+    def with_options(self, **options: int | float | None) -> Spade:
+        """Return this estimator, its index shared, with another `k`, `kappa` or `sigma`.
+
+        One that is to be fitted anew may have other settings, too.
+        """
         other = copy.copy(self)
         for name, value in options.items():
             setattr(other, name, value)
@@ -538,7 +616,7 @@ class Spade:
 
     def _extract(
         self, sources: Iterable[Source], framing: Framing | None, network: Backbone | None,
-        on_error: OnError | None, title: str,
+        on_error: OnError | None, title: str, scales: Sequence[Floats] | None = None,
     ) -> Iterator[Batch]:
         """Yield batches of features; the next images are decoded and framed meanwhile."""
         if not sources:
@@ -555,7 +633,9 @@ class Spade:
             while True:
                 with self.stages("features"):
                     pending = list(islice(images, self.batch_size))
-                    batch = _batch(pending, framing, network) if pending else None
+                    batch = _batch(pending, framing, network, self.mirror) if pending else None
+                    if batch and scales:
+                        batch = _scaled(batch, scales)
                 if batch is None:
                     return
                 yield batch
@@ -568,10 +648,9 @@ class Spade:
         """Return each of B images' distances to the nearest good patches, and those patches.
 
         Both are [h, w] per level; an image's patches are sought in its training images [B, K],
-        or in the whole gallery if the index was built with one, `leave_out`'s patches aside.
-
-        They are looked for among `images`; or where the index has galleries, unless `exact`, in
-        these, but not among the patches of training image `leave_out`.
+        or, where the index has galleries and unless `exact`, in these, but not among the patches
+        of training image `leave_out`. With contrast, distances are less half of what is usual
+        for those patches, as if that image were not there.
 
         Euclidean, not squared as in the paper's section 3.3: a square lets a few strong patches
         outweigh the rest of a region. On MVTec AD's hazelnuts PRO is 0.974 against 0.960.
@@ -579,8 +658,9 @@ class Spade:
         distances: list[Floats] = []
         matches: list[Ids] = []
         among = torch.from_numpy(images)
-        for number, (queries, search, level) in enumerate(
-            zip(levels, self._level_searches(index), index.manifest.levels, strict=True)
+        expected: Sequence[Floats | None] = index.usual() or [None] * len(levels)
+        for number, (queries, search, level, own_usual) in enumerate(
+            zip(levels, self._level_searches(index), index.manifest.levels, expected, strict=True)
         ):
             if index.galleries and not exact:
                 first = 0 if leave_out is None else leave_out * level.patches
@@ -596,6 +676,8 @@ class Spade:
             grid = (len(images), level.height, level.width)
             distances.append(np.sqrt(near).mean(axis=2).reshape(grid))
             matches.append(ids[..., 0].reshape(grid))
+            if own_usual is not None:
+                distances[-1] = contrast(distances[-1], matches[-1], own_usual, leave_out)
         return list(zip(zip(*distances, strict=True), zip(*matches, strict=True), strict=True))
 
     def _level_searches(self, index: Index) -> tuple[LevelSearch, ...]:
@@ -662,6 +744,8 @@ class Spade:
             coreset=gallery.coreset if gallery else None,
             search_params=search_params or (gallery.search_params if gallery else None),
             exact=exact, device=device, batch_size=batch_size, progress=progress,
+            standardise=index.manifest.scales is not None,
+            contrast=index.manifest.usual is not None, mirror=index.manifest.mirrored,
         )
         if search_params:
             for opened in index.galleries:
@@ -762,9 +846,26 @@ def _other_images(descriptors: Floats, k: int) -> tuple[Ids, Floats]:
     return ids[others].reshape(n, k), near[others].reshape(n, k).mean(axis=1)
 
 
-def _batch(loaded: list[Loaded], framing: Framing, network: Backbone) -> Batch:
-    features = network(np.stack([one.input for one in loaded]))
-    return Batch(loaded, framing, features.descriptors.cpu().numpy(), features.levels)
+def _batch(loaded: list[Loaded], framing: Framing, network: Backbone, mirror: bool) -> Batch:
+    images = np.stack([one.input for one in loaded])
+    features = network(np.ascontiguousarray(images[:, :, ::-1]) if mirror else images)
+    # Patches of a mirror image go back to where they are in the image itself.
+    levels = tuple(level.flip(2) for level in features.levels) if mirror else features.levels
+    return Batch(loaded, framing, features.descriptors.cpu().numpy(), levels)
+
+
+def _scales(index: Index | None) -> list[Floats] | None:
+    """Return what an index's descriptors, and the patches of each level, were multiplied by."""
+    if index is None or index.manifest.scales is None:
+        return None
+    return [np.array(one, np.float32) for one in index.manifest.scales]
+
+
+def _scaled(batch: Batch, scales: Sequence[Floats]) -> Batch:
+    return replace(
+        batch, descriptors=batch.descriptors * scales[0],
+        levels=tuple(level * torch.from_numpy(own).to(level.device)
+                     for level, own in zip(batch.levels, scales[1:], strict=True)))
 
 
 def _sources(images: Images, on_error: OnError | None) -> Iterable[Source]:
@@ -785,6 +886,11 @@ def _sources(images: Images, on_error: OnError | None) -> Iterable[Source]:
     if not sources:
         raise SpadeError("there are no images")
     return sources
+
+
+def is_stream(images: object) -> bool:
+    """Say whether images come but once."""
+    return isinstance(images, Iterator)
 
 
 def _report(on_error: OnError | None, name: str, why: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..detector import Spade
+from ..ensemble import Ensemble
 from ..features import Backbone
 
 _PACKAGES = (
@@ -17,18 +18,24 @@ _PACKAGES = (
 )
 
 
-def config_of(spade: Spade, **options: object) -> dict[str, Any]:
+def config_of(spade: Spade | Ensemble, **options: object) -> dict[str, Any]:
     """Return all settings and versions, as JSON values.
 
     `seed` is None: no step of an evaluation draws random numbers.
     """
+    if isinstance(spade, Ensemble):
+        members = [{"backbone": one.network.name, "weights_sha256": one.network.weights_sha256,
+                    "mirror": one.mirror, "resize": one.resize, "crop": one.crop}
+                   for one in spade.members]
+        return config_of(spade.members[0], members=members, **options)
     network = spade.network
     return {
         "backbone": network.name, "weights_sha256": network.weights_sha256,
         "resize": spade.resize, "crop": spade.crop, "k": spade.k, "kappa": spade.kappa,
-        "sigma": spade.sigma, "engine": spade.engine, "factory": spade.factory,
-        "coreset": spade.coreset, "search_params": spade.search_params,
-        "device": str(network.device), "batch_size": spade.batch_size, **options, "seed": None, "versions": versions(),
+        "sigma": spade.sigma, "standardise": spade.standardise, "contrast": spade.contrast,
+        "engine": spade.engine, "factory": spade.factory, "coreset": spade.coreset,
+        "search_params": spade.search_params, "device": str(network.device),
+        "batch_size": spade.batch_size, **options, "seed": None, "versions": versions(),
     }
 
 

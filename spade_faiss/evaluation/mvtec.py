@@ -9,6 +9,8 @@ from typing import Any
 
 from ..datasets import Category, load_mvtec, published_mvtec
 from ..detector import Spade
+from ..ensemble import Ensemble
+from ..errors import SpadeError
 from ..images import Framing, OnError
 from .config import config_of, level_count
 from .resume import Job, OnNote, run_jobs
@@ -18,7 +20,7 @@ from .tables import results_of, write_results
 
 
 def evaluate_mvtec(
-    spade: Spade, root: str | os.PathLike[str], out: Path, *,
+    spade: Spade | Ensemble, root: str | os.PathLike[str], out: Path, *,
     names: Collection[str] | None = None, sweep: Sequence[str] = (),
     original_size: bool = False, on_error: OnError, on_note: OnNote,
 ) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def evaluate_mvtec(
 
     Parameters
     ----------
-    spade : Spade
+    spade : Spade or Ensemble
         Its settings are used; it need not be fitted.
     root : path
         MVTec AD, MVTec LOCO AD, MVTec AD 2, VisA, or the folder of one category.
@@ -54,6 +56,8 @@ def evaluate_mvtec(
     SpadeError
         If there is no category, an option is wrong, or nothing could be evaluated.
     """
+    if sweep and isinstance(spade, Ensemble):
+        raise SpadeError("--sweep takes one network without views, not an ensemble")
     axes = Sweep.parse(sweep, level_count(spade.network))
     base = point_of(spade)
     points = axes.points(base)
@@ -81,7 +85,7 @@ def evaluate_mvtec(
     return run_jobs([job(one) for one in categories], out, config, finish, on_error, on_note)
 
 
-def evaluate_category(spade: Spade, category: Category) -> Scores:
+def evaluate_category(spade: Spade | Ensemble, category: Category) -> Scores:
     """Index a category's good images, query its test images, and score the maps.
 
     Raises
@@ -93,7 +97,7 @@ def evaluate_category(spade: Spade, category: Category) -> Scores:
 
 
 def _evaluate(
-    spade: Spade, category: Category, points: Sequence[Point], original_size: bool,
+    spade: Spade | Ensemble, category: Category, points: Sequence[Point], original_size: bool,
     on_error: OnError | None,
 ) -> list[Scores]:
     def truth(framing: Framing) -> CategoryTruth:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from .._stages import Stages
 from ..datasets import Category
 from ..detector import Images, Result, Spade
+from ..ensemble import Ensemble
 from ..errors import SpadeError
 from ..images import Framing, OnError, Source
 from ..metrics import PixelMetrics, image_rocauc
@@ -197,8 +198,10 @@ class Scorer:
                       more=dict(more or {}))
 
 
-def point_of(spade: Spade) -> Point:
-    """Return the settings that an estimator has."""
+def point_of(spade: Spade | Ensemble) -> Point:
+    """Return the settings that an estimator, or an ensemble's first member, has."""
+    if isinstance(spade, Ensemble):
+        spade = spade.members[0]
     return Point(spade.k, spade.kappa, spade.sigma)
 
 
@@ -224,7 +227,7 @@ def _at(spade: Spade, result: Result, point: Point) -> Result:
 
 
 def evaluate_points(
-    spade: Spade, train: Iterable[Source], test: Sequence[Source],
+    spade: Spade | Ensemble, train: Iterable[Source], test: Sequence[Source],
     truth: Callable[[Framing], Truth], points: Sequence[Point], *, original_size: bool = False,
     on_error: OnError | None = None,
     more: Callable[[Scorer, int], Mapping[str, float]] | None = None,
@@ -233,12 +236,13 @@ def evaluate_points(
 
     Parameters
     ----------
-    spade : Spade
+    spade : Spade or Ensemble
         Is fitted anew.
     train, test : images
     truth : callable
         Given the framing, returns what is known of the test images.
     points : sequence of Point
+        Of an ensemble its own alone.
     original_size : bool
         Whether maps are scored on the images' own grids.
     on_error : callable, optional
@@ -260,10 +264,15 @@ def evaluate_points(
 
     start = time.perf_counter()
     stages = spade.stages = Stages()
-    spade.fit(train, calibrate=False, on_error=leave_out)
+    if isinstance(spade, Ensemble):
+        spade.fit(train, on_error=leave_out)
+    else:
+        spade.fit(train, calibrate=False, on_error=leave_out)
     known = truth(spade.index_.manifest.framing.framing())
     scorers = [Scorer(known, original_size) for _ in points]
-    for results in query_points(spade, test, points, leave_out):
+    found_at = ([one] for one in spade.query(test, leave_out)) if isinstance(
+        spade, Ensemble) else query_points(spade, test, points, leave_out)
+    for results in found_at:
         with stages("metrics"):
             try:
                 said = known.of(results[0])

@@ -35,7 +35,7 @@ class DataFile(_Data):
     """One file of the index, relative to its folder."""
 
     name: str = Field(
-        pattern=r"^[0-9a-f]{8}/(descriptors\.faiss|crops\.u8|"
+        pattern=r"^[0-9a-f]{8}/(descriptors\.faiss|crops\.u8|usual\.f32|"
         r"level[0-9]+(\.gallery)?\.faiss|level[0-9]+\.coreset\.i64)$"
     )
     bytes: int = Field(ge=0)
@@ -147,6 +147,12 @@ class Manifest(_Data):
     levels: tuple[Level, ...] = Field(min_length=1)
     crops: DataFile
     calibration: Calibration | None = None
+    mirrored: bool = False
+    """Whether the network saw each image's mirror image."""
+    scales: tuple[tuple[float, ...], ...] | None = None
+    """What channels were multiplied by: the descriptors', then each level's. None: by nothing."""
+    usual: DataFile | None = None
+    """float32 [rows, 3], all levels' patches in turn; see `spade_faiss.contrast.usual`."""
     gallery: GalleryRecord | None = None
 
     @model_validator(mode="after")
@@ -163,7 +169,8 @@ class Manifest(_Data):
     def files(self) -> tuple[DataFile, ...]:
         """Every data file."""
         galleries = self.gallery.levels if self.gallery else ()
-        return (self.descriptors, *(level.file for level in self.levels), self.crops,
+        usual = (self.usual,) if self.usual else ()
+        return (self.descriptors, *(level.file for level in self.levels), self.crops, *usual,
                 *(file for gallery in galleries for file in gallery.files))
 
     @property

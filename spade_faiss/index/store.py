@@ -9,6 +9,7 @@ Layout of an index folder::
         crops.u8                  what the network saw, uint8 [n, h, w, 3], to show matches
         level1.coreset.i64 …      a coreset's rows of the level, where one was asked for
         level1.gallery.faiss …    a FAISS index to search in whole, where one was asked for
+        usual.f32                 with contrast: float32 [rows, 3], all levels' rows in turn
 
 Replacing the manifest is the one step that makes a change count. A process killed before it
 leaves the old index whole, or no index where there was none; the next write clears what it left.
@@ -20,7 +21,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,8 @@ from .manifest import MANIFEST, DataFile, Level, Manifest, file_sha256
 Floats = npt.NDArray[np.float32]
 
 _LOCK = ".lock"
+_BLOCK = 1 << 16
+"""Rows that are scaled at once."""
 _GENERATION = re.compile(r"[0-9a-f]{8}")
 
 
@@ -100,6 +103,16 @@ class _FlatFile:
         self._file.write(np.ascontiguousarray(rows, np.float32).data)
         self._rows += len(rows)
 
+    def scale(self, factors: Floats) -> None:
+        """Multiply each channel of the rows that are there, in place and block by block."""
+        assert factors.shape == (self._channels,)
+        self._file.flush()
+        rows = np.memmap(self._file.name, np.float32, "r+", len(self._header),
+                         (self._rows, self._channels))
+        for start in range(0, self._rows, _BLOCK):
+            rows[start : start + _BLOCK] *= factors
+        rows.flush()
+
     def close(self) -> None:
         self._header[8:16] = self._rows.to_bytes(8, "little")
         self._header[-8:] = (self._rows * self._channels).to_bytes(8, "little")
@@ -144,6 +157,11 @@ class IndexWriter:
             file.append(rows)
         self._crops.write(np.ascontiguousarray(crops).data)
 
+    def scale(self, factors: Sequence[Floats]) -> None:
+        """Multiply each channel of all descriptors, and of each level's patches, by a factor."""
+        for file, own in zip(self._flat, factors, strict=True):
+            file.scale(own)
+
     def finish(self) -> tuple[DataFile, tuple[Level, ...], DataFile]:
         """Sync the files and return their records: descriptors, levels, crops."""
         for file in self._flat:
@@ -168,6 +186,18 @@ class IndexWriter:
             file.abandon()
         self._crops.close()
         shutil.rmtree(self.place, ignore_errors=True)
+
+
+def write_usual(folder: Path, generation: str, parts: Iterable[Floats]) -> DataFile:
+    """Write what is usual for each patch beside a generation's other files, synced."""
+    path = folder / generation / "usual.f32"
+    with path.open("xb") as file:
+        for part in parts:
+            file.write(np.ascontiguousarray(part, np.float32).data)
+        file.flush()
+        os.fsync(file.fileno())
+    sync_folder(path.parent)
+    return DataFile.of(path)
 
 
 class Index:
@@ -243,6 +273,15 @@ class Index:
 
     def __len__(self) -> int:
         return len(self.manifest.images)
+
+    def usual(self) -> list[Floats] | None:
+        """Return what is usual for each level's patches, [n * h * w, 3], if that was found."""
+        if self.manifest.usual is None:
+            return None
+        rows = [len(self) * level.patches for level in self.manifest.levels]
+        path = self.folder / self.manifest.usual.name
+        values = np.memmap(path, np.float32, "r", shape=(sum(rows), 3))
+        return np.split(values, np.cumsum(rows)[:-1])
 
     def rows(self, level: int, start: int, stop: int) -> Floats:
         """Return a level's patches of images `start` to `stop`, [(stop - start) * h * w, C]."""
