@@ -40,7 +40,7 @@ def exact(lite, five, tmp_path_factory):
 @pytest.fixture(scope="module")
 def built(lite, five, tmp_path_factory):
     folder = tmp_path_factory.mktemp("index") / "index"
-    Spade(lite, factory="IVF16,Flat", coreset=0.1).fit(five, folder)
+    Spade(lite, k=2, factory="IVF16,Flat", coreset=0.1).fit(five, folder)
     return folder
 
 
@@ -247,6 +247,8 @@ def test_add_and_remove_make_the_galleries_anew(lite, built, tmp_path):
     sums = [[file.sha256 for level in manifest.gallery.levels for file in level.files]
             for manifest in (before, grown)]
     assert not set(sums[0]) & set(sums[1])
+    # The nearest images of the first five are what they were, but not what is searched.
+    assert not set(grown.calibration.peaks[:5]) & set(before.calibration.peaks)
     assert spade.remove([grown.images[-1].path]) == 1
     after = spade.index_.manifest
     assert [f.sha256 for v in after.gallery.levels for f in v.files] == sums[0]
