@@ -211,3 +211,47 @@ def test_help_answers_without_torch():
             "from spade_faiss.cli import main; main()")
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 0 and "--explain" in ended.stdout, ended.stderr
+
+
+def test_galleries_by_name(index, gravel_folder, parts, tmp_path):
+    folder, image = tmp_path / "index", parts / "line 1" / "hole,1.png"
+    done("build", gravel_folder, "--index", folder, *LITE, "--factory", "IVF32,Flat",
+         "--coreset", "0.1", "--search-params", "nprobe=4")
+    text = done("info", folder, "--recall", "--verify").stdout
+    assert "gallery     IVF32,Flat (nprobe=4) over a coreset of 0.1" in text
+    assert text.count("(1000 queries)") == 3 and "all whole" in text
+    record = json.loads(done("info", folder, "--recall", "--json", "--search-params",
+                             "nprobe=32").stdout)
+    assert record["gallery"]["coreset"] == 0.1 and record["gallery"]["search_params"] == "nprobe=4"
+    for one, patches in zip(record["recall"], (3136, 784, 196), strict=True):
+        assert (one["queries"], one["patches"]) == (1000, patches)
+        assert 0 < one["recall_at_1"] < 1 < one["mean_distance_ratio"] < 3 and one["bytes"] > 0
+    scores = {}
+    for options in ((), ("--exact",), ("--search-params", "nprobe=32")):
+        out = tmp_path / f"out{len(options)}"
+        rows = json.loads(done("query", folder, image, "--out", out, "--json", "--explain",
+                               *options).stdout)["images"]
+        assert rows[0]["verdict"] == "NG"
+        scores[options] = rows[0]["score"], rows[0]["threshold"]
+        found = json.loads((out / "explain" / "hole,1.json").read_text())
+        assert found["regions"][0]["matches"]
+    plain = json.loads(done("query", index, image, "--out", tmp_path / "p", "--json").stdout)
+    row = plain["images"][0]
+    assert scores["--exact",] == pytest.approx((row["score"], row["threshold"]), rel=1e-5)
+    assert scores[()][0] > row["score"]  # no patch of a few is nearer than the nearest of all
+    assert json.loads(done("remove", folder, "000.png", "--json").stdout)["images"] == 9
+    assert "IVF32,Flat (nprobe=4) over a coreset of 0.1" in done("info", folder).stdout
+
+
+def test_galleries_that_cannot_be_are_one_line(index, gravel_folder, tmp_path):
+    def build(*options):
+        return run("build", gravel_folder, "--index", tmp_path / "i", *LITE, *options)
+
+    one_line(build("--factory", "PQ7"), "PQ7", "24 channels")
+    one_line(build("--factory", "IVF4000,Flat"), "level 3", "4000", "1960")
+    one_line(build("--coreset", "1.5"), "coreset = 1.5")
+    one_line(build("--search-params", "nprobe=4"), "--factory")
+    one_line(run("info", index, "--recall"), "--factory or --coreset")
+    one_line(run("query", index, gravel_folder, "--out", tmp_path / "o", "--search-params",
+                 "nprobe=4"), "--factory")
+    assert not list(tmp_path.glob("i/*/*"))

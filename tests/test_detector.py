@@ -215,3 +215,68 @@ def test_bad_settings_are_explained(settings):
 def test_predict_before_fit_says_so(lite):
     with pytest.raises(SpadeError, match="fit"):
         Spade(lite).predict(texture("brick", 1))
+
+
+@pytest.mark.parametrize("way", [
+    {"factory": "Flat"}, {"factory": "IVF8,Flat", "search_params": "nprobe=8"},
+])
+def test_calibration_in_a_whole_gallery_is_leave_one_out(lite, way):
+    train = texture("gravel", 4)
+    exact = Spade(lite, batch_size=4).fit(train).calibration
+    whole = Spade(lite, batch_size=4, **way).fit(train).calibration
+    # Every list is probed, and K is more than all images: the patches searched are the same.
+    np.testing.assert_allclose(whole.peaks, exact.peaks, rtol=1e-4)
+    assert whole.descriptor_scores == exact.descriptor_scores
+
+
+def test_calibration_in_a_coreset_leaves_out_the_image_s_own_rows(lite):
+    train = texture("gravel", 4)
+    spade = Spade(lite, coreset=0.05, batch_size=4).fit(train)
+    index, made = spade.index_, spade.calibration
+    for image in range(4):
+        distances = []
+        for level, patches, gallery in zip(
+            index.manifest.levels, index.levels, index.galleries, strict=True
+        ):
+            others = gallery.rows[gallery.rows // level.patches != image]
+            queries = patches[image * level.patches : (image + 1) * level.patches]
+            far = ((queries[:, None].astype(np.float64) - patches[others]) ** 2).sum(2).min(1)
+            distances.append(np.sqrt(far).reshape(level.height, level.width))
+        assert made.peaks[image] == pytest.approx(
+            oracle_map(distances, (224, 224), 4).max(), rel=1e-4)
+
+
+def test_exact_search_in_an_index_with_galleries(lite, tmp_path):
+    train, new = texture("grass", 6), texture("grass", 2, seed=7)
+    plain = Spade(lite, k=3).fit(train)
+    Spade(lite, k=3, coreset=0.01).fit(train, tmp_path / "index")
+    loaded = Spade.load(tmp_path / "index", backbone=lite, exact=True)
+    assert np.array_equal(loaded.predict(new).scores, plain.predict(new).scores)
+    assert loaded.calibration.peaks == plain.calibration.peaks
+    loaded.exact = False
+    assert (loaded.predict(new).scores > 1.05 * plain.predict(new).scores).all()
+    assert loaded.calibration == loaded.index_.manifest.calibration != plain.calibration
+    # What is kept is of the galleries, whatever this object searches.
+    loaded.exact = True
+    loaded.add(texture("grass", 1, seed=8))
+    kept = Spade.load(tmp_path / "index", backbone=lite)
+    assert min(kept.calibration.peaks) > 1.05 * min(loaded.calibration.peaks)
+
+
+def test_search_parameters_may_be_others_when_loaded(lite, tmp_path):
+    train, new = texture("grass", 4), texture("grass", 1, seed=7)
+    Spade(lite, factory="IVF64,Flat", search_params="nprobe=1").fit(train, tmp_path / "index")
+    narrow = Spade.load(tmp_path / "index", backbone=lite)
+    wide = Spade.load(tmp_path / "index", backbone=lite, search_params="nprobe=64")
+    exact = Spade(lite).fit(train)
+    assert wide.predict(new).scores == pytest.approx(exact.predict(new).scores, rel=1e-4)
+    assert wide.predict(new).maps[0].mean() < narrow.predict(new).maps[0].mean()
+    np.testing.assert_allclose(wide.calibration.peaks, exact.calibration.peaks, rtol=1e-4)
+    assert narrow.calibration == narrow.index_.manifest.calibration
+    with pytest.raises(SpadeError, match="efSearch"):
+        Spade.load(tmp_path / "index", backbone=lite, search_params="efSearch=3")
+
+
+def test_a_coreset_smaller_than_kappa_is_explained(lite):
+    with pytest.raises(SpadeError, match="--coreset"):
+        Spade(lite, kappa=9, coreset=0.01).fit(texture("brick", 2))
