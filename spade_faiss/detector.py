@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ._stages import Stages
+from ._versions import installed
 from .contrast import NEAREST, contrast, usual
 from .errors import SpadeError
 from .features import DEFAULT_BACKBONE, Backbone, load_backbone
@@ -58,6 +58,7 @@ Images = str | os.PathLike[str] | Iterable[Source] | npt.NDArray[np.uint8]
 
 K, KAPPA, SIGMA, QUANTILE = 50, 1, 4.0, 0.995
 SCORES = ("map", "descriptor")
+_MADE_WITH = ("spade-faiss", "torch", "numpy", "faiss-cpu", "faiss-gpu")
 
 
 @dataclass(frozen=True)
@@ -376,7 +377,7 @@ class Spade:
                 descriptors, levels, crops = writer.finish()
             draft = Manifest(
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
-                made_with=_versions(),
+                made_with=installed(_MADE_WITH),
                 backbone=_record(network) if network else _kept(old).backbone,
                 framing=FramingRecord(resize=framing.resize, height=framing.size[0],
                                       width=framing.size[1], crop=framing.crop),
@@ -385,18 +386,20 @@ class Spade:
                 descriptors=descriptors,
                 levels=levels,
                 crops=crops,
-                mirrored=self.mirror,
-                scales=tuple(tuple(one.tolist()) for one in scales) if scales else None,
             )
+            if self.mirror or scales:
+                draft = draft.extended(
+                    mirrored=self.mirror,
+                    scales=tuple(tuple(one.tolist()) for one in scales) if scales else None)
             index = Index(folder, draft)
             if spec:
-                draft = draft.with_gallery(
-                    build_galleries(writer.place, index.levels, spec, self.progress))
+                made = build_galleries(writer.place, index.levels, spec, self.progress)
+                draft = draft.extended(gallery=made)
                 index = Index(folder, draft)
             if self.contrast:
                 with self.stages("index"):
                     found = write_usual(folder, draft.generation, self._usual(index))
-                index.manifest = draft = draft.model_copy(update={"usual": found})
+                index.manifest = draft = draft.extended(usual=found)
             if calibrate:
                 known = _known(old, keep, len(records)) if old and not spec else None
                 calibration = self._calibrate(index, known)
@@ -922,14 +925,3 @@ def _kept(old: Index | None) -> Manifest:
 
 def _record(network: Backbone) -> BackboneRecord:
     return BackboneRecord(name=network.name, weights_sha256=network.weights_sha256)
-
-
-def _versions() -> dict[str, str]:
-    names = ("spade-faiss", "torch", "numpy", "faiss-cpu", "faiss-gpu")
-    found: dict[str, str] = {}
-    for name in names:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 from typing import Any
 
 import numpy as np
 
+from .._versions import installed
 from ..detector import Spade
 from ..ensemble import Ensemble
 from ..features import Backbone
@@ -41,13 +41,7 @@ def config_of(spade: Spade | Ensemble, **options: object) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that scores depend on."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return {"python": platform.python_version(), **installed(_PACKAGES)}
 
 
 def level_count(network: Backbone) -> int:

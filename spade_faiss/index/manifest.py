@@ -16,7 +16,8 @@ from ..images import Framing
 MANIFEST = "manifest.json"
 FORMAT = "spade-faiss index"
 VERSIONS = (1, 2)
-"""The second has galleries; an index without any is written as the first, for older programs."""
+_SECOND = ("mirrored", "scales", "usual", "gallery")
+"""What the second version has; an index without any is written as the first, for older programs."""
 
 
 class _Data(BaseModel):
@@ -161,9 +162,9 @@ class Manifest(_Data):
             raise ValueError(f"{len(self.gallery.levels)} galleries, {len(self.levels)} levels")
         return self
 
-    def with_gallery(self, gallery: GalleryRecord) -> Manifest:
-        """Return a copy that has galleries."""
-        return self.model_copy(update={"gallery": gallery, "version": 2})
+    def extended(self, **more: object) -> Manifest:
+        """Return a copy with something that the second version brought: see `_SECOND`."""
+        return self.model_copy(update={**more, "version": 2})
 
     @property
     def files(self) -> tuple[DataFile, ...]:
@@ -180,7 +181,8 @@ class Manifest(_Data):
 
     def write(self, folder: Path) -> None:
         """Put the manifest in place at once, synced: this is the moment a change takes effect."""
-        record = json.loads(self.model_dump_json(exclude=None if self.gallery else {"gallery"}))
+        absent = {name for name in _SECOND if not getattr(self, name)}
+        record = json.loads(self.model_dump_json(exclude=absent))
         record = {"sha256": _digest(record), **record}
         replace_file(folder / MANIFEST, (json.dumps(record, indent=1) + "\n").encode(), sync=True)
 

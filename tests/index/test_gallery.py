@@ -230,6 +230,7 @@ def test_a_manifest_names_only_files_of_an_index(name):
 def test_an_index_without_galleries_stays_readable_by_older_programs(exact, built):
     record = json.loads((exact.index_.folder / "manifest.json").read_text())
     assert record["version"] == 1 and "gallery" not in record
+    assert not {"mirrored", "scales", "usual"} & set(record)
     record = json.loads((built / "manifest.json").read_text())
     assert record["version"] == 2  # which they name in one line
     record["gallery"]["levels"].pop()
