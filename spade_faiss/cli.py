@@ -188,7 +188,6 @@ def info(
 ) -> None:
     """Show what an index holds, and whether it is whole."""
     from .index import Index, Manifest, damaged_files
-    from .search import measure_recall
 
     manifest = Manifest.read(folder)
     damaged = damaged_files(folder, manifest) if verify else []
@@ -214,6 +213,8 @@ def info(
     if manifest.gallery:
         lines.append(f"gallery     {manifest.gallery.describe()}")
     if recall and not damaged:
+        from .search import measure_recall
+
         measured = measure_recall(Index.open(folder), search_params=search_params)
         record["recall"] = [asdict(one) for one in measured]
         lines.append("recall      of stored patches, each searched for without its own image's:")

@@ -16,7 +16,7 @@ from .config import config_of, level_count
 from .resume import Job, OnNote, run_jobs
 from .scores import CategoryTruth, Point, Scores, evaluate_points, point_of
 from .sweep import Sweep
-from .tables import results_of, write_results
+from .tables import write_points
 
 
 def evaluate_mvtec(
@@ -77,10 +77,7 @@ def evaluate_mvtec(
             spade, category, points, original_size, report))
 
     def finish(finished: dict[str, list[Scores]]) -> dict[str, Any]:
-        results = results_of(dataset, config, {name: one[0] for name, one in finished.items()},
-                             axes.table(base, finished), notes)
-        write_results(out, results)
-        return results
+        return write_points(out, dataset, config, finished, axes, base, notes)
 
     return run_jobs([job(one) for one in categories], out, config, finish, on_error, on_note)
 

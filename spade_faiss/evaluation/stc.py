@@ -23,7 +23,7 @@ from .config import config_of, level_count
 from .resume import Job, OnNote, run_jobs
 from .scores import Mask, Point, Scorer, Scores, evaluate_points, point_of
 from .sweep import Sweep
-from .tables import results_of, write_results
+from .tables import write_points
 
 
 def evaluate_stc(
@@ -80,10 +80,7 @@ def evaluate_stc(
             spade, scene, points, fps, normalise_clips, table, report), (table,))
 
     def finish(finished: dict[str, list[Scores]]) -> dict[str, Any]:
-        results = results_of("stc", config, {name: one[0] for name, one in finished.items()},
-                             axes.table(base, finished))
-        write_results(out, results)
-        return results
+        return write_points(out, "stc", config, finished, axes, base)
 
     scenes = load_stc(root, names, on_error)
     return run_jobs([job(scene) for scene in scenes], out, config, finish, on_error, on_note)

@@ -11,7 +11,8 @@ import numpy as np
 
 from .._files import replace_file
 from ..datasets import published_mvtec, published_stc
-from .scores import METRICS, Scores
+from .scores import METRICS, Point, Scores
+from .sweep import Sweep
 
 Results = Mapping[str, Any]
 """What `results.json` holds."""
@@ -53,6 +54,20 @@ def results_of(
                             for options, scores in sweep]
     if notes:
         results["notes"] = list(notes)
+    return results
+
+
+def write_points(
+    out: Path, dataset: str, config: Mapping[str, object],
+    finished: Mapping[str, Sequence[Scores]], axes: Sweep, base: Point, notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Write the results of categories, and return what `results.json` holds.
+
+    `finished` holds per category the scores of `axes.points(base)`; the first is `base` itself.
+    """
+    results = results_of(dataset, config, {name: one[0] for name, one in finished.items()},
+                         axes.table(base, finished), notes)
+    write_results(out, results)
     return results
 
 

@@ -93,7 +93,7 @@ def _knn(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
         asked = queries[doubtful]
         wanted = min(k + more, len(gallery))
         near, places = _faiss_knn(asked, gallery, wanted)
-        exact, order = _by_differences(asked, gallery, places).sort(1)
+        exact, order = by_differences(asked, gallery, places).sort(1)
         exact, order = exact[:, :k], order[:, :k]
         distances[doubtful], ids[doubtful] = exact, places.gather(1, order)
         if wanted == len(gallery):
@@ -108,7 +108,7 @@ def _knn(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return distances, ids
 
 
-def _by_differences(queries: Tensor, gallery: Tensor, places: Tensor) -> Tensor:
+def by_differences(queries: Tensor, gallery: Tensor, places: Tensor) -> Tensor:
     """Return the squared distances [Q, k] to rows of the gallery, int64 [Q, k]."""
     distances = queries.new_empty(places.shape)
     step = max(1, _DIFFERENCES // (4 * gallery.shape[1] * places.shape[1]))

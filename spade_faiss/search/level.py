@@ -91,7 +91,7 @@ class LevelSearch:
         if (images == (len(self.patches) - 1) // self.per_image).any():
             fewest -= -len(self.patches) % self.per_image
         if not 1 <= k <= fewest:
-            raise ValueError(f"k = {k} must lie between 1 and the gallery's {fewest} patches")
+            raise ValueError(f"k = {k} must lie between 1 and the gallery's {fewest} rows")
         if queries.device != self.patches.device:
             return self._search_there(queries, images, k, engine)
         name = self._choose(queries, images, k, engine)
@@ -105,6 +105,7 @@ class LevelSearch:
         if _fits(self.patches, device):
             self.patches = self.patches.to(device)
             self._screens.clear()
+            self._prepared = None
             return self.search(queries, images, k, engine)
         some, among, rows = self.only(images)
         some.patches = some.patches.to(device)
@@ -223,7 +224,7 @@ def _fits(patches: Tensor, device: torch.device) -> bool:
 
 
 def _triton_serves(patches: Tensor) -> bool:
-    """Say whether Triton is installed and the GPU multiplies in bfloat16."""
+    """Say whether Triton is installed and the GPU's tensor cores are those it was written for."""
     try:
         import_module("triton")
     except ModuleNotFoundError:

@@ -45,8 +45,6 @@ def nearest(
     q, g = _matrix("queries", queries), _matrix("gallery", gallery)
     if q.shape[1] != g.shape[1]:
         raise ValueError(f"queries have {q.shape[1]} channels and the gallery has {g.shape[1]}")
-    if not 1 <= k <= len(g):
-        raise ValueError(f"k = {k} must lie between 1 and the gallery's {len(g)} rows")
     per_image = min(_BLOCK, len(g))
     blocks = torch.arange(-(-len(g) // per_image))
     distances, ids = LevelSearch(g, per_image, once=True).search(q[None], blocks[None], k, engine)

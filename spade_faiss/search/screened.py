@@ -361,6 +361,7 @@ def _reach(bounds: Tensor, least: Tensor) -> Ids:
     ]
     return np.concatenate(found)
 
+
 def _finely(screen: Screen, one: _Set, which: Ids, k: int) -> Found:
     """Search for the queries that the screen leaves too much of by scores in float32."""
     queries = one.queries[torch.from_numpy(which)]
@@ -369,7 +370,8 @@ def _finely(screen: Screen, one: _Set, which: Ids, k: int) -> Found:
     rows = [
         np.arange(i * screen.per_image, end) for i, end in zip(one.images, ends, strict=True)
     ]
-    step = max(1, _SCORES // (4 * sum(map(len, rows))))
+    every = np.concatenate(rows)
+    step = max(1, _SCORES // (4 * len(every)))
     for at in range(0, len(which), step):
         centred = queries[at : at + step] - screen.centre
         scores, most = [], torch.zeros(())
@@ -383,7 +385,7 @@ def _finely(screen: Screen, one: _Set, which: Ids, k: int) -> Found:
         doubt = torch.linalg.vector_norm(centred, dim=1) * (2 * most).sqrt() + most
         likely = (score >= (reached - 2 * screen.gamma * doubt - _TINY)[:, None]).numpy()
         for i in range(len(likely)):
-            near = np.concatenate(rows)[likely[i]]
+            near = every[likely[i]]
             for begin in range(0, len(near), 1 << 14):
                 ids = near[begin : begin + (1 << 14)]
                 gap = screen.patches[torch.from_numpy(ids)] - queries[at + i]

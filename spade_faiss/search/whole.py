@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from .._faiss import faiss_reason
 from ..errors import SpadeError
 from ..index import Gallery
+from .exhaustive import by_differences
+from .level import tensor
 from .nearest import nearest
 
 Floats = npt.NDArray[np.float32]
@@ -111,7 +114,8 @@ def _approximate(
         others = (named >= 0) & (named < size) & ~((named >= own.start) & (named < own.stop))
         done = others.sum(axis=1) >= k
         at = todo[done]
-        true = _distances(queries[at], gallery.patches, np.where(others[done], named[done], 0))
+        candidates = torch.from_numpy(np.where(others[done], named[done], 0))
+        true = by_differences(tensor(queries[at]), tensor(gallery.patches), candidates).numpy()
         true[~others[done]] = np.inf
         distances[at], ids[at] = _smallest(true, named[done], k)
         # Where less was found than asked for, the index has no more.
@@ -124,17 +128,6 @@ def _approximate(
         distances[missed], ids[missed] = nearest_outside(
             queries[missed], gallery.patches, k, own, engine)
     return distances, ids
-
-
-def _distances(queries: Floats, patches: Floats, ids: Ids) -> Floats:
-    """Return squared distances [Q, m] from each query to the patches that are named for it."""
-    distances = np.empty(ids.shape, np.float32)
-    step = max(1, (16 << 20) // (4 * patches.shape[1] * ids.shape[1]))
-    for start in range(0, len(queries), step):
-        rows = slice(start, start + step)
-        difference = queries[rows, None, :] - patches[ids[rows]]
-        distances[rows] = np.einsum("qkc,qkc->qk", difference, difference)
-    return distances
 
 
 def _smallest(distances: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:

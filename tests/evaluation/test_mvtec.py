@@ -51,6 +51,14 @@ def test_evaluate_writes_what_the_contract_says(lite, small, tmp_path):
     assert f"| brick | {100 * results['categories']['brick']['pro']:.1f} |" in text
 
 
+def test_evaluate_searches_galleries(lite, small, tmp_path):
+    done("evaluate", "mvtec", small, "--out", tmp_path / "out", "--category", "brick",
+         "--factory", "IVF16,Flat", "--coreset", "0.2", *LITE)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["config"]["factory"] == "IVF16,Flat" and results["config"]["coreset"] == 0.2
+    assert results["categories"]["brick"]["pixel_rocauc"] > 0.85
+
+
 def test_figures_equal_an_independent_computation(lite, small):
     category = next(one for one in load_mvtec(small) if one.name == "gravel")
     spade = Spade(lite)
