@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from spade_faiss import Spade, SpadeError
 from spade_faiss.index import Index, Manifest
-from spade_faiss.memory import anonymous, available, human, parse_size
+from spade_faiss.memory import available, human, parse_size
 from tests.conftest import texture
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

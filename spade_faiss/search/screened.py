@@ -103,7 +103,8 @@ class Screen:
         self.groups = -(-per_image // self.group)
         self.gamma = (self.channels + 8) * 2.0**-23
         self.images = -(-len(patches) // per_image)
-        step = max(1, len(patches) // 4096)
+        # Few rows suffice, and where they are read from a disk each costs a seek.
+        step = max(1, len(patches) // 256)
         self.centre = patches[::step].float().mean(0)
         self._ready = np.zeros(self.images, bool)
         shape = (self.images, self.groups * self.group, self.width)
