@@ -26,7 +26,7 @@ KEEP = 64 << 20
 """Bytes of a gallery that may be kept in low precision from one search to the next."""
 _SMALL = 1 << 25
 """Multiplications from which on it pays to measure engines."""
-_PROBE = 1 << 29
+_PROBE = 1 << 28
 """Multiplications that engines are measured with, at most."""
 _ONE_AT_A_TIME = Lock()
 """Triton's autotuner is not made for several threads."""
