@@ -241,8 +241,6 @@ class Index:
         self.folder = folder
         self.manifest = manifest
         n = len(manifest.images)
-        # FAISS's index owns the mapping under the array, so both are kept.
-        self._owners: list[object] = []
         module = faiss()
         kind = module.IndexScalarQuantizer if manifest.store else module.IndexFlatL2
         self.descriptors: Floats = self._map(
@@ -298,12 +296,10 @@ class Index:
         half = kind is module.IndexScalarQuantizer
         if not fits or (half and index.sq.qtype != module.ScalarQuantizer.QT_fp16):
             raise SpadeError(f"{path} does not hold {rows} x {columns} values as the manifest says")
-        self._owners.append(index)
-        if half:
-            values = module.rev_swig_ptr(index.codes.data(), rows * columns * 2).view(Half)
-        else:
-            values = module.rev_swig_ptr(index.get_xb(), rows * columns)
-        return values.reshape(rows, columns)
+        # Not FAISS's own mapping: arrays over that would outlive it.
+        dtype = np.dtype(Half if half else np.float32)
+        header = path.stat().st_size - rows * columns * dtype.itemsize
+        return np.asarray(np.memmap(path, dtype, "r", header, (rows, columns)))
 
     def __len__(self) -> int:
         return len(self.manifest.images)
