@@ -58,6 +58,11 @@ Store = Annotated[str, typer.Option(
 MaxMemory = Annotated[str | None, typer.Option(
     metavar="SIZE", help="Never take more memory than this: 2GiB, 800MiB. What is mapped from "
     "files does not count.")]
+Ray = Annotated[str | None, typer.Option(
+    metavar="ADDRESS", help="Work on a Ray cluster: HOST:PORT, auto for the one that runs here, or "
+    "local for one of this machine alone.")]
+RayWorkers = Annotated[int | None, typer.Option(
+    min=1, help="With --ray: worker processes.  [default: one a GPU or else a core]")]
 Engine = Annotated[str, typer.Option(help="Exact search by: auto, faiss, screened (CPU) or triton "
                                           "(CUDA).")]
 Factory = Annotated[str | None, typer.Option(
@@ -124,10 +129,11 @@ def build(
     preset: Preset = "paper", store: Store = "float32", engine: Engine = "auto",
     factory: Factory = None, coreset: Coreset = None, search_params: SearchParams = None,
     device: Device = "auto", batch_size: BatchSize = 8, max_memory: MaxMemory = None,
-    as_json: AsJson = False,
+    ray: Ray = None, ray_workers: RayWorkers = None, as_json: AsJson = False,
 ) -> None:
     """Build an index of good images, and find the thresholds by scoring each against the rest."""
     from .detector import Spade
+    from .distributed import on_ray
     from .images import SUFFIXES, find_images
     from .video import VIDEO_SUFFIXES, is_video, open_sources
 
@@ -144,7 +150,8 @@ def build(
     )
     moving = any(is_video(one.path) for one in found)
     images = open_sources(found, fps, problems) if moving else [one.path for one in found]
-    spade.fit(images, index, on_error=problems)
+    with on_ray(spade, ray, ray_workers) as spade:
+        spade.fit(images, index, on_error=problems)
     n = len(spade.index_)
     limit = spade.image_threshold
     _print(as_json, {"index": str(index), "images": n, "threshold": limit,
@@ -279,10 +286,12 @@ def query(
         metavar="STRING", help="Search an approximate index so: nprobe=64.  [default: the "
         "index's]")] = None,
     weights: Weights = None, engine: Engine = "auto", device: Device = "auto",
-    batch_size: BatchSize = 8, max_memory: MaxMemory = None, as_json: AsJson = False,
+    batch_size: BatchSize = 8, max_memory: MaxMemory = None, ray: Ray = None,
+    ray_workers: RayWorkers = None, as_json: AsJson = False,
 ) -> None:
     """Say which images are wrong, and where: scores.csv, maps/, overlays/, explain/, timelines/."""
     from .detector import Spade
+    from .distributed import on_ray
     from .images import SUFFIXES, find_images
     from .report import write_query
     from .video import VIDEO_SUFFIXES
@@ -295,8 +304,9 @@ def query(
     spade = Spade.load(folder, k=k, kappa=kappa, weights=weights, quantile=quantile, score=score,
                        engine=engine, search_params=search_params, exact=exact, device=device,
                        batch_size=batch_size, progress=True)
-    rows = write_query(spade, found, out, overlays=overlays, explain=explain, worst=worst, fps=fps,
-                       on_error=problems)
+    with on_ray(spade, ray, ray_workers) as spade:
+        rows = write_query(spade, found, out, overlays=overlays, explain=explain, worst=worst,
+                           fps=fps, on_error=problems)
     count = {word: sum(row.verdict == word for row in rows) for word in ("NG", "OK", "ERROR")}
     lines = [f"{row.verdict:5} {_figure(row.score)}  {_printable(row.path)}" for row in rows
              if row.map or row.verdict == "ERROR"]  # of a video, only the worst frames
@@ -325,9 +335,11 @@ def evaluate_mvtec(
         "--backbone may name several networks, too: a,b.")] = None,
     engine: Engine = "auto", factory: Factory = None, coreset: Coreset = None,
     search_params: SearchParams = None, device: Device = "auto",
-    batch_size: BatchSize = 8, max_memory: MaxMemory = None, as_json: AsJson = False,
+    batch_size: BatchSize = 8, max_memory: MaxMemory = None, ray: Ray = None,
+    ray_workers: RayWorkers = None, as_json: AsJson = False,
 ) -> None:
     """MVTec AD, LOCO, AD 2 or VisA: results.json and table.md, beside the paper's Table 3."""
+    from .distributed import on_ray
     from .ensemble import Ensemble
     from .evaluation import evaluate_mvtec
     from .features import load_backbone
@@ -342,10 +354,13 @@ def evaluate_mvtec(
         k=k, kappa=kappa, resize=resize, crop=_crop(crop), preset=preset, engine=engine,
         factory=factory, coreset=coreset, search_params=search_params, store=store,
         device=device, batch_size=batch_size, progress=True)
-    spade = ensemble if len(ensemble.members) > 1 else ensemble.members[0]
-    results = evaluate_mvtec(
-        spade, _folder(root), out, names=category, sweep=sweep or (), original_size=original_size,
-        on_error=problems, on_note=problems.note)
+    if ray and len(ensemble.members) > 1:
+        raise SpadeError("--ray is for one network: leave out --views, and name one --backbone")
+    with on_ray(ensemble.members[0], ray, ray_workers) as first:
+        results = evaluate_mvtec(
+            ensemble if len(ensemble.members) > 1 else first, _folder(root), out, names=category,
+            sweep=sweep or (), original_size=original_size, on_error=problems,
+            on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
 
@@ -365,10 +380,12 @@ def evaluate_stc(
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 1,
     kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32",
     engine: Engine = "auto", device: Device = "auto", batch_size: BatchSize = 8,
-    max_memory: MaxMemory = None, as_json: AsJson = False,
+    max_memory: MaxMemory = None, ray: Ray = None, ray_workers: RayWorkers = None,
+    as_json: AsJson = False,
 ) -> None:
     """ShanghaiTech Campus: results.json and table.md, beside the paper's Table 4."""
     from .detector import Spade
+    from .distributed import on_ray
     from .evaluation import evaluate_stc
     from .features import load_backbone
 
@@ -377,9 +394,10 @@ def evaluate_stc(
     spade = Spade(load_backbone(backbone, weights, device), k, kappa, resize=resize,
                   crop=_crop(crop), preset=preset, store=store, engine=engine, device=device,
                   batch_size=batch_size, progress=True)
-    results = evaluate_stc(
-        spade, _folder(root), out, names=scene, fps=fps, normalise_clips=normalise_clips,
-        sweep=sweep or (), on_error=problems, on_note=problems.note)
+    with on_ray(spade, ray, ray_workers) as spade:
+        results = evaluate_stc(
+            spade, _folder(root), out, names=scene, fps=fps, normalise_clips=normalise_clips,
+            sweep=sweep or (), on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
 

@@ -300,7 +300,7 @@ class Spade:
         SpadeError
             If an image cannot be used (without `on_error`), or none can.
         """
-        sources = _sources(images, on_error)
+        sources = sources_of(images, on_error)
         network = self._loaded_network()
         self._calibration = None
         if index is None:
@@ -321,7 +321,7 @@ class Spade:
             old = self._reopened()
             here = {image.path for image in old.manifest.images}
             sources: list[Source] = []
-            for source in _sources(images, on_error):
+            for source in sources_of(images, on_error):
                 name = name_of(source, -1)
                 if name in here:
                     _report(on_error, name, "is in the index already; remove it first")
@@ -548,7 +548,7 @@ class Spade:
         network = self._network_for(index)
         self._check_kappa(index)
         framing = index.manifest.framing.framing()
-        sources = _sources(images, on_error)
+        sources = sources_of(images, on_error)
         scales = _scales(index)
         yield from self._extract(sources, framing, network, on_error, "query", scales)
 
@@ -664,18 +664,35 @@ class Spade:
             if self.crop is None:  # only a whole frame's shape depends on the images
                 first, sources = first_size(sources)
             framing = Framing.choose(self.resize, self.crop, first or (1, 1))
-        images = load_images(sources, framing, on_error)
+        batches = self._batches(sources, framing, network, on_error)
         with self._bar(None, title, total) as bar:
             while True:
                 with self.stages("features"):
-                    pending = list(islice(images, self.batch_size))
-                    batch = _batch(pending, framing, network, self.mirror) if pending else None
+                    batch = next(batches, None)
                     if batch and scales:
                         batch = _scaled(batch, scales)
                 if batch is None:
                     return
                 yield batch
-                bar.update(pending[-1].position + 1 - bar.n)
+                bar.update(batch.loaded[-1].position + 1 - bar.n)
+
+    def _batches(
+        self, sources: Iterable[Source], framing: Framing, network: Backbone,
+        on_error: OnError | None,
+    ) -> Iterator[Batch]:
+        """Yield batches of features as the network gives them."""
+        images = load_images(sources, framing, on_error)
+        while loaded := list(islice(images, self.batch_size)):
+            yield _batch(loaded, framing, network, self.mirror)
+
+    def features_of(self, loaded: list[Loaded], framing: Framing) -> Batch:
+        """Return the features of images that are decoded, as `extract` would.
+
+        Without an index, they are as the network gives them.
+        """
+        batch = _batch(loaded, framing, self._loaded_network(), self.mirror)
+        scales = _scales(getattr(self, "index_", None))
+        return _scaled(batch, scales) if scales else batch
 
     def _correspond(
         self, index: Index, levels: Sequence[Tensor], images: Ids, exact: bool,
@@ -929,7 +946,7 @@ def _scaled(batch: Batch, scales: Sequence[Floats]) -> Batch:
                      for level, own in zip(batch.levels, scales[1:], strict=True)))
 
 
-def _sources(images: Images, on_error: OnError | None) -> Iterable[Source]:
+def sources_of(images: Images, on_error: OnError | None) -> Iterable[Source]:
     """Return the images from what a user may pass: a folder is searched to any depth."""
     if isinstance(images, str | os.PathLike):
         def complain(name: str, why: str) -> None:

@@ -1,0 +1,98 @@
+"""Reach a Ray cluster, or start one that lasts as long as the work."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
+from typing import Any
+
+from ..detector import Spade
+from ..errors import SpadeError
+from .spade import RaySpade
+
+_REACH = 10.0
+"""Seconds that a cluster may take to accept a connection."""
+_STORE = 1 << 30
+"""Bytes of shared memory for what is on its way, with "local"; more of it goes to disk."""
+
+
+@contextmanager
+def on_ray(spade: Spade, address: str | None, workers: int | None = None) -> Iterator[Spade]:
+    """Give a copy of an estimator that works on a cluster.
+
+    Parameters
+    ----------
+    spade : Spade
+    address : str or None
+        "host:port" of a cluster's head, "auto" for the one that runs here, "local" for one of
+        this machine alone that ends with the work. None gives the estimator itself.
+    workers : int, optional
+        Actors; by default one a GPU, or one a CPU core where there are no GPUs.
+
+    Raises
+    ------
+    SpadeError
+        If Ray is not installed, or no cluster answers.
+    """
+    if address is None:
+        if workers is not None:
+            raise SpadeError("--ray-workers is for --ray: add --ray local, auto or an address")
+        yield spade
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError:
+        raise SpadeError("--ray needs Ray, which is not installed: "
+                         "pip install 'spade-faiss[ray]'") from None
+    mine = not ray.is_initialized()
+    if mine:
+        _connect(ray, address)
+    try:
+        count, share = _shares(ray, spade.device, workers)
+        spread = RaySpade.of(spade, count, share)
+        try:
+            yield spread
+        finally:
+            spread.dismiss()
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address == "local":
+            ray.init("local", include_dashboard=False, object_store_memory=_STORE, **quiet)
+            return
+        if address != "auto":
+            _knock(address)
+        ray.init(address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        why = str(error).strip().splitlines() or [type(error).__name__]
+        raise SpadeError(f"--ray {address}: no Ray cluster could be reached ({why[0]}); start one "
+                         "with 'ray start --head', or give --ray local") from None
+
+
+def _knock(address: str) -> None:
+    """Connect once: Ray itself would try for minutes, and then end the process."""
+    host, colon, port = address.rpartition(":")
+    if "://" in address or not colon or not port.isdigit():
+        raise SpadeError(f"--ray {address}: give HOST:PORT, auto or local")
+    socket.create_connection((host, int(port)), timeout=_REACH).close()
+
+
+def _shares(ray: Any, device: str, workers: int | None) -> tuple[int, dict[str, float]]:
+    """Return how many actors to start, and what part of a node's resources each asks for."""
+    here = ray.cluster_resources()
+    gpus, cpus = int(here.get("GPU", 0)), int(here.get("CPU", 0))
+    if gpus and device != "cpu":
+        count = workers or gpus
+        return count, {"num_cpus": 0, "num_gpus": 1 / ceil(count / gpus)}
+    count = workers or max(1, cpus)
+    return count, {"num_cpus": min(1.0, cpus / count)}

@@ -1,0 +1,232 @@
+"""Ray: the same files whatever ran where, and whatever was killed meanwhile."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from spade_faiss import Spade, SpadeError
+from spade_faiss.distributed import RaySpade, on_ray
+from spade_faiss.evaluation import evaluate_mvtec
+from spade_faiss.features import Backbone
+from spade_faiss.images import find_images
+from spade_faiss.report import write_query
+from tests.conftest import texture, with_hole
+
+OPTIONS = {"engine": "faiss", "batch_size": 3}
+
+
+@pytest.fixture(scope="module")
+def ray() -> Iterator[object]:
+    """A cluster of this machine with room for four workers."""
+    module = pytest.importorskip("ray", reason="needs the extra 'ray'")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    module.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False,
+                logging_level="ERROR", object_store_memory=200 << 20)
+    yield module
+    module.shutdown()
+
+
+@pytest.fixture(scope="module")
+def index(lite: Backbone, gravel_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("index") / "gravel.index"
+    Spade(lite, **OPTIONS).fit(gravel_folder, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seventeen images, and one that is none, so that later batches are cut anew."""
+    folder = tmp_path_factory.mktemp("new") / "images"
+    folder.mkdir()
+    for i, image in enumerate(texture("gravel", 17, seed=3)):
+        cv2.imwrite(str(folder / f"{i:03}.png"), with_hole(image) if i % 3 else image)
+    (folder / "004b.png").write_bytes(b"no image")
+    return folder
+
+
+def query(spade: Spade, new: Path, out: Path, **more: object) -> dict[str, bytes]:
+    """Return all files that a query writes."""
+    problems: list[str] = []
+    found = find_images([new], lambda *_: None)
+    write_query(spade, found, out, on_error=lambda name, _: problems.append(name), **more)
+    assert problems == [str(new / "004b.png")]
+    return files(out)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes()
+            for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def expected(index: Path, new: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    found = query(Spade.load(index, **OPTIONS), new, tmp_path_factory.mktemp("one") / "out")
+    assert len(found) == 2 * 17 + 1
+    return found
+
+
+def test_one_line_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Spade("efficientnet_lite0")
+    with pytest.raises(SpadeError, match="--ray-workers is for --ray"), on_ray(plain, None, 2):
+        pass
+    with on_ray(plain, None) as same:
+        assert same is plain
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ray", None)
+        with pytest.raises(SpadeError, match="pip install"), on_ray(plain, "local"):
+            pass
+
+
+@pytest.mark.parametrize(("address", "line"), [
+    ("127.0.0.1:1", r"^--ray 127.0.0.1:1: no Ray cluster could be reached \(.*refused"),
+    ("ray://127.0.0.1:1", "give HOST:PORT, auto or local"),
+    ("nowhere", "give HOST:PORT, auto or local"),
+])
+def test_one_line_where_an_address_is_wrong(address: str, line: str) -> None:
+    pytest.importorskip("ray", reason="needs the extra 'ray'")
+    with pytest.raises(SpadeError, match=line), on_ray(Spade("efficientnet_lite0"), address):
+        pass
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_any_number_of_workers_writes_the_same_files(
+    ray: object, index: Path, new: Path, tmp_path: Path, expected: dict[str, bytes], workers: int
+) -> None:
+    with on_ray(Spade.load(index, **OPTIONS), "local", workers) as spade:
+        assert query(spade, new, tmp_path / "out") == expected
+
+
+def test_a_killed_worker_loses_and_doubles_nothing(
+    ray: object, index: Path, new: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    killed: list[int] = []
+
+    def kill(_: object) -> None:
+        if killed:
+            return
+        [crew] = spade._crews.values()
+        handle, _ = next(iter(crew._working.values()))
+        pid = ray.get(handle.__ray_call__.remote(lambda _: os.getpid()))  # type: ignore
+        os.kill(pid, signal.SIGKILL)
+        killed.append(pid)
+
+    with on_ray(Spade.load(index, **OPTIONS), "local", 2) as spade:
+        assert isinstance(spade, RaySpade)
+        assert query(spade, new, tmp_path / "out", on_result=kill) == expected
+    assert killed
+
+
+def test_what_is_killed_while_it_waits_is_replaced(
+    ray: object, index: Path, new: Path, tmp_path: Path, expected: dict[str, bytes]
+) -> None:
+    """Even all workers at once, between one query and the next."""
+    with on_ray(Spade.load(index, **OPTIONS), "local", 1) as spade:
+        assert query(spade, new, tmp_path / "first") == expected
+        [crew] = spade._crews.values()
+        for handle in crew._idle:
+            os.kill(ray.get(handle.__ray_call__.remote(lambda _: os.getpid())),  # type: ignore
+                    signal.SIGKILL)
+        assert query(spade, new, tmp_path / "second") == expected
+
+
+class Deadly(str):
+    """The path of an image that ends whoever receives it."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os._exit, (1,)
+
+
+def test_a_batch_that_ends_every_worker_is_named(ray: object, index: Path) -> None:
+    with (
+        on_ray(Spade.load(index, **OPTIONS), "local", 1) as spade,
+        pytest.raises(SpadeError, match=r"^deadly\.png and the 0 images after it ended 3 Ray"),
+    ):
+        list(spade.query([Deadly("deadly.png")]))
+
+
+def test_arrays_keep_their_numbers(ray: object, index: Path) -> None:
+    images = texture("gravel", 7, seed=8)
+    plain = Spade.load(index, **OPTIONS)
+    with on_ray(plain, "local", 2) as spade:
+        there, here = list(spade.query(images)), list(plain.query(images))
+        assert [one.name for one in there] == [one.name for one in here]
+        assert [one.position for one in there] == list(range(7))
+        for one, other in zip(there, here, strict=True):
+            np.testing.assert_array_equal(one.map, other.map)
+            np.testing.assert_array_equal(one.image, other.image)
+        images[5] = images[5].astype(np.float32)  # type: ignore
+        with pytest.raises(SpadeError, match="image 5: has samples of type float32"):
+            list(spade.query(images))
+
+
+def test_an_index_is_the_same_byte_for_byte(
+    ray: object, lite: Backbone, new: Path, tmp_path: Path
+) -> None:
+    problems: list[str] = []
+
+    def note(name: str, _: str) -> None:
+        problems.append(name)
+
+    plain = Spade("efficientnet_lite0", preset="best", **OPTIONS)
+    plain.fit(new, tmp_path / "one", on_error=note)
+    with on_ray(plain, "local", 2) as spade:
+        spade.fit(new, tmp_path / "many", on_error=note)
+    assert problems == 2 * [str(new / "004b.png")]
+    one, many = (written(tmp_path / name) for name in ("one", "many"))
+    assert one == many
+
+
+def written(folder: Path) -> dict[str, object]:
+    """Return what an index holds, but for its name and the time it was made."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    text = json.dumps({**manifest, "created": ""})
+    found: dict[str, object] = {}
+    for name, data in files(folder).items():
+        generation, _, file = name.rpartition("/")
+        if generation and file != "verified.json":
+            found[file] = data
+            text = text.replace(generation, "")
+    return found | {"manifest": text}
+
+
+def test_an_evaluation_has_the_same_scores(ray: object, lite: Backbone, tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    images = texture("gravel", 12, seed=1)
+    for i, image in enumerate(images):
+        kind = "train/good" if i < 6 else "test/good" if i < 9 else "test/hole"
+        path = root / "gravel" / kind / f"{i:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), with_hole(image) if "hole" in kind else image)
+        if "hole" in kind:
+            mask = root / "gravel" / "ground_truth" / "hole" / f"{i:03}_mask.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(mask), with_hole(np.zeros((256, 256, 3), np.uint8)) // 10 * 255)
+    plain = Spade(lite, **OPTIONS)
+
+    def scores(spade: Spade, out: Path) -> dict[str, object]:
+        found = evaluate_mvtec(spade, root, out, names=["gravel"], sweep=["k=2,5"],
+                               on_error=lambda *_: None, on_note=lambda _: None)
+        return {name: value for name, value in found["categories"]["gravel"].items()
+                if name not in ("seconds", "stages")}
+
+    with on_ray(plain, "local", 2) as spade:
+        assert scores(spade, tmp_path / "many") == scores(plain, tmp_path / "one")
+
+
+def test_another_index_in_its_place_is_noticed(
+    ray: object, lite: Backbone, gravel_folder: Path, tmp_path: Path
+) -> None:
+    spade = Spade(lite, **OPTIONS).fit(gravel_folder, tmp_path / "index", calibrate=False)
+    Spade(lite, **OPTIONS).fit(gravel_folder, tmp_path / "index", calibrate=False)
+    with (
+        on_ray(spade, "local", 1) as spread,
+        pytest.raises(SpadeError, match="was changed while it was queried"),
+    ):
+        list(spread.query(gravel_folder))
