@@ -20,6 +20,7 @@ from spade_faiss.report import write_query
 from tests.conftest import texture, with_hole
 
 OPTIONS = {"engine": "faiss", "batch_size": 3}
+SMALL = {"k": 4, "resize": 96, "crop": 64, **OPTIONS}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def ray() -> Iterator[object]:
 @pytest.fixture(scope="module")
 def index(lite: Backbone, gravel_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("index") / "gravel.index"
-    Spade(lite, **OPTIONS).fit(gravel_folder, folder)
+    Spade(lite, **SMALL).fit(gravel_folder, folder)
     return folder
 
 
@@ -174,7 +175,7 @@ def test_an_index_is_the_same_byte_for_byte(
     def note(name: str, _: str) -> None:
         problems.append(name)
 
-    plain = Spade("efficientnet_lite0", preset="best", **OPTIONS)
+    plain = Spade("efficientnet_lite0", preset="best", **SMALL)
     plain.fit(new, tmp_path / "one", on_error=note)
     with on_ray(plain, "local", 2) as spade:
         spade.fit(new, tmp_path / "many", on_error=note)
@@ -208,7 +209,7 @@ def test_an_evaluation_has_the_same_scores(ray: object, lite: Backbone, tmp_path
             mask = root / "gravel" / "ground_truth" / "hole" / f"{i:03}_mask.png"
             mask.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(mask), with_hole(np.zeros((256, 256, 3), np.uint8)) // 10 * 255)
-    plain = Spade(lite, **OPTIONS)
+    plain = Spade(lite, **SMALL)
 
     def scores(spade: Spade, out: Path) -> dict[str, object]:
         found = evaluate_mvtec(spade, root, out, names=["gravel"], sweep=["k=2,5"],
@@ -223,8 +224,8 @@ def test_an_evaluation_has_the_same_scores(ray: object, lite: Backbone, tmp_path
 def test_another_index_in_its_place_is_noticed(
     ray: object, lite: Backbone, gravel_folder: Path, tmp_path: Path
 ) -> None:
-    spade = Spade(lite, **OPTIONS).fit(gravel_folder, tmp_path / "index", calibrate=False)
-    Spade(lite, **OPTIONS).fit(gravel_folder, tmp_path / "index", calibrate=False)
+    spade = Spade(lite, **SMALL).fit(gravel_folder, tmp_path / "index", calibrate=False)
+    Spade(lite, **SMALL).fit(gravel_folder, tmp_path / "index", calibrate=False)
     with (
         on_ray(spade, "local", 1) as spread,
         pytest.raises(SpadeError, match="was changed while it was queried"),
