@@ -46,7 +46,7 @@ def digest(out: Path) -> str:
 
 @contextmanager
 def two_nodes() -> Iterator[tuple[tuple[str, ...], str]]:
-    """Run a Ray head and a second node in two namespaces; give how to get into the head's, and its address."""
+    """Run two Ray nodes, each in its namespace; give a way into the head's, and its address."""
     names = ("spadehead", "spadenode")
     nodes: list[subprocess.Popen[bytes]] = []
     for name in names:
