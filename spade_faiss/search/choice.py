@@ -11,7 +11,7 @@ logger = logging.getLogger("spade_faiss")
 
 Kind = tuple[object, ...]
 
-_ROUNDS, _FAR = 3, 1.7
+_ROUNDS, _FAR = 2, 1.7
 _chosen: dict[Kind, str] = {}
 
 
