@@ -19,6 +19,7 @@ import typer
 from tqdm import tqdm
 
 from .errors import SpadeError
+from .memory import is_shortage
 
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 
@@ -50,7 +51,13 @@ Crop = Annotated[str, typer.Option(
     help="Side of the centre crop in pixels, or 'none' for the whole frame.")]
 Preset = Annotated[str, typer.Option(
     help="paper, or best: more accurate than the paper's (see the README).")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+Device = Annotated[str, typer.Option(
+    help="auto, cpu, cuda, cuda:1, …; several, cuda:0,cuda:1 or all, share the patches.")]
+Store = Annotated[str, typer.Option(
+    help="Keep patches as float32, or as float16 in half the space.")]
+MaxMemory = Annotated[str | None, typer.Option(
+    metavar="SIZE", help="Never take more memory than this: 2GiB, 800MiB. What is mapped from "
+    "files does not count.")]
 Engine = Annotated[str, typer.Option(help="Exact search by: auto, faiss, screened (CPU) or triton "
                                           "(CUDA).")]
 Factory = Annotated[str | None, typer.Option(
@@ -111,23 +118,29 @@ def build(
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
     kappa: Kappa = 1,
     fps: Annotated[float, typer.Option(help="Frames to take of a second of video.")] = 1.0,
-    quantile: Quantile = 0.995, preset: Preset = "paper", engine: Engine = "auto",
+    quantile: Quantile = 0.995,
+    calibrated: Annotated[int, typer.Option(
+        min=2, help="Good images, at most, that are scored to find the thresholds.")] = 1000,
+    preset: Preset = "paper", store: Store = "float32", engine: Engine = "auto",
     factory: Factory = None, coreset: Coreset = None, search_params: SearchParams = None,
-    device: Device = "auto", batch_size: BatchSize = 8, as_json: AsJson = False,
+    device: Device = "auto", batch_size: BatchSize = 8, max_memory: MaxMemory = None,
+    as_json: AsJson = False,
 ) -> None:
     """Build an index of good images, and find the thresholds by scoring each against the rest."""
     from .detector import Spade
     from .images import SUFFIXES, find_images
     from .video import VIDEO_SUFFIXES, is_video, open_sources
 
+    _limit(max_memory)
     problems = _Problems()
     found = find_images([_folder(train_dir)], problems, SUFFIXES | VIDEO_SUFFIXES)
     if not found:
         raise SpadeError(f"{train_dir} holds no images (PNG, JPEG, BMP, TIFF, WebP) or videos")
     spade = Spade(
         backbone, k, kappa, weights=weights, resize=resize, crop=_crop(crop), quantile=quantile,
-        preset=preset, engine=engine, factory=factory, coreset=coreset,
-        search_params=search_params, device=device, batch_size=batch_size, progress=True,
+        calibrated=calibrated, preset=preset, store=store, engine=engine, factory=factory,
+        coreset=coreset, search_params=search_params, device=device, batch_size=batch_size,
+        progress=True,
     )
     moving = any(is_video(one.path) for one in found)
     images = open_sources(found, fps, problems) if moving else [one.path for one in found]
@@ -145,12 +158,13 @@ def build(
 def add(
     folder: Folder, images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
     weights: Weights = None, engine: Engine = "auto", device: Device = "auto",
-    batch_size: BatchSize = 8, as_json: AsJson = False,
+    batch_size: BatchSize = 8, max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
     """Add good images (files or folders) to an index, and find the thresholds anew."""
     from .detector import Spade
     from .images import find_images
 
+    _limit(max_memory)
     problems = _Problems()
     spade = Spade.load(folder, weights=weights, engine=engine, device=device,
                        batch_size=batch_size, progress=True)
@@ -167,11 +181,12 @@ def add(
 @app.command()
 def remove(
     folder: Folder, images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
-    engine: Engine = "auto", as_json: AsJson = False,
+    engine: Engine = "auto", max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
     """Remove training images from an index by path, and find the thresholds anew."""
     from .detector import Spade
 
+    _limit(max_memory)
     problems = _Problems()
     spade = Spade.load(folder, engine=engine, progress=True)
     removed = spade.remove(images, problems)
@@ -207,13 +222,14 @@ def info(
         f"backbone    {manifest.backbone.name} (weights {manifest.backbone.weights_sha256[:12]}…)",
         f"input       {framing.width} x {framing.height} pixels, {how}",
         "levels      " + ", ".join(f"{v.height}x{v.width}x{v.channels}" for v in manifest.levels),
-        f"size        {size / 2**20:.1f} MiB",
+        f"size        {size / 2**20:.1f} MiB" + (f", {manifest.store}" if manifest.store else ""),
         f"created     {manifest.created}",
         "thresholds  " + (
             "none" if made is None or made.pixel_threshold is None or
             made.descriptor_threshold is None else
             f"map {made.pixel_threshold:.4g}, descriptor {made.descriptor_threshold:.4g} "
-            f"(quantile {made.quantile}, K = {made.k}, kappa = {made.kappa})"),
+            f"(quantile {made.quantile}, K = {made.k}, kappa = {made.kappa})" +
+            (f" from {len(made.sample)} of the images" if made.sample else "")),
     ]
     if manifest.gallery:
         lines.append(f"gallery     {manifest.gallery.describe()}")
@@ -263,7 +279,7 @@ def query(
         metavar="STRING", help="Search an approximate index so: nprobe=64.  [default: the "
         "index's]")] = None,
     weights: Weights = None, engine: Engine = "auto", device: Device = "auto",
-    batch_size: BatchSize = 8, as_json: AsJson = False,
+    batch_size: BatchSize = 8, max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
     """Say which images are wrong, and where: scores.csv, maps/, overlays/, explain/, timelines/."""
     from .detector import Spade
@@ -271,6 +287,7 @@ def query(
     from .report import write_query
     from .video import VIDEO_SUFFIXES
 
+    _limit(max_memory)
     problems = _Problems()
     found = find_images(images, problems, SUFFIXES | VIDEO_SUFFIXES)
     if not found:
@@ -302,19 +319,20 @@ def evaluate_mvtec(
     sweep: SweepOption = None,
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
-    kappa: Kappa = 1, preset: Preset = "paper",
+    kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32",
     views: Annotated[str | None, typer.Option(
         metavar="NAMES", help="Average with views of each image: flip, scale or flip,scale. "
         "--backbone may name several networks, too: a,b.")] = None,
     engine: Engine = "auto", factory: Factory = None, coreset: Coreset = None,
     search_params: SearchParams = None, device: Device = "auto",
-    batch_size: BatchSize = 8, as_json: AsJson = False,
+    batch_size: BatchSize = 8, max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
     """MVTec AD, LOCO, AD 2 or VisA: results.json and table.md, beside the paper's Table 3."""
     from .ensemble import Ensemble
     from .evaluation import evaluate_mvtec
     from .features import load_backbone
 
+    _limit(max_memory)
     problems = _Problems()
     names = backbone.split(",")
     if weights is not None and len(names) > 1:
@@ -322,8 +340,8 @@ def evaluate_mvtec(
     ensemble = Ensemble.of(
         [load_backbone(name, weights, device) for name in names], views.split(",") if views else (),
         k=k, kappa=kappa, resize=resize, crop=_crop(crop), preset=preset, engine=engine,
-        factory=factory, coreset=coreset, search_params=search_params, batch_size=batch_size,
-        progress=True)
+        factory=factory, coreset=coreset, search_params=search_params, store=store,
+        device=device, batch_size=batch_size, progress=True)
     spade = ensemble if len(ensemble.members) > 1 else ensemble.members[0]
     results = evaluate_mvtec(
         spade, _folder(root), out, names=category, sweep=sweep or (), original_size=original_size,
@@ -345,18 +363,20 @@ def evaluate_stc(
     sweep: SweepOption = None,
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 1,
-    kappa: Kappa = 1, preset: Preset = "paper", engine: Engine = "auto", device: Device = "auto",
-    batch_size: BatchSize = 8, as_json: AsJson = False,
+    kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32",
+    engine: Engine = "auto", device: Device = "auto", batch_size: BatchSize = 8,
+    max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
     """ShanghaiTech Campus: results.json and table.md, beside the paper's Table 4."""
     from .detector import Spade
     from .evaluation import evaluate_stc
     from .features import load_backbone
 
+    _limit(max_memory)
     problems = _Problems()
     spade = Spade(load_backbone(backbone, weights, device), k, kappa, resize=resize,
-                  crop=_crop(crop), preset=preset, engine=engine, batch_size=batch_size,
-                  progress=True)
+                  crop=_crop(crop), preset=preset, store=store, engine=engine, device=device,
+                  batch_size=batch_size, progress=True)
     results = evaluate_stc(
         spade, _folder(root), out, names=scene, fps=fps, normalise_clips=normalise_clips,
         sweep=sweep or (), on_error=problems, on_note=problems.note)
@@ -388,6 +408,14 @@ def _crop(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise SpadeError(f"--crop {text}: give a number of pixels, or 'none'") from None
+
+
+def _limit(size: str | None) -> None:
+    """Keep to a limit of memory; called once the libraries are there."""
+    if size is not None:
+        from .memory import limit_memory, parse_size
+
+        limit_memory(parse_size(size))
 
 
 def _folder(path: Path) -> Path:
@@ -451,8 +479,8 @@ def _run(command: Callable[..., Any], arguments: list[str], debug: bool) -> int:
             line = " ".join(error.format_message().split()) + " (see --help)"
         elif isinstance(error, OSError) and error.strerror:
             line = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        elif isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-            line = "out of memory: lower --batch-size, --resize or -k"
+        elif is_shortage(error):
+            line = "out of memory: lower --batch-size, --resize or -k, or raise --max-memory"
         else:
             line = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             line += " (run again with --debug to see where)"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -54,3 +56,25 @@ def good_threshold(scores: npt.ArrayLike, quantile: float = 0.995) -> float | No
     spread = float(student.ppf(quantile, n - 1)) * logs.std(ddof=1) * math.sqrt(1 + 1 / n)
     limit = math.exp(min(float(logs.mean() + spread), 80.0))  # stays within float32
     return max(limit, float(ordered[-1]))
+
+
+def calibration_sample(names: Sequence[str], count: int) -> npt.NDArray[np.int64]:
+    """Return which images to draw thresholds from, ascending: all, or `count` of them.
+
+    Those whose names' digests are the smallest: a fixed draw that has nothing to do with what
+    the images show, and that mostly stays when images come and go.
+
+    Parameters
+    ----------
+    names : sequence of str, n long
+    count : int
+
+    Returns
+    -------
+    int64 [min(n, count)]
+    """
+    if len(names) <= count:
+        return np.arange(len(names))
+    digests = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
+    order = sorted(range(len(names)), key=lambda i: (digests[i], i))
+    return np.sort(np.array(order[:count], np.int64))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,8 +17,10 @@ from ..images import Framing
 MANIFEST = "manifest.json"
 FORMAT = "spade-faiss index"
 VERSIONS = (1, 2)
-_SECOND = ("mirrored", "scales", "usual", "gallery")
+_SECOND = ("mirrored", "scales", "usual", "gallery", "store")
 """What the second version has; an index without any is written as the first, for older programs."""
+
+Store = Literal["float16"]
 
 
 class _Data(BaseModel):
@@ -119,8 +122,9 @@ class Calibration(_Data):
     """Leave-one-out results of the training images, and the thresholds drawn from them.
 
     `descriptor_scores` (mean squared distance to the K nearest descriptors) and `peaks` (the
-    largest value of each anomaly map) are in the training images' order. A threshold is None
-    where fewer than two images leave nothing to judge by.
+    largest value of each anomaly map) are in the training images' order; of a large index, only
+    the images of `sample` (places, ascending) were scored. A threshold is None where fewer than
+    two images leave nothing to judge by.
     """
 
     quantile: float = Field(gt=0, lt=1)
@@ -131,6 +135,12 @@ class Calibration(_Data):
     peaks: tuple[float, ...]
     descriptor_threshold: float | None
     pixel_threshold: float | None
+    sample: tuple[int, ...] | None = None
+
+    @property
+    def scored(self) -> Sequence[int]:
+        """Places of the images that were scored, in the scores' order."""
+        return range(len(self.peaks)) if self.sample is None else self.sample
 
 
 class Manifest(_Data):
@@ -155,6 +165,8 @@ class Manifest(_Data):
     usual: DataFile | None = None
     """float32 [rows, 3], all levels' patches in turn; see `spade_faiss.contrast.usual`."""
     gallery: GalleryRecord | None = None
+    store: Store | None = None
+    """What patches are stored as, if not as float32."""
 
     @model_validator(mode="after")
     def _one_gallery_a_level(self) -> Manifest:
@@ -181,7 +193,9 @@ class Manifest(_Data):
 
     def write(self, folder: Path) -> None:
         """Put the manifest in place at once, synced: this is the moment a change takes effect."""
-        absent = {name for name in _SECOND if not getattr(self, name)}
+        absent: dict[str, Any] = {name: True for name in _SECOND if not getattr(self, name)}
+        if self.calibration and self.calibration.sample is None:
+            absent["calibration"] = {"sample"}
         record = json.loads(self.model_dump_json(exclude=absent))
         record = {"sha256": _digest(record), **record}
         replace_file(folder / MANIFEST, (json.dumps(record, indent=1) + "\n").encode(), sync=True)

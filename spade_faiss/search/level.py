@@ -6,7 +6,7 @@ import warnings
 from functools import partial
 from importlib import import_module
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -40,9 +40,10 @@ class LevelSearch:
 
     Parameters
     ----------
-    patches : float32 [rows, C], NumPy array or torch tensor
+    patches : float32 or float16 [rows, C], NumPy array or torch tensor
         Row `i * per_image + j` is patch j of image i; the last image may have fewer. Only
-        read: it may be a file that is mapped into memory.
+        read: it may be a file that is mapped into memory. Of float16 no more than a tile is
+        turned into float32 at a time; on a GPU, all.
     per_image : int
         Patches an image at this level, h * w.
     once : bool
@@ -50,7 +51,7 @@ class LevelSearch:
     """
 
     def __init__(
-        self, patches: npt.NDArray[np.float32] | Tensor, per_image: int, once: bool = False
+        self, patches: npt.NDArray[np.floating[Any]] | Tensor, per_image: int, once: bool = False
     ) -> None:
         self.patches = patches if isinstance(patches, Tensor) else tensor(patches)
         self.per_image = per_image
@@ -104,12 +105,12 @@ class LevelSearch:
         """Search on the queries' device."""
         device = queries.device
         if _fits(self.patches, device):
-            self.patches = self.patches.to(device)
+            self.patches = self.patches.to(device, torch.float32)
             self._screens.clear()
             self._prepared = None
             return self.search(queries, images, k, engine)
         some, among, rows = self.only(images)
-        some.patches = some.patches.to(device)
+        some.patches = some.patches.to(device, torch.float32)
         near, ids = some.search(queries, among, k, engine)
         return near, rows.to(device)[ids]
 
@@ -136,7 +137,8 @@ class LevelSearch:
         if engine == "faiss" or (engine == "auto" and b * q * g * channels < _SMALL):
             return "faiss"
         names = [*_PRECISIONS] if engine == "screened" else ["faiss", *_PRECISIONS]
-        of = kind(q, g, channels, k, engine, self.once, torch.get_num_threads())
+        of = kind(q, g, channels, k, engine, self.once, torch.get_num_threads(),
+                  self.patches.dtype)
         return known(of) or self._measure(of, names, queries[:1], images[:1], k)
 
     def _measure(
@@ -218,7 +220,7 @@ class LevelSearch:
         return distances, ids
 
 
-def tensor(values: npt.NDArray[np.float32]) -> Tensor:
+def tensor(values: npt.NDArray[np.floating[Any]]) -> Tensor:
     """Return a tensor over an array's memory, which may be a read-only file."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -229,7 +231,7 @@ def _fits(patches: Tensor, device: torch.device) -> bool:
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    return patches.numel() * patches.element_size() <= free // 2
+    return patches.numel() * 4 <= free // 2
 
 
 def _triton_serves(patches: Tensor) -> bool:
