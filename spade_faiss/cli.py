@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -412,9 +413,18 @@ def _printable(name: str) -> str:
 
 
 def main() -> None:
-    """Run the command line: exit status 0 done, 1 some inputs failed, 2 not done."""
+    """Run the command line: exit status 0 done, 1 some inputs failed, 2 not done.
+
+    SIGTERM ends it as Ctrl-C does, its temporary files removed. By itself Python has no handler
+    for it, and then the first process of a container is not even ended.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     sys.exit(_run(typer.main.get_command(app).main, arguments, len(arguments) < len(sys.argv) - 1))
+
+
+def _terminate(number: int, frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def _run(command: Callable[..., Any], arguments: list[str], debug: bool) -> int:
