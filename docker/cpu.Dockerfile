@@ -9,7 +9,7 @@ FROM ${PYTHON} AS packages
 
 # PyTorch's own builds for the CPU: what PyPI has would bring 3 GB of CUDA.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-ARG EXTRAS=cpu,lite
+ARG EXTRAS=cpu,lite,serve
 
 # All versions are those of constraints.txt, which in the environment also hold for what pip
 # builds packages with.

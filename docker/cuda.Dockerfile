@@ -12,7 +12,7 @@ ARG PYTHON=python:3.11.15-slim-bookworm@sha256:b18992999dbe963a45a8a4da40ac2b197
 # --- everything that is installed, with pip and whatever it needs to build ---
 FROM ${PYTHON} AS packages
 
-ARG EXTRAS=cpu,lite
+ARG EXTRAS=cpu,lite,serve
 
 # All versions are those of constraints.txt, which in the environment also hold for what pip
 # builds packages with.
