@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import platform
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -446,6 +447,9 @@ def _printable(name: str) -> str:
 
 def main() -> None:
     """Run the command line: exit status 0 done, 1 some inputs failed, 2 not done."""
+    # By itself Python has no handler for it: temporary files stay, and as the first process of a
+    # container it is not ended at all.
+    signal.signal(signal.SIGTERM, _terminate)
     # Importing torch makes a million objects that stay: to look through them for garbage again and
     # again, and once more at the end, takes 0.6 s, as long as to score seven images.
     gc.set_threshold(100_000)
@@ -455,6 +459,10 @@ def main() -> None:
     status = _run(typer.main.get_command(app).main, arguments, len(arguments) < len(sys.argv) - 1)
     gc.freeze()
     sys.exit(status)
+
+
+def _terminate(number: int, frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def _run(command: Callable[..., Any], arguments: list[str], debug: bool) -> int:
