@@ -23,6 +23,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -91,12 +92,13 @@ def decoder(setting: Setting) -> nn.Sequential:
 class Autoencoder(Method):
     """Trains a network to give good windows back; what it cannot give back is wrong."""
 
-    budgets = BUDGETS
+    budgets: ClassVar = BUDGETS
 
     def fit(self, images: Sequence[Image]) -> None:
         """Train on random windows of good images."""
         device = self.network.device
-        self._autoencoder = seeded(self.make, self.seed).to(device)
+        self._autoencoder = seeded(self.make, self.seed).to(
+            device, memory_format=torch.channels_last)  # the faster layout, on the CPU too
         good = np.stack(images)
         schedule, side = self.setting.schedule, self.setting.side
 
@@ -109,7 +111,8 @@ class Autoencoder(Method):
                                 for i, y, x in zip(which, tops, lefts, strict=True)])
             return self.loss(_tensor(windows).to(device), self._noise(step))
 
-        train(self._autoencoder, loss, schedule, self.checkpoint, key_of(self, images))
+        self.taken_up = train(
+            self._autoencoder, loss, schedule, self.checkpoint, key_of(self, images))
 
     def map(self, image: Image) -> Floats:
         """Return how badly each pixel is given back."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -39,7 +40,7 @@ class Setting:
 class CnnDictionary(Method):
     """See the module."""
 
-    budgets = {
+    budgets: ClassVar = {
         "small": Setting(SLIDING["small"], 10_000), "paper": Setting(SLIDING["paper"], 100_000),
     }
 

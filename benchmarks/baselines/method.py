@@ -38,6 +38,8 @@ class Method(ABC):
     ----------
     budgets : mapping of str to setting
         "small", for minutes on two CPU cores, and "paper".
+    taken_up : int
+        The step of a checkpoint from which `fit` went on; 0 if it did all itself.
     """
 
     budgets: ClassVar[Mapping[str, Any]]
@@ -49,6 +51,7 @@ class Method(ABC):
         self.setting = setting
         self.seed = seed
         self.checkpoint = checkpoint
+        self.taken_up = 0
 
     @abstractmethod
     def fit(self, images: Sequence[Image]) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from .method import Floats, Image, Memory, Method, enlarged, some_of
 from .patches import SLIDING, Sliding
@@ -30,7 +31,9 @@ class Setting:
 class NearestNeighbour(Method):
     """See the module."""
 
-    budgets = {"small": Setting(SLIDING["small"], 20_000), "paper": Setting(SLIDING["paper"], 50_000)}
+    budgets: ClassVar = {
+        "small": Setting(SLIDING["small"], 20_000), "paper": Setting(SLIDING["paper"], 50_000),
+    }
 
     def fit(self, images: Sequence[Image]) -> None:
         """Keep the good patches' descriptors."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -36,7 +37,9 @@ class Setting:
 class OneClassSvm(Method):
     """See the module."""
 
-    budgets = {"small": Setting(SLIDING["small"], 2000), "paper": Setting(SLIDING["paper"], 50_000)}
+    budgets: ClassVar = {
+        "small": Setting(SLIDING["small"], 2000), "paper": Setting(SLIDING["paper"], 50_000),
+    }
 
     def fit(self, images: Sequence[Image]) -> None:
         """Draw the boundary around good patches."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class Setting:
 class Padim(Method):
     """See the module."""
 
-    budgets = {"small": Setting(100), "paper": Setting(550)}
+    budgets: ClassVar = {"small": Setting(100), "paper": Setting(550)}
 
     def fit(self, images: Sequence[Image]) -> None:
         """Take the mean and covariance of good images at each position."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class Setting:
 class PatchCore(Method):
     """See the module."""
 
-    budgets = {"small": Setting(), "paper": Setting()}
+    budgets: ClassVar = {"small": Setting(), "paper": Setting()}
 
     def fit(self, images: Sequence[Image]) -> None:
         """Keep a coreset of the good patches."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from spade_faiss import Spade
 
@@ -26,7 +27,7 @@ class Setting:
 class SpadePaper(Method):
     """See the module."""
 
-    budgets = {"small": Setting("paper"), "paper": Setting("paper")}
+    budgets: ClassVar = {"small": Setting("paper"), "paper": Setting("paper")}
 
     def fit(self, images: Sequence[Image]) -> None:
         """Index good images."""
@@ -48,4 +49,4 @@ class SpadePaper(Method):
 class SpadeBest(SpadePaper):
     """See the module."""
 
-    budgets = {"small": Setting("best"), "paper": Setting("best")}
+    budgets: ClassVar = {"small": Setting("best"), "paper": Setting("best")}

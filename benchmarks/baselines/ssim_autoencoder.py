@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, pad
+from torch.nn.functional import pad
 
 from .l2_autoencoder import L2Autoencoder
 
@@ -24,15 +24,25 @@ _C1, _C2 = 0.01**2, 0.03**2  # for values between 0 and 1
 
 def dissimilarity(a: Tensor, b: Tensor) -> Tensor:
     """Return 1 less the structural similarity of images [B, C, h, w], of their shape."""
+    down, right = (_averaging(length, a.device) for length in a.shape[2:])
 
     def mean(values: Tensor) -> Tensor:
-        return avg_pool2d(pad(values, [_SIDE // 2] * 4, "reflect"), _SIDE, 1)
+        return down.T @ values.contiguous() @ right
 
     mean_a, mean_b = mean(a), mean(b)
     variances = mean(a * a) - mean_a**2 + mean(b * b) - mean_b**2
     covariance = mean(a * b) - mean_a * mean_b
     return 1 - ((2 * mean_a * mean_b + _C1) * (2 * covariance + _C2)) / (
         (mean_a**2 + mean_b**2 + _C1) * (variances + _C2))
+
+
+def _averaging(length: int, device: torch.device) -> Tensor:
+    """Return what a row is multiplied by to be averaged over 11 pixels around each of its own.
+
+    So written, since pooling takes 13 times as long here, its gradient included.
+    """
+    each = pad(torch.eye(length, device=device)[None], (_SIDE // 2, _SIDE // 2), "reflect")[0]
+    return each.unfold(1, _SIDE, 1).mean(2)
 
 
 class SsimAutoencoder(L2Autoencoder):

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ def student(channels: int, outputs: int) -> nn.Sequential:
 class Student(Method):
     """See the module."""
 
-    budgets = {
+    budgets: ClassVar = {
         "small": Setting(Schedule(steps=250, batch=1, rate=1e-3), channels=24),
         "paper": Setting(Schedule(steps=25_000, batch=1, rate=1e-4, keep_every=1000)),
     }
@@ -104,7 +105,8 @@ class Student(Method):
                     made, torch.stack([targets[i] for i in which])))
             return torch.stack(losses).sum()
 
-        train(self._students, loss, schedule, self.checkpoint, key_of(self, images))
+        self.taken_up = train(
+            self._students, loss, schedule, self.checkpoint, key_of(self, images))
         judged = [self._judge(images[i]) for i in (held if back else seen)]
         error, variance = (torch.stack(both) for both in zip(*judged, strict=True))
         self._usual = [(both.mean(), both.std().clamp_min(1e-12)) for both in (error, variance)]
