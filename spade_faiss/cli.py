@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
+from ._text import printable as _printable
 from .errors import SpadeError
 
 # What a command needs is imported inside it: --help and mistakes answer at once, without torch.
@@ -67,6 +68,8 @@ Quantile = Annotated[float, typer.Option(
 DataSet = Annotated[Path, typer.Argument(help="The data set's folder.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")]
 Kappa = Annotated[int, typer.Option(min=1, help="Nearest patches.")]
+Report = Annotated[bool, typer.Option(
+    "--report", help="Also write report.html: all results on one page.")]
 SweepOption = Annotated[list[str] | None, typer.Option(
     "--sweep", metavar="NAME=VALUES", help="Also score other values of k, kappa, sigma, levels or "
     "score: k=5,50 or levels=1+2+3,2+3. Given again, all combinations.")]
@@ -247,6 +250,7 @@ def query(
     score: ImageScore = Score.MAP,
     explain: Annotated[bool, typer.Option("--explain", help="Also write, for each wrong place, "
                                           "the good patch that it should resemble.")] = False,
+    report: Report = False,
     overlays: Annotated[bool, typer.Option(help="Write overlay pictures.")] = True,
     worst: Annotated[int, typer.Option(min=0, help="Frames of a video to write maps of.")] = 10,
     fps: Annotated[float | None, typer.Option(
@@ -273,8 +277,8 @@ def query(
     spade = Spade.load(folder, k=k, kappa=kappa, weights=weights, quantile=quantile, score=score,
                        engine=engine, search_params=search_params, exact=exact, device=device,
                        batch_size=batch_size, progress=True)
-    rows = write_query(spade, found, out, overlays=overlays, explain=explain, worst=worst, fps=fps,
-                       on_error=problems)
+    rows = write_query(spade, found, out, overlays=overlays, explain=explain, report=report,
+                       worst=worst, fps=fps, on_error=problems)
     count = {word: sum(row.verdict == word for row in rows) for word in ("NG", "OK", "ERROR")}
     lines = [f"{row.verdict:5} {_figure(row.score)}  {_printable(row.path)}" for row in rows
              if row.map or row.verdict == "ERROR"]  # of a video, only the worst frames
@@ -403,12 +407,6 @@ def _images(n: int) -> str:
 
 def _figure(value: float | None) -> str:
     return f"{'' if value is None else f'{value:.4g}':>10}"
-
-
-def _printable(name: str) -> str:
-    """Return a path in one line of valid text, whatever bytes a file's name holds."""
-    text = name.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def main() -> None:
