@@ -298,7 +298,7 @@ def evaluate_mvtec(
     original_size: Annotated[bool, typer.Option(
         "--original-size", help="Score maps on the images' own grids, against untouched masks.  "
         "[default: masks resized and cropped like the images]")] = False,
-    sweep: SweepOption = None,
+    sweep: SweepOption = None, report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
     kappa: Kappa = 1, preset: Preset = "paper",
@@ -326,7 +326,7 @@ def evaluate_mvtec(
     spade = ensemble if len(ensemble.members) > 1 else ensemble.members[0]
     results = evaluate_mvtec(
         spade, _folder(root), out, names=category, sweep=sweep or (), original_size=original_size,
-        on_error=problems, on_note=problems.note)
+        report=report, on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
 
@@ -341,7 +341,7 @@ def evaluate_stc(
     normalise_clips: Annotated[bool, typer.Option(
         "--normalise-clips", help="Also give the ROCAUC of scores brought to 0..1 within each "
         "clip, under a name of its own.")] = False,
-    sweep: SweepOption = None,
+    sweep: SweepOption = None, report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 1,
     kappa: Kappa = 1, preset: Preset = "paper", engine: Engine = "auto", device: Device = "auto",
@@ -358,7 +358,7 @@ def evaluate_stc(
                   progress=True)
     results = evaluate_stc(
         spade, _folder(root), out, names=scene, fps=fps, normalise_clips=normalise_clips,
-        sweep=sweep or (), on_error=problems, on_note=problems.note)
+        sweep=sweep or (), report=report, on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
 

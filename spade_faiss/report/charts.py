@@ -85,12 +85,10 @@ def _offsets(low: float, high: float) -> list[float]:
     return [first + i * unit - low for i in range(int((high - first) / unit) + 1)]
 
 
-def line(
-    x: npt.ArrayLike, y: npt.ArrayLike, right: float = 1.0, top: float = 1.0
-) -> str:
-    """Return an SVG path through points, in a square of 100 units that ends at (right, top)."""
-    across = 100 * np.asarray(x, float) / right
-    up = 100 - 100 * np.asarray(y, float) / top
+def line(points: tuple[npt.ArrayLike, npt.ArrayLike], right: float = 1.0) -> str:
+    """Return an SVG path through points (x, y), in a square of 100 units that ends at (right, 1)."""
+    across = 100 * np.asarray(points[0], float) / right
+    up = 100 - 100 * np.asarray(points[1], float)
     return "M" + "L".join(f"{a:.5g} {b:.5g}" for a, b in zip(across, up, strict=True))
 
 
@@ -174,7 +172,7 @@ def timeline(
             left = alarms.pop()[0]
         alarms.append((round(left, 3), round(max(right - left, 100 / _COLUMNS), 3)))
     return Timeline(
-        line(x[keep], y[keep]), alarms,
+        line((x[keep], y[keep])), alarms,
         [(round(100 * float(x[i]), 3), round(100 * float(y[i]), 3), name) for i, name in marks],
         [(round(100 * at / span, 3), clock(start + at, span))
          for at in ticks(span, 6, TIMES if span >= 60 else ())],

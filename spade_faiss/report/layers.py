@@ -27,8 +27,8 @@ class Layers:
         `photo`, the image; `heat`, RGBA, the map where it is high; `map`, all of it. Maps are
         smooth, so these two have half as many pixels a side.
     paths : dict of str to str
-        SVG paths in pixels of the photo: `outline`, what is over the threshold; `truth`, the defects if they
-        are known; `unseen`, what the crop left out.
+        SVG paths in pixels of the photo: `outline`, what is over the threshold; `truth`, the
+        defects if they are known; `unseen`, what the crop left out.
     """
 
     pictures: Mapping[str, Picture]

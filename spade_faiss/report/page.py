@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from functools import cache
 from importlib.resources import files
@@ -64,9 +65,24 @@ def _environment() -> jinja2.Environment:
         "figure": lambda value: f"{value:.4g}",
         "percent": lambda value: "–" if value is None else f"{100 * value:.1f}",
         "printable": printable,
+        "sentence": lambda text: text[:1].upper() + text[1:],
     }
     return environment
 
 
 def _text(name: str) -> str:
     return (files(__package__) / "templates" / name).read_text("utf-8")
+
+
+def common_folder(paths: Iterable[str]) -> str:
+    """Return the folder that all paths lie in; empty if there is none, or a file has no folder."""
+    folders = {os.path.dirname(path) for path in paths}  # noqa: PTH120
+    try:
+        return os.path.commonpath(folders)
+    except ValueError:  # absolute and relative ones, or none
+        return ""
+
+
+def within(path: str, folder: str) -> str:
+    """Return what comes after the folder in a path."""
+    return path[len(folder):].lstrip("/") if folder else path

@@ -158,7 +158,8 @@ def colours(values: npt.NDArray[np.float32]) -> Picture:
 
 def strength(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Return how much of a value's colour covers the image: none up to 0.35 of the scale."""
-    return np.clip((values - np.float32(0.35)) / np.float32(0.4), 0, 1)
+    covered: npt.NDArray[np.float32] = np.clip((values - 0.35) / 0.4, 0, 1)
+    return covered
 
 
 def _paint(image: Picture, values: npt.NDArray[np.float32]) -> Picture:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import heapq
 import json
-import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 from threading import Lock
@@ -19,7 +18,7 @@ from ..detector import Result, Spade
 from .charts import Timeline, histogram, timeline
 from .files import Row
 from .layers import encoded, layers_of
-from .page import write_page
+from .page import common_folder, within, write_page
 from .pictures import SHOWN_REGIONS, Picture, closer_looks, verdict
 from .regions import Region
 
@@ -52,7 +51,7 @@ class QueryReport:
         self._spade = spade
         self._bytes = min(max(_BUDGET // cards, _LEAST), _MOST)
         self._side = _SIDE_OF_FEW if cards <= _FEW else _SIDE
-        self._file = tempfile.TemporaryFile(dir=folder)
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._lock = Lock()
         self._numbers = count()
         # Of equal scores the later image, whose number is less, goes first.
@@ -121,7 +120,8 @@ class QueryReport:
                     for name in names]
 
         write_page(
-            path, "query.html", facts=facts, folder=printable(folder), quantile=made.quantile if made else None, threshold=threshold,
+            path, "query.html", facts=facts, folder=printable(folder), threshold=threshold,
+            quantile=made.quantile if made else None,
             counts={word: sum(row.verdict == word for row in rows)
                     for word in ("NG", "OK", "ERROR", "")},
             total=len(rows), cards=self._cards(folder), shown=len(self._kept),
@@ -177,17 +177,3 @@ def _percent(box: Sequence[float], size: tuple[int, int]) -> list[float]:
     """Return a box (left, top, right, bottom) as left, top, width and height in percent."""
     left, top, right, bottom = (100 * side / size[i % 2] for i, side in enumerate(box))
     return [round(value, 2) for value in (left, top, right - left, bottom - top)]
-
-
-def common_folder(paths: Iterable[str]) -> str:
-    """Return the folder that all paths lie in; empty if there is none, or a file has no folder."""
-    folders = {os.path.dirname(path) for path in paths}  # noqa: PTH120
-    try:
-        return os.path.commonpath(folders)
-    except ValueError:  # absolute and relative ones, or none
-        return ""
-
-
-def within(path: str, folder: str) -> str:
-    """Return what comes after the folder in a path."""
-    return path[len(folder):].lstrip("/") if folder else path

@@ -40,7 +40,7 @@
     const lines = vector("svg", { viewBox: `0 0 ${card.size.join(" ")}`, "aria-hidden": "true" });
     for (const kind of ["unseen", "outline", "truth"]) {
       if (!card.paths[kind]) continue;
-      if (kind !== "unseen") lines.append(vector("path", { d: card.paths[kind], class: "edge" }));
+      if (kind === "outline") lines.append(vector("path", { d: card.paths[kind], class: "edge" }));
       lines.append(vector("path", { d: card.paths[kind], class: kind }));
     }
     stage.replaceChildren(
@@ -99,6 +99,11 @@
     document.documentElement.style.setProperty("--strength", input.value / 100);
     for (const other of document.querySelectorAll("[data-strength]")) other.value = input.value;
     setView("overlay");
+  });
+
+  // By which score an evaluation's misses are chosen.
+  document.addEventListener("change", (event) => {
+    if (event.target.name === "by") document.body.dataset.by = event.target.value;
   });
 
   // The viewer.
