@@ -86,7 +86,7 @@ def _offsets(low: float, high: float) -> list[float]:
 
 
 def line(points: tuple[npt.ArrayLike, npt.ArrayLike], right: float = 1.0) -> str:
-    """Return an SVG path through points (x, y), in a square of 100 units that ends at (right, 1)."""
+    """Return an SVG path through points (x, y); its 100 units a side stand for `right` and 1."""
     across = 100 * np.asarray(points[0], float) / right
     up = 100 - 100 * np.asarray(points[1], float)
     return "M" + "L".join(f"{a:.5g} {b:.5g}" for a, b in zip(across, up, strict=True))

@@ -199,15 +199,15 @@
   // Filters and sorting.
   const list = document.getElementById("cards");
   if (list) {
-    const items = cards.map((element) => ({
-      element, verdict: element.dataset.verdict, score: Number(element.dataset.score ?? -1),
+    const items = cards.map((element, at) => ({
+      at, element, verdict: element.dataset.verdict, score: Number(element.dataset.score ?? -1),
       failed: element.dataset.score === undefined, name: element.querySelector(".name").textContent,
       sought: element.querySelector(".name").textContent.toLowerCase(),
     }));
     const names = new Intl.Collator(undefined, { numeric: true });
     const orders = {
-      worst: (a, b) => b.score - a.score,
-      best: (a, b) => a.failed - b.failed || a.score - b.score,
+      worst: (a, b) => b.score - a.score || a.at - b.at,
+      best: (a, b) => a.failed - b.failed || a.score - b.score || a.at - b.at,
       name: (a, b) => names.compare(a.name, b.name),
       "name-back": (a, b) => names.compare(b.name, a.name),
     };
