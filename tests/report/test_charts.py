@@ -30,7 +30,7 @@ def test_what_is_far_beyond_does_not_flatten_the_rest():
     assert chart.beyond == 1 and len(chart.lower) == 2
     assert float(chart.ticks[-1][1]) <= 6.3
     # A bar is where its score is.
-    at = dict((text, left) for left, text in chart.ticks)
+    at = {text: left for left, text in chart.ticks}
     assert any(left <= at["1"] <= left + width for left, width, _ in chart.lower)
 
 

@@ -24,7 +24,8 @@ from tests.conftest import texture, with_hole
 from tests.test_cli import done
 from tests.videos import street, walk, write_video
 
-CARD = re.compile(r'<li class="card".*?<script type="application/json">(.*?)</script>\s*</li>', re.S)
+CARD = re.compile(
+    r'<li class="card".*?<script type="application/json">(.*?)</script>\s*</li>', re.S)
 BAD_NAMES = [
     "<script>alert(1)</script>.png",
     "</script><script>document.title='owned'</script>.png",
@@ -186,7 +187,7 @@ def test_only_the_worst_are_kept_of_very_many(spade, results, tmp_path, monkeypa
     monkeypatch.setattr(query_page, "MOST_CARDS", 30)
     rows = many(spade, results, tmp_path / "report.html", 200)
     cards = cards_of(tmp_path / "report.html")
-    assert [card["score"] for card in cards] == sorted((row.score for row in rows))[:-31:-1]
+    assert [card["score"] for card in cards] == sorted(row.score for row in rows)[:-31:-1]
     text = (tmp_path / "report.html").read_text()
     assert "of 200 are shown" in " ".join(text.split()) and "of 200 are not good" in text
 
@@ -201,7 +202,7 @@ def test_memory_and_size_stay_bounded(spade, results, tmp_path):
     most = (48 << 20) / 1000
     for card in cards_of(tmp_path / "report.html")[:8]:
         assert sum(len(base64.b64decode(one)) for one in card["pictures"].values()) <= most
-    assert os.listdir(tmp_path) == ["report.html"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "report.html"]
 
 
 def test_a_query_that_stops_leaves_a_report_of_what_was_done(spade, tmp_path, monkeypatch):
