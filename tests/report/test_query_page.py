@@ -132,7 +132,7 @@ def test_layers_are_the_image_and_its_map(queried, spade):
     image = cv2.imread(rows[[row.path.endswith("/hole.png") for row in rows].index(True)].path)
     assert photo.shape == (256, 256, 3) and np.abs(photo.astype(int) - image[..., ::-1]).mean() < 6
     assert heat.shape == (128, 128, 4) and whole.shape == (128, 128, 3)
-    assert heat[65, 60, 3] > 200 and heat[20, 20, 3] < 30  # strong in the hole, clear elsewhere
+    assert heat[65, 60, 3] > 130 and heat[20, 20, 3] < 30  # strong in the hole, clear elsewhere
     here, good = picture_of(card["pictures"]["here0"]), picture_of(card["pictures"]["good0"])
     assert here.shape == good.shape and here.min() < 40 < good.min() + 20
     assert card["paths"]["outline"] and card["paths"]["unseen"]
