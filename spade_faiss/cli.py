@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
+from ._text import printable as _printable
 from .errors import SpadeError
 from .memory import is_shortage
 
@@ -80,6 +81,8 @@ Quantile = Annotated[float, typer.Option(
 DataSet = Annotated[Path, typer.Argument(help="The data set's folder.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")]
 Kappa = Annotated[int, typer.Option(min=1, help="Nearest patches.")]
+Report = Annotated[bool, typer.Option(
+    "--report", help="Also write report.html: all results on one page.")]
 SweepOption = Annotated[list[str] | None, typer.Option(
     "--sweep", metavar="NAME=VALUES", help="Also score other values of k, kappa, sigma, levels or "
     "score: k=5,50 or levels=1+2+3,2+3. Given again, all combinations.")]
@@ -269,6 +272,7 @@ def query(
     score: ImageScore = Score.MAP,
     explain: Annotated[bool, typer.Option("--explain", help="Also write, for each wrong place, "
                                           "the good patch that it should resemble.")] = False,
+    report: Report = False,
     overlays: Annotated[bool, typer.Option(help="Write overlay pictures.")] = True,
     worst: Annotated[int, typer.Option(min=0, help="Frames of a video to write maps of.")] = 10,
     fps: Annotated[float | None, typer.Option(
@@ -296,8 +300,8 @@ def query(
     spade = Spade.load(folder, k=k, kappa=kappa, weights=weights, quantile=quantile, score=score,
                        engine=engine, search_params=search_params, exact=exact, device=device,
                        batch_size=batch_size, progress=True)
-    rows = write_query(spade, found, out, overlays=overlays, explain=explain, worst=worst, fps=fps,
-                       on_error=problems)
+    rows = write_query(spade, found, out, overlays=overlays, explain=explain, report=report,
+                       worst=worst, fps=fps, on_error=problems)
     count = {word: sum(row.verdict == word for row in rows) for word in ("NG", "OK", "ERROR")}
     lines = [f"{row.verdict:5} {_figure(row.score)}  {_printable(row.path)}" for row in rows
              if row.map or row.verdict == "ERROR"]  # of a video, only the worst frames
@@ -317,7 +321,7 @@ def evaluate_mvtec(
     original_size: Annotated[bool, typer.Option(
         "--original-size", help="Score maps on the images' own grids, against untouched masks.  "
         "[default: masks resized and cropped like the images]")] = False,
-    sweep: SweepOption = None,
+    sweep: SweepOption = None, report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
     kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32",
@@ -346,7 +350,7 @@ def evaluate_mvtec(
     spade = ensemble if len(ensemble.members) > 1 else ensemble.members[0]
     results = evaluate_mvtec(
         spade, _folder(root), out, names=category, sweep=sweep or (), original_size=original_size,
-        on_error=problems, on_note=problems.note)
+        report=report, on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
 
@@ -361,7 +365,7 @@ def evaluate_stc(
     normalise_clips: Annotated[bool, typer.Option(
         "--normalise-clips", help="Also give the ROCAUC of scores brought to 0..1 within each "
         "clip, under a name of its own.")] = False,
-    sweep: SweepOption = None,
+    sweep: SweepOption = None, report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 1,
     kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32",
@@ -380,7 +384,7 @@ def evaluate_stc(
                   batch_size=batch_size, progress=True)
     results = evaluate_stc(
         spade, _folder(root), out, names=scene, fps=fps, normalise_clips=normalise_clips,
-        sweep=sweep or (), on_error=problems, on_note=problems.note)
+        sweep=sweep or (), report=report, on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
 
@@ -397,7 +401,7 @@ def demo(
     for name, scores in run_demo(out, seed).items():
         print(f"{name}: PRO {scores.pro:.3f}, pixel ROCAUC {scores.pixel_rocauc:.3f}, image "
               f"ROCAUC {scores.image_rocauc:.3f} by descriptor, {scores.image_rocauc_map_max:.3f} "
-              f"by map; pictures in {out / name / 'overlays'}")
+              f"by map; report in {out / name / 'report.html'}")
     print(f"what each wrong place should have looked like: {out}/*/explain/*/*.png")
     print(f"the whole table: {out / 'table.md'}")
 
@@ -437,12 +441,6 @@ def _images(n: int) -> str:
 
 def _figure(value: float | None) -> str:
     return f"{'' if value is None else f'{value:.4g}':>10}"
-
-
-def _printable(name: str) -> str:
-    """Return a path in one line of valid text, whatever bytes a file's name holds."""
-    text = name.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def main() -> None:
