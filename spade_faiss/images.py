@@ -317,6 +317,8 @@ def _decode_rarer(data: bytes | bytearray) -> npt.NDArray[np.uint8]:
         raise SpadeError("is not an image that can be decoded (PNG, JPEG, BMP, TIFF or WebP)")
     if image.dtype.kind != "u":
         raise SpadeError("holds floating-point samples; convert it to 8 or 16 bits")
+    if image.dtype.itemsize > 2:
+        raise SpadeError("holds 32-bit samples; convert it to 8 or 16 bits")
     return np.ascontiguousarray(_to_8_bit(image)[:, :, ::-1])
 
 

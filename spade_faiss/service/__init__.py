@@ -2,15 +2,19 @@
 
 from ..errors import SpadeError
 
-try:
-    from .app import create_app
-    from .limits import Limits
-    from .live import LiveIndex
-    from .server import serve
+try:  # before the rest, which takes a second
+    import fastapi  # noqa: F401
+    import jinja2  # noqa: F401
+    import prometheus_client  # noqa: F401
+    import python_multipart  # noqa: F401
+    import uvicorn  # noqa: F401
 except ModuleNotFoundError as error:
-    if (error.name or "").partition(".")[0] == "spade_faiss":
-        raise
     raise SpadeError(f"serve needs the package {error.name}: pip install 'spade-faiss[serve]'"
                      ) from None
+
+from .app import create_app
+from .limits import Limits
+from .live import LiveIndex
+from .server import serve
 
 __all__ = ["Limits", "LiveIndex", "create_app", "serve"]

@@ -219,10 +219,6 @@ def _add_handlers(app: FastAPI) -> None:
     async def gone(_: Request, __: ClientDisconnect) -> Response:
         return Response(status_code=400)
 
-    @app.exception_handler(Exception)
-    async def failed(_: Request, __: Exception) -> JSONResponse:
-        return JSONResponse({"detail": "something went wrong; the service's log says what"}, 500)
-
 
 def _decode(upload: Upload) -> _Pixels:
     try:

@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import ipaddress
 import json
+import logging
 import time
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -15,6 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .limits import Limits, Refusal
 from .metrics import Metrics
+
+logger = logging.getLogger("spade_faiss")
 
 HEADERS = {
     "content-security-policy": (
@@ -75,7 +78,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        path, start, status = scope["path"], time.perf_counter(), 500
+        path, start, status = scope["path"], time.perf_counter(), 0
         headers = {key.decode("latin-1"): value.decode("latin-1")
                    for key, value in scope["headers"]}
         body = _Body(receive, headers, 2 * self._limits.bytes)
@@ -90,7 +93,8 @@ class Guard:
                 message["headers"] = [
                     *((k, v) for k, v in message.get("headers", ()) if k.decode() not in own),
                     *((key.encode(), value.encode()) for key, value in own.items())]
-                await body.discard()
+                if status != 408:
+                    await body.discard()
             await send(message)
 
         self._state.requests += 1
@@ -101,6 +105,11 @@ class Guard:
                 await refuse(answer, refusal)
             else:
                 await self._app(scope, body.receive, answer)
+        except Exception:
+            logger.exception("a request for %s failed", path)
+            if status:  # half of an answer is out
+                raise
+            await refuse(answer, Refusal(500, "something went wrong; the service's log says what"))
         finally:
             self._state.requests -= 1
             known = path if path in OPEN or path in (QUERY, "/v1/index", "/metrics") else "other"

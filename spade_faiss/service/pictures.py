@@ -17,8 +17,8 @@ from ..index import Index
 from ..report import Region
 from .answers import Picture
 
-_SIDE = 768
-"""The most pixels of a picture's longer side."""
+_SIDE = 640
+"""Pixels of a picture's longer side; lines over a small image would be coarse."""
 _LOOK = 160
 """Pixels a side of a closer look."""
 _GREY = 150
@@ -27,11 +27,12 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def photo(result: Result) -> Pixels:
-    """Return the image, small enough to be shown, uint8 [h, w, 3]."""
+    """Return the image in the size that it is shown in, uint8 [h, w, 3]."""
     height, width = result.image.shape[:2]
-    scale = min(1, _SIDE / max(height, width))
+    scale = _SIDE / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(result.image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(result.image, size, interpolation=how), np.uint8)
 
 
 def overlay(result: Result, framing: Framing, threshold: float | None) -> Pixels:

@@ -7,6 +7,7 @@ import logging
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from types import FrameType
@@ -71,7 +72,9 @@ def serve(
     def opener(network: Backbone | None) -> Spade:
         return Spade.load(folder, backbone=network, batch_size=limits.batch, **options)
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what uploads hold is answered
+    # What is wrong with uploads is answered, and not logged.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="PIL")
     with _listen(family, address) as listening:
         live = LiveIndex(folder, opener)
         state = State()
@@ -81,9 +84,9 @@ def serve(
             server_header=False, timeout_graceful_shutdown=10)
         bound = listening.getsockname()
         shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
-        print(f"spade-faiss: {folder} ({len(live.spade.index_)} good images) is served on "
-              f"http://{shown}:{bound[1]}/ until Ctrl-C", file=sys.stderr, flush=True)
-        server = Server(config, state)
+        server = Server(config, state, (
+            f"spade-faiss: {folder} ({len(live.spade.index_)} good images) is served on "
+            f"http://{shown}:{bound[1]}/ until Ctrl-C"))
         server.run([listening])
     return not server.force_exit
 
@@ -91,10 +94,17 @@ def serve(
 class Server(uvicorn.Server):
     """A server that goes on listening while it drains, so that new requests get an answer."""
 
-    def __init__(self, config: uvicorn.Config, state: State) -> None:
+    def __init__(self, config: uvicorn.Config, state: State, greeting: str = "") -> None:
         super().__init__(config)
         self._state = state
+        self._greeting = greeting
         self._leave_at = float("inf")
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, and say so on standard error."""
+        await super().startup(sockets)
+        if self._greeting:
+            print(self._greeting, file=sys.stderr, flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal, and leave at the second."""

@@ -3,6 +3,7 @@ const at = (id) => document.getElementById(id);
 const KEPT = 24; // results on the page
 const figure = (value) => Number(value.toPrecision(4)).toString();
 let stream = null;
+let cropped = false;
 
 async function ask(path, options = {}) {
   const token = sessionStorage.getItem("token");
@@ -30,6 +31,7 @@ async function describe() {
   try {
     const index = await ask("/v1/index");
     at("access").hidden = true;
+    cropped = index.cropped;
     const limit = index.threshold === null ? "no threshold" : `threshold ${figure(index.threshold)}`;
     at("index").textContent =
       `${index.images} good image${index.images === 1 ? "" : "s"}, ${index.backbone}, ${limit}`;
@@ -79,6 +81,7 @@ function show(image) {
   part("input").addEventListener("input", (event) => {
     part(".overlay").style.opacity = event.target.value / 100;
   });
+  part(".unseen").hidden = !cropped;
   const count = image.regions.length;
   part("h3").textContent = count === 0 ? "No place over the threshold"
     : `${count} place${count === 1 ? "" : "s"} over the threshold`;
