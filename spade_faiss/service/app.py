@@ -53,15 +53,7 @@ _THREADS = 4
 _Pixels = npt.NDArray[np.uint8]
 _Answer = tuple[Spade, Result]
 
-_BODY = {"required": True, "content": {"multipart/form-data": {
-    "schema": {
-        "type": "object", "required": [PART], "additionalProperties": False,
-        "properties": {PART: {
-            "type": "array", "minItems": 1,
-            "items": {"type": "string", "format": "binary"},
-            "description": "PNG, JPEG, BMP, TIFF or WebP files, a part each."}}},
-    "encoding": {PART: {"contentType": "image/png, image/jpeg, image/bmp, image/tiff, image/webp"}},
-}}}
+_TYPES = "image/png, image/jpeg, image/bmp, image/tiff, image/webp"
 _WHY = {
     401: "The token is missing or wrong.",
     403: "A page of another site asks.",
@@ -84,6 +76,19 @@ class MapFormat(StrEnum):
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem, "description": _WHY[status]} for status in statuses}
+
+
+def _body(limits: Limits) -> dict[str, Any]:
+    """Return the description of a query's body."""
+    images = {
+        "type": "array", "minItems": 1, "maxItems": limits.images,
+        "items": {"type": "string", "format": "binary"},
+        "description": "PNG, JPEG, BMP, TIFF or WebP files, a part each; at most "
+                       f"{limits.images} of {limits.pixels} pixels and {limits.bytes} bytes in all."}
+    schema = {"type": "object", "required": [PART], "additionalProperties": False,
+              "properties": {PART: images}}
+    return {"required": True, "content": {"multipart/form-data": {
+        "schema": schema, "encoding": {PART: {"contentType": _TYPES}}}}}
 
 
 def create_app(
@@ -136,7 +141,7 @@ def create_app(
 
     @app.post(QUERY, response_model=QueryAnswer, summary="Query images",
               responses=guarded | _problems(403, 408, 413, 415, 422, 429, 503),
-              openapi_extra={"requestBody": _BODY}, dependencies=shown)
+              openapi_extra={"requestBody": _body(limits)}, dependencies=shown)
     async def query(
         request: Request,
         maps: Annotated[MapFormat | None, Query(

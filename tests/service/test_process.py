@@ -16,7 +16,7 @@ import pytest
 from spade_faiss import SpadeError
 from spade_faiss.service import serve
 from tests.service.serving import form, png, serving, wait_for
-from tests.test_cli import one_line, run
+from tests.test_cli import one_line
 
 TOKEN = "a-token-of-some-length"
 
@@ -57,10 +57,10 @@ def test_a_killed_service_loses_no_accepted_request(index, parts):
                         answers.append((at, error, None, None))
                         return
 
-        clients = [threading.Thread(target=ask) for _ in range(12)]
+        clients = [threading.Thread(target=ask) for _ in range(8)]
         for client in clients:
             client.start()
-        wait_for(lambda: len(answers) > 12)
+        wait_for(lambda: len(answers) > 8)
         metrics = httpx.get(f"{url}/metrics").text
         assert float(re.search(r"^spade_faiss_images_in_work (\S+)", metrics, re.M)[1]) > 1
         # A request is accepted once the service has read its head, for which half a second is
@@ -76,7 +76,7 @@ def test_a_killed_service_loses_no_accepted_request(index, parts):
     assert not left, left
     assert len(answers) == len(sent)
     accepted = [answer for answer in answers if answer[0] < killed - 0.4]
-    assert len(accepted) > 12
+    assert len(accepted) > 8
     assert all(answer[1] == 200 for answer in accepted), [a[1] for a in accepted]
     for at, status, answer, headers in answers:
         if status == 503:
@@ -100,17 +100,16 @@ def test_ctrl_c_ends_an_idle_service_and_the_token_may_come_from_the_environment
 
 
 def test_a_second_signal_ends_it_at_once(index, lite):
-    with serving(index, lite) as service:
-        with socket.create_connection(("127.0.0.1", service.port)) as connection:
-            connection.sendall(b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\n"
-                               b"Content-Length: 999\r\n"
-                               b"Content-Type: multipart/form-data; boundary=b\r\n\r\n")
-            wait_for(lambda: "images_in_work 1.0" in service.client.get("/metrics").text)
-            service.server.handle_exit(signal.SIGINT, None)
-            wait_for(lambda: service.client.get("/readyz").status_code == 503)
-            assert not service.server.should_exit
-            service.server.handle_exit(signal.SIGINT, None)
-            assert service.server.should_exit and service.server.force_exit
+    with (serving(index, lite) as service,
+          socket.create_connection(("127.0.0.1", service.port)) as connection):
+        connection.sendall(b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n"
+                           b"Content-Type: multipart/form-data; boundary=b\r\n\r\n")
+        wait_for(lambda: "images_in_work 1.0" in service.client.get("/metrics").text)
+        service.server.handle_exit(signal.SIGINT, None)
+        wait_for(lambda: service.client.get("/readyz").status_code == 503)
+        assert not service.server.should_exit
+        service.server.handle_exit(signal.SIGINT, None)
+        assert service.server.should_exit and service.server.force_exit
 
 
 @pytest.mark.parametrize("options, word", [
@@ -131,8 +130,7 @@ def test_a_port_that_is_taken_and_a_folder_without_an_index(index, tmp_path):
         serve(tmp_path, port=0)
 
 
-def test_the_command_refuses_in_one_line(index, tmp_path):
-    one_line(run("serve", index, "--max-queue", "4"), "queue of 4")
+def test_without_the_extra_one_line_names_it(index):
     hide = "import sys; sys.modules['uvicorn'] = None; from spade_faiss.cli import main; main()"
     ended = subprocess.run([sys.executable, "-c", hide, "serve", str(index)],
                            capture_output=True, text=True)
