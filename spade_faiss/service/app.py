@@ -83,8 +83,8 @@ def _body(limits: Limits) -> dict[str, Any]:
     images = {
         "type": "array", "minItems": 1, "maxItems": limits.images,
         "items": {"type": "string", "format": "binary"},
-        "description": "PNG, JPEG, BMP, TIFF or WebP files, a part each; at most "
-                       f"{limits.images} of {limits.pixels} pixels and {limits.bytes} bytes in all."}
+        "description": "PNG, JPEG, BMP, TIFF or WebP files, a part each; in all at most "
+                       f"{limits.images} of {limits.pixels} pixels and {limits.bytes} bytes."}
     schema = {"type": "object", "required": [PART], "additionalProperties": False,
               "properties": {PART: images}}
     return {"required": True, "content": {"multipart/form-data": {
