@@ -49,7 +49,7 @@ from .index.manifest import BackboneRecord, Calibration, FramingRecord
 from .index.store import write_usual
 from .maps import anomaly_map
 from .presets import preset_of
-from .search import ENGINES, LevelSearch, nearest, nearest_in_gallery
+from .search import ENGINES, LevelSearch, gallery_search, nearest, nearest_in_gallery
 from .threshold import good_threshold
 
 Floats = npt.NDArray[np.float32]
@@ -243,7 +243,7 @@ class Spade:
         self._network: Backbone | None = backbone if isinstance(backbone, Backbone) else None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._calibration: tuple[tuple[object, ...], Calibration] | None = None
-        self._searches: tuple[Index, tuple[LevelSearch, ...]] | None = None
+        self._searches: tuple[Index, bool, tuple[LevelSearch, ...]] | None = None
 
     # Fitting ------------------------------------------------------------------------------
 
@@ -471,7 +471,7 @@ class Spade:
         """Yield, level by level and image by image, what is usual for good patches."""
         others = torch.from_numpy(_other_images(index.descriptors, self.k)[0])
         for number, (search, level) in enumerate(
-            zip(self._level_searches(index), index.manifest.levels, strict=True)
+            zip(self._level_searches(index, True), index.manifest.levels, strict=True)
         ):
             k = min(NEAREST, others.shape[1] * level.patches)
             for i in self._bar(range(len(index)), f"contrast, level {number + 1}"):
@@ -663,34 +663,35 @@ class Spade:
         among = torch.from_numpy(images)
         expected: Sequence[Floats | None] = index.usual() or [None] * len(levels)
         for number, (queries, search, level, own_usual) in enumerate(
-            zip(levels, self._level_searches(index), index.manifest.levels, expected, strict=True)
+            zip(levels, self._level_searches(index, exact), index.manifest.levels, expected,
+                strict=True)
         ):
             if index.galleries and not exact:
                 first = 0 if leave_out is None else leave_out * level.patches
                 own = range(first, first if leave_out is None else first + level.patches)
-                found = [
-                    nearest_in_gallery(one, index.galleries[number], self.kappa, own, self.engine)
-                    for one in queries.cpu().numpy()
-                ]
-                near, ids = (np.stack(both) for both in zip(*found, strict=True))
+                near, ids = nearest_in_gallery(
+                    queries.flatten(0, 1).cpu().numpy(), index.galleries[number], self.kappa, own,
+                    self.engine, search)
             else:
                 found_here = search.search(queries, among, self.kappa, self.engine)
                 near, ids = (values.cpu().numpy() for values in found_here)
             grid = (len(images), level.height, level.width)
-            distances.append(np.sqrt(near).mean(axis=2).reshape(grid))
+            distances.append(np.sqrt(near).mean(axis=-1).reshape(grid))
             matches.append(ids[..., 0].reshape(grid))
             if own_usual is not None:
                 distances[-1] = contrast(distances[-1], matches[-1], own_usual, leave_out)
         return list(zip(zip(*distances, strict=True), zip(*matches, strict=True), strict=True))
 
-    def _level_searches(self, index: Index) -> tuple[LevelSearch, ...]:
-        """Return the levels' searches, kept from one query to the next."""
-        if self._searches is None or self._searches[0] is not index:
-            self._searches = index, tuple(
+    def _level_searches(self, index: Index, exact: bool) -> tuple[LevelSearch, ...]:
+        """Return the levels' searches, of their galleries unless `exact`, kept for next time."""
+        if self._searches is None or self._searches[:2] != (index, exact):
+            self._searches = index, exact, tuple(map(gallery_search, index.galleries)) if (
+                index.galleries and not exact
+            ) else tuple(
                 LevelSearch(rows, level.patches)
                 for rows, level in zip(index.levels, index.manifest.levels, strict=True)
             )
-        return self._searches[1]
+        return self._searches[2]
 
     def _map(
         self, index: Index, distances: Sequence[Floats], original: tuple[int, int]

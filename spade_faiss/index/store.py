@@ -219,8 +219,6 @@ class Index:
         self.manifest = manifest
         self._usual: list[Floats] | None = None
         n = len(manifest.images)
-        # FAISS's index owns the mapping under the array, so both are kept.
-        self._owners: list[object] = []
         self.descriptors = self._map(manifest.descriptors, n, manifest.descriptor_size)
         self.levels = tuple(
             self._map(level.file, n * level.patches, level.channels) for level in manifest.levels
@@ -268,9 +266,9 @@ class Index:
         index = module.read_index(str(path), module.IO_FLAG_MMAP_IFC)
         if not isinstance(index, module.IndexFlatL2) or (index.ntotal, index.d) != (rows, columns):
             raise SpadeError(f"{path} does not hold {rows} x {columns} values as the manifest says")
-        self._owners.append(index)
-        values: Floats = module.rev_swig_ptr(index.get_xb(), rows * columns)
-        return values.reshape(rows, columns)
+        # Not FAISS's own mapping: arrays over that would outlive it.
+        header = path.stat().st_size - rows * columns * 4
+        return np.asarray(np.memmap(path, np.float32, "r", header, (rows, columns)))
 
     def __len__(self) -> int:
         return len(self.manifest.images)

@@ -26,7 +26,7 @@ KEEP = 64 << 20
 """Bytes of a gallery that may be kept in low precision from one search to the next."""
 _SMALL = 1 << 25
 """Multiplications from which on it pays to measure engines."""
-_PROBE = 1 << 29
+_PROBE = 1 << 28
 """Multiplications that engines are measured with, at most."""
 _ONE_AT_A_TIME = Lock()
 """Triton's autotuner is not made for several threads."""
@@ -57,6 +57,7 @@ class LevelSearch:
         self.once = once
         self._screens: dict[str, Screen] = {}
         self._prepared: PreparedGallery | None = None
+        self._largest = torch.full((-(-len(self.patches) // per_image),), torch.nan)
 
     def search(
         self, queries: Tensor, images: Tensor, k: int = 1, engine: str = "auto"
@@ -166,7 +167,7 @@ class LevelSearch:
                 near, ids = host.search(queries.cpu(), images, k, "auto")
                 return near.to(queries.device), ids.to(queries.device)
             parts = [
-                exhaustive_in_images(one, self.patches, among, self.per_image, k)
+                exhaustive_in_images(one, self.patches, among, self.per_image, k, self._largest)
                 for one, among in zip(queries, images, strict=True)
             ]
             return torch.stack([part[0] for part in parts]), torch.stack([p[1] for p in parts])

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .level import LevelSearch, tensor
 
-_BLOCK = 1024
+BLOCK = 1024
 """Rows that stand for an image where a gallery is no set of images."""
 
 
@@ -45,7 +45,7 @@ def nearest(
     q, g = _matrix("queries", queries), _matrix("gallery", gallery)
     if q.shape[1] != g.shape[1]:
         raise ValueError(f"queries have {q.shape[1]} channels and the gallery has {g.shape[1]}")
-    per_image = min(_BLOCK, len(g))
+    per_image = min(BLOCK, len(g))
     blocks = torch.arange(-(-len(g) // per_image))
     distances, ids = LevelSearch(g, per_image, once=True).search(q[None], blocks[None], k, engine)
     return _like(queries, distances[0]), _like(queries, ids[0])

@@ -1,3 +1,4 @@
+import gc
 import json
 import random
 import shutil
@@ -111,6 +112,13 @@ def test_reading_maps_files_and_does_not_load_them(built):
                          check=True)
     size = sum(path.stat().st_size for path in built.rglob("*.faiss"))
     assert int(out.stdout) * 1024 < size / 2, out.stdout
+
+
+def test_arrays_outlive_their_index(built):
+    whole = Index.open(built).levels[0].copy()
+    alone = Index.open(built).levels[0]
+    gc.collect()
+    np.testing.assert_array_equal(alone, whole)
 
 
 def test_two_writers_do_not_meet(built):
