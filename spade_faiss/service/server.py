@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import logging
 import socket
@@ -84,6 +85,9 @@ def serve(
             server_header=False, timeout_graceful_shutdown=10)
         bound = listening.getsockname()
         shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+        # What is there now stays; what requests leave behind is to be found in time.
+        gc.freeze()
+        gc.set_threshold(1000, 10, 10)
         server = Server(config, state, (
             f"spade-faiss: {folder} ({len(live.spade.index_)} good images) is served on "
             f"http://{shown}:{bound[1]}/ until Ctrl-C"))
