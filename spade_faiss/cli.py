@@ -313,6 +313,47 @@ def query(
     problems.exit()
 
 
+@app.command()
+def serve(
+    folder: Folder,
+    host: Annotated[str, typer.Option(
+        help="Where to listen; any but a loopback address needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
+    token: Annotated[str | None, typer.Option(
+        envvar="SPADE_FAISS_TOKEN", show_envvar=True, help="What clients must show as a bearer "
+        "token. A list of processes shows options, but not the environment.")] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help="A name that the service also goes by, such as a reverse proxy's; "
+        "may be given again.")] = None,
+    max_mib: Annotated[int, typer.Option(min=1, help="MiB of a request.")] = 32,
+    max_images: Annotated[int, typer.Option(min=1, help="Images of a request.")] = 16,
+    max_megapixels: Annotated[int, typer.Option(
+        min=1, help="Millions of pixels of a request's images together.")] = 32,
+    max_queue: Annotated[int, typer.Option(
+        min=1, help="Images accepted and not answered yet.")] = 64,
+    max_wait: Annotated[float, typer.Option(
+        min=0, help="Milliseconds that an image waits for others to be queried with it.")] = 5,
+    k: Annotated[int | None, typer.Option("-k", min=1, help="Nearest images.  [default: the "
+                                          "index's, 50]")] = None,
+    kappa: Annotated[int | None, typer.Option(min=1, help="Nearest patches.  [default: the "
+                                              "index's, 1]")] = None,
+    quantile: Annotated[float | None, typer.Option(
+        help="Share of good images to let pass.  [default: the index's, 0.995]")] = None,
+    score: ImageScore = Score.MAP, weights: Weights = None, engine: Engine = "auto",
+    search_params: SearchParams = None, device: Device = "auto", batch_size: BatchSize = 8,
+) -> None:
+    """Serve an index over HTTP, with a page to drop images on; needs the extra 'serve'."""
+    from .service import Limits, serve
+
+    limits = Limits(bytes=max_mib << 20, images=max_images, pixels=max_megapixels * 1_000_000,
+                    queue=max_queue, batch=batch_size, wait=max_wait / 1000)
+    if not serve(folder, host=host, port=port, token=token, allow_hosts=allow_host or (),
+                 limits=limits, k=k, kappa=kappa, quantile=quantile, score=score, weights=weights,
+                 engine=engine, search_params=search_params, device=device):
+        print("spade-faiss: ended before all requests were answered", file=sys.stderr)
+        raise typer.Exit(1)
+
+
 @evaluate.command("mvtec")
 def evaluate_mvtec(
     root: DataSet, out: Out,
