@@ -109,6 +109,9 @@ class _Problems:
     def note(self, text: str) -> None:
         tqdm.write(f"spade-faiss: note: {_printable(text)}", file=sys.stderr)
 
+    def warn(self, text: str) -> None:
+        tqdm.write(f"spade-faiss: warning: {_printable(text)}", file=sys.stderr)
+
     def exit(self) -> None:
         if self.lines:
             raise typer.Exit(1)
@@ -175,9 +178,12 @@ def add(
     found = find_images(images, problems)
     if not found:
         raise SpadeError("there are no images to add")
+    calibrated = spade.index_.manifest.held_out
     added = spade.add([image.path for image in found], problems)
+    dropped = _dropped(folder, calibrated, spade.index_.manifest.held_out, problems)
     _print(as_json, {"index": str(folder), "added": added, "images": len(spade.index_),
-                     "threshold": spade.image_threshold, "errors": problems.lines},
+                     "threshold": spade.image_threshold, "calibration_dropped": dropped,
+                     "errors": problems.lines},
            f"{folder}: {added} added, now {_images(len(spade.index_))}")
     problems.exit()
 
@@ -193,10 +199,45 @@ def remove(
     _limit(max_memory)
     problems = _Problems()
     spade = Spade.load(folder, engine=engine, progress=True)
+    calibrated = spade.index_.manifest.held_out
     removed = spade.remove(images, problems)
+    dropped = _dropped(folder, calibrated, spade.index_.manifest.held_out, problems)
     _print(as_json, {"index": str(folder), "removed": removed, "images": len(spade.index_),
-                     "threshold": spade.image_threshold, "errors": problems.lines},
+                     "threshold": spade.image_threshold, "calibration_dropped": dropped,
+                     "errors": problems.lines},
            f"{folder}: {removed} removed, now {_images(len(spade.index_))}")
+    problems.exit()
+
+
+@app.command()
+def calibrate(
+    folder: Folder, images: Annotated[list[Path], typer.Argument(
+        metavar="IMAGE...", help="Good images (files or folders) that are not in the index.")],
+    defects: Annotated[list[Path] | None, typer.Option(
+        metavar="PATH", help="A known defect, or a folder of them; may be given again.")] = None,
+    false_alarms: Annotated[float | None, typer.Option(
+        metavar="RATE", help="Share of good images that may be called wrong, 0.01 say.  "
+        "[default: the index's, 0.005]")] = None,
+    score: ImageScore = Score.MAP, weights: Weights = None, engine: Engine = "auto",
+    device: Device = "auto", batch_size: BatchSize = 8, as_json: AsJson = False,
+) -> None:
+    """Try an index on further good images, and choose the thresholds by them for query to use."""
+    from .detector import Spade
+    from .images import find_images
+
+    problems = _Problems()
+    good, bad = find_images(images, problems), find_images(defects or (), problems)
+    if not good:
+        raise SpadeError("there are no good images to calibrate with")
+    if defects and not bad:
+        raise SpadeError(f"{defects[0]} holds no images of defects; leave out --defects")
+    spade = Spade.load(folder, weights=weights, score=score, engine=engine, device=device,
+                       batch_size=batch_size, progress=True)
+    report = spade.calibrate([image.path for image in good], [image.path for image in bad] or None,
+                             false_alarms=false_alarms, on_error=problems)
+    _print(as_json, {"index": str(folder), **asdict(report), "errors": problems.lines},
+           f"{folder}: calibrated with {_images(report.good)} and {report.defects} defects\n"
+           f"{report.text()}")
     problems.exit()
 
 
@@ -235,6 +276,11 @@ def info(
             f"(quantile {made.quantile}, K = {made.k}, kappa = {made.kappa})" +
             (f" from {len(made.sample)} of the images" if made.sample else "")),
     ]
+    if held := manifest.held_out:
+        lines.append(
+            f"calibrated  {held.created}, {_images(len(held.good.names))} and "
+            f"{len(held.defects.names)} defects; thresholds now: map {held.pixel_threshold:.4g}, "
+            f"descriptor {held.descriptor_threshold:.4g} (quantile {held.quantile:.6g})")
     if manifest.gallery:
         lines.append(f"gallery     {manifest.gallery.describe()}")
     if recall and not damaged:
@@ -283,6 +329,8 @@ def query(
     search_params: Annotated[str | None, typer.Option(
         metavar="STRING", help="Search an approximate index so: nprobe=64.  [default: the "
         "index's]")] = None,
+    drift: Annotated[bool, typer.Option(
+        "--drift", help="Warn if good images look otherwise than those of calibrate.")] = False,
     weights: Weights = None, engine: Engine = "auto", device: Device = "auto",
     batch_size: BatchSize = 8, max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
@@ -300,16 +348,32 @@ def query(
     spade = Spade.load(folder, k=k, kappa=kappa, weights=weights, quantile=quantile, score=score,
                        engine=engine, search_params=search_params, exact=exact, device=device,
                        batch_size=batch_size, progress=True)
-    rows = write_query(spade, found, out, overlays=overlays, explain=explain, report=report,
-                       worst=worst, fps=fps, on_error=problems)
+    if spade.index_.manifest.held_out and not spade.held_out:
+        problems.note("the calibration is of other settings, so thresholds are drawn from the "
+                      "index's own images")
+    if drift:
+        spade.drift((), ())  # whether it can be told is said before the work
+    pairs: list[tuple[float, float]] = []  # of images alone: frames are not independent
+    rows = write_query(
+        spade, found, out, overlays=overlays, explain=explain, report=report, worst=worst,
+        fps=fps, on_error=problems, on_result=lambda result: pairs.append(
+            (spade.score_of(result), result.descriptor_score)))
     count = {word: sum(row.verdict == word for row in rows) for word in ("NG", "OK", "ERROR")}
     lines = [f"{row.verdict:5} {_figure(row.score)}  {_printable(row.path)}" for row in rows
              if row.map or row.verdict == "ERROR"]  # of a video, only the worst frames
     summary = f"{_images(len(rows))}: {count['NG']} NG, {count['OK']} OK"
     if count["ERROR"]:
         summary += f", {count['ERROR']} could not be used"
-    _print(as_json, {"images": [asdict(row) for row in rows], "errors": problems.lines},
-           "\n".join([*lines, f"{summary}; results in {out}"]))
+    record: dict[str, object] = {"images": [asdict(row) for row in rows], "errors": problems.lines}
+    lines.append(f"{summary}; results in {out}")
+    if drift:
+        moved = spade.drift([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+        record["drift"] = asdict(moved)
+        if moved.warned:
+            problems.warn(f"drift: {moved.text}")
+        else:
+            lines.append(f"drift: {moved.text}")
+    _print(as_json, record, "\n".join(lines))
     problems.exit()
 
 
@@ -445,6 +509,14 @@ def demo(
               f"by map; report in {out / name / 'report.html'}")
     print(f"what each wrong place should have looked like: {out}/*/explain/*/*.png")
     print(f"the whole table: {out / 'table.md'}")
+
+
+def _dropped(folder: Path, before: object, after: object, problems: _Problems) -> bool:
+    """Say that a change dropped the calibration, if it did."""
+    if before and not after:
+        problems.note(f"the calibration was of {folder} as it was, and is dropped: thresholds are "
+                      "drawn from its own images until you calibrate again")
+    return bool(before and not after)
 
 
 def _crop(text: str) -> int | None:
