@@ -20,8 +20,7 @@ class RaySpade(Spade):
     """An estimator that has actors do what it can share out; made by `on_ray`.
 
     `query` is done by actors as a whole. `fit`, `add` and `extract` get their features from
-    actors, and do the rest (thresholds, searches) here; what they yield has images' sizes but
-    not their pixels.
+    actors, and do the rest (thresholds, searches) here.
     """
 
     _count: int

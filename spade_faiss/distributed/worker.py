@@ -121,6 +121,4 @@ class Worker:
         batch = self._spade.features_of(loaded, framing)
         if self._recipe.index is not None:
             return Answer(problems, list(self._spade.compare(batch)), filled)
-        # The image itself is not needed any more, only its size.
-        small = [replace(one, image=one.image[:, :, :0]) for one in loaded]
-        return Answer(problems, replace(batch, loaded=small), filled)
+        return Answer(problems, batch, filled)
