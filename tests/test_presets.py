@@ -33,6 +33,7 @@ def test_spread_equals_numpy_and_survives_a_large_mean():
         spread.add(part)
     np.testing.assert_allclose(spread.std(), rows.astype(np.float64).std(0), rtol=1e-9)
     np.testing.assert_allclose(spread.factors(), 1 / (spread.std() * 3**0.5), rtol=1e-6)
+    np.testing.assert_allclose(spread.factors(0.5), 1 / (spread.std() * 3) ** 0.5, rtol=1e-6)
 
 
 def test_channels_that_never_vary_are_left_alone():
@@ -60,6 +61,11 @@ def test_best_equals_a_float64_brute_force(lite):
     good, seen = in_float64(lite, train), in_float64(lite, new)
     result = next(spade.query(new))
     stored = spade.index_.usual()
+    # Descriptors are scaled by less: by the root of the deviations.
+    std = good[0].std(0)
+    std = np.maximum(std, 0.01 * np.sqrt((std**2).mean()))
+    apart = (seen[0][0] - good[0]) ** 2 / std
+    assert result.descriptor_score == pytest.approx(apart.mean(), rel=1e-3)
     for at, found in enumerate(result.distances):
         gallery, queries = good[1][at], seen[1][at][0]
         channels = gallery.shape[-1]
