@@ -48,7 +48,7 @@ from .index.gallery import set_search_params
 from .index.manifest import BackboneRecord, Calibration, FramingRecord
 from .index.store import write_usual
 from .maps import anomaly_map
-from .presets import preset_of
+from .presets import name_of_preset, preset_of
 from .search import ENGINES, LevelSearch, nearest, nearest_in_gallery
 from .threshold import good_threshold
 
@@ -778,6 +778,11 @@ class Spade:
                 "or build the index again"
             )
         return network
+
+    @property
+    def preset(self) -> str | None:
+        """The preset that has these settings; None if they are a mixture."""
+        return name_of_preset(standardise=self.standardise, contrast=self.contrast)
 
     @property
     def network(self) -> Backbone:
