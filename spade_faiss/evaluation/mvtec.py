@@ -74,7 +74,7 @@ def evaluate_mvtec(
 
     def job(category: Category) -> Job:
         return Job(category.name, category.files, lambda report: _evaluate(
-            spade, category, points, original_size, report))
+            spade, category, points, original_size, out, report))
 
     def finish(finished: dict[str, list[Scores]]) -> dict[str, Any]:
         return write_points(out, dataset, config, finished, axes, base, notes)
@@ -90,19 +90,19 @@ def evaluate_category(spade: Spade | Ensemble, category: Category) -> Scores:
     SpadeError
         If an image or mask cannot be used.
     """
-    return _evaluate(spade, category, [point_of(spade)], False, None)[0]
+    return _evaluate(spade, category, [point_of(spade)], False, None, None)[0]
 
 
 def _evaluate(
     spade: Spade | Ensemble, category: Category, points: Sequence[Point], original_size: bool,
-    on_error: OnError | None,
+    scratch: Path | None, on_error: OnError | None,
 ) -> list[Scores]:
     def truth(framing: Framing) -> CategoryTruth:
         return CategoryTruth(category, None if original_size else framing)
 
     return evaluate_points(
         spade, category.train, [test.path for test in category.test], truth, points,
-        original_size=original_size, on_error=on_error,
+        original_size=original_size, scratch=scratch, on_error=on_error,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -133,6 +134,8 @@ class Scorer:
     truth : Truth
     original_size : bool
         Whether maps are scored on the images' own grids instead of the network's input.
+    scratch : path, optional
+        A folder for what would fill the memory; see `PixelMetrics`.
 
     Attributes
     ----------
@@ -142,10 +145,12 @@ class Scorer:
     descriptor_scores, peaks : list of float
     """
 
-    def __init__(self, truth: Truth, original_size: bool = False) -> None:
+    def __init__(
+        self, truth: Truth, original_size: bool = False, scratch: Path | None = None
+    ) -> None:
         self._truth = truth
         self._original_size = original_size
-        self._pixels = PixelMetrics()
+        self._pixels = PixelMetrics(spill=scratch)
         self._masks = 0
         self.positions: list[int] = []
         self.labels: list[bool] = []
@@ -229,7 +234,7 @@ def _at(spade: Spade, result: Result, point: Point) -> Result:
 def evaluate_points(
     spade: Spade | Ensemble, train: Iterable[Source], test: Sequence[Source],
     truth: Callable[[Framing], Truth], points: Sequence[Point], *, original_size: bool = False,
-    on_error: OnError | None = None,
+    scratch: Path | None = None, on_error: OnError | None = None,
     more: Callable[[Scorer, int], Mapping[str, float]] | None = None,
 ) -> list[Scores]:
     """Index good images, query the test images, and score them at each point.
@@ -245,6 +250,8 @@ def evaluate_points(
         Of an ensemble its own alone.
     original_size : bool
         Whether maps are scored on the images' own grids.
+    scratch : path, optional
+        A folder for what would fill the memory meanwhile: the pixels of all maps.
     on_error : callable, optional
         Called with (name, why) for an image or mask that cannot be used; the image is left
         out. Without it the first one raises SpadeError.
@@ -269,7 +276,7 @@ def evaluate_points(
     else:
         spade.fit(train, calibrate=False, on_error=leave_out)
     known = truth(spade.index_.manifest.framing.framing())
-    scorers = [Scorer(known, original_size) for _ in points]
+    scorers = [Scorer(known, original_size, scratch) for _ in points]
     found_at = ([one] for one in spade.query(test, leave_out)) if isinstance(
         spade, Ensemble) else query_points(spade, test, points, leave_out)
     for results in found_at:

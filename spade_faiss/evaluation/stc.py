@@ -77,7 +77,7 @@ def evaluate_stc(
     def job(scene: Scene) -> Job:
         table = out / "frames" / f"{scene.name}.csv"
         return Job(scene.name, scene.files, lambda report: _evaluate(
-            spade, scene, points, fps, normalise_clips, table, report), (table,))
+            spade, scene, points, fps, normalise_clips, table, out, report), (table,))
 
     def finish(finished: dict[str, list[Scores]]) -> dict[str, Any]:
         return write_points(out, "stc", config, finished, axes, base)
@@ -117,7 +117,7 @@ class SceneTruth:
 
 def _evaluate(
     spade: Spade, scene: Scene, points: Sequence[Point], fps: float, normalise_clips: bool,
-    table: Path, on_error: OnError,
+    table: Path, scratch: Path, on_error: OnError,
 ) -> list[Scores]:
     frames = scene.frames
     clips = [clip.name for clip in scene.clips for _ in clip.frames]
@@ -139,7 +139,8 @@ def _evaluate(
     videos = (Found(path, Path(path.name), None) for path in scene.videos)
     return evaluate_points(
         spade, open_sources(videos, fps, on_error), frames,
-        lambda framing: SceneTruth(scene, framing), points, on_error=on_error, more=more,
+        lambda framing: SceneTruth(scene, framing), points, scratch=scratch, on_error=on_error,
+        more=more,
     )
 
 
