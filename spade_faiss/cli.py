@@ -37,7 +37,7 @@ class Score(StrEnum):
 
 
 Backbone = Annotated[str, typer.Option(
-    help="wide_resnet50_2, resnet18, resnet50, resnet101 or efficientnet_lite0.")]
+    help="wide_resnet50_2, resnet18, resnet50, resnet101, efficientnet_lite0 or _lite1.")]
 Weights = Annotated[Path | None, typer.Option(
     help="Checkpoint (.pth or .safetensors) instead of the published one.")]
 Resize = Annotated[int, typer.Option(help="Shorter side after resizing, in pixels.")]
