@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import tee
 
 import cv2
 import numpy as np
 
 from ._stages import Stages
-from .detector import Floats, Images, Prediction, Result, Spade, is_stream
+from .detector import Floats, Images, Prediction, Result, Spade, _sources, is_stream
 from .errors import SpadeError
 from .features import Backbone
-from .images import OnError
+from .images import Frame, OnError, decode_images
 from .index import Index
 
 VIEWS = ("flip", "scale")
@@ -132,11 +134,18 @@ class Ensemble:
         """Yield one Result an image: the first member's, with the members' map and score."""
         if not self._usual:
             raise SpadeError("this Ensemble is not fitted yet: call fit")
-        images = _again_and_again(images)
-        streams = [member.query(images, _once(on_error, number))
-                   for number, member in enumerate(self.members)]
+        places: deque[int] = deque()
+
+        def decoded() -> Iterator[Frame]:
+            for place, frame in decode_images(_sources(images, on_error), on_error):
+                places.append(place)
+                yield frame
+
+        # In step with each other, so that few images wait for the last member.
+        each = tee(decoded(), len(self.members))
+        streams = [member.query(own) for member, own in zip(self.members, each, strict=True)]
         for results in zip(*streams, strict=True):
-            yield self._joined(results)
+            yield replace(self._joined(results), position=places.popleft())
 
     def predict(self, images: Images) -> Prediction:
         """Return scores, each the map's largest value, and maps; see `Spade.predict`."""
