@@ -271,10 +271,7 @@ def evaluate_points(
 
     start = time.perf_counter()
     stages = spade.stages = Stages()
-    if isinstance(spade, Ensemble):
-        spade.fit(train, on_error=leave_out)
-    else:
-        spade.fit(train, calibrate=False, on_error=leave_out)
+    spade.fit(train, calibrate=False, on_error=leave_out)
     known = truth(spade.index_.manifest.framing.framing())
     scorers = [Scorer(known, original_size, scratch) for _ in points]
     found_at = ([one] for one in spade.query(test, leave_out)) if isinstance(

@@ -16,6 +16,7 @@ from PIL import Image
 
 from .._files import replace_file
 from ..detector import Result, Spade
+from ..ensemble import Ensemble
 from .pictures import explanation_picture, overlay_picture, verdict
 from .regions import find_regions
 
@@ -38,7 +39,7 @@ class Row:
 
 
 def write_image(
-    spade: Spade, result: Result, stem: Path, out: Path, overlays: bool, explain: bool
+    spade: Spade | Ensemble, result: Result, stem: Path, out: Path, overlays: bool, explain: bool
 ) -> Row:
     """Write the map of one image, its overlay and its explanation, and return its row."""
     score, threshold = spade.score_of(result), spade.image_threshold
