@@ -50,7 +50,7 @@ from .index.gallery import set_search_params
 from .index.manifest import BackboneRecord, Calibration, FramingRecord, HeldOut, Store
 from .index.store import write_usual
 from .maps import anomaly_map
-from .presets import preset_of
+from .presets import name_of_preset, preset_of
 from .search import (
     ENGINES,
     LevelSearch,
@@ -168,8 +168,9 @@ class Spade:
     preset : one of `spade_faiss.presets.PRESETS`
         "paper", or "best", which standardises and contrasts, and is not the paper's.
     standardise : bool, optional
-        Whether each channel, of descriptors and patches, is divided by its standard deviation
-        over the good images that an index is first made of. By default as the preset says.
+        Whether each channel of the patches is divided by its standard deviation over the good
+        images that an index is first made of, and each of the descriptors by the root of that.
+        By default as the preset says.
     contrast : bool, optional
         Whether maps say how much farther patches are from their matches than is usual for these
         (see `spade_faiss.contrast`). By default as the preset says.
@@ -409,7 +410,8 @@ class Spade:
                 raise SpadeError("none of the images can be used")
             with self.stages("index"):
                 if spreads:  # of a new index; what is added later is brought to the same scale
-                    scales = [spread.factors() for spread in spreads]
+                    few, *many = spreads  # descriptors are one an image
+                    scales = [few.factors(0.5), *(spread.factors() for spread in many)]
                     writer.scale(scales)
                 descriptors, levels, crops = writer.finish()
             draft = Manifest(
@@ -905,6 +907,11 @@ class Spade:
                 "or build the index again"
             )
         return network
+
+    @property
+    def preset(self) -> str | None:
+        """The preset that has these settings; None if they are a mixture."""
+        return name_of_preset(standardise=self.standardise, contrast=self.contrast)
 
     @property
     def network(self) -> Backbone:

@@ -50,8 +50,8 @@ _GENERATION = re.compile(r"[0-9a-f]{8}")
 
 
 @contextmanager
-def index_lock(folder: Path) -> Iterator[None]:
-    """Hold an index folder, made if need be, for one writer at a time.
+def index_lock(folder: Path, manifest: str = MANIFEST) -> Iterator[None]:
+    """Hold the folder of an index or ensemble, made if need be, for one writer at a time.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def index_lock(folder: Path) -> Iterator[None]:
     if folder.is_dir():
         strangers = [
             entry.name for entry in folder.iterdir()
-            if entry.name not in (MANIFEST, f".{MANIFEST}.new", _LOCK)
+            if entry.name not in (manifest, f".{manifest}.new", _LOCK)
             and not _GENERATION.fullmatch(entry.name)
         ]
         if strangers:
@@ -84,6 +84,11 @@ def discard_leftovers(folder: Path) -> None:
     Where a manifest is there but cannot be read, nothing is removed.
     """
     keep = Manifest.read(folder).generation if (folder / MANIFEST).exists() else None
+    discard_generations(folder, keep)
+
+
+def discard_generations(folder: Path, keep: str | None) -> None:
+    """Remove every generation in a folder but one."""
     for entry in folder.iterdir():
         if _GENERATION.fullmatch(entry.name) and entry.name != keep:
             shutil.rmtree(entry, ignore_errors=True)

@@ -15,6 +15,7 @@ import numpy as np
 
 from .._text import printable
 from ..detector import Result, Spade
+from ..ensemble import Ensemble
 from .charts import Timeline, histogram, timeline
 from .files import Row
 from .layers import encoded, layers_of
@@ -39,14 +40,14 @@ class QueryReport:
 
     Parameters
     ----------
-    spade : Spade
+    spade : Spade or Ensemble
     folder : Path
         Where the file without a name is made.
     expected : int
         How many results there may be.
     """
 
-    def __init__(self, spade: Spade, folder: Path, expected: int) -> None:
+    def __init__(self, spade: Spade | Ensemble, folder: Path, expected: int) -> None:
         cards = max(1, min(expected, MOST_CARDS))
         self._spade = spade
         self._bytes = min(max(_BUDGET // cards, _LEAST), _MOST)
@@ -98,20 +99,22 @@ class QueryReport:
             All images and frames, those without a card, too.
         """
         spade = self._spade
+        members = spade.members if isinstance(spade, Ensemble) else (spade,)
+        first = members[0]
+        networks = dict.fromkeys(one.index_.manifest.backbone.name for one in members)
         made = spade.calibration
-        good = () if made is None else made.peaks if spade.score == "map" else (
+        good = () if made is None else made.peaks if first.score == "map" else (
             made.descriptor_scores)
         threshold = spade.image_threshold
         scores = [row.score for row in rows if row.score is not None]
         failed = list(dict.fromkeys(row.path for row in rows if row.verdict == "ERROR"))
         others = [name for name in self._reasons if name not in set(failed)]
-        manifest = spade.index_.manifest
         folder = common_folder(row.path for row in rows)
         facts = {
             "index": spade.index_.folder, "good images": len(spade.index_),
             "of the folder": self._good,
-            "backbone": manifest.backbone.name, "K": spade.k, "κ": spade.kappa,
-            "score": "map maximum" if spade.score == "map" else "descriptor distance",
+            "backbone": ", ".join(networks), "K": first.k, "κ": first.kappa,
+            "score": "map maximum" if first.score == "map" else "descriptor distance",
         }
         facts = {name: printable(str(value)) for name, value in facts.items() if value != ""}
 
