@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from stat import S_ISREG
 from typing import TypeVar
 
 import cv2
@@ -246,6 +247,8 @@ def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         is smaller than 16 pixels a side.
     """
     try:
+        if not S_ISREG(Path(path).stat().st_mode):  # to open a pipe would wait for ever
+            raise SpadeError("is no file that holds an image, but a pipe, device or folder")
         data = Path(path).read_bytes()
     except OSError as error:
         raise SpadeError(f"cannot be read: {error.strerror}") from None

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -189,6 +190,29 @@ def test_a_full_disk_is_one_line(index, parts, tmp_path):
     line = one_line(ended, "File too large")
     assert "maps" in line
     assert not [path for path in (out / "maps").rglob("*") if path.is_file()]
+
+
+def test_a_full_disk_leaves_the_old_index_and_nothing_beside_it(index, gravel_folder, tmp_path):
+    copy = shutil.copytree(index, tmp_path / "copy")
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    ended = subprocess.run(
+        ["bash", "-c", 'ulimit -f 1024; trap "" XFSZ; exec "$@"', "bash", sys.executable, "-m",
+         "spade_faiss", "build", str(gravel_folder), "--index", str(copy), *LITE],
+        capture_output=True, text=True,
+    )
+    one_line(ended, str(copy), "File too large", "what was there before is whole")
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+def test_a_pipe_is_not_waited_for(index, parts, tmp_path):
+    folder = tmp_path / "pipes"
+    folder.mkdir()
+    shutil.copy(parts / "big.bmp", folder / "z.bmp")
+    os.mkfifo(folder / "a.png")
+    ended = done("query", index, folder, "--out", tmp_path / "out", status=1, timeout=300)
+    assert len(ended.stderr.splitlines()) == 1 and "a.png: is no file" in ended.stderr
+    ended = done("build", folder, "--index", tmp_path / "new", *LITE, status=1, timeout=300)
+    assert len(ended.stderr.splitlines()) == 1 and "a.png: is no file" in ended.stderr
 
 
 def test_nonsense_file_names_stay_in_one_line(index, tmp_path):

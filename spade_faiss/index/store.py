@@ -25,7 +25,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +147,8 @@ class _FlatFile:
         self._file.close()
 
     def abandon(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # on a full disk, of what was not written yet
+            self._file.close()
 
 
 class IndexWriter:
@@ -212,7 +213,8 @@ class IndexWriter:
         """Close the files and remove them."""
         for file in self._flat:
             file.abandon()
-        self._crops.close()
+        with suppress(OSError):
+            self._crops.close()
         shutil.rmtree(self.place, ignore_errors=True)
 
 
