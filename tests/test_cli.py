@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 import cv2
 import numpy as np
@@ -148,6 +149,17 @@ def test_calls_that_are_wrong_exit_2_with_one_line(index, parts, tmp_path):
     assert not (tmp_path / "i").exists() and not (tmp_path / "o").exists()
 
 
+def test_without_a_command_the_help_is_shown_as_it_is():
+    for command in ((), ("evaluate",)):
+        ended = run(*command)
+        assert ended.returncode == 2 and not ended.stdout
+        assert ended.stderr == run(*command, "--help").stdout
+
+
+def test_version():
+    assert done("--version").stdout == f"spade-faiss {metadata.version('spade-faiss')}\n"
+
+
 def test_debug_shows_where_anywhere_on_the_line(tmp_path):
     for arguments in (("--debug", "info", tmp_path), ("info", tmp_path, "--debug")):
         assert "Traceback" in done(*arguments, status=2).stderr
@@ -243,7 +255,7 @@ def test_sigterm_ends_it_and_its_temporary_files(gravel_folder, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors) == (143, "")
+    assert (process.returncode, errors) == (143, "spade-faiss: terminated\n")
     assert not list(folder.parent.rglob("*.faiss"))
 
 

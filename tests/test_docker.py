@@ -217,6 +217,16 @@ def test_weights_are_looked_for_where_the_image_has_or_is_given_them(
     ) in run.text.split()
 
 
+def test_an_installed_package_has_all_its_files():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = settings["package-data"]["spade_faiss"]
+    package = ROOT / "spade_faiss"
+    others = [path.relative_to(package) for path in package.rglob("*")
+              if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert len(others) > 5
+    assert not [path for path in others if not any(map(path.match, patterns))]
+
+
 def healthcheck(command, tmp_path):
     """Run the health check of a container whose first process was started so."""
     line = tmp_path / "cmdline"
