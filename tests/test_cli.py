@@ -143,6 +143,8 @@ def test_calls_that_are_wrong_exit_2_with_one_line(index, parts, tmp_path):
     one_line(run("query", index, empty, "--out", tmp_path / "o"), "no images")
     one_line(run("query", index, empty / "a.png", "--out", tmp_path / "o"), "no such file")
     one_line(run("query", index, parts, "--out", parts / "o"), "inside")
+    one_line(run("query", index, parts, "--out", index / "o"), "lies in the index")
+    one_line(run("query", index, parts, "--out", index), "lies in the index")
     one_line(run("query", index, parts, "--out", tmp_path / "o", "-k", "0"), "-k")
     one_line(run("query", index, parts, "--out", tmp_path / "o", "--engine", "warp"), "warp")
     one_line(run("conjure"), "conjure")
