@@ -457,6 +457,7 @@ def evaluate_mvtec(
 
     _limit(max_memory)
     problems = _Problems()
+    root = _folder(root)
     names = backbone.split(",")
     if weights is not None and len(names) > 1:
         raise SpadeError("--weights is for one backbone; give it with one --backbone alone")
@@ -467,7 +468,7 @@ def evaluate_mvtec(
         device=device, batch_size=batch_size, progress=True)
     spade = ensemble if len(ensemble.members) > 1 else ensemble.members[0]
     results = evaluate_mvtec(
-        spade, _folder(root), out, names=category, sweep=sweep or (), original_size=original_size,
+        spade, root, out, names=category, sweep=sweep or (), original_size=original_size,
         report=report, on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
@@ -497,11 +498,12 @@ def evaluate_stc(
 
     _limit(max_memory)
     problems = _Problems()
+    root = _folder(root)
     spade = Spade(load_backbone(backbone, weights, device), k, kappa, resize=resize,
                   crop=_crop(crop), preset=preset, store=store, engine=engine, device=device,
                   batch_size=batch_size, progress=True)
     results = evaluate_stc(
-        spade, _folder(root), out, names=scene, fps=fps, normalise_clips=normalise_clips,
+        spade, root, out, names=scene, fps=fps, normalise_clips=normalise_clips,
         sweep=sweep or (), report=report, on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()

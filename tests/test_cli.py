@@ -135,6 +135,9 @@ def test_calls_that_are_wrong_exit_2_with_one_line(index, parts, tmp_path):
     one_line(run("build", parts, "--index", tmp_path / "i", "--backbone", "vgg"), "vgg")
     one_line(run("build", parts, "--index", tmp_path / "i", "--crop", "big"), "--crop")
     one_line(run("build", parts, "--index", tmp_path / "i", "--crop", "500"), "crop 500")
+    (tmp_path / "file").touch()
+    one_line(run("build", parts, "--index", tmp_path / "file" / "i", *LITE), "cannot be written")
+    one_line(run("evaluate", "mvtec", tmp_path / "gone", "--out", tmp_path / "o"), "no such folder")
     one_line(run("build", parts), "index")
     one_line(run("build", parts, "--index", tmp_path / "i", "--warp"), "warp")
     one_line(run("build", parts, "--index", tmp_path / "i", "--weights", tmp_path / "w.pth"),
@@ -204,6 +207,14 @@ def test_a_full_disk_is_one_line(index, parts, tmp_path):
     line = one_line(ended, "File too large")
     assert "maps" in line
     assert not [path for path in (out / "maps").rglob("*") if path.is_file()]
+
+
+def test_a_full_disk_of_the_demo_is_named(tmp_path):
+    ended = subprocess.run(
+        ["bash", "-c", 'ulimit -f 8; trap "" XFSZ; exec "$@"', "bash", sys.executable, "-m",
+         "spade_faiss", "demo", "--out", str(tmp_path / "demo")], capture_output=True, text=True)
+    one_line(ended, ".png: File too large")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_a_full_disk_leaves_the_old_index_and_nothing_beside_it(index, gravel_folder, tmp_path):
