@@ -6,6 +6,7 @@ import ctypes
 import gc
 import json
 import logging
+import os
 import platform
 import signal
 import sys
@@ -13,6 +14,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,7 +92,7 @@ ImageScore = Annotated[Score, typer.Option(
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="An index.")]
 Quantile = Annotated[float, typer.Option(
     help="Share of good images that the thresholds are to let pass.")]
-DataSet = Annotated[Path, typer.Argument(help="The data set's folder.")]
+DataSet = Annotated[Path, typer.Argument(metavar="ROOT", help="The data set's folder.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")]
 Kappa = Annotated[int, typer.Option(min=1, help="Nearest patches.")]
 Report = Annotated[bool, typer.Option(
@@ -100,10 +102,18 @@ SweepOption = Annotated[list[str] | None, typer.Option(
     "score: k=5,50 or levels=1+2+3,2+3. Given again, all combinations.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"spade-faiss {metadata.version('spade-faiss')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose, and "
                                                 "which search engine was chosen.")] = False,
+    version: Annotated[bool, typer.Option(
+        "--version", is_eager=True, callback=_version, help="Show the version and exit.")] = False,
 ) -> None:
     """Take the options that every command has."""
 
@@ -131,7 +141,8 @@ class _Problems:
 
 @app.command()
 def build(
-    train_dir: Annotated[Path, typer.Argument(help="Folder of good images or videos.")],
+    train_dir: Annotated[Path, typer.Argument(
+        metavar="TRAIN_DIR", help="Folder of good images or videos.")],
     index: Annotated[Path, typer.Option(metavar="DIR", help="Where the index goes.")],
     backbone: Backbone = "wide_resnet50_2", weights: EachWeights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
@@ -174,7 +185,8 @@ def build(
 
 @app.command()
 def add(
-    folder: Folder, images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
+    folder: Folder, images: Annotated[list[Path], typer.Argument(
+        metavar="IMAGE...", help="Good images, or folders of them.")],
     weights: EachWeights = None, engine: Engine = "auto", device: Device = "auto",
     batch_size: BatchSize = 8, max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
@@ -201,7 +213,8 @@ def add(
 
 @app.command()
 def remove(
-    folder: Folder, images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
+    folder: Folder, images: Annotated[list[str], typer.Argument(
+        metavar="IMAGE...", help="Paths as `info --json` lists them, or ends of them.")],
     engine: Engine = "auto", max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
     """Remove training images from an index by path, and find the thresholds anew."""
@@ -491,12 +504,13 @@ def evaluate_mvtec(
 
     _limit(max_memory)
     problems = _Problems()
+    root = _folder(root)
     spade = _detector(
         backbone, weights, views, device, k=k, kappa=kappa, resize=resize, crop=_crop(crop),
         preset=preset, store=store, engine=engine, factory=factory, coreset=coreset,
         search_params=search_params, batch_size=batch_size, progress=True)
     results = evaluate_mvtec(
-        spade, _folder(root), out, names=category, sweep=sweep or (), original_size=original_size,
+        spade, root, out, names=category, sweep=sweep or (), original_size=original_size,
         report=report, on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
@@ -526,11 +540,12 @@ def evaluate_stc(
 
     _limit(max_memory)
     problems = _Problems()
+    root = _folder(root)
     spade = Spade(load_backbone(backbone, weights, device), k, kappa, resize=resize,
                   crop=_crop(crop), preset=preset, store=store, engine=engine, device=device,
                   batch_size=batch_size, progress=True)
     results = evaluate_stc(
-        spade, _folder(root), out, names=scene, fps=fps, normalise_clips=normalise_clips,
+        spade, root, out, names=scene, fps=fps, normalise_clips=normalise_clips,
         sweep=sweep or (), report=report, on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
@@ -634,6 +649,7 @@ def main() -> None:
 
 
 def _terminate(number: int, frame: object) -> None:
+    os.write(2, b"spade-faiss: terminated\n")  # print() may have been interrupted itself
     sys.exit(128 + number)
 
 
@@ -656,7 +672,11 @@ def _run(command: Callable[..., Any], arguments: list[str], debug: bool) -> int:
         if isinstance(error, SpadeError):
             line = str(error)
         elif hasattr(error, "format_message"):  # what typer raises for a wrong call
-            line = " ".join(error.format_message().split()) + " (see --help)"
+            line = error.format_message()
+            if line.startswith("Usage: "):  # no command was given, and this is all the help
+                print(line, file=sys.stderr)
+                return 2
+            line = " ".join(line.split()) + " (see --help)"
         elif isinstance(error, OSError) and error.strerror:
             line = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         elif is_shortage(error):

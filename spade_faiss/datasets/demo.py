@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from .._files import replace_file
 from ..errors import SpadeError
 
 SIDE = 256
@@ -105,7 +106,7 @@ def make_demo(
 def _write(path: Path, image: Pixels) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     bgr = image if image.ndim == 2 else image[:, :, ::-1]
-    path.write_bytes(cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())
+    replace_file(path, cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def index_lock(folder: Path, manifest: str = MANIFEST) -> Iterator[None]:
     Raises
     ------
     SpadeError
-        If another process writes it now, or the folder holds something else.
+        If another process writes it now, it cannot be written, or it holds something else.
     """
     if folder.is_dir():
         strangers = [
@@ -70,12 +70,18 @@ def index_lock(folder: Path, manifest: str = MANIFEST) -> Iterator[None]:
             )
     elif folder.exists():
         raise SpadeError(f"{folder} is a file; name a folder for the index")
-    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK, timeout=0)
     try:
-        with FileLock(folder / _LOCK, timeout=0):
-            yield
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout:
         raise SpadeError(f"{folder} is being written by another process; wait for it") from None
+    except OSError as error:
+        raise SpadeError(f"{folder} cannot be written: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def discard_leftovers(folder: Path) -> None:

@@ -59,13 +59,15 @@ def write_query(
     Raises
     ------
     SpadeError
-        If `out` is a file, or lies inside a folder that is queried, where the maps would be
-        taken for images the next time.
+        If `out` is a file, lies in the index, which is then taken for another folder, or inside a
+        folder that is queried, where the maps would be taken for images the next time.
     OSError
         If the disk is full or the folder cannot be written.
     """
     if out.exists() and not out.is_dir():
         raise SpadeError(f"{out} is a file; name a folder for the results")
+    if out.resolve().is_relative_to(spade.index_.folder.resolve()):
+        raise SpadeError(f"{out} lies in the index; name another folder for the results")
     for folder in {found.folder for found in images if found.folder}:
         if out.resolve().is_relative_to(folder.resolve()):
             raise SpadeError(f"{out} lies inside {folder}, which is queried; name one beside it")
