@@ -48,8 +48,9 @@ class PixelMetrics:
 
     Nothing is binned: every score is kept, at 4 bytes a good and 8 bytes a defect pixel (8 and
     12 where the maps are float64). `compute` takes a fifth of that and 24 bytes a defect pixel
-    more, and keeps the latter until another image is added; a curve takes 100. 83 maps of 1024 x 1024 with 3% defects: 0.5 GiB at most. For maps that
-    are in memory already, `pixel_metrics` needs far less.
+    more, and keeps the latter until another image is added; a curve takes 100. 83 maps of
+    1024 x 1024 with 3% defects: 0.5 GiB at most. For maps that are in memory already,
+    `pixel_metrics` needs far less.
 
     Parameters
     ----------
