@@ -98,9 +98,12 @@ class QueryReport:
             All images and frames, those without a card, too.
         """
         spade = self._spade
-        made = spade.calibration
-        good = () if made is None else made.peaks if spade.score == "map" else (
-            made.descriptor_scores)
+        made, held = spade.calibration, spade.held_out
+        good: Sequence[float] = ()
+        if held:
+            good = held.good.scores(spade.score)
+        elif made:
+            good = made.peaks if spade.score == "map" else made.descriptor_scores
         threshold = spade.image_threshold
         scores = [row.score for row in rows if row.score is not None]
         failed = list(dict.fromkeys(row.path for row in rows if row.verdict == "ERROR"))
@@ -121,7 +124,8 @@ class QueryReport:
 
         write_page(
             path, "query.html", facts=facts, folder=printable(folder), threshold=threshold,
-            quantile=made.quantile if made else None,
+            quantile=spade.quantile if good else None,
+            good_are="set aside" if held else "leave-one-out",
             counts={word: sum(row.verdict == word for row in rows)
                     for word in ("NG", "OK", "ERROR", "")},
             total=len(rows), cards=self._cards(folder), shown=len(self._kept),

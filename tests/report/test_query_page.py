@@ -233,6 +233,12 @@ def test_the_command_writes_a_report(spade, tmp_path):
          "--score", "descriptor", "--no-overlays")
     text = (tmp_path / "out" / "report.html").read_text()
     assert "descriptor distance" in text and "8 good, leave-one-out" in text
+    calibrated = Spade.load(tmp_path / "index", backbone=spade.network)
+    calibrated.calibrate(texture("brick", 3, seed=9))
+    write_query(calibrated, find_images([tmp_path / "parts"], print), tmp_path / "calibrated",
+                report=True)
+    text = (tmp_path / "calibrated" / "report.html").read_text()
+    assert "3 good, set aside" in text and f"<b>{calibrated.image_threshold:.4g}</b>" in text
     done("query", tmp_path / "index", tmp_path / "parts", "--out", tmp_path / "plain")
     assert not (tmp_path / "plain" / "report.html").exists()
 
