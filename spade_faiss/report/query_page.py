@@ -103,8 +103,12 @@ class QueryReport:
         first = members[0]
         networks = dict.fromkeys(one.index_.manifest.backbone.name for one in members)
         made = spade.calibration
-        good = () if made is None else made.peaks if first.score == "map" else (
-            made.descriptor_scores)
+        held = None if isinstance(spade, Ensemble) else spade.held_out
+        good: Sequence[float] = ()
+        if held:
+            good = held.good.scores(first.score)
+        elif made:
+            good = made.peaks if first.score == "map" else made.descriptor_scores
         threshold = spade.image_threshold
         scores = [row.score for row in rows if row.score is not None]
         failed = list(dict.fromkeys(row.path for row in rows if row.verdict == "ERROR"))
@@ -124,7 +128,8 @@ class QueryReport:
 
         write_page(
             path, "query.html", facts=facts, folder=printable(folder), threshold=threshold,
-            quantile=made.quantile if made else None,
+            quantile=spade.quantile if good else None,
+            good_are="set aside" if held else "leave-one-out",
             counts={word: sum(row.verdict == word for row in rows)
                     for word in ("NG", "OK", "ERROR", "")},
             total=len(rows), cards=self._cards(folder), shown=len(self._kept),
