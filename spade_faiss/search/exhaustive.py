@@ -39,7 +39,7 @@ def exhaustive_in_images(
     Parameters
     ----------
     queries : float32 [Q, C], on the CPU or a GPU that FAISS can use
-    patches : float32 [rows, C], there too
+    patches : float32 or float16 [rows, C], there too
         Row `i * per_image + j` is patch j of image i; the last image may have fewer.
     images : int64 [K], on the CPU
         The images to search in. Neighbouring ones are searched where they lie, and scattered
@@ -59,7 +59,7 @@ def exhaustive_in_images(
         largest = torch.full((-(-len(patches) // per_image),), torch.nan)
     for image in images[largest[images].isnan()].tolist():
         own = patches[image * per_image : (image + 1) * per_image]
-        largest[image] = torch.linalg.vector_norm(own, dim=1).max()
+        largest[image] = torch.linalg.vector_norm(own.float(), dim=1).max()
     norm = float(largest[images].max())
     best: tuple[Tensor, Tensor] | None = None
     for tile, rows in _tiles(patches, images.sort().values, per_image):
@@ -81,7 +81,7 @@ def _tiles(patches: Tensor, images: Tensor, per_image: int) -> Iterator[tuple[Te
     per_tile = max(1, _TILE_BYTES // (per_image * patches.shape[1] * 4))
     loose: list[Tensor] = []
     for run in runs:
-        if len(run) * 4 >= min(per_tile, len(images)):
+        if patches.dtype == torch.float32 and len(run) * 4 >= min(per_tile, len(images)):
             start = int(run[0]) * per_image
             stop = min((int(run[-1]) + 1) * per_image, len(patches))
             yield patches[start:stop], torch.arange(start, stop)
@@ -92,7 +92,7 @@ def _tiles(patches: Tensor, images: Tensor, per_image: int) -> Iterator[tuple[Te
     for part in torch.split(torch.cat(loose), per_tile):
         rows = (part[:, None] * per_image + torch.arange(per_image)).view(-1)
         rows = rows[rows < len(patches)]
-        yield patches[rows.to(patches.device)], rows
+        yield patches[rows.to(patches.device)].float(), rows
 
 
 def _knn(

@@ -93,7 +93,7 @@ def _matrix(name: str, values: Any) -> Tensor:
     matrix = _tensor(values)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"{name} have shape {np.shape(values)}; pass [rows, channels]")
-    if not bool(matrix.isfinite().all()):
+    if not all(bool(end.isfinite()) for end in matrix.aminmax()):  # without copies of the matrix
         raise ValueError(f"{name} hold NaN or infinite values")
     return matrix
 
