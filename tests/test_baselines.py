@@ -106,6 +106,15 @@ def test_a_planted_defect_stands_out_but_not_to_an_ignorant_model(name, lite):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
+def test_the_papers_networks_can_be_trained(name, lite):
+    setting = METHODS[name].budgets["paper"]
+    assert setting.schedule.steps > 15_000
+    schedule = replace(setting.schedule, steps=1, batch=1)
+    found = fitted(name, lite, GOOD[:2], replace(setting, schedule=schedule)).map(HOLE)
+    assert found.shape == (SIDE, SIDE) and found.std() > 0
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_a_training_is_taken_up_where_it_was_to_the_same_end(name, lite, tmp_path):
     few = {"batch": 2, "keep_every": 2}
     whole = fitted(name, lite, GOOD[:4], small(name, steps=5, **few))
