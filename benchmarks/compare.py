@@ -193,8 +193,9 @@ def table(every: Results) -> str:
         "PRO in percent, to a false-positive rate of 0.3. In brackets: Table 3 of Cohen & Hoshen, "
         "2020 (arXiv 2005.02357).",
         markdown(["category", *every], rows),
-        f"Means over {len(names)} categories: metrics in percent, image ROCAUC by each method's "
-        f"own score; seconds, an image's by their median. {config['backbone']}, budget "
+        f"Means over {len(names)} {'category' if len(names) == 1 else 'categories'}: metrics in "
+        f"percent, image ROCAUC by each method's own score; seconds, an image's by their median. "
+        f"{config['backbone']}, budget "
         f"{config['budget']}, {config['device']}, {config['threads']} threads, seed "
         f"{config['seed']}.",
         markdown(["method", *_COLUMNS.values(), *_SECONDS.values()], figures),
