@@ -211,9 +211,24 @@ class Spade:
 
     Examples
     --------
+    Images may be arrays, and results may be had one by one:
+
     >>> from spade_faiss import Spade
-    >>> spade = Spade("efficientnet_lite0").fit("parts/good")  # doctest: +SKIP
-    >>> spade.predict(["new.png"]).scores  # doctest: +SKIP
+    >>> from spade_faiss.datasets.demo import render
+    >>> good = [render(0, "brick", "train", i).image for i in range(5)]
+    >>> spade = Spade("efficientnet_lite0", quantile=0.9).fit(good)
+    >>> len(spade.index_)
+    5
+    >>> result = next(spade.query([render(0, "brick", "hole", 0).image]))
+    >>> result.name, result.map.shape, result.peak > spade.image_threshold
+    ('image 0', (256, 256), True)
+
+    More good images give a threshold that is known to hold:
+
+    >>> more = [render(0, "brick", "good", i).image for i in range(5)]
+    >>> report = spade.calibrate(more, false_alarms=0.2)
+    >>> report.needed, report.chosen.threshold == spade.image_threshold
+    (4, True)
     """
 
     index_: Index
@@ -858,20 +873,20 @@ class Spade:
             no such search parameters.
         """
         index = Index.open(folder, verify)
-        own = index.manifest.calibration
-        made = index.manifest.held_out or own
+        made = index.manifest.calibration
+        last = index.manifest.held_out or made
         framing = index.manifest.framing
         gallery = index.manifest.gallery
         spade = cls(
             backbone or index.manifest.backbone.name,
-            k or (made.k if made else K),
-            kappa or (made.kappa if made else KAPPA),
+            k or (last.k if last else K),
+            kappa or (last.kappa if last else KAPPA),
             weights=weights,
             resize=framing.resize,
             crop=framing.height if framing.crop else None,
-            sigma=made.sigma if made else SIGMA,
-            quantile=quantile or (made.quantile if made else QUANTILE),
-            calibrated=len(own.sample) if own and own.sample else CALIBRATED,
+            sigma=last.sigma if last else SIGMA,
+            quantile=quantile or (last.quantile if last else QUANTILE),
+            calibrated=len(made.sample) if made and made.sample else CALIBRATED,
             score=score, engine=engine,
             factory=gallery.factory if gallery else None,
             coreset=gallery.coreset if gallery else None,

@@ -76,6 +76,13 @@ def make_demo(
         If `root` exists and is not an empty folder, or the seed is negative.
     ValueError
         If a number of images is less than one.
+
+    Examples
+    --------
+    >>> make_demo("demo", n_train=1, n_good=1, n_defects=1)
+    ['brick', 'grass', 'gravel']
+    >>> sorted(path.name for path in Path("demo/grass/test").iterdir())
+    ['crack', 'foreign', 'good', 'hole', 'scratch', 'smear', 'stain']
     """
     if seed < 0:
         raise SpadeError(f"seed {seed} is negative; give 0 or more")

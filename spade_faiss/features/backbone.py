@@ -20,6 +20,7 @@ from .weights import fetch, load_into, read_state_dict, sha256_of
 BACKBONES = (*RESNETS, *LITES)
 """Names that `load_backbone` knows."""
 DEFAULT_BACKBONE = "wide_resnet50_2"
+"""The paper's."""
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)

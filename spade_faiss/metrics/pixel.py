@@ -192,6 +192,18 @@ def pro(maps: Iterable[Any], masks: Iterable[Any], max_fpr: float = 0.3) -> floa
         If a score is NaN or infinite, a map and its mask differ in shape or have not two
         axes, a mask is floating, maps and masks differ in number, there is no image, no
         defect pixel or no good pixel, or `max_fpr` is outside (0, 1].
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mask = np.zeros((8, 8), bool)
+    >>> mask[2:4, 2:6] = True
+    >>> anomaly = np.where(mask, 2.0, 1.0)
+    >>> pro([anomaly], [mask]), pixel_rocauc([anomaly], [mask])
+    (1.0, 1.0)
+    >>> anomaly[2:4, 4:6] = 0  # half of the region is missed
+    >>> pro([anomaly], [mask], max_fpr=0.1)
+    0.5...
     """
     _check_limit(max_fpr)
     pixels = _collect(maps, masks)
