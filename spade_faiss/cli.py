@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import logging
+import platform
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,7 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from tqdm import tqdm
 
+from ._text import printable as _printable
 from .errors import SpadeError
+from .memory import is_shortage
+
+_M_ARENA_MAX = -8  # of glibc's malloc.h
 
 if TYPE_CHECKING:
     from .detector import Spade
@@ -57,7 +65,13 @@ Crop = Annotated[str, typer.Option(
     help="Side of the centre crop in pixels, or 'none' for the whole frame.")]
 Preset = Annotated[str, typer.Option(
     help="paper, or best: more accurate than the paper's (see the README).")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+Device = Annotated[str, typer.Option(
+    help="auto, cpu, cuda, cuda:1, …; several, cuda:0,cuda:1 or all, share the patches.")]
+Store = Annotated[str, typer.Option(
+    help="Keep patches as float32, or as float16 in half the space.")]
+MaxMemory = Annotated[str | None, typer.Option(
+    metavar="SIZE", help="Never take more memory than this: 2GiB, 800MiB. What is mapped from "
+    "files does not count.")]
 Engine = Annotated[str, typer.Option(help="Exact search by: auto, faiss, screened (CPU) or triton "
                                           "(CUDA).")]
 Factory = Annotated[str | None, typer.Option(
@@ -79,6 +93,8 @@ Quantile = Annotated[float, typer.Option(
 DataSet = Annotated[Path, typer.Argument(help="The data set's folder.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")]
 Kappa = Annotated[int, typer.Option(min=1, help="Nearest patches.")]
+Report = Annotated[bool, typer.Option(
+    "--report", help="Also write report.html: all results on one page.")]
 SweepOption = Annotated[list[str] | None, typer.Option(
     "--sweep", metavar="NAME=VALUES", help="Also score other values of k, kappa, sigma, levels or "
     "score: k=5,50 or levels=1+2+3,2+3. Given again, all combinations.")]
@@ -105,6 +121,9 @@ class _Problems:
     def note(self, text: str) -> None:
         tqdm.write(f"spade-faiss: note: {_printable(text)}", file=sys.stderr)
 
+    def warn(self, text: str) -> None:
+        tqdm.write(f"spade-faiss: warning: {_printable(text)}", file=sys.stderr)
+
     def exit(self) -> None:
         if self.lines:
             raise typer.Exit(1)
@@ -118,22 +137,28 @@ def build(
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
     kappa: Kappa = 1, views: Views = None,
     fps: Annotated[float, typer.Option(help="Frames to take of a second of video.")] = 1.0,
-    quantile: Quantile = 0.995, preset: Preset = "paper", engine: Engine = "auto",
+    quantile: Quantile = 0.995,
+    calibrated: Annotated[int, typer.Option(
+        min=2, help="Good images, at most, that are scored to find the thresholds.")] = 1000,
+    preset: Preset = "paper", store: Store = "float32", engine: Engine = "auto",
     factory: Factory = None, coreset: Coreset = None, search_params: SearchParams = None,
-    device: Device = "auto", batch_size: BatchSize = 8, as_json: AsJson = False,
+    device: Device = "auto", batch_size: BatchSize = 8, max_memory: MaxMemory = None,
+    as_json: AsJson = False,
 ) -> None:
     """Build an index of good images, and find the thresholds by scoring each against the rest."""
     from .images import SUFFIXES, find_images
     from .video import VIDEO_SUFFIXES, is_video, open_sources
 
+    _limit(max_memory)
     problems = _Problems()
     found = find_images([_folder(train_dir)], problems, SUFFIXES | VIDEO_SUFFIXES)
     if not found:
         raise SpadeError(f"{train_dir} holds no images (PNG, JPEG, BMP, TIFF, WebP) or videos")
     spade = _detector(
         backbone, weights, views, device, k=k, kappa=kappa, resize=resize, crop=_crop(crop),
-        quantile=quantile, preset=preset, engine=engine, factory=factory, coreset=coreset,
-        search_params=search_params, batch_size=batch_size, progress=True,
+        quantile=quantile, calibrated=calibrated, preset=preset, store=store, engine=engine,
+        factory=factory, coreset=coreset, search_params=search_params, batch_size=batch_size,
+        progress=True,
     )
     moving = any(is_video(one.path) for one in found)
     images = open_sources(found, fps, problems) if moving else [one.path for one in found]
@@ -151,21 +176,25 @@ def build(
 def add(
     folder: Folder, images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
     weights: EachWeights = None, engine: Engine = "auto", device: Device = "auto",
-    batch_size: BatchSize = 8, as_json: AsJson = False,
+    batch_size: BatchSize = 8, max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
     """Add good images (files or folders) to an index, and find the thresholds anew."""
     from .ensemble import open_detector
     from .images import find_images
 
+    _limit(max_memory)
     problems = _Problems()
     spade = open_detector(folder, weights=weights or (), engine=engine, device=device,
                           batch_size=batch_size, progress=True)
     found = find_images(images, problems)
     if not found:
         raise SpadeError("there are no images to add")
+    calibrated = spade.index_.manifest.held_out
     added = spade.add([image.path for image in found], problems)
+    dropped = _dropped(folder, calibrated, spade.index_.manifest.held_out, problems)
     _print(as_json, {"index": str(folder), "added": added, "images": len(spade.index_),
-                     "threshold": spade.image_threshold, "errors": problems.lines},
+                     "threshold": spade.image_threshold, "calibration_dropped": dropped,
+                     "errors": problems.lines},
            f"{folder}: {added} added, now {_images(len(spade.index_))}")
     problems.exit()
 
@@ -173,17 +202,53 @@ def add(
 @app.command()
 def remove(
     folder: Folder, images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
-    engine: Engine = "auto", as_json: AsJson = False,
+    engine: Engine = "auto", max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
     """Remove training images from an index by path, and find the thresholds anew."""
     from .ensemble import open_detector
 
+    _limit(max_memory)
     problems = _Problems()
     spade = open_detector(folder, engine=engine, progress=True)
+    calibrated = spade.index_.manifest.held_out
     removed = spade.remove(images, problems)
+    dropped = _dropped(folder, calibrated, spade.index_.manifest.held_out, problems)
     _print(as_json, {"index": str(folder), "removed": removed, "images": len(spade.index_),
-                     "threshold": spade.image_threshold, "errors": problems.lines},
+                     "threshold": spade.image_threshold, "calibration_dropped": dropped,
+                     "errors": problems.lines},
            f"{folder}: {removed} removed, now {_images(len(spade.index_))}")
+    problems.exit()
+
+
+@app.command()
+def calibrate(
+    folder: Folder, images: Annotated[list[Path], typer.Argument(
+        metavar="IMAGE...", help="Good images (files or folders) that are not in the index.")],
+    defects: Annotated[list[Path] | None, typer.Option(
+        metavar="PATH", help="A known defect, or a folder of them; may be given again.")] = None,
+    false_alarms: Annotated[float | None, typer.Option(
+        metavar="RATE", help="Share of good images that may be called wrong, 0.01 say.  "
+        "[default: the index's, 0.005]")] = None,
+    score: ImageScore = Score.MAP, weights: Weights = None, engine: Engine = "auto",
+    device: Device = "auto", batch_size: BatchSize = 8, as_json: AsJson = False,
+) -> None:
+    """Try an index on further good images, and choose the thresholds by them for query to use."""
+    from .detector import Spade
+    from .images import find_images
+
+    problems = _Problems()
+    good, bad = find_images(images, problems), find_images(defects or (), problems)
+    if not good:
+        raise SpadeError("there are no good images to calibrate with")
+    if defects and not bad:
+        raise SpadeError(f"{defects[0]} holds no images of defects; leave out --defects")
+    spade = Spade.load(folder, weights=weights, score=score, engine=engine, device=device,
+                       batch_size=batch_size, progress=True)
+    report = spade.calibrate([image.path for image in good], [image.path for image in bad] or None,
+                             false_alarms=false_alarms, on_error=problems)
+    _print(as_json, {"index": str(folder), **asdict(report), "errors": problems.lines},
+           f"{folder}: calibrated with {_images(report.good)} and {report.defects} defects\n"
+           f"{report.text()}")
     problems.exit()
 
 
@@ -249,10 +314,15 @@ def _about(manifest: Manifest) -> list[str]:
         f"input       {framing.width} x {framing.height} pixels, {how}"
         + (", mirrored" if manifest.mirrored else ""),
         "levels      " + ", ".join(f"{v.height}x{v.width}x{v.channels}" for v in manifest.levels),
-        f"size        {size / 2**20:.1f} MiB",
+        f"size        {size / 2**20:.1f} MiB" + (f", {manifest.store}" if manifest.store else ""),
         f"created     {manifest.created}",
         f"thresholds  {_thresholds(manifest.calibration)}",
     ]
+    if held := manifest.held_out:
+        lines.append(
+            f"calibrated  {held.created}, {_images(len(held.good.names))} and "
+            f"{len(held.defects.names)} defects; thresholds now: map {held.pixel_threshold:.4g}, "
+            f"descriptor {held.descriptor_threshold:.4g} (quantile {held.quantile:.6g})")
     if manifest.gallery:
         lines.append(f"gallery     {manifest.gallery.describe()}")
     return lines
@@ -277,7 +347,8 @@ def _thresholds(made: Calibration | None) -> str:
     if made is None or made.pixel_threshold is None or made.descriptor_threshold is None:
         return "none"
     return (f"map {made.pixel_threshold:.4g}, descriptor {made.descriptor_threshold:.4g} "
-            f"(quantile {made.quantile}, K = {made.k}, kappa = {made.kappa})")
+            f"(quantile {made.quantile}, K = {made.k}, kappa = {made.kappa})"
+            + (f" from {len(made.sample)} of the images" if made.sample else ""))
 
 
 @app.command()
@@ -294,6 +365,7 @@ def query(
     score: ImageScore = Score.MAP,
     explain: Annotated[bool, typer.Option("--explain", help="Also write, for each wrong place, "
                                           "the good patch that it should resemble.")] = False,
+    report: Report = False,
     overlays: Annotated[bool, typer.Option(help="Write overlay pictures.")] = True,
     worst: Annotated[int, typer.Option(min=0, help="Frames of a video to write maps of.")] = 10,
     fps: Annotated[float | None, typer.Option(
@@ -304,8 +376,10 @@ def query(
     search_params: Annotated[str | None, typer.Option(
         metavar="STRING", help="Search an approximate index so: nprobe=64.  [default: the "
         "index's]")] = None,
+    drift: Annotated[bool, typer.Option(
+        "--drift", help="Warn if good images look otherwise than those of calibrate.")] = False,
     weights: EachWeights = None, engine: Engine = "auto", device: Device = "auto",
-    batch_size: BatchSize = 8, as_json: AsJson = False,
+    batch_size: BatchSize = 8, max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
     """Say which images are wrong, and where: scores.csv, maps/, overlays/, explain/, timelines/."""
     from .ensemble import open_detector
@@ -313,6 +387,7 @@ def query(
     from .report import write_query
     from .video import VIDEO_SUFFIXES
 
+    _limit(max_memory)
     problems = _Problems()
     found = find_images(images, problems, SUFFIXES | VIDEO_SUFFIXES)
     if not found:
@@ -321,17 +396,74 @@ def query(
         folder, k=k, kappa=kappa, weights=weights or (), quantile=quantile, score=score,
         engine=engine, search_params=search_params, exact=exact, device=device,
         batch_size=batch_size, progress=True)
-    rows = write_query(spade, found, out, overlays=overlays, explain=explain, worst=worst, fps=fps,
-                       on_error=problems)
+    if spade.index_.manifest.held_out and not spade.held_out:
+        problems.note("the calibration is of other settings, so thresholds are drawn from the "
+                      "index's own images")
+    if drift:
+        spade.drift((), ())  # whether it can be told is said before the work
+    pairs: list[tuple[float, float]] = []  # of images alone: frames are not independent
+    rows = write_query(
+        spade, found, out, overlays=overlays, explain=explain, report=report, worst=worst,
+        fps=fps, on_error=problems, on_result=lambda result: pairs.append(
+            (spade.score_of(result), result.descriptor_score)))
     count = {word: sum(row.verdict == word for row in rows) for word in ("NG", "OK", "ERROR")}
     lines = [f"{row.verdict:5} {_figure(row.score)}  {_printable(row.path)}" for row in rows
              if row.map or row.verdict == "ERROR"]  # of a video, only the worst frames
     summary = f"{_images(len(rows))}: {count['NG']} NG, {count['OK']} OK"
     if count["ERROR"]:
         summary += f", {count['ERROR']} could not be used"
-    _print(as_json, {"images": [asdict(row) for row in rows], "errors": problems.lines},
-           "\n".join([*lines, f"{summary}; results in {out}"]))
+    record: dict[str, object] = {"images": [asdict(row) for row in rows], "errors": problems.lines}
+    lines.append(f"{summary}; results in {out}")
+    if drift:
+        moved = spade.drift([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+        record["drift"] = asdict(moved)
+        if moved.warned:
+            problems.warn(f"drift: {moved.text}")
+        else:
+            lines.append(f"drift: {moved.text}")
+    _print(as_json, record, "\n".join(lines))
     problems.exit()
+
+
+@app.command()
+def serve(
+    folder: Folder,
+    host: Annotated[str, typer.Option(
+        help="Where to listen; any but a loopback address needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
+    token: Annotated[str | None, typer.Option(
+        envvar="SPADE_FAISS_TOKEN", show_envvar=True, help="What clients must show as a bearer "
+        "token. A list of processes shows options, but not the environment.")] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help="A name that the service also goes by, such as a reverse proxy's; "
+        "may be given again.")] = None,
+    max_mib: Annotated[int, typer.Option(min=1, help="MiB of a request.")] = 32,
+    max_images: Annotated[int, typer.Option(min=1, help="Images of a request.")] = 16,
+    max_megapixels: Annotated[int, typer.Option(
+        min=1, help="Millions of pixels of a request's images together.")] = 32,
+    max_queue: Annotated[int, typer.Option(
+        min=1, help="Images accepted and not answered yet.")] = 64,
+    max_wait: Annotated[float, typer.Option(
+        min=0, help="Milliseconds that an image waits for others to be queried with it.")] = 5,
+    k: Annotated[int | None, typer.Option("-k", min=1, help="Nearest images.  [default: the "
+                                          "index's, 50]")] = None,
+    kappa: Annotated[int | None, typer.Option(min=1, help="Nearest patches.  [default: the "
+                                              "index's, 1]")] = None,
+    quantile: Annotated[float | None, typer.Option(
+        help="Share of good images to let pass.  [default: the index's, 0.995]")] = None,
+    score: ImageScore = Score.MAP, weights: Weights = None, engine: Engine = "auto",
+    search_params: SearchParams = None, device: Device = "auto", batch_size: BatchSize = 8,
+) -> None:
+    """Serve an index over HTTP, with a page to drop images on; needs the extra 'serve'."""
+    from .service import Limits, serve
+
+    limits = Limits(bytes=max_mib << 20, images=max_images, pixels=max_megapixels * 1_000_000,
+                    queue=max_queue, batch=batch_size, wait=max_wait / 1000)
+    if not serve(folder, host=host, port=port, token=token, allow_hosts=allow_host or (),
+                 limits=limits, k=k, kappa=kappa, quantile=quantile, score=score, weights=weights,
+                 engine=engine, search_params=search_params, device=device):
+        print("spade-faiss: ended before all requests were answered", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @evaluate.command("mvtec")
@@ -342,25 +474,26 @@ def evaluate_mvtec(
     original_size: Annotated[bool, typer.Option(
         "--original-size", help="Score maps on the images' own grids, against untouched masks.  "
         "[default: masks resized and cropped like the images]")] = False,
-    sweep: SweepOption = None,
+    sweep: SweepOption = None, report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: EachWeights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
-    kappa: Kappa = 1, preset: Preset = "paper", views: Views = None,
+    kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32", views: Views = None,
     engine: Engine = "auto", factory: Factory = None, coreset: Coreset = None,
     search_params: SearchParams = None, device: Device = "auto",
-    batch_size: BatchSize = 8, as_json: AsJson = False,
+    batch_size: BatchSize = 8, max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
     """MVTec AD, LOCO, AD 2 or VisA: results.json and table.md, beside the paper's Table 3."""
     from .evaluation import evaluate_mvtec
 
+    _limit(max_memory)
     problems = _Problems()
     spade = _detector(
         backbone, weights, views, device, k=k, kappa=kappa, resize=resize, crop=_crop(crop),
         preset=preset, engine=engine, factory=factory, coreset=coreset,
-        search_params=search_params, batch_size=batch_size, progress=True)
+        search_params=search_params, store=store, batch_size=batch_size, progress=True)
     results = evaluate_mvtec(
         spade, _folder(root), out, names=category, sweep=sweep or (), original_size=original_size,
-        on_error=problems, on_note=problems.note)
+        report=report, on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
 
@@ -375,24 +508,26 @@ def evaluate_stc(
     normalise_clips: Annotated[bool, typer.Option(
         "--normalise-clips", help="Also give the ROCAUC of scores brought to 0..1 within each "
         "clip, under a name of its own.")] = False,
-    sweep: SweepOption = None,
+    sweep: SweepOption = None, report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 1,
-    kappa: Kappa = 1, preset: Preset = "paper", engine: Engine = "auto", device: Device = "auto",
-    batch_size: BatchSize = 8, as_json: AsJson = False,
+    kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32",
+    engine: Engine = "auto", device: Device = "auto", batch_size: BatchSize = 8,
+    max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
     """ShanghaiTech Campus: results.json and table.md, beside the paper's Table 4."""
     from .detector import Spade
     from .evaluation import evaluate_stc
     from .features import load_backbone
 
+    _limit(max_memory)
     problems = _Problems()
     spade = Spade(load_backbone(backbone, weights, device), k, kappa, resize=resize,
-                  crop=_crop(crop), preset=preset, engine=engine, batch_size=batch_size,
-                  progress=True)
+                  crop=_crop(crop), preset=preset, store=store, engine=engine, device=device,
+                  batch_size=batch_size, progress=True)
     results = evaluate_stc(
         spade, _folder(root), out, names=scene, fps=fps, normalise_clips=normalise_clips,
-        sweep=sweep or (), on_error=problems, on_note=problems.note)
+        sweep=sweep or (), report=report, on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
 
@@ -409,7 +544,7 @@ def demo(
     for name, scores in run_demo(out, seed).items():
         print(f"{name}: PRO {scores.pro:.3f}, pixel ROCAUC {scores.pixel_rocauc:.3f}, image "
               f"ROCAUC {scores.image_rocauc:.3f} by descriptor, {scores.image_rocauc_map_max:.3f} "
-              f"by map; pictures in {out / name / 'overlays'}")
+              f"by map; report in {out / name / 'report.html'}")
     print(f"what each wrong place should have looked like: {out}/*/explain/*/*.png")
     print(f"the whole table: {out / 'table.md'}")
 
@@ -430,7 +565,16 @@ def _detector(
     if len(names) == 1 and not views:
         return Spade(backbone, weights=files[0], device=device, **settings)
     networks = [load_backbone(*one, device) for one in zip(names, files, strict=True)]
-    return Ensemble.of(networks, views.split(",") if views else (), **settings)
+    return Ensemble.of(networks, views.split(",") if views else (), device=device,
+                       **settings)
+
+
+def _dropped(folder: Path, before: object, after: object, problems: _Problems) -> bool:
+    """Say that a change dropped the calibration, if it did."""
+    if before and not after:
+        problems.note(f"the calibration was of {folder} as it was, and is dropped: thresholds are "
+                      "drawn from its own images until you calibrate again")
+    return bool(before and not after)
 
 
 def _crop(text: str) -> int | None:
@@ -440,6 +584,14 @@ def _crop(text: str) -> int | None:
         return int(text)
     except ValueError:
         raise SpadeError(f"--crop {text}: give a number of pixels, or 'none'") from None
+
+
+def _limit(size: str | None) -> None:
+    """Keep to a limit of memory; called once the libraries are there."""
+    if size is not None:
+        from .memory import limit_memory, parse_size
+
+        limit_memory(parse_size(size))
 
 
 def _folder(path: Path) -> Path:
@@ -462,16 +614,24 @@ def _figure(value: float | None) -> str:
     return f"{'' if value is None else f'{value:.4g}':>10}"
 
 
-def _printable(name: str) -> str:
-    """Return a path in one line of valid text, whatever bytes a file's name holds."""
-    text = name.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def main() -> None:
     """Run the command line: exit status 0 done, 1 some inputs failed, 2 not done."""
+    # By itself Python has no handler for it: temporary files stay, and as the first process of a
+    # container it is not ended at all.
+    signal.signal(signal.SIGTERM, _terminate)
+    # Importing torch makes a million objects that stay: to look through them for garbage again and
+    # again, and once more at the end, takes 0.6 s, as long as to score seven images.
+    gc.set_threshold(100_000)
+    if platform.libc_ver()[0] == "glibc":  # would give each thread a heap, and keep 90 MB in them
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    sys.exit(_run(typer.main.get_command(app).main, arguments, len(arguments) < len(sys.argv) - 1))
+    status = _run(typer.main.get_command(app).main, arguments, len(arguments) < len(sys.argv) - 1)
+    gc.freeze()
+    sys.exit(status)
+
+
+def _terminate(number: int, frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def _run(command: Callable[..., Any], arguments: list[str], debug: bool) -> int:
@@ -496,8 +656,8 @@ def _run(command: Callable[..., Any], arguments: list[str], debug: bool) -> int:
             line = " ".join(error.format_message().split()) + " (see --help)"
         elif isinstance(error, OSError) and error.strerror:
             line = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        elif isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-            line = "out of memory: lower --batch-size, --resize or -k"
+        elif is_shortage(error):
+            line = "out of memory: lower --batch-size, --resize or -k, or raise --max-memory"
         else:
             line = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
             line += " (run again with --debug to see where)"

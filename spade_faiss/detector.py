@@ -20,9 +20,11 @@ from tqdm import tqdm
 
 from ._stages import Stages
 from ._versions import installed
+from .calibration import Report, calibrate
 from .contrast import NEAREST, contrast, usual
+from .drift import Drift, compare
 from .errors import SpadeError
-from .features import DEFAULT_BACKBONE, Backbone, load_backbone
+from .features import DEFAULT_BACKBONE, Backbone, devices_of, load_backbone
 from .features.scale import Spread
 from .images import (
     Framing,
@@ -45,19 +47,32 @@ from .index import (
     index_lock,
 )
 from .index.gallery import set_search_params
-from .index.manifest import BackboneRecord, Calibration, FramingRecord
+from .index.manifest import BackboneRecord, Calibration, FramingRecord, HeldOut, Store
 from .index.store import write_usual
 from .maps import anomaly_map
 from .presets import name_of_preset, preset_of
-from .search import ENGINES, LevelSearch, nearest, nearest_in_gallery
-from .threshold import good_threshold
+from .search import (
+    ENGINES,
+    LevelSearch,
+    ShardedLevel,
+    gallery_search,
+    level_search,
+    nearest,
+    nearest_in_gallery,
+)
+from .threshold import calibration_sample, good_threshold
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 Images = str | os.PathLike[str] | Iterable[Source] | npt.NDArray[np.uint8]
 
 K, KAPPA, SIGMA, QUANTILE = 50, 1, 4.0, 0.995
+STORES = ("float32", "float16")
+CALIBRATED = 1000
+"""Good images that thresholds are drawn from, at most: five times what the quantile needs."""
 SCORES = ("map", "descriptor")
+_QUERIES = 4096
+"""Training images whose neighbours are sought at once."""
 _MADE_WITH = ("spade-faiss", "torch", "numpy", "faiss-cpu", "faiss-gpu")
 
 
@@ -144,6 +159,9 @@ class Spade:
         Smoothing of the maps in pixels of the network's input.
     quantile : float in (0, 1)
         Share of good images that the thresholds are to let pass.
+    calibrated : int
+        How many training images, at most, are scored against the others to find the thresholds;
+        of more, so many are drawn by their names (see `spade_faiss.threshold`).
     score : {"map", "descriptor"}
         An image's score: its map's largest value, or the paper's mean squared distance to the
         K nearest descriptors (section 3.2), which notices global change rather than small flaws.
@@ -156,6 +174,9 @@ class Spade:
     contrast : bool, optional
         Whether maps say how much farther patches are from their matches than is usual for these
         (see `spade_faiss.contrast`). By default as the preset says.
+    store : {"float32", "float16"}
+        What patches are stored as; float16 takes half the space. A query is compared exactly
+        with what is stored.
     mirror : bool
         Whether the network sees each image's mirror image, as a view for an ensemble.
     engine : one of `spade_faiss.search.ENGINES`
@@ -172,7 +193,8 @@ class Spade:
     exact : bool
         Whether to search exactly among the K nearest images, even so.
     device : str
-        "auto", or a torch device's name.
+        "auto", or a torch device's name. Of several, "cuda:0,cuda:1" or "all", the first has
+        the network, and each a part of the training images' patches.
     batch_size : int
         Images that go through the network at once.
     progress : bool
@@ -182,6 +204,8 @@ class Spade:
     ----------
     index_ : Index
         The fitted index.
+    image_threshold, pixel_threshold : float or None
+        Drawn from the index's own images by `fit`, or from others by `calibrate`.
     stages : Stages
         Seconds spent so far on features, index, stage_one, stage_two and maps.
 
@@ -197,13 +221,15 @@ class Spade:
     def __init__(
         self, backbone: str | Backbone = DEFAULT_BACKBONE, k: int = K, kappa: int = KAPPA, *,
         weights: str | os.PathLike[str] | None = None, resize: int = 256, crop: int | None = 224,
-        sigma: float = SIGMA, quantile: float = QUANTILE, score: str = "map",
-        preset: str = "paper", standardise: bool | None = None, contrast: bool | None = None,
+        sigma: float = SIGMA, quantile: float = QUANTILE, calibrated: int = CALIBRATED,
+        score: str = "map", preset: str = "paper", standardise: bool | None = None,
+        contrast: bool | None = None, store: str = "float32",
         mirror: bool = False, engine: str = "auto", factory: str | None = None,
         coreset: float | None = None, search_params: str | None = None, exact: bool = False,
         device: str = "auto", batch_size: int = 8, progress: bool = False,
     ) -> None:
-        for name, value in (("k", k), ("kappa", kappa), ("batch_size", batch_size)):
+        for name, value in (("k", k), ("kappa", kappa), ("calibrated", calibrated),
+                            ("batch_size", batch_size)):
             if value < 1:
                 raise SpadeError(f"{name} = {value} must be 1 or more")
         if not 0 <= sigma < 1000:
@@ -214,6 +240,11 @@ class Spade:
             raise SpadeError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
         if score not in SCORES:
             raise SpadeError(f"unknown score {score!r}: choose one of {', '.join(SCORES)}")
+        if store not in STORES:
+            raise SpadeError(f"unknown store {store!r}: choose one of {', '.join(STORES)}")
+        if store == "float16" and (factory or coreset):
+            raise SpadeError("--factory and --coreset need float32 patches: leave out --store "
+                             "float16 (a factory of SQfp16 or PQ8 makes the gallery itself small)")
         Framing.choose(resize, crop, (1, 1))
         chosen = preset_of(preset)
         if (chosen["contrast"] if contrast is None else contrast) and (factory or coreset):
@@ -228,8 +259,10 @@ class Spade:
         self.crop = crop
         self.sigma = sigma
         self.quantile = quantile
+        self.calibrated = calibrated
         self.standardise = chosen["standardise"] if standardise is None else standardise
         self.contrast = chosen["contrast"] if contrast is None else contrast
+        self.store = store
         self.mirror = mirror
         self.score = score
         self.engine = engine
@@ -244,7 +277,7 @@ class Spade:
         self._network: Backbone | None = backbone if isinstance(backbone, Backbone) else None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._calibration: tuple[tuple[object, ...], Calibration] | None = None
-        self._searches: tuple[Index, tuple[LevelSearch, ...]] | None = None
+        self._searches: tuple[Index, bool, tuple[LevelSearch | ShardedLevel, ...]] | None = None
 
     # Fitting ------------------------------------------------------------------------------
 
@@ -286,7 +319,9 @@ class Spade:
     def add(self, images: Images, on_error: OnError | None = None) -> int:
         """Add good images to the index and calibrate anew; return how many were added.
 
-        An image whose path is in the index already is refused.
+        An image whose path is in the index already is refused. What `calibrate` found was of
+        the index as it was, and goes: thresholds are then drawn from the index's own images, for
+        the rate of false alarms that was last wished for.
         """
         folder = self._fitted().folder
         with index_lock(folder):
@@ -307,7 +342,8 @@ class Spade:
     def remove(self, names: Iterable[str], on_error: OnError | None = None) -> int:
         """Remove training images by path and calibrate anew; return how many were removed.
 
-        A name is a path as `info` lists it, or the end of one that no other shares.
+        A name is a path as `info` lists it, or the end of one that no other shares. What
+        `calibrate` found goes, as with `add`.
         """
         folder = self._fitted().folder
         with index_lock(folder):
@@ -335,6 +371,7 @@ class Spade:
         records = [old.manifest.images[i] for i in keep] if old else []
         framing = old.manifest.framing.framing() if old else None
         scales = _scales(old)
+        store: Store | None = "float16" if self.store == "float16" else None
         spreads: list[Spread] = []
         writer: IndexWriter | None = None
         spec = GallerySpec(self.factory, self.coreset, self.search_params)
@@ -344,7 +381,7 @@ class Spade:
             if old is not None:
                 shapes = [(v.height, v.width, v.channels) for v in old.manifest.levels]
                 spec = spec.tried(shapes, n)
-                writer = IndexWriter(folder, old.manifest.descriptor_size, shapes)
+                writer = IndexWriter(folder, old.manifest.descriptor_size, shapes, store)
                 for i in keep:
                     rows = [old.rows(level, i, i + 1) for level in range(len(shapes))]
                     writer.append(old.descriptors[i : i + 1], rows, old.crops[i : i + 1])
@@ -353,7 +390,7 @@ class Spade:
                 if writer is None:
                     shapes = [(v.shape[1], v.shape[2], v.shape[3]) for v in batch.levels]
                     spec = spec.tried(shapes, n)
-                    writer = IndexWriter(folder, batch.descriptors.shape[1], shapes)
+                    writer = IndexWriter(folder, batch.descriptors.shape[1], shapes, store)
                 flat = [level.reshape(-1, level.shape[-1]).cpu().numpy() for level in batch.levels]
                 with self.stages("index"):
                     writer.append(
@@ -389,9 +426,9 @@ class Spade:
                 levels=levels,
                 crops=crops,
             )
-            if self.mirror or scales:
+            if self.mirror or scales or store:
                 draft = draft.extended(
-                    mirrored=self.mirror,
+                    mirrored=self.mirror, store=store,
                     scales=tuple(tuple(one.tolist()) for one in scales) if scales else None)
             index = Index(folder, draft)
             if spec:
@@ -405,7 +442,9 @@ class Spade:
             if calibrate:
                 known = _known(old, keep, len(records)) if old and not spec else None
                 calibration = self._calibrate(index, known)
-                index.manifest = draft.model_copy(update={"calibration": calibration})
+                index.manifest = (
+                    draft.model_copy(update={"calibration": calibration})
+                    if calibration.sample is None else draft.extended(calibration=calibration))
             index.manifest.write(folder)
         except BaseException as error:
             if writer is not None:
@@ -424,38 +463,39 @@ class Spade:
 
         After a change, an image whose K nearest are what they were keeps its scores.
         """
-        n = len(index)
-        scores, peaks = np.zeros(n), np.zeros(n)
-        same = known is not None and known.settings == (self.k, self.kappa, self.sigma)
-        same = same and not self.contrast  # what is usual for a match may have changed
-        now = _other_images(index.descriptors, self.k)
-        before = _other_images(known.descriptors, self.k) if known and same else None
-        for i in self._bar(range(n if n > 1 else 0), "calibration"):
-            if known and before is not None and (at := known.place[i]) is not None:
-                moved = {known.new_place[j] for j in before[0][at]}
-                if moved == set(now[0][i].tolist()):
-                    scores[i], peaks[i] = known.scores[at], known.peaks[at]
+        names = [image.path for image in index.manifest.images]
+        chosen = calibration_sample(names, self.calibrated)
+        if known and (known.settings != (self.k, self.kappa, self.sigma) or self.contrast):
+            known = None  # with contrast, what is usual for a match may have changed
+        others, scores = _other_images(index.descriptors, self.k, chosen)
+        peaks = np.zeros(len(chosen))
+        before = known.neighbours(self.k, chosen) if known else {}
+        enough = len(names) > 1
+        for at, i in enumerate(self._bar(chosen.tolist() if enough else (), "calibration")):
+            if known and (was := known.place[i]) in before:
+                moved = {known.new_place[j] for j in before[was]}
+                if moved == set(others[at].tolist()):
+                    scores[at], peaks[at] = known.scores[was]
                     continue
-            distances = self._left_out(index, i, now[0], exact)
+            distances = self._left_out(index, i, others[at : at + 1], exact)
             record = index.manifest.images[i]
-            placed = self._map(index, distances, (record.height, record.width))[1]
-            scores[i], peaks[i] = now[1][i], placed.max()
-        enough = n > 1
+            peaks[at] = self._map(index, distances, (record.height, record.width))[1].max()
         return Calibration(
             quantile=self.quantile, k=self.k, kappa=self.kappa, sigma=self.sigma,
             descriptor_scores=tuple(scores.tolist()) if enough else (),
             peaks=tuple(peaks.tolist()) if enough else (),
             descriptor_threshold=good_threshold(scores, self.quantile) if enough else None,
             pixel_threshold=good_threshold(peaks, self.quantile) if enough else None,
+            sample=tuple(chosen.tolist()) if len(chosen) < len(names) else None,
         )
 
     def _left_out(
         self, index: Index, i: int, others: Ids, exact: bool
     ) -> tuple[Floats, ...]:
-        """Return training image i's distances, level by level, to its nearest others [n, K]."""
+        """Return training image i's distances, level by level, to its nearest others [1, K]."""
         rows = (index.rows(level, i, i + 1) for level in range(len(index.levels)))
         levels = [torch.tensor(patches)[None] for patches in rows]
-        return self._correspond(index, levels, others[i : i + 1], exact, i)[0][0]
+        return self._correspond(index, levels, others, exact, i)[0][0]
 
     def leave_one_out(self) -> Iterator[tuple[float, Floats]]:
         """Yield each training image's descriptor score, and its map on the network's input.
@@ -466,14 +506,14 @@ class Spade:
         others, scores = _other_images(index.descriptors, self.k)
         size = index.manifest.framing.framing().size
         for i in self._bar(range(len(index)), "leave one out"):
-            distances = self._left_out(index, i, others, self.exact)
+            distances = self._left_out(index, i, others[i : i + 1], self.exact)
             yield float(scores[i]), anomaly_map(distances, size, self.sigma)
 
     def _usual(self, index: Index) -> Iterator[Floats]:
         """Yield, level by level and image by image, what is usual for good patches."""
         others = torch.from_numpy(_other_images(index.descriptors, self.k)[0])
         for number, (search, level) in enumerate(
-            zip(self._level_searches(index), index.manifest.levels, strict=True)
+            zip(self._level_searches(index, True), index.manifest.levels, strict=True)
         ):
             k = min(NEAREST, others.shape[1] * level.patches)
             for i in self._bar(range(len(index)), f"contrast, level {number + 1}"):
@@ -538,6 +578,61 @@ class Spade:
                 float(near[i].mean()), ids[i], distances, matches,
             )
 
+    def calibrate(
+        self, images: Images, defects: Images | None = None, *, false_alarms: float | None = None,
+        on_error: OnError | None = None,
+    ) -> Report:
+        """Try the index on good images that are not in it, and choose its thresholds by them.
+
+        The thresholds, for both kinds of score, and the images' scores are kept in the index,
+        and count wherever it is searched with the same `k`, `kappa` and so on.
+
+        Parameters
+        ----------
+        images : folder, paths, or RGB uint8 arrays [H, W, 3]
+            Good ones, taken as those to come will be, each for itself: the frames of a video
+            resemble each other and stand for fewer.
+        defects : folder, paths, or arrays, optional
+            Known defects. How many are found is reported; no threshold is chosen by them.
+        false_alarms : float in (0, 1), optional
+            The share of good images that may be called wrong. By default 1 - `quantile`.
+        on_error : callable, optional
+            Called with (name, why) for an image that is left out: one that cannot be used, that
+            is in the index, or that was given twice.
+
+        Raises
+        ------
+        SpadeError
+            If an image is to be left out (without `on_error`), if fewer than two good ones
+            remain, or if the index was changed meanwhile.
+        """
+        return calibrate(self, images, defects, false_alarms=false_alarms, on_error=on_error)
+
+    def drift(self, scores: npt.ArrayLike, descriptor_scores: npt.ArrayLike) -> Drift:
+        """Compare images that were queried with the good ones of the calibration.
+
+        Parameters
+        ----------
+        scores, descriptor_scores : float [m]
+            By `score_of(result)` and `result.descriptor_score`, of m independent images.
+
+        Raises
+        ------
+        SpadeError
+            If the index was never calibrated, or with other settings. Its own images will not do
+            instead: each scored against the others, of 16 they are so much alike that 3 to 10 %
+            of unchanged batches would be warned of.
+        """
+        held = self.held_out
+        if held is None:
+            raise SpadeError(
+                f"{self._fitted().folder} has no calibration to compare with, or one of other "
+                "settings: make one with spade-faiss calibrate DIR IMAGE…")
+        limit = self.image_threshold
+        assert limit is not None
+        return compare(scores, held.good.scores(self.score), limit,
+                       descriptor_scores, held.good.descriptor_scores)
+
     def remap(self, result: Result, levels: Sequence[int] | None = None) -> Result:
         """Return a result with its maps made anew: by this sigma, and of some levels alone.
 
@@ -580,12 +675,38 @@ class Spade:
         """The score above which an image is called wrong; None where it is unknown."""
         if self.score == "map":
             return self.pixel_threshold
-        return self.calibration.descriptor_threshold if self.calibration else None
+        found = self.held_out or self.calibration
+        return found.descriptor_threshold if found else None
 
     @property
     def pixel_threshold(self) -> float | None:
         """The map's value above which a pixel is called wrong; None where it is unknown."""
-        return self.calibration.pixel_threshold if self.calibration else None
+        found = self.held_out or self.calibration
+        return found.pixel_threshold if found else None
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """What `calibrate` found, for this `quantile`; None if never, or with other settings."""
+        stored, n = self._fitted().manifest.held_out, len(self.index_)
+        if stored is None or (
+            min(stored.k, n), stored.kappa, stored.sigma, stored.search
+        ) != (min(self.k, n), self.kappa, self.sigma, self.gallery_search):
+            return None
+        if stored.quantile == self.quantile:
+            return stored
+        return stored.model_copy(update={
+            "quantile": self.quantile,
+            "descriptor_threshold": good_threshold(stored.good.descriptor_scores, self.quantile),
+            "pixel_threshold": good_threshold(stored.good.peaks, self.quantile),
+        })
+
+    @property
+    def gallery_search(self) -> str | None:
+        """How the index's galleries are searched; None if it has none."""
+        gallery = self._fitted().manifest.gallery
+        if gallery is None:
+            return None
+        return "exact" if self.exact else self.search_params or gallery.search_params
 
     @property
     def calibration(self) -> Calibration | None:
@@ -665,34 +786,39 @@ class Spade:
         among = torch.from_numpy(images)
         expected: Sequence[Floats | None] = index.usual() or [None] * len(levels)
         for number, (queries, search, level, own_usual) in enumerate(
-            zip(levels, self._level_searches(index), index.manifest.levels, expected, strict=True)
+            zip(levels, self._level_searches(index, exact), index.manifest.levels, expected,
+                strict=True)
         ):
             if index.galleries and not exact:
                 first = 0 if leave_out is None else leave_out * level.patches
                 own = range(first, first if leave_out is None else first + level.patches)
-                found = [
-                    nearest_in_gallery(one, index.galleries[number], self.kappa, own, self.engine)
-                    for one in queries.cpu().numpy()
-                ]
-                near, ids = (np.stack(both) for both in zip(*found, strict=True))
+                assert isinstance(search, LevelSearch)  # galleries are on one device
+                near, ids = nearest_in_gallery(
+                    queries.flatten(0, 1).cpu().numpy(), index.galleries[number], self.kappa, own,
+                    self.engine, search)
             else:
                 found_here = search.search(queries, among, self.kappa, self.engine)
                 near, ids = (values.cpu().numpy() for values in found_here)
             grid = (len(images), level.height, level.width)
-            distances.append(np.sqrt(near).mean(axis=2).reshape(grid))
+            distances.append(np.sqrt(near).mean(axis=-1).reshape(grid))
             matches.append(ids[..., 0].reshape(grid))
             if own_usual is not None:
                 distances[-1] = contrast(distances[-1], matches[-1], own_usual, leave_out)
         return list(zip(zip(*distances, strict=True), zip(*matches, strict=True), strict=True))
 
-    def _level_searches(self, index: Index) -> tuple[LevelSearch, ...]:
-        """Return the levels' searches, kept from one query to the next."""
-        if self._searches is None or self._searches[0] is not index:
-            self._searches = index, tuple(
-                LevelSearch(rows, level.patches)
+    def _level_searches(
+        self, index: Index, exact: bool
+    ) -> tuple[LevelSearch | ShardedLevel, ...]:
+        """Return the levels' searches, of their galleries unless `exact`, kept for next time."""
+        if self._searches is None or self._searches[:2] != (index, exact):
+            devices = devices_of(self.device)
+            self._searches = index, exact, tuple(map(gallery_search, index.galleries)) if (
+                index.galleries and not exact
+            ) else tuple(
+                level_search(rows, level.patches, devices)
                 for rows, level in zip(index.levels, index.manifest.levels, strict=True)
             )
-        return self._searches[1]
+        return self._searches[2]
 
     def _map(
         self, index: Index, distances: Sequence[Floats], original: tuple[int, int]
@@ -732,7 +858,8 @@ class Spade:
             no such search parameters.
         """
         index = Index.open(folder, verify)
-        made = index.manifest.calibration
+        own = index.manifest.calibration
+        made = index.manifest.held_out or own
         framing = index.manifest.framing
         gallery = index.manifest.gallery
         spade = cls(
@@ -744,6 +871,7 @@ class Spade:
             crop=framing.height if framing.crop else None,
             sigma=made.sigma if made else SIGMA,
             quantile=quantile or (made.quantile if made else QUANTILE),
+            calibrated=len(own.sample) if own and own.sample else CALIBRATED,
             score=score, engine=engine,
             factory=gallery.factory if gallery else None,
             coreset=gallery.coreset if gallery else None,
@@ -751,6 +879,7 @@ class Spade:
             exact=exact, device=device, batch_size=batch_size, progress=progress,
             standardise=index.manifest.scales is not None,
             contrast=index.manifest.usual is not None, mirror=index.manifest.mirrored,
+            store=index.manifest.store or "float32",
         )
         if search_params:
             for opened in index.galleries:
@@ -825,10 +954,18 @@ class _Known:
 
     settings: tuple[int, int, float]
     descriptors: Floats
-    scores: Sequence[float]
-    peaks: Sequence[float]
+    scores: dict[int, tuple[float, float]]
     place: list[int | None]
     new_place: dict[int, int | None]
+
+    def neighbours(self, k: int, images: Ids) -> dict[int | None, list[int]]:
+        """Return the `k` nearest others of those of some images that were scored, before."""
+        places = {self.place[i] for i in images.tolist()}
+        scored = [was for was in sorted(self.scores) if was in places]
+        if not scored:
+            return {}
+        others = _other_images(self.descriptors, k, np.array(scored))[0]
+        return dict(zip(scored, others.tolist(), strict=True))
 
 
 def _known(old: Index, keep: list[int], n: int) -> _Known | None:
@@ -837,23 +974,33 @@ def _known(old: Index, keep: list[int], n: int) -> _Known | None:
         return None
     new_place: dict[int, int | None] = dict.fromkeys(range(len(old)))
     new_place.update({was: now for now, was in enumerate(keep)})
+    scores = zip(made.descriptor_scores, made.peaks, strict=True)
     return _Known(
         (made.k, made.kappa, made.sigma), old.descriptors,
-        made.descriptor_scores, made.peaks, [*keep, *[None] * (n - len(keep))], new_place,
+        dict(zip(made.scored, scores, strict=True)), [*keep, *[None] * (n - len(keep))], new_place,
     )
 
 
-def _other_images(descriptors: Floats, k: int) -> tuple[Ids, Floats]:
-    """Return for each image its `k` nearest others [n, k], and their mean squared distance [n]."""
-    n = len(descriptors)
-    k = min(k, n - 1)
-    if k < 1:
-        return np.empty((n, 0), np.int64), np.zeros(n, np.float32)
-    near, ids = nearest(descriptors, descriptors, k + 1)
-    others = ids != np.arange(n)[:, None]
-    # Among exact duplicates an image may miss itself: then the farthest goes.
-    others[others.all(axis=1), -1] = False
-    return ids[others].reshape(n, k), near[others].reshape(n, k).mean(axis=1)
+def _other_images(
+    descriptors: Floats, k: int, images: Ids | None = None
+) -> tuple[Ids, Floats]:
+    """Return for each image its `k` nearest others [n, k], and their mean squared distance [n].
+
+    Of some images, those alone.
+    """
+    images = np.arange(len(descriptors)) if images is None else images
+    k = min(k, len(descriptors) - 1)
+    others = np.empty((len(images), max(k, 0)), np.int64)
+    scores = np.zeros(len(images), np.float32)
+    for start in range(0, len(images) if k > 0 else 0, _QUERIES):
+        here = images[start : start + _QUERIES]
+        near, ids = nearest(descriptors[here], descriptors, k + 1)
+        other = ids != here[:, None]
+        # Among exact duplicates an image may miss itself: then the farthest goes.
+        other[other.all(axis=1), -1] = False
+        others[start : start + _QUERIES] = ids[other].reshape(-1, k)
+        scores[start : start + _QUERIES] = near[other].reshape(-1, k).mean(axis=1)
+    return others, scores
 
 
 def _batch(loaded: list[Loaded], framing: Framing, network: Backbone, mirror: bool) -> Batch:

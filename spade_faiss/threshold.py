@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+from .rates import conformal_rank
 
 
 def good_threshold(scores: npt.ArrayLike, quantile: float = 0.995) -> float | None:
@@ -36,16 +40,15 @@ def good_threshold(scores: npt.ArrayLike, quantile: float = 0.995) -> float | No
     Raises
     ------
     ValueError
-        If the quantile is not between 0 and 1.
+        If the quantile is not between 0 and 1, or a score is NaN.
     """
-    if not 0 < quantile < 1:
-        raise ValueError(f"quantile {quantile} must lie between 0 and 1")
     ordered: npt.NDArray[np.float64] = np.sort(np.asarray(scores, np.float64))
     n = len(ordered)
+    rank = conformal_rank(n, quantile)
+    if np.isnan(ordered).any():
+        raise ValueError("scores hold NaN")
     if n < 2:
         return None
-    # Guard against (n + 1) q landing a rounding error above a whole number.
-    rank = math.ceil((n + 1) * quantile - 1e-9)
     if rank <= n:
         return float(ordered[rank - 1])
     from scipy.stats import t as student
@@ -54,3 +57,25 @@ def good_threshold(scores: npt.ArrayLike, quantile: float = 0.995) -> float | No
     spread = float(student.ppf(quantile, n - 1)) * logs.std(ddof=1) * math.sqrt(1 + 1 / n)
     limit = math.exp(min(float(logs.mean() + spread), 80.0))  # stays within float32
     return max(limit, float(ordered[-1]))
+
+
+def calibration_sample(names: Sequence[str], count: int) -> npt.NDArray[np.int64]:
+    """Return which images to draw thresholds from, ascending: all, or `count` of them.
+
+    Those whose names' digests are the smallest: a fixed draw that has nothing to do with what
+    the images show, and that mostly stays when images come and go.
+
+    Parameters
+    ----------
+    names : sequence of str, n long
+    count : int
+
+    Returns
+    -------
+    int64 [min(n, count)]
+    """
+    if len(names) <= count:
+        return np.arange(len(names))
+    digests = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
+    order = sorted(range(len(names)), key=lambda i: (digests[i], i))
+    return np.sort(np.array(order[:count], np.int64))

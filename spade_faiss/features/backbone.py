@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import SpadeError
+from ..memory import is_shortage
 from .efficientnet import LITES, EfficientNetLite, packaged_weights
 from .resnet import RESNETS
 from .weights import fetch, load_into, read_state_dict, sha256_of
@@ -70,16 +71,38 @@ class Backbone:
         )
         scale = 255 * torch.tensor(std, device=device)
         self._scale, self._shift = 1 / scale, -255 * torch.tensor(mean, device=device) / scale
+        self._at_once = 1 << 20
 
-    @torch.inference_mode()
     def __call__(self, images: npt.NDArray[np.uint8]) -> Features:
         """Return the features of uint8 images [B, H, W, 3].
+
+        Where memory does not suffice for so many at once, half as many go through the network
+        at a time, from then on.
 
         Raises
         ------
         SpadeError
             If a feature is not finite.
         """
+        while True:
+            step = min(self._at_once, len(images))
+            try:
+                parts = [self._features(images[at : at + step])
+                         for at in range(0, len(images), step)]
+            except (RuntimeError, MemoryError) as error:
+                if step == 1 or not is_shortage(error):
+                    raise
+                self._at_once = step // 2
+                continue
+            if len(parts) == 1:
+                return parts[0]
+            return Features(
+                torch.cat([part.descriptors for part in parts]),
+                tuple(map(torch.cat, zip(*(part.levels for part in parts), strict=True))),
+            )
+
+    @torch.inference_mode()
+    def _features(self, images: npt.NDArray[np.uint8]) -> Features:
         pixels = torch.from_numpy(np.require(images, requirements="W")).to(self.device).float()
         normalised = torch.addcmul(self._shift, pixels, self._scale).permute(0, 3, 1, 2)
         descriptors, levels = self._network(normalised)
@@ -107,14 +130,15 @@ def load_backbone(
         A checkpoint, .pth or .safetensors. By default the published one is fetched once
         (ResNets), or taken from its package (EfficientNet-Lites).
     device : str
-        "auto" for the first GPU or else the CPU, or a torch device's name.
+        "auto" for the first GPU or else the CPU, or a torch device's name; of several the
+        first (see `devices_of`).
 
     Raises
     ------
     SpadeError
         If the name is unknown, or weights are missing, damaged, or another network's.
     """
-    chosen = _device(device)
+    chosen = _device(devices_of(device)[0])
     if name in RESNETS:
         path = fetch(name) if weights is None else Path(weights)
         network: nn.Module = RESNETS[name]()
@@ -128,6 +152,24 @@ def load_backbone(
     else:
         raise SpadeError(f"unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}")
     return Backbone(name, network, *normalisation, sha256_of(path), chosen)
+
+
+def devices_of(device: str) -> list[str]:
+    """Return the devices that are named: "cuda:0,cuda:1", or "all" for every GPU there is.
+
+    Raises
+    ------
+    SpadeError
+        If there are no GPUs to take all of, or one that is named is not to be had.
+    """
+    if device == "all":
+        if not torch.cuda.device_count():
+            raise SpadeError("--device all: there are no GPUs here; choose auto or cpu")
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    names = [name.strip() for name in device.split(",")]
+    if len(names) > 1:
+        names = [str(_device(name)) for name in names]
+    return names
 
 
 def _device(name: str) -> torch.device:

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from .._faiss import faiss, faiss_reason
 from .._files import sync_folder
 from ..errors import SpadeError
+from ..memory import available, human
 from .coreset import greedy_coreset
 from .manifest import DataFile, GalleryFiles, GalleryRecord
 
@@ -33,6 +34,8 @@ Ids = npt.NDArray[np.int64]
 
 _PIECE = 1 << 16
 """Patches that are added to an index at a time."""
+_CHOOSING = 36
+"""Bytes that a coreset's choice keeps of each patch."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class GallerySpec:
     search_params : str, optional
         What `faiss.ParameterSpace` takes: "nprobe=16", "efSearch=64". By default a sixteenth of
         an IVF's lists, but at least 16, and 64 candidates for HNSW.
+    vector_bytes : tuple of float
+        What each level's index takes for a vector, once it was tried.
 
     Raises
     ------
@@ -58,6 +63,7 @@ class GallerySpec:
     factory: str | None = None
     coreset: float | None = None
     search_params: str | None = None
+    vector_bytes: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.coreset is not None and not 0 < self.coreset < 1:
@@ -111,7 +117,28 @@ class GallerySpec:
                 f"FAISS refuses {self.factory!r}{params} for level {number} "
                 f"({shapes[number - 1][2]} channels): {faiss_reason(outcome['why'])}"
             )
-        return replace(self, search_params=outcome["search_params"])
+        return replace(self, search_params=outcome["search_params"],
+                       vector_bytes=tuple(outcome["vector_bytes"]))
+
+    def check_memory(self, levels: Sequence[Floats]) -> None:
+        """Refuse what would not fit into memory, where galleries are made whole.
+
+        Raises
+        ------
+        SpadeError
+            If it would not.
+        """
+        room = available()
+        for number, patches in enumerate(levels):
+            chosen = self.count(len(patches))
+            need = chosen * self.vector_bytes[number] if self.factory else 0.0
+            if self.coreset is not None:
+                need += max(_CHOOSING * len(patches), chosen * patches.shape[1] * 4)
+            if need > room:
+                raise SpadeError(
+                    f"the gallery of level {number + 1} takes {human(need)} of memory to make and "
+                    f"there are {human(room)}: take a smaller --coreset or a --factory that "
+                    "compresses (PQ8, SQ8), raise --max-memory, or search exactly without them")
 
 
 @dataclass(frozen=True)
@@ -162,6 +189,7 @@ def build_galleries(
     SpadeError
         If FAISS fails.
     """
+    spec.check_memory(levels)
     sizes = [spec.count(len(patches)) for patches in levels]
     kept: list[Ids | None] = [None] * len(levels)
     if spec.coreset is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,8 +17,10 @@ from ..images import Framing
 MANIFEST = "manifest.json"
 FORMAT = "spade-faiss index"
 VERSIONS = (1, 2)
-_SECOND = ("mirrored", "scales", "usual", "gallery")
+_SECOND = ("mirrored", "scales", "usual", "gallery", "store", "held_out")
 """What the second version has; an index without any is written as the first, for older programs."""
+
+Store = Literal["float16"]
 
 
 ENSEMBLE = "ensemble.json"
@@ -124,8 +127,9 @@ class Calibration(_Data):
     """Leave-one-out results of the training images, and the thresholds drawn from them.
 
     `descriptor_scores` (mean squared distance to the K nearest descriptors) and `peaks` (the
-    largest value of each anomaly map) are in the training images' order. A threshold is None
-    where fewer than two images leave nothing to judge by.
+    largest value of each anomaly map) are in the training images' order; of a large index, only
+    the images of `sample` (places, ascending) were scored. A threshold is None where fewer than
+    two images leave nothing to judge by.
     """
 
     quantile: float = Field(gt=0, lt=1)
@@ -136,6 +140,44 @@ class Calibration(_Data):
     peaks: tuple[float, ...]
     descriptor_threshold: float | None
     pixel_threshold: float | None
+    sample: tuple[int, ...] | None = None
+
+    @property
+    def scored(self) -> Sequence[int]:
+        """Places of the images that were scored, in the scores' order."""
+        return range(len(self.peaks)) if self.sample is None else self.sample
+
+
+class Scored(_Data):
+    """Images that are not in the index: names, digests of what the network saw, and scores."""
+
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+    descriptor_scores: tuple[float, ...]
+    peaks: tuple[float, ...]
+
+    def scores(self, score: str) -> tuple[float, ...]:
+        """Return the images' scores of one kind, "map" or "descriptor"."""
+        return self.peaks if score == "map" else self.descriptor_scores
+
+
+class HeldOut(_Data):
+    """What `Spade.calibrate` found: scores of further images, and thresholds by the good ones'.
+
+    The thresholds of a change's index are not those of the index before it, so a change drops
+    them. `search` is how a gallery was searched: its search parameters, or "exact".
+    """
+
+    created: str
+    quantile: float = Field(gt=0, lt=1)
+    k: int = Field(gt=0)
+    kappa: int = Field(gt=0)
+    sigma: float = Field(ge=0)
+    search: str | None
+    good: Scored
+    defects: Scored
+    descriptor_threshold: float
+    pixel_threshold: float
 
 
 class Manifest(_Data):
@@ -160,6 +202,9 @@ class Manifest(_Data):
     usual: DataFile | None = None
     """float32 [rows, 3], all levels' patches in turn; see `spade_faiss.contrast.usual`."""
     gallery: GalleryRecord | None = None
+    store: Store | None = None
+    """What patches are stored as, if not as float32."""
+    held_out: HeldOut | None = None
 
     @model_validator(mode="after")
     def _one_gallery_a_level(self) -> Manifest:
@@ -186,7 +231,9 @@ class Manifest(_Data):
 
     def write(self, folder: Path) -> None:
         """Put the manifest in place at once, synced: this is the moment a change takes effect."""
-        absent = {name for name in _SECOND if not getattr(self, name)}
+        absent: dict[str, Any] = {name: True for name in _SECOND if not getattr(self, name)}
+        if self.calibration and self.calibration.sample is None:
+            absent["calibration"] = {"sample"}
         write_record(folder / MANIFEST, self.model_dump_json(exclude=absent))
 
     @classmethod

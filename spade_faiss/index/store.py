@@ -5,11 +5,13 @@ Layout of an index folder::
     manifest.json                 which generation counts, its checksums, thresholds
     <8 hex digits>/               one generation of data, never changed once it counts
         descriptors.faiss         IndexFlatL2, one row an image
-        level1.faiss …            IndexFlatL2, one row a patch
+        level1.faiss …            IndexFlatL2, one row a patch; or, of half the size,
+                                  IndexScalarQuantizer of type QT_fp16
         crops.u8                  what the network saw, uint8 [n, h, w, 3], to show matches
         level1.coreset.i64 …      a coreset's rows of the level, where one was asked for
         level1.gallery.faiss …    a FAISS index to search in whole, where one was asked for
         usual.f32                 with contrast: float32 [rows, 3], all levels' rows in turn
+        verified.json             which of these files were found whole (see `stamp`)
 
 Replacing the manifest is the one step that makes a change count. A process killed before it
 leaves the old index whole, or no index where there was none; the next write clears what it left.
@@ -25,6 +27,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,9 +37,11 @@ from .._faiss import faiss
 from .._files import sync_folder
 from ..errors import SpadeError
 from .gallery import open_gallery
-from .manifest import MANIFEST, DataFile, Level, Manifest, file_sha256
+from .manifest import MANIFEST, DataFile, Level, Manifest, Store, file_sha256
+from .stamp import Look, look_of, read_stamp, write_stamp
 
 Floats = npt.NDArray[np.float32]
+Half = np.float16
 
 _LOCK = ".lock"
 _BLOCK = 1 << 16
@@ -90,14 +95,18 @@ def discard_generations(folder: Path, keep: str | None) -> None:
 
 
 class _FlatFile:
-    """An `IndexFlatL2` file written row by row, so that no index need fit in memory.
+    """A FAISS file of plain vectors written row by row, so that no index need fit in memory.
 
     FAISS's own header for an empty index is written first, and its two counts (rows at byte
-    8, values in the header's last 8 bytes) are set at the end.
+    8, and in the header's last 8 bytes float32 values or, of float16, bytes) are set at the end.
     """
 
-    def __init__(self, path: Path, channels: int) -> None:
-        self._header = bytearray(faiss().serialize_index(faiss().IndexFlatL2(channels)).tobytes())
+    def __init__(self, path: Path, channels: int, dtype: type) -> None:
+        module = faiss()
+        empty = (module.IndexFlatL2(channels) if dtype == np.float32 else
+                 module.IndexScalarQuantizer(channels, module.ScalarQuantizer.QT_fp16))
+        self._header = bytearray(module.serialize_index(empty).tobytes())
+        self._dtype = dtype
         self._channels = channels
         self._rows = 0
         self._file = path.open("xb")
@@ -105,22 +114,32 @@ class _FlatFile:
 
     def append(self, rows: Floats) -> None:
         assert rows.ndim == 2 and rows.shape[1] == self._channels
-        self._file.write(np.ascontiguousarray(rows, np.float32).data)
+        self._file.write(np.ascontiguousarray(self._rounded(rows)).data)
         self._rows += len(rows)
+
+    def _rounded(self, rows: Floats) -> npt.NDArray[Any]:
+        with np.errstate(over="ignore"):
+            rounded: npt.NDArray[Any] = rows.astype(self._dtype, copy=False)
+        if self._dtype is Half and np.isinf([rounded.min(initial=0), rounded.max(initial=0)]).any():
+            raise SpadeError("a feature is too large for float16 (65504 or more); "
+                             "store float32 instead")
+        return rounded
 
     def scale(self, factors: Floats) -> None:
         """Multiply each channel of the rows that are there, in place and block by block."""
         assert factors.shape == (self._channels,)
         self._file.flush()
-        rows = np.memmap(self._file.name, np.float32, "r+", len(self._header),
+        rows = np.memmap(self._file.name, self._dtype, "r+", len(self._header),
                          (self._rows, self._channels))
         for start in range(0, self._rows, _BLOCK):
-            rows[start : start + _BLOCK] *= factors
+            block = rows[start : start + _BLOCK]
+            block[:] = self._rounded(block * factors)
         rows.flush()
 
     def close(self) -> None:
         self._header[8:16] = self._rows.to_bytes(8, "little")
-        self._header[-8:] = (self._rows * self._channels).to_bytes(8, "little")
+        unit = 1 if self._dtype == np.float32 else 2
+        self._header[-8:] = (self._rows * self._channels * unit).to_bytes(8, "little")
         self._file.seek(0)
         self._file.write(self._header)
         self._file.flush()
@@ -140,18 +159,22 @@ class IndexWriter:
     descriptor_size : int
     shapes : sequence of (h, w, C)
         The pyramid's levels.
+    store : "float16", optional
+        Keep patches in half precision.
     """
 
     def __init__(
-        self, folder: Path, descriptor_size: int, shapes: Sequence[tuple[int, int, int]]
+        self, folder: Path, descriptor_size: int, shapes: Sequence[tuple[int, int, int]],
+        store: Store | None = None,
     ) -> None:
         self.descriptor_size = descriptor_size
         self._shapes = tuple(shapes)
         self.place = folder / secrets.token_hex(4)
         self.place.mkdir()
-        self._flat = [_FlatFile(self.place / "descriptors.faiss", descriptor_size)]
+        self._flat = [_FlatFile(self.place / "descriptors.faiss", descriptor_size, np.float32)]
         for number, (_, _, channels) in enumerate(self._shapes, 1):
-            self._flat.append(_FlatFile(self.place / f"level{number}.faiss", channels))
+            self._flat.append(_FlatFile(self.place / f"level{number}.faiss", channels,
+                                        Half if store else np.float32))
         self._crops = (self.place / "crops.u8").open("xb")
 
     def append(
@@ -213,7 +236,7 @@ class Index:
     folder : Path
     manifest : Manifest
     descriptors : float32 [n, D]
-    levels : tuple of float32 [n * h * w, C]
+    levels : tuple of float32 or float16 [n * h * w, C]
     crops : uint8 [n, h, w, 3]
     galleries : tuple of Gallery
         What each level is searched in whole; empty where the index was built without.
@@ -222,12 +245,15 @@ class Index:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
+        self._usual: list[Floats] | None = None
         n = len(manifest.images)
-        # FAISS's index owns the mapping under the array, so both are kept.
-        self._owners: list[object] = []
-        self.descriptors = self._map(manifest.descriptors, n, manifest.descriptor_size)
-        self.levels = tuple(
-            self._map(level.file, n * level.patches, level.channels) for level in manifest.levels
+        module = faiss()
+        kind = module.IndexScalarQuantizer if manifest.store else module.IndexFlatL2
+        self.descriptors: Floats = self._map(
+            manifest.descriptors, n, manifest.descriptor_size, module.IndexFlatL2)
+        self.levels: tuple[Any, ...] = tuple(
+            self._map(level.file, n * level.patches, level.channels, kind)
+            for level in manifest.levels
         )
         size = (manifest.framing.height, manifest.framing.width)
         self.crops: npt.NDArray[np.uint8] = np.memmap(
@@ -242,6 +268,8 @@ class Index:
     @classmethod
     def open(cls, folder: str | os.PathLike[str], verify: bool = True) -> Index:
         """Open the index in `folder`, every file's checksum checked before FAISS reads it.
+
+        A file that was found whole and has not been changed since is not read again.
 
         Raises
         ------
@@ -261,20 +289,23 @@ class Index:
 
     @classmethod
     def _open(cls, folder: Path, manifest: Manifest, verify: bool) -> Index:
-        bad = damaged_files(folder, manifest) if verify else []
+        bad = damaged_files(folder, manifest, again=False) if verify else []
         if bad:
             raise SpadeError(f"{bad[0]}; build the index again")
         return cls(folder, manifest)
 
-    def _map(self, file: DataFile, rows: int, columns: int) -> Floats:
+    def _map(self, file: DataFile, rows: int, columns: int, kind: Any) -> Any:
         module = faiss()
         path = self.folder / file.name
         index = module.read_index(str(path), module.IO_FLAG_MMAP_IFC)
-        if not isinstance(index, module.IndexFlatL2) or (index.ntotal, index.d) != (rows, columns):
+        fits = isinstance(index, kind) and (index.ntotal, index.d) == (rows, columns)
+        half = kind is module.IndexScalarQuantizer
+        if not fits or (half and index.sq.qtype != module.ScalarQuantizer.QT_fp16):
             raise SpadeError(f"{path} does not hold {rows} x {columns} values as the manifest says")
-        self._owners.append(index)
-        values: Floats = module.rev_swig_ptr(index.get_xb(), rows * columns)
-        return values.reshape(rows, columns)
+        # Not FAISS's own mapping: arrays over that would outlive it.
+        dtype = np.dtype(Half if half else np.float32)
+        header = path.stat().st_size - rows * columns * dtype.itemsize
+        return np.asarray(np.memmap(path, dtype, "r", header, (rows, columns)))
 
     def __len__(self) -> int:
         return len(self.manifest.images)
@@ -283,19 +314,28 @@ class Index:
         """Return what is usual for each level's patches, [n * h * w, 3], if that was found."""
         if self.manifest.usual is None:
             return None
-        rows = [len(self) * level.patches for level in self.manifest.levels]
-        path = self.folder / self.manifest.usual.name
-        values = np.memmap(path, np.float32, "r", shape=(sum(rows), 3))
-        return np.split(values, np.cumsum(rows)[:-1])
+        if self._usual is None:  # kept, as the file goes when a writer replaces the index
+            rows = [len(self) * level.patches for level in self.manifest.levels]
+            path = self.folder / self.manifest.usual.name
+            values = np.memmap(path, np.float32, "r", shape=(sum(rows), 3))
+            self._usual = np.split(values, np.cumsum(rows)[:-1])
+        return self._usual
 
     def rows(self, level: int, start: int, stop: int) -> Floats:
         """Return a level's patches of images `start` to `stop`, [(stop - start) * h * w, C]."""
         patches = self.manifest.levels[level].patches
-        return self.levels[level][start * patches : stop * patches]
+        own: Floats = self.levels[level][start * patches : stop * patches].astype(
+            np.float32, copy=False)
+        return own
 
 
-def damaged_files(folder: Path, manifest: Manifest) -> list[str]:
-    """Return one line for each data file that is missing or differs from its checksum."""
+def damaged_files(folder: Path, manifest: Manifest, again: bool = True) -> list[str]:
+    """Return one line for each data file that is missing or differs from its checksum.
+
+    Unless `again`, files that were found whole and have not been changed since are not read.
+    """
+    known = {} if again else read_stamp(folder, manifest)
+    whole: dict[str, Look] = {}
 
     def check(file: DataFile) -> str | None:
         path = folder / file.name
@@ -303,10 +343,16 @@ def damaged_files(folder: Path, manifest: Manifest) -> list[str]:
             size = path.stat().st_size
             if size != file.bytes:
                 return f"{path} is damaged: {size} bytes long where {file.bytes} were written"
-            same = file_sha256(path) == file.sha256
-            return None if same else f"{path} is damaged: checksum differs"
+            look = look_of(path, file)
+            if known.get(file.name) != look and file_sha256(path) != file.sha256:
+                return f"{path} is damaged: checksum differs"
         except OSError as error:
             return f"{path} cannot be read: {error.strerror}"
+        whole[file.name] = look
+        return None
 
     with ThreadPoolExecutor() as pool:
-        return [line for line in pool.map(check, manifest.files) if line]
+        bad = [line for line in pool.map(check, manifest.files) if line]
+    if whole != known:
+        write_stamp(folder, manifest, whole)
+    return bad

@@ -6,7 +6,7 @@ searched (IDMap,Flat), and FAISS warns on standard error of so few vectors.
 
 Arguments: the factory string, search parameters (may be empty), and for each level its channels
 and how many vectors there will be, as 24:156800. Prints one JSON object: either the search
-parameters to use, or which level (from 1) failed and why.
+parameters to use and each level's bytes a vector, or which level (from 1) failed and why.
 """
 
 import json
@@ -55,8 +55,8 @@ def skip_polysemous(index: faiss.Index, params: str) -> None:
             part.do_polysemous_training = "ht=" in params
 
 
-def attempt(factory: str, params: str, channels: int, count: int) -> str:
-    """Train, fill, search and copy an index, and return its search parameters."""
+def attempt(factory: str, params: str, channels: int, count: int) -> tuple[str, float]:
+    """Train, fill, search and copy an index; return search parameters, and bytes a vector."""
     index = faiss.index_factory(channels, factory)
     vectors = np.random.default_rng(0).standard_normal((count, channels), np.float32)
     skip_polysemous(index, params)
@@ -68,15 +68,17 @@ def attempt(factory: str, params: str, channels: int, count: int) -> str:
                 if isinstance(transform, faiss.OPQMatrix):
                     transform.niter = 1  # it need not be a good rotation
     index.train(vectors)
+    empty = faiss.serialize_index(index).nbytes
     index.add(vectors[:256])
     params = params or default_search_params(index)
     set_params(index, params)
     index.search(vectors[:4], 2)
-    faiss.deserialize_index(faiss.serialize_index(index))
-    return params
+    copied = faiss.serialize_index(index)
+    faiss.deserialize_index(copied)
+    return params, (copied.nbytes - empty) / 256
 
 
-def try_level(factory: str, params: str, channels: int, rows: int) -> str:
+def try_level(factory: str, params: str, channels: int, rows: int) -> tuple[str, float]:
     """Try with as few vectors as it can be trained on."""
     count = min(rows, 256)
     while True:
@@ -96,14 +98,16 @@ def try_level(factory: str, params: str, channels: int, rows: int) -> str:
 def main() -> None:
     """Try each level and print the outcome."""
     factory, params, *levels = sys.argv[1:]
+    sizes = []
     for number, level in enumerate(levels, 1):
         channels, rows = map(int, level.split(":"))
         try:
-            params = try_level(factory, params, channels, rows)
+            params, size = try_level(factory, params, channels, rows)
         except Exception as error:
             print(json.dumps({"level": number, "why": str(error) or type(error).__name__}))
             return
-    print(json.dumps({"search_params": params}))
+        sizes.append(size)
+    print(json.dumps({"search_params": params, "vector_bytes": sizes}))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
-from scipy import ndimage
 
 from ..detector import Result
 from ..images import Framing
@@ -69,17 +69,18 @@ class Region:
 
 def find_regions(result: Result, index: Index, threshold: float) -> list[Region]:
     """Return the regions of a result's map over a threshold, the highest peak first."""
-    labels, count = ndimage.label(result.map > threshold, np.ones((3, 3)))
-    if not count:
-        return []
-    numbers = np.arange(1, count + 1)
-    areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    peaks = ndimage.maximum_position(result.map, labels, numbers)
+    over = (result.map > threshold).view(np.uint8)
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(over, connectivity=8)
     regions = []
-    for box, area, (y, x) in zip(ndimage.find_objects(labels), areas, peaks, strict=True):
+    for number in range(1, count):  # 0 is what lies under the threshold
+        left, top, width, height, area = boxes[number].tolist()
+        box = np.s_[top : top + height, left : left + width]
+        own = np.where(labels[box] == number, result.map[box], -np.inf)
+        y, x = divmod(int(own.argmax()), width)
+        peak_at = left + x, top + y
         regions.append(Region(
-            (box[1].start, box[0].start, box[1].stop, box[0].stop), int(area),
-            float(result.map[y, x]), (int(x), int(y)), _matches(result, index, (int(x), int(y))),
+            (left, top, left + width, top + height), area, float(own[y, x]), peak_at,
+            _matches(result, index, peak_at),
         ))
     return sorted(regions, key=lambda region: -region.peak)
 

@@ -3,9 +3,10 @@
 from .level import ENGINES, LevelSearch
 from .nearest import nearest, nearest_in_images
 from .recall import Recall, measure_recall
-from .whole import nearest_in_gallery
+from .sharded import ShardedLevel, level_search
+from .whole import gallery_search, nearest_in_gallery
 
 __all__ = [
-    "ENGINES", "LevelSearch", "Recall", "measure_recall", "nearest", "nearest_in_gallery",
-    "nearest_in_images",
+    "ENGINES", "LevelSearch", "Recall", "ShardedLevel", "gallery_search", "level_search",
+    "measure_recall", "nearest", "nearest_in_gallery", "nearest_in_images",
 ]

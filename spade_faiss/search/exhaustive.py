@@ -2,10 +2,11 @@
 
 FAISS expands |x - y|² into norms and a product, which loses digits where norms are large and
 distances small. Its result is off by γ(|x| + |y|)² at most, with γ = (C + 8) 2⁻²³ at least
-twice what the sums can lose. So it is asked for one neighbour more than is wanted: if that one,
-less this error, is no nearer than what was found, by differences, nothing else is either. The
-queries of which this cannot be said are searched again for more neighbours, and what is left
-then is compared with every row by differences in float64.
+twice what the sums can lose. So it is asked for a few neighbours more than are wanted. Those
+that, less this error, are no nearer than what was found, by differences, cannot be: if the last
+one is such, nothing that it did not name can be either. The queries of which this cannot be said
+are searched again for more neighbours, and what is left then is compared with every row by
+differences in float64.
 """
 
 from __future__ import annotations
@@ -24,34 +25,45 @@ _TILE_BYTES = 64 << 20
 """How much of a gallery that lies in pieces is gathered at a time."""
 _DIFFERENCES = 32 << 20
 """Bytes of differences at a time."""
-_MORE = 1, 32
-"""Neighbours to ask for beyond those wanted: at first, and where that proves nothing."""
+_MORE = 4, 32
+"""Neighbours to ask for beyond those wanted: at first, and where that proves nothing. Up to ten
+cost FAISS no more than two, and a second search for few queries as much as a pass over memory."""
 
 
 def exhaustive_in_images(
-    queries: Tensor, patches: Tensor, images: Tensor, per_image: int, k: int
+    queries: Tensor, patches: Tensor, images: Tensor, per_image: int, k: int,
+    largest: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the `k` patches nearest to each query among those of some training images.
 
     Parameters
     ----------
     queries : float32 [Q, C], on the CPU or a GPU that FAISS can use
-    patches : float32 [rows, C], there too
+    patches : float32 or float16 [rows, C], there too
         Row `i * per_image + j` is patch j of image i; the last image may have fewer.
     images : int64 [K], on the CPU
         The images to search in. Neighbouring ones are searched where they lie, and scattered
         ones in tiles of at most 64 MiB, so memory stays bounded whatever K is.
     per_image : int
     k : int
+    largest : float32 [n], on the CPU, optional
+        Each training image's largest norm, NaN where it is not known yet; what is found out of
+        it is kept here.
 
     Returns
     -------
     distances : float32 [Q, k], squared Euclidean, ascending
     ids : int64 [Q, k], rows of `patches`
     """
+    if largest is None:
+        largest = torch.full((-(-len(patches) // per_image),), torch.nan)
+    for image in images[largest[images].isnan()].tolist():
+        own = patches[image * per_image : (image + 1) * per_image]
+        largest[image] = torch.linalg.vector_norm(own.float(), dim=1).max()
+    norm = float(largest[images].max())
     best: tuple[Tensor, Tensor] | None = None
     for tile, rows in _tiles(patches, images.sort().values, per_image):
-        distances, places = _knn(queries, tile, min(k, len(tile)))
+        distances, places = _knn(queries, tile, min(k, len(tile)), norm)
         ids = rows.to(places.device)[places]
         if best is not None:
             distances, ids = torch.cat([best[0], distances], 1), torch.cat([best[1], ids], 1)
@@ -69,7 +81,7 @@ def _tiles(patches: Tensor, images: Tensor, per_image: int) -> Iterator[tuple[Te
     per_tile = max(1, _TILE_BYTES // (per_image * patches.shape[1] * 4))
     loose: list[Tensor] = []
     for run in runs:
-        if len(run) * 4 >= min(per_tile, len(images)):
+        if patches.dtype == torch.float32 and len(run) * 4 >= min(per_tile, len(images)):
             start = int(run[0]) * per_image
             stop = min((int(run[-1]) + 1) * per_image, len(patches))
             yield patches[start:stop], torch.arange(start, stop)
@@ -80,27 +92,36 @@ def _tiles(patches: Tensor, images: Tensor, per_image: int) -> Iterator[tuple[Te
     for part in torch.split(torch.cat(loose), per_tile):
         rows = (part[:, None] * per_image + torch.arange(per_image)).view(-1)
         rows = rows[rows < len(patches)]
-        yield patches[rows.to(patches.device)], rows
+        yield patches[rows.to(patches.device)].float(), rows
 
 
-def _knn(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _knn(
+    queries: Tensor, gallery: Tensor, k: int, largest: float
+) -> tuple[Tensor, Tensor]:
+    """Search one tile, none of whose norms is above `largest`."""
     distances = queries.new_empty(len(queries), k)
     ids = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
     doubtful = torch.arange(len(queries), device=queries.device)
     gamma = (gallery.shape[1] + 8) * 2.0**-23
-    largest = torch.linalg.vector_norm(gallery, dim=1).max()
     for more in _MORE:
         asked = queries[doubtful]
         wanted = min(k + more, len(gallery))
         near, places = _faiss_knn(asked, gallery, wanted)
-        exact, order = by_differences(asked, gallery, places).sort(1)
-        exact, order = exact[:, :k], order[:, :k]
-        distances[doubtful], ids[doubtful] = exact, places.gather(1, order)
+        exact, order = by_differences(asked, gallery, places[:, :k]).sort(1)
+        found = places.gather(1, order)
+        near -= gamma * (torch.linalg.vector_norm(asked, dim=1) + largest).square()[:, None]
+        may_be_nearer = near < exact[:, -1:] * (1 + gamma)
+        may_be_nearer[exact[:, -1] == 0] = False
+        rivals = may_be_nearer[:, k:].any(1).nonzero().view(-1)
+        if len(rivals):
+            true, order = by_differences(asked[rivals], gallery, places[rivals]).sort(1)
+            exact[rivals], found[rivals] = true[:, :k], places[rivals].gather(1, order[:, :k])
+            may_be_nearer[rivals, -1] = (near[rivals, -1] < exact[rivals, -1] * (1 + gamma)) & (
+                exact[rivals, -1] > 0)
+        distances[doubtful], ids[doubtful] = exact, found
         if wanted == len(gallery):
             return distances, ids
-        error = gamma * (torch.linalg.vector_norm(asked, dim=1) + largest).square()
-        proven = (near[:, -1] - error >= exact[:, -1] * (1 + gamma)) | (exact[:, -1] == 0)
-        doubtful = doubtful[~proven]
+        doubtful = doubtful[may_be_nearer[:, -1]]
         if not len(doubtful):
             return distances, ids
     for query in doubtful.tolist():

@@ -6,7 +6,7 @@ import warnings
 from functools import partial
 from importlib import import_module
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,8 +26,8 @@ KEEP = 64 << 20
 """Bytes of a gallery that may be kept in low precision from one search to the next."""
 _SMALL = 1 << 25
 """Multiplications from which on it pays to measure engines."""
-_PROBE = 1 << 29
-"""Multiplications that engines are measured with, at most."""
+_PROBE, _PROBE_ONCE = 1 << 28, 1 << 31
+"""Multiplications that engines are measured with: where what they make is kept, and where not."""
 _ONE_AT_A_TIME = Lock()
 """Triton's autotuner is not made for several threads."""
 _PRECISIONS = {"screened in bfloat16": torch.bfloat16, "screened in float32": torch.float32}
@@ -40,9 +40,10 @@ class LevelSearch:
 
     Parameters
     ----------
-    patches : float32 [rows, C], NumPy array or torch tensor
+    patches : float32 or float16 [rows, C], NumPy array or torch tensor
         Row `i * per_image + j` is patch j of image i; the last image may have fewer. Only
-        read: it may be a file that is mapped into memory.
+        read: it may be a file that is mapped into memory. Of float16 no more than a tile is
+        turned into float32 at a time; on a GPU, all.
     per_image : int
         Patches an image at this level, h * w.
     once : bool
@@ -50,13 +51,14 @@ class LevelSearch:
     """
 
     def __init__(
-        self, patches: npt.NDArray[np.float32] | Tensor, per_image: int, once: bool = False
+        self, patches: npt.NDArray[np.floating[Any]] | Tensor, per_image: int, once: bool = False
     ) -> None:
         self.patches = patches if isinstance(patches, Tensor) else tensor(patches)
         self.per_image = per_image
         self.once = once
         self._screens: dict[str, Screen] = {}
         self._prepared: PreparedGallery | None = None
+        self._largest = torch.full((-(-len(self.patches) // per_image),), torch.nan)
 
     def search(
         self, queries: Tensor, images: Tensor, k: int = 1, engine: str = "auto"
@@ -103,12 +105,12 @@ class LevelSearch:
         """Search on the queries' device."""
         device = queries.device
         if _fits(self.patches, device):
-            self.patches = self.patches.to(device)
+            self.patches = self.patches.to(device, torch.float32)
             self._screens.clear()
             self._prepared = None
             return self.search(queries, images, k, engine)
         some, among, rows = self.only(images)
-        some.patches = some.patches.to(device)
+        some.patches = some.patches.to(device, torch.float32)
         near, ids = some.search(queries, among, k, engine)
         return near, rows.to(device)[ids]
 
@@ -135,15 +137,24 @@ class LevelSearch:
         if engine == "faiss" or (engine == "auto" and b * q * g * channels < _SMALL):
             return "faiss"
         names = [*_PRECISIONS] if engine == "screened" else ["faiss", *_PRECISIONS]
-        of = kind(q, g, channels, k, engine, self.once, torch.get_num_threads())
+        of = kind(q, g, channels, k, engine, self.once, torch.get_num_threads(),
+                  self.patches.dtype)
         return known(of) or self._measure(of, names, queries[:1], images[:1], k)
 
     def _measure(
         self, of: Kind, names: list[str], queries: Tensor, images: Tensor, k: int
     ) -> str:
-        """Measure engines on a part of one image's queries; what is kept anyway is made before."""
-        work = queries.shape[1] * images.shape[1] * self.per_image * queries.shape[2]
-        few = queries[:, :: -(-work // _PROBE)]
+        """Measure engines on a part of one image's search.
+
+        Where what an engine makes is kept, it is made before, and few of the queries tell;
+        else fewer images, for it costs the same for few queries as for many.
+        """
+        work = queries.shape[1] * self.per_image * queries.shape[2]
+        if self.once:
+            images = images[:, : max(2 * torch.get_num_threads(), _PROBE_ONCE // work, k)]
+            few = queries
+        else:
+            few = queries[:, :: -(-work * images.shape[1] // _PROBE)]
 
         def trial(name: str) -> None:
             gallery = LevelSearch(self.patches, self.per_image) if self.once else self
@@ -166,7 +177,7 @@ class LevelSearch:
                 near, ids = host.search(queries.cpu(), images, k, "auto")
                 return near.to(queries.device), ids.to(queries.device)
             parts = [
-                exhaustive_in_images(one, self.patches, among, self.per_image, k)
+                exhaustive_in_images(one, self.patches, among, self.per_image, k, self._largest)
                 for one, among in zip(queries, images, strict=True)
             ]
             return torch.stack([part[0] for part in parts]), torch.stack([p[1] for p in parts])
@@ -209,7 +220,7 @@ class LevelSearch:
         return distances, ids
 
 
-def tensor(values: npt.NDArray[np.float32]) -> Tensor:
+def tensor(values: npt.NDArray[np.floating[Any]]) -> Tensor:
     """Return a tensor over an array's memory, which may be a read-only file."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -220,7 +231,7 @@ def _fits(patches: Tensor, device: torch.device) -> bool:
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    return patches.numel() * patches.element_size() <= free // 2
+    return patches.numel() * 4 <= free // 2
 
 
 def _triton_serves(patches: Tensor) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .level import LevelSearch, tensor
 
-_BLOCK = 1024
+BLOCK = 1024
 """Rows that stand for an image where a gallery is no set of images."""
 
 
@@ -45,7 +45,7 @@ def nearest(
     q, g = _matrix("queries", queries), _matrix("gallery", gallery)
     if q.shape[1] != g.shape[1]:
         raise ValueError(f"queries have {q.shape[1]} channels and the gallery has {g.shape[1]}")
-    per_image = min(_BLOCK, len(g))
+    per_image = min(BLOCK, len(g))
     blocks = torch.arange(-(-len(g) // per_image))
     distances, ids = LevelSearch(g, per_image, once=True).search(q[None], blocks[None], k, engine)
     return _like(queries, distances[0]), _like(queries, ids[0])
@@ -93,7 +93,7 @@ def _matrix(name: str, values: Any) -> Tensor:
     matrix = _tensor(values)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"{name} have shape {np.shape(values)}; pass [rows, channels]")
-    if not bool(matrix.isfinite().all()):
+    if not all(bool(end.isfinite()) for end in matrix.aminmax()):  # without copies of the matrix
         raise ValueError(f"{name} hold NaN or infinite values")
     return matrix
 

@@ -82,7 +82,7 @@ class Screen:
 
     Parameters
     ----------
-    patches : float32 tensor [rows, C]
+    patches : float32 or float16 tensor [rows, C]
         Row `i * per_image + j` is patch j of image i; the last image may have fewer.
     per_image : int
     dtype : torch.bfloat16 or torch.float32
@@ -103,8 +103,9 @@ class Screen:
         self.groups = -(-per_image // self.group)
         self.gamma = (self.channels + 8) * 2.0**-23
         self.images = -(-len(patches) // per_image)
-        step = max(1, len(patches) // 4096)
-        self.centre = patches[::step].mean(0)
+        # Few rows suffice, and where they are read from a disk each costs a seek.
+        step = max(1, len(patches) // 256)
+        self.centre = patches[::step].float().mean(0)
         self._ready = np.zeros(self.images, bool)
         shape = (self.images, self.groups * self.group, self.width)
         self._kept: Tensor | None = None
@@ -437,7 +438,7 @@ def _rescore(screen: Screen, one: _Set, places: Ids, k: int) -> tuple[Ids, Float
     step = max(1, _RESCORED // (4 * size * channels))
     for at in range(0, len(groups), step):
         part = slice(at, at + step)
-        rows = windows[torch.from_numpy(start[part])].view(-1, size, channels)
+        rows = windows[torch.from_numpy(start[part])].view(-1, size, channels).float()
         rows -= one.queries[torch.from_numpy(who[part])][:, None]
         near = rows.square_().sum(2)
         here = start[part, None] + place

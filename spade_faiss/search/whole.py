@@ -10,8 +10,8 @@ from .._faiss import faiss_reason
 from ..errors import SpadeError
 from ..index import Gallery
 from .exhaustive import by_differences
-from .level import tensor
-from .nearest import nearest
+from .level import LevelSearch, tensor
+from .nearest import BLOCK, nearest
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -25,6 +25,7 @@ _NONE = range(0)
 
 def nearest_in_gallery(
     queries: Floats, gallery: Gallery, k: int = 1, leave_out: range = _NONE, engine: str = "auto",
+    kept: LevelSearch | None = None,
 ) -> tuple[Floats, Ids]:
     """Return the `k` patches of a gallery nearest to each query.
 
@@ -46,6 +47,8 @@ def nearest_in_gallery(
         Rows of the level that are not to be found.
     engine : one of `spade_faiss.search.ENGINES`
         For what is searched exactly.
+    kept : LevelSearch, optional
+        Of this gallery, by `gallery_search`, where it is searched again and again.
 
     Returns
     -------
@@ -62,11 +65,20 @@ def nearest_in_gallery(
         raise SpadeError(f"kappa = {k} is more than the gallery has: {len(gallery.patches)} "
                          f"patches at this level, {len(own)} of them of the image itself; "
                          "build with a larger --coreset")
-    if gallery.index is None:
+    if gallery.index is None and kept is not None and not len(own):
+        blocks = torch.arange(-(-len(kept.patches) // kept.per_image))[None]
+        found = kept.search(tensor(queries)[None], blocks, k, engine)
+        distances, ids = (values[0].cpu().numpy() for values in found)
+    elif gallery.index is None:
         distances, ids = nearest_outside(queries, gallery.patches, k, own, engine)
     else:
         distances, ids = _approximate(queries, gallery, k, own, engine)
     return distances, ids if gallery.rows is None else gallery.rows[ids]
+
+
+def gallery_search(gallery: Gallery) -> LevelSearch:
+    """Return what is made once of a gallery that is searched exactly, again and again."""
+    return LevelSearch(gallery.patches, min(BLOCK, len(gallery.patches)))
 
 
 def nearest_outside(

@@ -1,4 +1,6 @@
+import gc
 import json
+import os
 import random
 import shutil
 import signal
@@ -51,7 +53,8 @@ def test_files_are_plain_faiss_indices(built):
 
 
 def test_one_flipped_byte_in_any_file_is_reported_by_name(index):
-    files = [path for path in index.rglob("*") if path.is_file() and path.name != ".lock"]
+    files = [path for path in index.rglob("*")
+             if path.is_file() and path.name not in (".lock", "verified.json")]
     assert len(files) == 6
     rng = random.Random(0)
     for path in files:
@@ -65,6 +68,73 @@ def test_one_flipped_byte_in_any_file_is_reported_by_name(index):
             assert "\n" not in str(caught.value)
         path.write_bytes(data)
     assert not damaged_files(index, Manifest.read(index))
+
+
+def settle(index):
+    """Let a file's next change bear another time than its last one did."""
+    time.sleep(1.1)
+    assert len(Index.open(index)) == 10  # found whole, and long enough unchanged
+
+
+def test_files_found_good_are_not_read_again_until_they_change(index, monkeypatch):
+    from spade_faiss.index import store
+
+    read = []
+    real = store.file_sha256
+    monkeypatch.setattr(store, "file_sha256", lambda path: read.append(path.name) or real(path))
+    settle(index)
+    assert len(read) == 5
+    Index.open(index)
+    assert len(read) == 5
+    path = index / Manifest.read(index).levels[0].file.name
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(1000)
+        old = file.read(1)
+        file.seek(1000)
+        file.write(bytes([old[0] ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(SpadeError, match=r"level1\.faiss is damaged"):
+        Index.open(index)
+    assert read[5:] == ["level1.faiss"]
+
+
+def test_a_copy_is_read_once_more(index, tmp_path, monkeypatch):
+    from spade_faiss.index import store
+
+    settle(index)
+    copy = shutil.copytree(index, tmp_path / "copy")
+    read = []
+    monkeypatch.setattr(store, "file_sha256", lambda path: read.append(path.name) or "0" * 64)
+    with pytest.raises(SpadeError, match="is damaged"):
+        Index.open(copy)
+    assert len(read) == 5
+
+
+def test_verify_reads_everything_and_what_it_finds_is_not_forgotten(index):
+    """Bits that a disk changed by itself: the file looks as it did when it was found whole."""
+    from spade_faiss.index.stamp import STAMP, look_of
+
+    settle(index)
+    manifest = Manifest.read(index)
+    path = index / manifest.crops.name
+    data = bytearray(path.read_bytes())
+    data[5] ^= 1
+    path.write_bytes(data)
+    stamp = index / manifest.generation / STAMP
+    looks = json.loads(stamp.read_text())
+    looks[manifest.crops.name] = look_of(path, manifest.crops)
+    stamp.write_text(json.dumps(looks))
+    Index.open(index)
+    assert "crops.u8 is damaged" in damaged_files(index, manifest)[0]
+    with pytest.raises(SpadeError, match=r"crops\.u8 is damaged"):
+        Index.open(index)
+
+
+@pytest.mark.parametrize("stamp", [b"", b"[]", b"{}", b'{"a": 1}', b"\xff\x00"])
+def test_a_stamp_that_makes_no_sense_is_as_none(index, stamp):
+    (index / Manifest.read(index).generation / "verified.json").write_bytes(stamp)
+    assert len(Index.open(index)) == 10
 
 
 def test_missing_and_shortened_files_are_reported(index):
@@ -113,6 +183,13 @@ def test_reading_maps_files_and_does_not_load_them(built):
     assert int(out.stdout) * 1024 < size / 2, out.stdout
 
 
+def test_arrays_outlive_their_index(built):
+    whole = Index.open(built).levels[0].copy()
+    alone = Index.open(built).levels[0]
+    gc.collect()
+    np.testing.assert_array_equal(alone, whole)
+
+
 def test_two_writers_do_not_meet(built):
     with index_lock(built), pytest.raises(SpadeError, match="another process"), index_lock(built):
         pass
@@ -152,7 +229,8 @@ def test_sigkill_at_random_moments_leaves_none_or_a_whole_one(built, gravel_fold
     if old:
         shutil.copytree(built, folder)
     command = [sys.executable, "-m", "spade_faiss", "build", str(gravel_folder), "--index",
-               str(folder), "--backbone", "efficientnet_lite0", "--batch-size", "1"]
+               str(folder), "--backbone", "efficientnet_lite0", "--batch-size", "1",
+               *(["--max-memory", "2GiB"] if old else [])]
     killed = 0
     for _ in range(5):
         before = {path.name for path in folder.glob("*")}

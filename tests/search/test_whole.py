@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from spade_faiss import SpadeError
 from spade_faiss.index import Gallery
-from spade_faiss.search import nearest_in_gallery, whole
+from spade_faiss.search import gallery_search, nearest_in_gallery, whole
 
 
 def gallery_of(patches, rows=None, factory=None, params=""):
@@ -99,6 +99,21 @@ def test_distances_are_true_and_codes_only_name_candidates():
     by_codes = patches[gallery.index.search(queries, 1)[1][:, 0]]
     by_codes = ((queries.astype(np.float64) - by_codes) ** 2).sum(1)
     assert exact.mean() < distances.mean() < 0.9 * by_codes.mean()
+
+
+@pytest.mark.parametrize("size", [700, 3000])
+def test_a_kept_search_finds_the_same(size):
+    rng = np.random.default_rng(0)
+    patches = rng.standard_normal((4000, 24), np.float32)
+    queries = rng.standard_normal((400, 24), np.float32)
+    rows = np.sort(rng.choice(4000, size, replace=False))
+    gallery = gallery_of(patches, rows, None)
+    kept = gallery_search(gallery)
+    for part in (queries, queries[:7]):
+        for engine in ("auto", "screened"):
+            distances, found = nearest_in_gallery(part, gallery, 2, range(0), engine, kept)
+            np.testing.assert_allclose(distances, brute_force(part, patches, rows, 2), rtol=1e-5)
+            assert np.isin(found, rows).all()
 
 
 def test_what_faiss_raises_is_one_line():

@@ -1,0 +1,52 @@
+"""Remember which files of an index were found whole, so that opening one need not read it all.
+
+Reading every byte for its checksum takes time that grows with the index; what a query reads does
+not. So a file is read whole when it is opened for the first time, and what it looked like then
+(size, times of change, inode) is kept beside it. As long as it looks the same it is not read
+again. The system sets the time of the last change itself (ctime), whoever writes; what changes a
+disk's bits behind its back is found by `info --verify`, which reads everything.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from .._files import replace_file
+from .manifest import DataFile, Manifest
+
+STAMP = "verified.json"
+_SETTLED = 1.0
+"""Seconds since a file's last change from which on a later change cannot bear the same time."""
+
+Look = list[str | int]
+
+
+def look_of(path: Path, file: DataFile) -> Look:
+    """Return what tells a file, and what it should hold, from any other."""
+    found = path.stat()
+    return [file.sha256, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def read_stamp(folder: Path, manifest: Manifest) -> Mapping[str, Look]:
+    """Return what the files looked like when they were found whole, by name; maybe of none."""
+    try:
+        record = json.loads((folder / manifest.generation / STAMP).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def write_stamp(folder: Path, manifest: Manifest, looks: Mapping[str, Look]) -> None:
+    """Keep what whole files looked like before they were read.
+
+    Those that were changed just before are left out, and where nothing can be written (an index
+    that is read-only) they are read whole each time.
+    """
+    latest = (time.time() - _SETTLED) * 1e9
+    settled = {name: look for name, look in looks.items() if max(map(int, look[2:4])) < latest}
+    with suppress(OSError):
+        replace_file(folder / manifest.generation / STAMP, json.dumps(settled).encode())

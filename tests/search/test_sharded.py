@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spade_faiss import Spade, SpadeError
+from spade_faiss.search import LevelSearch, ShardedLevel
+from tests.conftest import texture, with_hole
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), images=st.integers(1, 9), per_image=st.integers(1, 20),
+       devices=st.integers(2, 5), batch=st.integers(1, 5), k=st.integers(1, 4), cut=st.booleans(),
+       dtype=st.sampled_from([np.float32, np.float16]))
+def test_shards_together_find_what_one_device_finds(
+    seed, images, per_image, devices, batch, k, cut, dtype
+):
+    rng = np.random.default_rng(seed)
+    rows = images * per_image - (rng.integers(per_image) if cut else 0)
+    patches = rng.standard_normal((rows, 6)).astype(dtype)
+    queries = torch.from_numpy(rng.standard_normal((batch, 11, 6), np.float32))
+    most = int(rng.integers(1, images + 1))
+    among = torch.from_numpy(np.stack([rng.permutation(images)[:most] for _ in range(batch)]))
+    one = LevelSearch(patches, per_image)
+    several = ShardedLevel(patches, per_image, ["cpu"] * devices)
+    try:
+        distances, ids = one.search(queries, among, k, "faiss")
+    except ValueError:
+        with pytest.raises(ValueError, match="must lie between"):
+            several.search(queries, among, k, "faiss")
+        return
+    found = several.search(queries, among, k, "faiss")
+    torch.testing.assert_close(found[0], distances, rtol=1e-6, atol=0)
+    assert torch.equal(found[1], ids)
+
+
+def test_an_index_on_several_devices_gives_the_same_maps(lite, tmp_path):
+    good, new = texture("gravel", 7), [with_hole(texture("gravel", 1, 5)[0]), *texture("brick", 2)]
+    Spade(lite, k=3).fit(good, tmp_path / "index")
+    one = Spade.load(tmp_path / "index", backbone=lite).predict(new)
+    several = Spade.load(tmp_path / "index", backbone=lite, device="cpu,cpu,cpu").predict(new)
+    np.testing.assert_allclose(several.scores, one.scores, rtol=1e-6)
+    for left, right in zip(several.maps, one.maps, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-5, atol=1e-5)
+
+
+def test_a_device_that_fails_is_named(monkeypatch):
+    patches = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
+    level = ShardedLevel(patches, 10, ["cpu", "cpu:0"])
+
+    def broken(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore lines")
+
+    monkeypatch.setattr(level._shards[1], "search", broken)
+    with pytest.raises(SpadeError, match=r"device cpu:0 failed: CUDA error.*--device cpu$") as got:
+        level.search(torch.from_numpy(patches[None, :5]), torch.arange(4)[None], 1, "faiss")
+    assert "\n" not in str(got.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without GPUs")
+@pytest.mark.parametrize(("device", "why"), [
+    ("all", "no GPUs"), ("cpu,cuda:0", "cuda:0"), ("cpu,nonsense", "nonsense"),
+])
+def test_devices_that_are_not_there_are_named(lite, device, why):
+    with pytest.raises(SpadeError, match=why):
+        Spade(lite, device=device).fit(texture("gravel", 3))
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_find_what_the_cpu_finds():
+    rng = np.random.default_rng(0)
+    patches = rng.standard_normal((10 * 200, 32)).astype(np.float32)
+    queries = torch.from_numpy(rng.standard_normal((3, 500, 32), np.float32))
+    among = torch.stack([torch.randperm(10)[:6] for _ in range(3)])
+    distances, ids = LevelSearch(patches, 200).search(queries, among, 2, "faiss")
+    level = ShardedLevel(patches, 200, ["cuda:0", "cuda:1"])
+    found = level.search(queries.to("cuda:0"), among, 2)
+    torch.testing.assert_close(found[0].cpu(), distances, rtol=1e-5, atol=0)
+    assert (found[1].cpu() == ids).float().mean() > 0.999
