@@ -395,7 +395,6 @@ def query(
     batch_size: BatchSize = 8, max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
     """Say which images are wrong, and where: scores.csv, maps/, overlays/, explain/, timelines/."""
-    from .detector import Spade
     from .ensemble import open_detector
     from .images import SUFFIXES, find_images
     from .report import write_query
@@ -410,13 +409,10 @@ def query(
         folder, k=k, kappa=kappa, weights=weights or (), quantile=quantile, score=score,
         engine=engine, search_params=search_params, exact=exact, device=device,
         batch_size=batch_size, progress=True)
-    if isinstance(spade, Spade) and spade.index_.manifest.held_out and not spade.held_out:
+    if spade.index_.manifest.held_out and not spade.held_out:
         problems.note("the calibration is of other settings, so thresholds are drawn from the "
                       "index's own images")
     if drift:
-        if not isinstance(spade, Spade):
-            raise SpadeError(f"{folder} holds an ensemble, whose drift cannot be told: name an "
-                             "index of one network without views, or leave out --drift")
         spade.drift((), ())  # whether it can be told is said before the work
     pairs: list[tuple[float, float]] = []  # of images alone: frames are not independent
     rows = write_query(
@@ -431,7 +427,7 @@ def query(
         summary += f", {count['ERROR']} could not be used"
     record: dict[str, object] = {"images": [asdict(row) for row in rows], "errors": problems.lines}
     lines.append(f"{summary}; results in {out}")
-    if drift and isinstance(spade, Spade):
+    if drift:
         moved = spade.drift([pair[0] for pair in pairs], [pair[1] for pair in pairs])
         record["drift"] = asdict(moved)
         if moved.warned:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import tee
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -109,6 +109,26 @@ class Ensemble:
     def index_(self) -> Index:
         """The first member's index."""
         return self.members[0].index_
+
+    @property
+    def k(self) -> int:
+        """Training images that an image is compared with."""
+        return self.members[0].k
+
+    @property
+    def kappa(self) -> int:
+        """Good patches that a patch is compared with."""
+        return self.members[0].kappa
+
+    @property
+    def score(self) -> str:
+        """What an image's score is, "map" or "descriptor"."""
+        return self.members[0].score
+
+    @property
+    def quantile(self) -> float:
+        """Share of good images that the thresholds are to let pass."""
+        return self.members[0].quantile
 
     # Fitting ------------------------------------------------------------------------------
 
@@ -306,7 +326,7 @@ class Ensemble:
     @property
     def image_threshold(self) -> float | None:
         """The score above which an image is called wrong; None where it is unknown."""
-        if self.members[0].score == "map":
+        if self.score == "map":
             return self.pixel_threshold
         return self.calibration.descriptor_threshold if self.calibration else None
 
@@ -314,6 +334,15 @@ class Ensemble:
     def pixel_threshold(self) -> float | None:
         """The map's value above which a pixel is called wrong; None where it is unknown."""
         return self.calibration.pixel_threshold if self.calibration else None
+
+    @property
+    def held_out(self) -> None:
+        """None: an ensemble is not calibrated with further images."""
+
+    def drift(self, scores: npt.ArrayLike, descriptor_scores: npt.ArrayLike) -> NoReturn:
+        """Refuse: there is nothing to tell drift by; see `held_out`."""
+        raise SpadeError("drift is told by what calibrate found, and that takes an index of one "
+                         "network without views")
 
     def _joined(self, results: Sequence[Result], position: int) -> Result:
         first = results[0]

@@ -46,15 +46,15 @@ def test_networks_and_views_are_averaged(lite):
     random = Backbone("resnet18", RESNETS["resnet18"](), (0.5,) * 3, (0.5,) * 3, "0" * 64,
                       torch.device("cpu"))
     train, new = texture("grass", 4), [with_hole(texture("grass", 1, seed=5)[0])]
-    ensemble = Ensemble.of([lite, random], ["flip", "scale"], preset="best")
+    ensemble = Ensemble.of([lite, random], ["flip", "scale"], preset="best", resize=128, crop=112)
     seen = [(one.network.name, one.mirror, one.crop) for one in ensemble.members]
     assert seen == [(name, mirror, crop) for name in ("efficientnet_lite0", "resnet18")
-                    for mirror, crop in [(False, 224), (True, 224), (False, 280)]]
+                    for mirror, crop in [(False, 112), (True, 112), (False, 140)]]
     ensemble.fit(train)
     prediction = ensemble.predict(new)
     worst = np.unravel_index(prediction.maps[0].argmax(), prediction.maps[0].shape)
     assert np.hypot(worst[0] - 130, worst[1] - 120) < 20
-    flipped = Ensemble([Spade(lite, mirror=True), Spade(lite)]).fit(train)
+    flipped = Ensemble([Spade(lite, mirror=True, **SMALL), Spade(lite, **SMALL)]).fit(train)
     parts = [Ensemble([member]).fit(train) for member in flipped.members]
     mean = np.mean([next(part.query(new)).input_map for part in parts], axis=0)
     np.testing.assert_allclose(next(flipped.query(new)).input_map, mean, rtol=1e-3, atol=1e-3)
@@ -72,7 +72,7 @@ def test_broken_images_are_named_once_and_left_out(lite, gravel_folder, tmp_path
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     problems = []
-    ensemble = Ensemble.of([lite], ["flip"])
+    ensemble = Ensemble.of([lite], ["flip"], **SMALL)
     paths = [*sorted(gravel_folder.iterdir())[:3], broken]
     ensemble.fit(paths, on_error=lambda *problem: problems.append(problem))
     assert len(problems) == 1 and len(ensemble.index_) == 3

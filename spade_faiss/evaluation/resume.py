@@ -86,7 +86,7 @@ def _run(
     finish: Callable[[dict[str, list[Scores]]], dict[str, Any]],
     on_error: OnError, on_note: OnNote, report: bool,
 ) -> dict[str, Any]:
-    """Run jobs for `run_jobs`, in a folder that is locked."""
+    """Run jobs for `run_jobs`, which holds the folder's lock."""
     finished: dict[str, list[Scores]] = {}
     results: dict[str, Any] = {}
     for job in jobs:

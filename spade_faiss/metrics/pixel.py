@@ -99,8 +99,8 @@ class PixelMetrics:
         """
         title = f"image {len(self._defects)}" + (f" ({name})" if name else "")
         scores, defect = _check_image(map, mask, title)
-        found = _find_defects(scores, defect)
         self._ranked = None
+        found = _find_defects(scores, defect)
         self._good.append(scores[~defect])
         self._defects.append(found)
 

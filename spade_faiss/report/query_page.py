@@ -55,7 +55,7 @@ class QueryReport:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._lock = Lock()
         self._numbers = count()
-        # Of equal scores the later image, whose number is less, goes first.
+        # Of equal scores the later image, whose number is less, goes spade.
         self._kept: list[tuple[float, int, int, int]] = []
         self._timelines: list[tuple[str, Timeline]] = []
         self._good = common_folder(image.path for image in spade.index_.manifest.images)
@@ -100,15 +100,14 @@ class QueryReport:
         """
         spade = self._spade
         members = spade.members if isinstance(spade, Ensemble) else (spade,)
-        first = members[0]
         networks = dict.fromkeys(one.index_.manifest.backbone.name for one in members)
         made = spade.calibration
-        held = None if isinstance(spade, Ensemble) else spade.held_out
+        held = spade.held_out
         good: Sequence[float] = ()
         if held:
-            good = held.good.scores(first.score)
+            good = held.good.scores(spade.score)
         elif made:
-            good = made.peaks if first.score == "map" else made.descriptor_scores
+            good = made.peaks if spade.score == "map" else made.descriptor_scores
         threshold = spade.image_threshold
         scores = [row.score for row in rows if row.score is not None]
         failed = list(dict.fromkeys(row.path for row in rows if row.verdict == "ERROR"))
@@ -117,8 +116,8 @@ class QueryReport:
         facts = {
             "index": spade.index_.folder, "good images": len(spade.index_),
             "of the folder": self._good,
-            "backbone": ", ".join(networks), "K": first.k, "κ": first.kappa,
-            "score": "map maximum" if first.score == "map" else "descriptor distance",
+            "backbone": ", ".join(networks), "K": spade.k, "κ": spade.kappa,
+            "score": "map maximum" if spade.score == "map" else "descriptor distance",
         }
         facts = {name: printable(str(value)) for name, value in facts.items() if value != ""}
 
