@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
-def replace_file(path: Path, data: bytes, sync: bool = False) -> None:
-    """Write a file beside its place and rename it into it; `sync` makes that outlast a crash."""
+def replace_file(path: Path, data: bytes | Iterable[bytes], sync: bool = False) -> None:
+    """Write a file beside its place and rename it into it; `sync` makes that outlast a crash.
+
+    Data in parts is written as it comes, and need never be whole in memory.
+    """
     beside = path.with_name(f".{path.name}.new")
     try:
         with beside.open("wb") as file:
-            file.write(data)
+            file.writelines((data,) if isinstance(data, bytes) else data)
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
         beside.replace(path)
-    except OSError as error:
+    except BaseException as error:
         beside.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
     if sync:
         sync_folder(path.parent)
 

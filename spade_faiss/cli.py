@@ -7,6 +7,7 @@ import gc
 import json
 import logging
 import platform
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from typing import Annotated, Any
 import typer
 from tqdm import tqdm
 
+from ._text import printable as _printable
 from .errors import SpadeError
 from .memory import is_shortage
 
@@ -79,6 +81,8 @@ Quantile = Annotated[float, typer.Option(
 DataSet = Annotated[Path, typer.Argument(help="The data set's folder.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")]
 Kappa = Annotated[int, typer.Option(min=1, help="Nearest patches.")]
+Report = Annotated[bool, typer.Option(
+    "--report", help="Also write report.html: all results on one page.")]
 SweepOption = Annotated[list[str] | None, typer.Option(
     "--sweep", metavar="NAME=VALUES", help="Also score other values of k, kappa, sigma, levels or "
     "score: k=5,50 or levels=1+2+3,2+3. Given again, all combinations.")]
@@ -104,6 +108,9 @@ class _Problems:
 
     def note(self, text: str) -> None:
         tqdm.write(f"spade-faiss: note: {_printable(text)}", file=sys.stderr)
+
+    def warn(self, text: str) -> None:
+        tqdm.write(f"spade-faiss: warning: {_printable(text)}", file=sys.stderr)
 
     def exit(self) -> None:
         if self.lines:
@@ -171,9 +178,12 @@ def add(
     found = find_images(images, problems)
     if not found:
         raise SpadeError("there are no images to add")
+    calibrated = spade.index_.manifest.held_out
     added = spade.add([image.path for image in found], problems)
+    dropped = _dropped(folder, calibrated, spade.index_.manifest.held_out, problems)
     _print(as_json, {"index": str(folder), "added": added, "images": len(spade.index_),
-                     "threshold": spade.image_threshold, "errors": problems.lines},
+                     "threshold": spade.image_threshold, "calibration_dropped": dropped,
+                     "errors": problems.lines},
            f"{folder}: {added} added, now {_images(len(spade.index_))}")
     problems.exit()
 
@@ -189,10 +199,45 @@ def remove(
     _limit(max_memory)
     problems = _Problems()
     spade = Spade.load(folder, engine=engine, progress=True)
+    calibrated = spade.index_.manifest.held_out
     removed = spade.remove(images, problems)
+    dropped = _dropped(folder, calibrated, spade.index_.manifest.held_out, problems)
     _print(as_json, {"index": str(folder), "removed": removed, "images": len(spade.index_),
-                     "threshold": spade.image_threshold, "errors": problems.lines},
+                     "threshold": spade.image_threshold, "calibration_dropped": dropped,
+                     "errors": problems.lines},
            f"{folder}: {removed} removed, now {_images(len(spade.index_))}")
+    problems.exit()
+
+
+@app.command()
+def calibrate(
+    folder: Folder, images: Annotated[list[Path], typer.Argument(
+        metavar="IMAGE...", help="Good images (files or folders) that are not in the index.")],
+    defects: Annotated[list[Path] | None, typer.Option(
+        metavar="PATH", help="A known defect, or a folder of them; may be given again.")] = None,
+    false_alarms: Annotated[float | None, typer.Option(
+        metavar="RATE", help="Share of good images that may be called wrong, 0.01 say.  "
+        "[default: the index's, 0.005]")] = None,
+    score: ImageScore = Score.MAP, weights: Weights = None, engine: Engine = "auto",
+    device: Device = "auto", batch_size: BatchSize = 8, as_json: AsJson = False,
+) -> None:
+    """Try an index on further good images, and choose the thresholds by them for query to use."""
+    from .detector import Spade
+    from .images import find_images
+
+    problems = _Problems()
+    good, bad = find_images(images, problems), find_images(defects or (), problems)
+    if not good:
+        raise SpadeError("there are no good images to calibrate with")
+    if defects and not bad:
+        raise SpadeError(f"{defects[0]} holds no images of defects; leave out --defects")
+    spade = Spade.load(folder, weights=weights, score=score, engine=engine, device=device,
+                       batch_size=batch_size, progress=True)
+    report = spade.calibrate([image.path for image in good], [image.path for image in bad] or None,
+                             false_alarms=false_alarms, on_error=problems)
+    _print(as_json, {"index": str(folder), **asdict(report), "errors": problems.lines},
+           f"{folder}: calibrated with {_images(report.good)} and {report.defects} defects\n"
+           f"{report.text()}")
     problems.exit()
 
 
@@ -231,6 +276,11 @@ def info(
             f"(quantile {made.quantile}, K = {made.k}, kappa = {made.kappa})" +
             (f" from {len(made.sample)} of the images" if made.sample else "")),
     ]
+    if held := manifest.held_out:
+        lines.append(
+            f"calibrated  {held.created}, {_images(len(held.good.names))} and "
+            f"{len(held.defects.names)} defects; thresholds now: map {held.pixel_threshold:.4g}, "
+            f"descriptor {held.descriptor_threshold:.4g} (quantile {held.quantile:.6g})")
     if manifest.gallery:
         lines.append(f"gallery     {manifest.gallery.describe()}")
     if recall and not damaged:
@@ -268,6 +318,7 @@ def query(
     score: ImageScore = Score.MAP,
     explain: Annotated[bool, typer.Option("--explain", help="Also write, for each wrong place, "
                                           "the good patch that it should resemble.")] = False,
+    report: Report = False,
     overlays: Annotated[bool, typer.Option(help="Write overlay pictures.")] = True,
     worst: Annotated[int, typer.Option(min=0, help="Frames of a video to write maps of.")] = 10,
     fps: Annotated[float | None, typer.Option(
@@ -278,6 +329,8 @@ def query(
     search_params: Annotated[str | None, typer.Option(
         metavar="STRING", help="Search an approximate index so: nprobe=64.  [default: the "
         "index's]")] = None,
+    drift: Annotated[bool, typer.Option(
+        "--drift", help="Warn if good images look otherwise than those of calibrate.")] = False,
     weights: Weights = None, engine: Engine = "auto", device: Device = "auto",
     batch_size: BatchSize = 8, max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
@@ -295,17 +348,74 @@ def query(
     spade = Spade.load(folder, k=k, kappa=kappa, weights=weights, quantile=quantile, score=score,
                        engine=engine, search_params=search_params, exact=exact, device=device,
                        batch_size=batch_size, progress=True)
-    rows = write_query(spade, found, out, overlays=overlays, explain=explain, worst=worst, fps=fps,
-                       on_error=problems)
+    if spade.index_.manifest.held_out and not spade.held_out:
+        problems.note("the calibration is of other settings, so thresholds are drawn from the "
+                      "index's own images")
+    if drift:
+        spade.drift((), ())  # whether it can be told is said before the work
+    pairs: list[tuple[float, float]] = []  # of images alone: frames are not independent
+    rows = write_query(
+        spade, found, out, overlays=overlays, explain=explain, report=report, worst=worst,
+        fps=fps, on_error=problems, on_result=lambda result: pairs.append(
+            (spade.score_of(result), result.descriptor_score)))
     count = {word: sum(row.verdict == word for row in rows) for word in ("NG", "OK", "ERROR")}
     lines = [f"{row.verdict:5} {_figure(row.score)}  {_printable(row.path)}" for row in rows
              if row.map or row.verdict == "ERROR"]  # of a video, only the worst frames
     summary = f"{_images(len(rows))}: {count['NG']} NG, {count['OK']} OK"
     if count["ERROR"]:
         summary += f", {count['ERROR']} could not be used"
-    _print(as_json, {"images": [asdict(row) for row in rows], "errors": problems.lines},
-           "\n".join([*lines, f"{summary}; results in {out}"]))
+    record: dict[str, object] = {"images": [asdict(row) for row in rows], "errors": problems.lines}
+    lines.append(f"{summary}; results in {out}")
+    if drift:
+        moved = spade.drift([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+        record["drift"] = asdict(moved)
+        if moved.warned:
+            problems.warn(f"drift: {moved.text}")
+        else:
+            lines.append(f"drift: {moved.text}")
+    _print(as_json, record, "\n".join(lines))
     problems.exit()
+
+
+@app.command()
+def serve(
+    folder: Folder,
+    host: Annotated[str, typer.Option(
+        help="Where to listen; any but a loopback address needs a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
+    token: Annotated[str | None, typer.Option(
+        envvar="SPADE_FAISS_TOKEN", show_envvar=True, help="What clients must show as a bearer "
+        "token. A list of processes shows options, but not the environment.")] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(
+        metavar="NAME", help="A name that the service also goes by, such as a reverse proxy's; "
+        "may be given again.")] = None,
+    max_mib: Annotated[int, typer.Option(min=1, help="MiB of a request.")] = 32,
+    max_images: Annotated[int, typer.Option(min=1, help="Images of a request.")] = 16,
+    max_megapixels: Annotated[int, typer.Option(
+        min=1, help="Millions of pixels of a request's images together.")] = 32,
+    max_queue: Annotated[int, typer.Option(
+        min=1, help="Images accepted and not answered yet.")] = 64,
+    max_wait: Annotated[float, typer.Option(
+        min=0, help="Milliseconds that an image waits for others to be queried with it.")] = 5,
+    k: Annotated[int | None, typer.Option("-k", min=1, help="Nearest images.  [default: the "
+                                          "index's, 50]")] = None,
+    kappa: Annotated[int | None, typer.Option(min=1, help="Nearest patches.  [default: the "
+                                              "index's, 1]")] = None,
+    quantile: Annotated[float | None, typer.Option(
+        help="Share of good images to let pass.  [default: the index's, 0.995]")] = None,
+    score: ImageScore = Score.MAP, weights: Weights = None, engine: Engine = "auto",
+    search_params: SearchParams = None, device: Device = "auto", batch_size: BatchSize = 8,
+) -> None:
+    """Serve an index over HTTP, with a page to drop images on; needs the extra 'serve'."""
+    from .service import Limits, serve
+
+    limits = Limits(bytes=max_mib << 20, images=max_images, pixels=max_megapixels * 1_000_000,
+                    queue=max_queue, batch=batch_size, wait=max_wait / 1000)
+    if not serve(folder, host=host, port=port, token=token, allow_hosts=allow_host or (),
+                 limits=limits, k=k, kappa=kappa, quantile=quantile, score=score, weights=weights,
+                 engine=engine, search_params=search_params, device=device):
+        print("spade-faiss: ended before all requests were answered", file=sys.stderr)
+        raise typer.Exit(1)
 
 
 @evaluate.command("mvtec")
@@ -316,7 +426,7 @@ def evaluate_mvtec(
     original_size: Annotated[bool, typer.Option(
         "--original-size", help="Score maps on the images' own grids, against untouched masks.  "
         "[default: masks resized and cropped like the images]")] = False,
-    sweep: SweepOption = None,
+    sweep: SweepOption = None, report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
     kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32",
@@ -345,7 +455,7 @@ def evaluate_mvtec(
     spade = ensemble if len(ensemble.members) > 1 else ensemble.members[0]
     results = evaluate_mvtec(
         spade, _folder(root), out, names=category, sweep=sweep or (), original_size=original_size,
-        on_error=problems, on_note=problems.note)
+        report=report, on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
 
@@ -360,7 +470,7 @@ def evaluate_stc(
     normalise_clips: Annotated[bool, typer.Option(
         "--normalise-clips", help="Also give the ROCAUC of scores brought to 0..1 within each "
         "clip, under a name of its own.")] = False,
-    sweep: SweepOption = None,
+    sweep: SweepOption = None, report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 1,
     kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32",
@@ -379,7 +489,7 @@ def evaluate_stc(
                   batch_size=batch_size, progress=True)
     results = evaluate_stc(
         spade, _folder(root), out, names=scene, fps=fps, normalise_clips=normalise_clips,
-        sweep=sweep or (), on_error=problems, on_note=problems.note)
+        sweep=sweep or (), report=report, on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
 
@@ -396,9 +506,17 @@ def demo(
     for name, scores in run_demo(out, seed).items():
         print(f"{name}: PRO {scores.pro:.3f}, pixel ROCAUC {scores.pixel_rocauc:.3f}, image "
               f"ROCAUC {scores.image_rocauc:.3f} by descriptor, {scores.image_rocauc_map_max:.3f} "
-              f"by map; pictures in {out / name / 'overlays'}")
+              f"by map; report in {out / name / 'report.html'}")
     print(f"what each wrong place should have looked like: {out}/*/explain/*/*.png")
     print(f"the whole table: {out / 'table.md'}")
+
+
+def _dropped(folder: Path, before: object, after: object, problems: _Problems) -> bool:
+    """Say that a change dropped the calibration, if it did."""
+    if before and not after:
+        problems.note(f"the calibration was of {folder} as it was, and is dropped: thresholds are "
+                      "drawn from its own images until you calibrate again")
+    return bool(before and not after)
 
 
 def _crop(text: str) -> int | None:
@@ -438,14 +556,11 @@ def _figure(value: float | None) -> str:
     return f"{'' if value is None else f'{value:.4g}':>10}"
 
 
-def _printable(name: str) -> str:
-    """Return a path in one line of valid text, whatever bytes a file's name holds."""
-    text = name.encode("utf-8", "backslashreplace").decode()
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def main() -> None:
     """Run the command line: exit status 0 done, 1 some inputs failed, 2 not done."""
+    # By itself Python has no handler for it: temporary files stay, and as the first process of a
+    # container it is not ended at all.
+    signal.signal(signal.SIGTERM, _terminate)
     # Importing torch makes a million objects that stay: to look through them for garbage again and
     # again, and once more at the end, takes 0.6 s, as long as to score seven images.
     gc.set_threshold(100_000)
@@ -455,6 +570,10 @@ def main() -> None:
     status = _run(typer.main.get_command(app).main, arguments, len(arguments) < len(sys.argv) - 1)
     gc.freeze()
     sys.exit(status)
+
+
+def _terminate(number: int, frame: object) -> None:
+    sys.exit(128 + number)
 
 
 def _run(command: Callable[..., Any], arguments: list[str], debug: bool) -> int:

@@ -20,8 +20,8 @@ _BACKBONE = "efficientnet_lite0"
 def run_demo(out: Path, seed: int = 0) -> dict[str, Scores]:
     """Make the data set in `out/data`, then build, query and evaluate each of its categories.
 
-    Leaves `out/<category>/index`, `scores.csv`, `maps`, `overlays` and `explain`, and
-    `out/results.json` and `out/table.md`. A data set that is there is used again.
+    Leaves `out/<category>/index`, `scores.csv`, `report.html`, `maps`, `overlays` and `explain`,
+    and `out/results.json` and `out/table.md`. A data set that is there is used again.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Scores]:
         scorer = Scorer(CategoryTruth(category, framing))
         folder = data / category.name / "test"
         images = [Found(test.path, test.path.relative_to(folder), folder) for test in category.test]
-        write_query(spade, images, place, explain=True, on_result=scorer.add)
+        write_query(spade, images, place, explain=True, report=True, on_result=scorer.add)
         n_train = len(spade.index_)
         scores[category.name] = scorer.scores(n_train, time.perf_counter() - start)
     write_results(out, results_of("demo", config_of(Spade(network)) | {"seed": seed}, scores))

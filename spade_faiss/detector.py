@@ -20,7 +20,9 @@ from tqdm import tqdm
 
 from ._stages import Stages
 from ._versions import installed
+from .calibration import Report, calibrate
 from .contrast import NEAREST, contrast, usual
+from .drift import Drift, compare
 from .errors import SpadeError
 from .features import DEFAULT_BACKBONE, Backbone, devices_of, load_backbone
 from .features.scale import Spread
@@ -45,7 +47,7 @@ from .index import (
     index_lock,
 )
 from .index.gallery import set_search_params
-from .index.manifest import BackboneRecord, Calibration, FramingRecord, Store
+from .index.manifest import BackboneRecord, Calibration, FramingRecord, HeldOut, Store
 from .index.store import write_usual
 from .maps import anomaly_map
 from .presets import preset_of
@@ -201,6 +203,8 @@ class Spade:
     ----------
     index_ : Index
         The fitted index.
+    image_threshold, pixel_threshold : float or None
+        Drawn from the index's own images by `fit`, or from others by `calibrate`.
     stages : Stages
         Seconds spent so far on features, index, stage_one, stage_two and maps.
 
@@ -314,7 +318,9 @@ class Spade:
     def add(self, images: Images, on_error: OnError | None = None) -> int:
         """Add good images to the index and calibrate anew; return how many were added.
 
-        An image whose path is in the index already is refused.
+        An image whose path is in the index already is refused. What `calibrate` found was of
+        the index as it was, and goes: thresholds are then drawn from the index's own images, for
+        the rate of false alarms that was last wished for.
         """
         folder = self._fitted().folder
         with index_lock(folder):
@@ -335,7 +341,8 @@ class Spade:
     def remove(self, names: Iterable[str], on_error: OnError | None = None) -> int:
         """Remove training images by path and calibrate anew; return how many were removed.
 
-        A name is a path as `info` lists it, or the end of one that no other shares.
+        A name is a path as `info` lists it, or the end of one that no other shares. What
+        `calibrate` found goes, as with `add`.
         """
         folder = self._fitted().folder
         with index_lock(folder):
@@ -569,6 +576,61 @@ class Spade:
                 float(near[i].mean()), ids[i], distances, matches,
             )
 
+    def calibrate(
+        self, images: Images, defects: Images | None = None, *, false_alarms: float | None = None,
+        on_error: OnError | None = None,
+    ) -> Report:
+        """Try the index on good images that are not in it, and choose its thresholds by them.
+
+        The thresholds, for both kinds of score, and the images' scores are kept in the index,
+        and count wherever it is searched with the same `k`, `kappa` and so on.
+
+        Parameters
+        ----------
+        images : folder, paths, or RGB uint8 arrays [H, W, 3]
+            Good ones, taken as those to come will be, each for itself: the frames of a video
+            resemble each other and stand for fewer.
+        defects : folder, paths, or arrays, optional
+            Known defects. How many are found is reported; no threshold is chosen by them.
+        false_alarms : float in (0, 1), optional
+            The share of good images that may be called wrong. By default 1 - `quantile`.
+        on_error : callable, optional
+            Called with (name, why) for an image that is left out: one that cannot be used, that
+            is in the index, or that was given twice.
+
+        Raises
+        ------
+        SpadeError
+            If an image is to be left out (without `on_error`), if fewer than two good ones
+            remain, or if the index was changed meanwhile.
+        """
+        return calibrate(self, images, defects, false_alarms=false_alarms, on_error=on_error)
+
+    def drift(self, scores: npt.ArrayLike, descriptor_scores: npt.ArrayLike) -> Drift:
+        """Compare images that were queried with the good ones of the calibration.
+
+        Parameters
+        ----------
+        scores, descriptor_scores : float [m]
+            By `score_of(result)` and `result.descriptor_score`, of m independent images.
+
+        Raises
+        ------
+        SpadeError
+            If the index was never calibrated, or with other settings. Its own images will not do
+            instead: each scored against the others, of 16 they are so much alike that 3 to 10 %
+            of unchanged batches would be warned of.
+        """
+        held = self.held_out
+        if held is None:
+            raise SpadeError(
+                f"{self._fitted().folder} has no calibration to compare with, or one of other "
+                "settings: make one with spade-faiss calibrate DIR IMAGE…")
+        limit = self.image_threshold
+        assert limit is not None
+        return compare(scores, held.good.scores(self.score), limit,
+                       descriptor_scores, held.good.descriptor_scores)
+
     def remap(self, result: Result, levels: Sequence[int] | None = None) -> Result:
         """Return a result with its maps made anew: by this sigma, and of some levels alone.
 
@@ -611,12 +673,38 @@ class Spade:
         """The score above which an image is called wrong; None where it is unknown."""
         if self.score == "map":
             return self.pixel_threshold
-        return self.calibration.descriptor_threshold if self.calibration else None
+        found = self.held_out or self.calibration
+        return found.descriptor_threshold if found else None
 
     @property
     def pixel_threshold(self) -> float | None:
         """The map's value above which a pixel is called wrong; None where it is unknown."""
-        return self.calibration.pixel_threshold if self.calibration else None
+        found = self.held_out or self.calibration
+        return found.pixel_threshold if found else None
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """What `calibrate` found, for this `quantile`; None if never, or with other settings."""
+        stored, n = self._fitted().manifest.held_out, len(self.index_)
+        if stored is None or (
+            min(stored.k, n), stored.kappa, stored.sigma, stored.search
+        ) != (min(self.k, n), self.kappa, self.sigma, self.gallery_search):
+            return None
+        if stored.quantile == self.quantile:
+            return stored
+        return stored.model_copy(update={
+            "quantile": self.quantile,
+            "descriptor_threshold": good_threshold(stored.good.descriptor_scores, self.quantile),
+            "pixel_threshold": good_threshold(stored.good.peaks, self.quantile),
+        })
+
+    @property
+    def gallery_search(self) -> str | None:
+        """How the index's galleries are searched; None if it has none."""
+        gallery = self._fitted().manifest.gallery
+        if gallery is None:
+            return None
+        return "exact" if self.exact else self.search_params or gallery.search_params
 
     @property
     def calibration(self) -> Calibration | None:
@@ -768,7 +856,8 @@ class Spade:
             no such search parameters.
         """
         index = Index.open(folder, verify)
-        made = index.manifest.calibration
+        own = index.manifest.calibration
+        made = index.manifest.held_out or own
         framing = index.manifest.framing
         gallery = index.manifest.gallery
         spade = cls(
@@ -780,7 +869,7 @@ class Spade:
             crop=framing.height if framing.crop else None,
             sigma=made.sigma if made else SIGMA,
             quantile=quantile or (made.quantile if made else QUANTILE),
-            calibrated=len(made.sample) if made and made.sample else CALIBRATED,
+            calibrated=len(own.sample) if own and own.sample else CALIBRATED,
             score=score, engine=engine,
             factory=gallery.factory if gallery else None,
             coreset=gallery.coreset if gallery else None,

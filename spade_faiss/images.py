@@ -15,13 +15,17 @@ from typing import TypeVar
 import cv2
 import numpy as np
 import numpy.typing as npt
+import tifffile
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import SpadeError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+"""What Pillow is asked to decode; some of its other formats start programs."""
 MIN_SIDE = 16
 """The smallest side, in pixels, from which a pyramid of features still means something."""
+_HUGE = (1 << 30, 1 << 30)
 
 
 @dataclass(frozen=True)
@@ -244,18 +248,46 @@ def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         data = Path(path).read_bytes()
     except OSError as error:
         raise SpadeError(f"cannot be read: {error.strerror}") from None
+    return decode_image(data)
+
+
+def decode_image(data: bytes | bytearray) -> npt.NDArray[np.uint8]:
+    """Decode an image file's bytes as `read_image` does, and raise what it raises."""
     if not data:
         raise SpadeError("is empty (0 bytes); copy it again")
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
             image = _to_rgb(ImageOps.exif_transpose(opened))
     except UnidentifiedImageError:
         image = _decode_rarer(data)
     except Image.DecompressionBombError:
         raise SpadeError("has too many pixels to be decoded safely; scale it down") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except SpadeError:
+        raise
+    except Exception as error:  # of any kind: decoders do not say what damage makes them raise
         raise SpadeError(f"is damaged or cut short ({_first_line(error)}); copy it again") from None
     return _checked_size(image)
+
+
+def image_size(data: bytes | bytearray) -> tuple[int, int] | None:
+    """Return an image's height and width as its header has them; no pixel is decoded.
+
+    None if the bytes are no PNG, JPEG, BMP, TIFF or WebP image. What an EXIF tag says of
+    turning is not applied.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+            return opened.height, opened.width
+    except Image.DecompressionBombError:
+        return _HUGE
+    except Exception:  # see decode_image
+        pass
+    try:  # such as 16-bit RGB
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            page = file.pages.first
+            return page.imagelength, page.imagewidth
+    except Exception:
+        return None
 
 
 def _to_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
@@ -271,7 +303,7 @@ def _to_rgb(image: Image.Image) -> npt.NDArray[np.uint8]:
     return np.asarray(image.convert("RGB"))
 
 
-def _decode_rarer(data: bytes) -> npt.NDArray[np.uint8]:
+def _decode_rarer(data: bytes | bytearray) -> npt.NDArray[np.uint8]:
     """Decode what Pillow does not know and OpenCV does, such as 16-bit RGB TIFF."""
     level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
@@ -285,6 +317,8 @@ def _decode_rarer(data: bytes) -> npt.NDArray[np.uint8]:
         raise SpadeError("is not an image that can be decoded (PNG, JPEG, BMP, TIFF or WebP)")
     if image.dtype.kind != "u":
         raise SpadeError("holds floating-point samples; convert it to 8 or 16 bits")
+    if image.dtype.itemsize > 2:
+        raise SpadeError("holds 32-bit samples; convert it to 8 or 16 bits")
     return np.ascontiguousarray(_to_8_bit(image)[:, :, ::-1])
 
 

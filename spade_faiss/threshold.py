@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from .rates import conformal_rank
+
 
 def good_threshold(scores: npt.ArrayLike, quantile: float = 0.995) -> float | None:
     """Return the value that a new good image's score stays under with chance `quantile`.
@@ -38,16 +40,15 @@ def good_threshold(scores: npt.ArrayLike, quantile: float = 0.995) -> float | No
     Raises
     ------
     ValueError
-        If the quantile is not between 0 and 1.
+        If the quantile is not between 0 and 1, or a score is NaN.
     """
-    if not 0 < quantile < 1:
-        raise ValueError(f"quantile {quantile} must lie between 0 and 1")
     ordered: npt.NDArray[np.float64] = np.sort(np.asarray(scores, np.float64))
     n = len(ordered)
+    rank = conformal_rank(n, quantile)
+    if np.isnan(ordered).any():
+        raise ValueError("scores hold NaN")
     if n < 2:
         return None
-    # Guard against (n + 1) q landing a rounding error above a whole number.
-    rank = math.ceil((n + 1) * quantile - 1e-9)
     if rank <= n:
         return float(ordered[rank - 1])
     from scipy.stats import t as student

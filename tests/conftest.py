@@ -9,6 +9,9 @@ import pytest
 from skimage import data
 
 from spade_faiss.features import Backbone, load_backbone
+from tests.browser import chromium, opened
+
+__all__ = ["chromium", "opened"]  # fixtures
 
 
 @pytest.fixture(scope="session")

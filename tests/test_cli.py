@@ -1,8 +1,10 @@
 import csv
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import cv2
 import numpy as np
@@ -204,6 +206,21 @@ def test_without_faiss_one_line_says_which_extra(parts, tmp_path):
         [sys.executable, "-c", code, "build", str(parts), "--index", str(tmp_path / "i"), *LITE],
         capture_output=True, text=True)
     one_line(ended, "spade-faiss[cpu]", "spade-faiss[gpu]")
+
+
+def test_sigterm_ends_it_and_its_temporary_files(gravel_folder, tmp_path):
+    folder = tmp_path / "indices" / "i"
+    folder.parent.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spade_faiss", "build", str(gravel_folder), "--index", str(folder),
+         *LITE, "--batch-size", "1"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(folder.parent.rglob("*.faiss")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (143, "")
+    assert not list(folder.parent.rglob("*.faiss"))
 
 
 def test_help_answers_without_torch():

@@ -13,6 +13,8 @@ from ..ensemble import Ensemble
 from ..errors import SpadeError
 from ..images import Framing, OnError
 from .config import config_of, level_count
+from .evidence import Evidence
+from .report import write_report
 from .resume import Job, OnNote, run_jobs
 from .scores import CategoryTruth, Point, Scores, evaluate_points, point_of
 from .sweep import Sweep
@@ -22,7 +24,7 @@ from .tables import write_points
 def evaluate_mvtec(
     spade: Spade | Ensemble, root: str | os.PathLike[str], out: Path, *,
     names: Collection[str] | None = None, sweep: Sequence[str] = (),
-    original_size: bool = False, on_error: OnError, on_note: OnNote,
+    original_size: bool = False, report: bool = False, on_error: OnError, on_note: OnNote,
 ) -> dict[str, Any]:
     """Score each category of a data set, and leave `results.json` and `table.md` in a folder.
 
@@ -43,6 +45,8 @@ def evaluate_mvtec(
     original_size : bool
         Whether maps are scored on the images' own grids, against untouched masks, instead of
         on the network's input, against masks framed like the images (the paper's protocol).
+    report : bool
+        Whether to write `report.html`, too; of finished categories, without doing them again.
     on_error, on_note : callable
         Called with (name, why) for what is broken, and with a line that is no error.
 
@@ -73,13 +77,17 @@ def evaluate_mvtec(
                        sweep=axes.written())
 
     def job(category: Category) -> Job:
-        return Job(category.name, category.files, lambda report: _evaluate(
-            spade, category, points, original_size, report))
+        return Job(category.name, category.files, lambda complain: _evaluate(
+            spade, category, points, original_size, complain))
 
     def finish(finished: dict[str, list[Scores]]) -> dict[str, Any]:
-        return write_points(out, dataset, config, finished, axes, base, notes)
+        results = write_points(out, dataset, config, finished, axes, base, notes)
+        if report:
+            write_report(out, results)
+        return results
 
-    return run_jobs([job(one) for one in categories], out, config, finish, on_error, on_note)
+    return run_jobs([job(one) for one in categories], out, config, finish, on_error, on_note,
+                    report)
 
 
 def evaluate_category(spade: Spade | Ensemble, category: Category) -> Scores:
@@ -90,20 +98,24 @@ def evaluate_category(spade: Spade | Ensemble, category: Category) -> Scores:
     SpadeError
         If an image or mask cannot be used.
     """
-    return _evaluate(spade, category, [point_of(spade)], False, None)[0]
+    return _evaluate(spade, category, [point_of(spade)], False, None)[0][0]
 
 
 def _evaluate(
     spade: Spade | Ensemble, category: Category, points: Sequence[Point], original_size: bool,
     on_error: OnError | None,
-) -> list[Scores]:
+) -> tuple[list[Scores], dict[str, Any]]:
+    evidence = Evidence(original_size)
+
     def truth(framing: Framing) -> CategoryTruth:
         return CategoryTruth(category, None if original_size else framing)
 
-    return evaluate_points(
+    scores = evaluate_points(
         spade, category.train, [test.path for test in category.test], truth, points,
-        original_size=original_size, on_error=on_error,
+        original_size=original_size, on_error=on_error, more=evidence.finish,
+        on_result=evidence.add,
     )
+    return scores, evidence.record
 
 
 def _missing(categories: Sequence[Category], names: Collection[str] | None) -> list[str]:

@@ -29,21 +29,22 @@ class Job:
     files : list of Path
         All that its scores depend on.
     evaluate : callable
-        Returns its scores; is given where to report what cannot be used.
+        Returns its scores, and what a report shows besides, as JSON values (see
+        `spade_faiss.evaluation.evidence`); is given where to report what cannot be used.
     writes : tuple of Path
         Files that `evaluate` leaves, besides.
     """
 
     name: str
     files: Sequence[Path]
-    evaluate: Callable[[OnError], list[Scores]]
+    evaluate: Callable[[OnError], tuple[list[Scores], dict[str, Any]]]
     writes: tuple[Path, ...] = ()
 
 
 def run_jobs(
     jobs: Iterable[Job], out: Path, config: Mapping[str, Any],
     finish: Callable[[dict[str, list[Scores]]], dict[str, Any]],
-    on_error: OnError, on_note: OnNote,
+    on_error: OnError, on_note: OnNote, report: bool = False,
 ) -> dict[str, Any]:
     """Evaluate what is not finished yet, and return the results of all.
 
@@ -60,37 +61,42 @@ def run_jobs(
     finish : callable
         Writes the results of all jobs so far, and returns them.
     on_error, on_note : callable
+    report : bool
+        Whether what a report shows is needed, too, of what is finished.
 
     Raises
     ------
     SpadeError
         If no job could be finished.
     """
-    done = out / "done"
-    done.mkdir(parents=True, exist_ok=True)
+    (out / "done").mkdir(parents=True, exist_ok=True)
     finished: dict[str, list[Scores]] = {}
     results: dict[str, Any] = {}
     for job in jobs:
-        path = done / f"{job.name}.json"
+        path = _place(out, job.name)
         key = {"config": dict(config), "files": _digest(job.files)}
         old = _read(path, on_note)
         if old and (why := _difference(old.key, key, job.writes)):
             on_note(f"{job.name} is evaluated anew: {why}")
             old = None
+        if old and report and old.evidence is None:
+            on_note(f"{job.name} is evaluated anew: nothing was kept of it for a report")
+            old = None
         if old is None:
             problems: list[tuple[str, str]] = []
 
-            def report(name: str, why: str, problems: list[tuple[str, str]] = problems) -> None:
+            def complain(name: str, why: str, problems: list[tuple[str, str]] = problems) -> None:
                 problems.append((name, why))
                 on_error(name, why)
 
             try:
-                scores = job.evaluate(report)
+                scores, evidence = job.evaluate(complain)
             except SpadeError as error:
                 on_error(job.name, f"{error}; left out")
                 continue
-            record = {"key": key, "problems": problems, "scores": [one.record() for one in scores]}
-            replace_file(path, (json.dumps(record, indent=1) + "\n").encode(), sync=True)
+            record = {"key": key, "problems": problems,
+                      "scores": [one.record() for one in scores], "evidence": evidence}
+            replace_file(path, (json.dumps(record) + "\n").encode(), sync=True)
         else:
             scores = old.scores
             for name, why in old.problems:
@@ -122,6 +128,25 @@ class _Finished:
     key: dict[str, Any]
     problems: list[tuple[str, str]]
     scores: list[Scores]
+    evidence: dict[str, Any] | None
+
+
+def evidence_of(out: Path, name: str) -> dict[str, Any]:
+    """Return what a report shows of a finished job besides its scores.
+
+    Raises
+    ------
+    SpadeError
+        If it is not there.
+    """
+    finished = _read(_place(out, name), lambda note: None)
+    if finished is None or finished.evidence is None:
+        raise SpadeError(f"{_place(out, name)} was changed meanwhile; run the same command again")
+    return finished.evidence
+
+
+def _place(out: Path, name: str) -> Path:
+    return out / "done" / f"{name}.json"
 
 
 def _read(path: Path, on_note: OnNote) -> _Finished | None:
@@ -131,12 +156,13 @@ def _read(path: Path, on_note: OnNote) -> _Finished | None:
         key = {"config": dict(record["key"]["config"]), "files": record["key"]["files"]}
         problems = [(str(name), str(why)) for name, why in record["problems"]]
         scores = [Scores.from_record(one) for one in record["scores"]]
+        evidence = dict(record["evidence"]) if record.get("evidence") else None
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         on_note(f"{path.stem} is evaluated anew: {path} cannot be read")
         return None
-    return _Finished(key, problems, scores)
+    return _Finished(key, problems, scores, evidence)
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], writes: Sequence[Path]) -> str:

@@ -183,12 +183,17 @@ class Scorer:
         try:
             by_descriptor = image_rocauc(self.descriptor_scores, self.labels)
             by_map = image_rocauc(self.peaks, self.labels)
-            if self._masks < len(self.labels):
+            if self.pixels is None:
                 return by_descriptor, by_map, None, None
-            pixels = self._pixels.compute()
+            pixels = self.pixels.compute()
         except ValueError as error:
             raise SpadeError(f"no metric is defined: {error}") from None
         return by_descriptor, by_map, pixels.pixel_rocauc, pixels.pro
+
+    @property
+    def pixels(self) -> PixelMetrics | None:
+        """The pixels so far; None unless all images have masks."""
+        return self._pixels if self._masks == len(self.labels) else None
 
     def scores(
         self, n_train: int, seconds: float = 0.0, more: Mapping[str, float] | None = None
@@ -231,6 +236,7 @@ def evaluate_points(
     truth: Callable[[Framing], Truth], points: Sequence[Point], *, original_size: bool = False,
     on_error: OnError | None = None,
     more: Callable[[Scorer, int], Mapping[str, float]] | None = None,
+    on_result: Callable[[Result, bool, Mask | None], object] | None = None,
 ) -> list[Scores]:
     """Index good images, query the test images, and score them at each point.
 
@@ -250,6 +256,8 @@ def evaluate_points(
         out. Without it the first one raises SpadeError.
     more : callable, optional
         Given each point's scorer and the point's number, returns metrics of its own.
+    on_result : callable, optional
+        Is given each image's result at the first point, and what `truth` says of it.
 
     Raises
     ------
@@ -281,6 +289,8 @@ def evaluate_points(
                 continue
             for scorer, result in zip(scorers, results, strict=True):
                 scorer.add(result, said)
+            if on_result:
+                on_result(results[0], *said)
     with stages("metrics"):
         found = [
             scorer.scores(len(spade.index_), more=more(scorer, number) if more else {})

@@ -20,6 +20,8 @@ from ..images import Found, Framing, OnError
 from ..metrics import image_rocauc
 from ..video import open_sources
 from .config import config_of, level_count
+from .evidence import Evidence
+from .report import write_report
 from .resume import Job, OnNote, run_jobs
 from .scores import Mask, Point, Scorer, Scores, evaluate_points, point_of
 from .sweep import Sweep
@@ -29,7 +31,7 @@ from .tables import write_points
 def evaluate_stc(
     spade: Spade, root: str | os.PathLike[str], out: Path, *,
     names: Collection[str] | None = None, fps: float = 1.0, normalise_clips: bool = False,
-    sweep: Sequence[str] = (), on_error: OnError, on_note: OnNote,
+    sweep: Sequence[str] = (), report: bool = False, on_error: OnError, on_note: OnNote,
 ) -> dict[str, Any]:
     """Score each scene of ShanghaiTech Campus, and leave results in a folder.
 
@@ -54,6 +56,8 @@ def evaluate_stc(
         That uses what a detector could not know before a clip's end.
     sweep : sequence of str
         Such as `k=1,50`; several make a grid.
+    report : bool
+        Whether to write `report.html`, too; of finished scenes, without doing them again.
     on_error, on_note : callable
         Called with (name, why) for what is broken, and with a line that is no error.
 
@@ -76,14 +80,18 @@ def evaluate_stc(
 
     def job(scene: Scene) -> Job:
         table = out / "frames" / f"{scene.name}.csv"
-        return Job(scene.name, scene.files, lambda report: _evaluate(
-            spade, scene, points, fps, normalise_clips, table, report), (table,))
+        return Job(scene.name, scene.files, lambda complain: _evaluate(
+            spade, scene, points, fps, normalise_clips, table, complain), (table,))
 
     def finish(finished: dict[str, list[Scores]]) -> dict[str, Any]:
-        return write_points(out, "stc", config, finished, axes, base)
+        results = write_points(out, "stc", config, finished, axes, base)
+        if report:
+            write_report(out, results)
+        return results
 
     scenes = load_stc(root, names, on_error)
-    return run_jobs([job(scene) for scene in scenes], out, config, finish, on_error, on_note)
+    return run_jobs([job(scene) for scene in scenes], out, config, finish, on_error, on_note,
+                    report)
 
 
 class SceneTruth:
@@ -118,11 +126,13 @@ class SceneTruth:
 def _evaluate(
     spade: Spade, scene: Scene, points: Sequence[Point], fps: float, normalise_clips: bool,
     table: Path, on_error: OnError,
-) -> list[Scores]:
+) -> tuple[list[Scores], dict[str, Any]]:
+    evidence = Evidence()
     frames = scene.frames
     clips = [clip.name for clip in scene.clips for _ in clip.frames]
 
     def more(scorer: Scorer, number: int) -> Mapping[str, float]:
+        evidence.finish(scorer, number)
         own = [clips[position] for position in scorer.positions]
         if number == 0:
             names = [str(frames[position]) for position in scorer.positions]
@@ -137,10 +147,12 @@ def _evaluate(
         }
 
     videos = (Found(path, Path(path.name), None) for path in scene.videos)
-    return evaluate_points(
+    scores = evaluate_points(
         spade, open_sources(videos, fps, on_error), frames,
         lambda framing: SceneTruth(scene, framing), points, on_error=on_error, more=more,
+        on_result=evidence.add,
     )
+    return scores, evidence.record
 
 
 def normalised(scores: npt.ArrayLike, clips: Iterable[str]) -> npt.NDArray[np.float64]:

@@ -18,7 +18,7 @@ Results = Mapping[str, Any]
 """What `results.json` holds."""
 
 _NOT_AVERAGED = {"n_train", "n_test", "stages"}
-_TITLES = {
+TITLES = {
     "pro": "PRO",
     "pixel_rocauc": "pixel ROCAUC",
     "image_rocauc": "image ROCAUC",
@@ -109,7 +109,7 @@ def _mvtec(results: Results) -> str:
     published = published_mvtec()
     known = {name: published[name] for name in categories if name in published}
     methods = list(published["average"]) if known else []
-    columns = _columns(results)
+    columns = columns_of(results)
     rows = [
         [name, *_percents(record.get(column) for column in columns),
          *_percents(known.get(name, {}).get(method) for method in methods)]
@@ -120,7 +120,7 @@ def _mvtec(results: Results) -> str:
                   if len(known) == len(categories) else None for method in methods]
         rows.append(["mean", *_percents(results["mean"].get(column) for column in columns),
                      *_percents(theirs)])
-    head = ["category", *(_TITLES[column] for column in columns),
+    head = ["category", *(TITLES[column] for column in columns),
             *(f"{method}, published PRO" for method in methods)]
     notes = "All figures in percent. PRO is integrated to a false-positive rate of 0.3."
     if known:
@@ -132,7 +132,7 @@ def _mvtec(results: Results) -> str:
 
 def _stc(results: Results) -> str:
     """Return the scenes' figures, and their mean among those of the paper's Table 4."""
-    columns = _columns(results)
+    columns = columns_of(results)
     rows = [[name, *_percents(record.get(column) for column in columns)]
             for name, record in results["categories"].items()]
     rows.append(["mean", *_percents(results["mean"].get(column) for column in columns)])
@@ -144,7 +144,7 @@ def _stc(results: Results) -> str:
         "Hoshen, 2020 (arXiv 2005.02357), averaged over scenes."
     )
     return "\n\n".join([
-        markdown(["scene", *(_TITLES[column] for column in columns)], rows),
+        markdown(["scene", *(TITLES[column] for column in columns)], rows),
         markdown(["method", "image ROCAUC"], methods), notes,
     ])
 
@@ -153,7 +153,7 @@ def _sweep(results: Results) -> str:
     """Return the means of each point, and the main figure of each category at each point."""
     points = results["sweep"]
     axes = list(points[0]["options"])
-    columns = _columns(points[0])
+    columns = columns_of(points[0])
     means = [[*point["options"].values(), *_percents(point["mean"].get(c) for c in columns)]
              for point in points]
     main = "image_rocauc" if results["dataset"] == "stc" else "pro"
@@ -165,16 +165,16 @@ def _sweep(results: Results) -> str:
             for name in results["categories"]]
     return "\n\n".join([
         f"Sweep of {', '.join(axes)}: means over the categories.",
-        markdown([*axes, *(_TITLES[column] for column in columns)], means),
-        f"{_TITLES[main]} of each category.",
+        markdown([*axes, *(TITLES[column] for column in columns)], means),
+        f"{TITLES[main]} of each category.",
         markdown(["category", *labels], each),
     ])
 
 
-def _columns(results: Results) -> list[str]:
+def columns_of(results: Results) -> list[str]:
     """Return the metrics that any category has, in the order of the tables."""
     records = results["categories"].values()
-    return [name for name in _TITLES if any(record.get(name) is not None for record in records)]
+    return [name for name in TITLES if any(record.get(name) is not None for record in records)]
 
 
 def _percents(values: Iterable[float | None]) -> list[str]:
@@ -214,12 +214,12 @@ def runs_table(runs: Mapping[str, Results]) -> str:
     rows.append(["mean", *_percents(run["mean"][main] if run["categories"].keys() >= set(names)
                                     else None for run in runs.values()),
                  *(_percents([mean]) if theirs else [])])
-    columns = [name for name in _TITLES if any(name in run["mean"] for run in runs.values())]
+    columns = [name for name in TITLES if any(name in run["mean"] for run in runs.values())]
     means = [[label, *_percents(run["mean"].get(column) for column in columns)]
              for label, run in runs.items()]
     head = ["scene" if stc else "category", *runs, *(["SPADE, published"] if theirs else [])]
     return "\n\n".join([
-        f"{_TITLES[main]} in percent.", markdown(head, rows),
+        f"{TITLES[main]} in percent.", markdown(head, rows),
         "Means over the categories of each run, in percent.",
-        markdown(["run", *(_TITLES[column] for column in columns)], means),
+        markdown(["run", *(TITLES[column] for column in columns)], means),
     ]) + "\n"

@@ -7,6 +7,7 @@ import pickle
 import sys
 import warnings
 from pathlib import Path
+from ssl import SSLError
 from urllib.error import URLError
 
 import torch
@@ -35,7 +36,8 @@ def fetch(name: str) -> Path:
     Raises
     ------
     SpadeError
-        If it is neither there nor to be had, or its checksum is not the published one.
+        If it is neither there nor to be had, cannot be kept, or its checksum is not the published
+        one.
     """
     url = PUBLISHED[name]
     file_name = url.rsplit("/", 1)[1]
@@ -49,11 +51,16 @@ def fetch(name: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), prefix, progress=sys.stderr.isatty())
-    except (URLError, OSError) as error:
+    except (URLError, ConnectionError, TimeoutError, SSLError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         raise SpadeError(
             f"the weights of {name} are not in {path.parent} and {url} cannot be fetched "
             f"({reason}): go online once, or pass a copy of that file with --weights FILE"
+        ) from None
+    except OSError as error:
+        raise SpadeError(
+            f"the weights of {name} cannot be kept in {path.parent} ({error.strerror or error}): "
+            f"let TORCH_HOME name a folder to write to, or pass a copy of {url} with --weights FILE"
         ) from None
     except RuntimeError:
         raise SpadeError(f"{url} gave a file whose sha256 does not begin with {prefix}; "

@@ -17,7 +17,7 @@ from ..images import Framing
 MANIFEST = "manifest.json"
 FORMAT = "spade-faiss index"
 VERSIONS = (1, 2)
-_SECOND = ("mirrored", "scales", "usual", "gallery", "store")
+_SECOND = ("mirrored", "scales", "usual", "gallery", "store", "held_out")
 """What the second version has; an index without any is written as the first, for older programs."""
 
 Store = Literal["float16"]
@@ -143,6 +143,38 @@ class Calibration(_Data):
         return range(len(self.peaks)) if self.sample is None else self.sample
 
 
+class Scored(_Data):
+    """Images that are not in the index: names, digests of what the network saw, and scores."""
+
+    names: tuple[str, ...]
+    digests: tuple[str, ...]
+    descriptor_scores: tuple[float, ...]
+    peaks: tuple[float, ...]
+
+    def scores(self, score: str) -> tuple[float, ...]:
+        """Return the images' scores of one kind, "map" or "descriptor"."""
+        return self.peaks if score == "map" else self.descriptor_scores
+
+
+class HeldOut(_Data):
+    """What `Spade.calibrate` found: scores of further images, and thresholds by the good ones'.
+
+    The thresholds of a change's index are not those of the index before it, so a change drops
+    them. `search` is how a gallery was searched: its search parameters, or "exact".
+    """
+
+    created: str
+    quantile: float = Field(gt=0, lt=1)
+    k: int = Field(gt=0)
+    kappa: int = Field(gt=0)
+    sigma: float = Field(ge=0)
+    search: str | None
+    good: Scored
+    defects: Scored
+    descriptor_threshold: float
+    pixel_threshold: float
+
+
 class Manifest(_Data):
     """Everything that is known about an index but its data."""
 
@@ -167,6 +199,7 @@ class Manifest(_Data):
     gallery: GalleryRecord | None = None
     store: Store | None = None
     """What patches are stored as, if not as float32."""
+    held_out: HeldOut | None = None
 
     @model_validator(mode="after")
     def _one_gallery_a_level(self) -> Manifest:

@@ -240,6 +240,7 @@ class Index:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
+        self._usual: list[Floats] | None = None
         n = len(manifest.images)
         module = faiss()
         kind = module.IndexScalarQuantizer if manifest.store else module.IndexFlatL2
@@ -308,10 +309,12 @@ class Index:
         """Return what is usual for each level's patches, [n * h * w, 3], if that was found."""
         if self.manifest.usual is None:
             return None
-        rows = [len(self) * level.patches for level in self.manifest.levels]
-        path = self.folder / self.manifest.usual.name
-        values = np.memmap(path, np.float32, "r", shape=(sum(rows), 3))
-        return np.split(values, np.cumsum(rows)[:-1])
+        if self._usual is None:  # kept, as the file goes when a writer replaces the index
+            rows = [len(self) * level.patches for level in self.manifest.levels]
+            path = self.folder / self.manifest.usual.name
+            values = np.memmap(path, np.float32, "r", shape=(sum(rows), 3))
+            self._usual = np.split(values, np.cumsum(rows)[:-1])
+        return self._usual
 
     def rows(self, level: int, start: int, stop: int) -> Floats:
         """Return a level's patches of images `start` to `stop`, [(stop - start) * h * w, C]."""

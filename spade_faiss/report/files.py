@@ -17,7 +17,7 @@ from PIL import Image
 from .._files import replace_file
 from ..detector import Result, Spade
 from .pictures import explanation_picture, overlay_picture, verdict
-from .regions import find_regions
+from .regions import Region
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,10 @@ class Row:
 
 
 def write_image(
-    spade: Spade, result: Result, stem: Path, out: Path, overlays: bool, explain: bool
+    spade: Spade, result: Result, stem: Path, out: Path, overlays: bool,
+    explained: Sequence[Region] | None,
 ) -> Row:
-    """Write the map of one image, its overlay and its explanation, and return its row."""
+    """Write the map of one image, its overlay, and its regions if given; return its row."""
     score, threshold = spade.score_of(result), spade.image_threshold
     framing = spade.index_.manifest.framing.framing()
     files: dict[str, str] = {}
@@ -52,17 +53,15 @@ def write_image(
             result, framing, score, threshold, spade.pixel_threshold, result.name
         )
         files["overlay"] = write_picture(out / "overlays" / f"{stem}.png", picture)
-    if explain:
-        limit = spade.pixel_threshold
-        regions = [] if limit is None else find_regions(result, spade.index_, limit)
+    if explained is not None:
         record = {
             "path": result.name, "score": score, "threshold": threshold,
-            "verdict": verdict(score, threshold), "pixel_threshold": limit,
-            "regions": [asdict(region) for region in regions],
+            "verdict": verdict(score, threshold), "pixel_threshold": spade.pixel_threshold,
+            "regions": [asdict(region) for region in explained],
         }
         data = (json.dumps(record, indent=1) + "\n").encode()
         files["explanation"] = _put(out / "explain" / f"{stem}.json", data)
-        picture = explanation_picture(result, spade.index_, regions)
+        picture = explanation_picture(result, spade.index_, explained)
         write_picture(out / "explain" / f"{stem}.png", picture)
     return Row(result.name, score, threshold, verdict(score, threshold), **files)
 

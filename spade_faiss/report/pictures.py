@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -21,7 +22,8 @@ _SIDE = 448
 _INK, _PAPER, _MUTED = (24, 24, 27), (250, 250, 249), (110, 110, 115)
 _GOOD, _BAD, _UNKNOWN = (22, 128, 60), (196, 30, 30), (90, 90, 95)
 _MARK = (0, 200, 255)
-_SHOWN_REGIONS = 6
+SHOWN_REGIONS = 6
+"""Of an image, the highest peaks."""
 
 
 def overlay_picture(
@@ -30,15 +32,15 @@ def overlay_picture(
 ) -> Picture:
     """Return the image beside itself with the anomaly map over it, under a verdict.
 
-    Colours mean the same in every picture of an index: nothing is painted below half the pixel
-    threshold, the threshold is outlined in white, and the scale ends at twice its value. What
-    the crop left unseen is hatched.
+    Colours mean the same in every picture of an index: nothing is painted below 0.7 times the
+    pixel threshold, the threshold is outlined in white, and the scale ends at twice its value.
+    What the crop left unseen is hatched.
 
     Returns
     -------
     uint8 [h, w, 3], RGB
     """
-    panel = _fit(result.image, _SIDE)
+    panel = fitted(result.image, _SIDE)
     heat = cv2.resize(result.map, panel.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     top = 2 * pixel_threshold if pixel_threshold else max(float(result.map.max()), 1e-12)
     painted = _paint(panel, np.asarray(heat, np.float32) / top)
@@ -67,35 +69,70 @@ def explanation_picture(result: Result, index: Index, regions: Sequence[Region])
     -------
     uint8 [h, w, 3], RGB
     """
-    framing = index.manifest.framing.framing()
-    original = result.map.shape[0], result.map.shape[1]
     rows = [_line("no region over the threshold", 3 * 256 + 16)] if not regions else []
-    for number, region in enumerate(regions[:_SHOWN_REGIONS], 1):
+    for number, region in enumerate(regions[:SHOWN_REGIONS], 1):
         match = region.matches[0]
-        level = index.manifest.levels[match.level - 1]
-        wide, high = framing.size[1] / level.width, framing.size[0] / level.height
-        at = framing.to_input(region.peak_at, original)
-        here = (int(at[0] // wide), int(at[1] // high))
-        window = 2 * max(24, round(3 * max(wide, high)))
-        whole = _fit(result.image, 256)
-        _box(whole, region.box, whole.shape[1] / original[1])
-        views = [
-            _square(whole, 256),
-            _look(result.input, here, (wide, high), window),
-            _look(np.asarray(index.crops[match.row]), match.patch, (wide, high), window),
-        ]
+        whole = fitted(result.image, 256)
+        _box(whole, region.box, whole.shape[1] / result.map.shape[1])
+        views = [_square(whole, 256)]
+        for view in closer_looks(result, index, region):
+            enlarged = fitted(view.picture, 256)
+            _box(enlarged, view.box, 256 / view.picture.shape[0])
+            views.append(enlarged)
         gap = np.full((256, 8, 3), _PAPER, np.uint8)
         text = (f"{number}. peak {region.peak:.4g} at {region.peak_at}, {region.area} px   |   "
                 f"here   |   good: {_shorten(match.image, 40)}")
         rows += [_line(text, 3 * 256 + 16),
                  np.concatenate([views[0], gap, views[1], gap, views[2]], axis=1)]
-    hidden = len(regions) - _SHOWN_REGIONS
+    hidden = len(regions) - SHOWN_REGIONS
     if hidden > 0:
         rows.append(_line(f"and {hidden} more, in the JSON file", 3 * 256 + 16))
     return np.concatenate(rows)
 
 
-def _fit(image: Picture, side: int) -> Picture:
+@dataclass(frozen=True)
+class View:
+    """A square part of what the network saw, and where in it the patch is.
+
+    Attributes
+    ----------
+    picture : uint8 [n, n, 3], RGB
+    box : (left, top, right, bottom)
+        In pixels of the picture.
+    """
+
+    picture: Picture
+    box: tuple[float, float, float, float]
+
+
+def closer_looks(result: Result, index: Index, region: Region) -> tuple[View, View]:
+    """Return where a region peaks, and the good patch that was matched, at the same scale.
+
+    Both are of the level that contributes most to the peak.
+    """
+    framing = index.manifest.framing.framing()
+    match = region.matches[0]
+    level = index.manifest.levels[match.level - 1]
+    cell = framing.size[1] / level.width, framing.size[0] / level.height
+    at = framing.to_input(region.peak_at, (result.map.shape[0], result.map.shape[1]))
+    here = int(at[0] // cell[0]), int(at[1] // cell[1])
+    good = np.asarray(index.crops[match.row])
+    return _look(result.input, here, cell), _look(good, match.patch, cell)
+
+
+def _look(framed: Picture, patch: tuple[int, int], cell: tuple[float, float]) -> View:
+    """Return a window around a patch of a framed image."""
+    window = min(2 * max(24, round(3 * max(cell))), *framed.shape[:2])
+    left = round((patch[0] + 0.5) * cell[0] - window / 2)
+    top = round((patch[1] + 0.5) * cell[1] - window / 2)
+    left = min(max(left, 0), framed.shape[1] - window)
+    top = min(max(top, 0), framed.shape[0] - window)
+    x, y = patch[0] * cell[0] - left, patch[1] * cell[1] - top
+    return View(np.ascontiguousarray(framed[top : top + window, left : left + window]),
+                (x, y, x + cell[0], y + cell[1]))
+
+
+def fitted(image: Picture, side: int) -> Picture:
     """Return a copy whose longer side is `side` pixels."""
     scale = side / max(image.shape[:2])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
@@ -111,7 +148,7 @@ def _square(image: Picture, side: int) -> Picture:
     return square
 
 
-def _colours(values: npt.NDArray[np.float32]) -> Picture:
+def colours(values: npt.NDArray[np.float32]) -> Picture:
     """Return RGB colours of values 0…1."""
     levels = np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
     painted = np.empty((*values.shape, 3), np.uint8)
@@ -119,10 +156,16 @@ def _colours(values: npt.NDArray[np.float32]) -> Picture:
     return painted[..., ::-1]
 
 
+def strength(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return how much of a value's colour covers the image: none up to 0.35 of the scale."""
+    covered: npt.NDArray[np.float32] = np.clip((values - 0.35) / 0.4, 0, 1)
+    return covered
+
+
 def _paint(image: Picture, values: npt.NDArray[np.float32]) -> Picture:
-    """Return the image with values over it, from clear at a quarter of the scale to strong."""
-    alpha = np.clip((values - 0.25) / 0.5, 0, 1)[..., None] * np.float32(0.65)
-    mixed: npt.NDArray[np.float32] = image * (1 - alpha) + _colours(values) * alpha
+    """Return the image with values over it, from clear to strong."""
+    alpha = strength(values)[..., None] * np.float32(0.65)
+    mixed: npt.NDArray[np.float32] = image * (1 - alpha) + colours(values) * alpha
     return mixed.round().astype(np.uint8)
 
 
@@ -150,7 +193,7 @@ def _scale(height: int, top: float, threshold: float | None) -> Picture:
     """Return the colour scale, with the threshold and both ends in figures."""
     values = np.linspace(1, 0, height, dtype=np.float32)[:, None].repeat(18, axis=1)
     picture = np.full((height, 84, 3), _PAPER, np.uint8)
-    picture[:, :18] = _colours(values)
+    picture[:, :18] = colours(values)
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(13)
@@ -191,18 +234,3 @@ def _box(image: Picture, box: Sequence[float], scale: float) -> None:
     left, top, right, bottom = (round(side * scale) for side in box)
     cv2.rectangle(image, (left - 2, top - 2), (right + 1, bottom + 1), (0, 0, 0), 3)
     cv2.rectangle(image, (left - 2, top - 2), (right + 1, bottom + 1), _MARK, 1)
-
-
-def _look(
-    framed: Picture, patch: tuple[int, int], cell: tuple[float, float], window: int
-) -> Picture:
-    """Return a window around a patch of a framed image, enlarged to 256 pixels, the patch boxed."""
-    window = min(window, *framed.shape[:2])
-    left = round((patch[0] + 0.5) * cell[0] - window / 2)
-    top = round((patch[1] + 0.5) * cell[1] - window / 2)
-    left = min(max(left, 0), framed.shape[1] - window)
-    top = min(max(top, 0), framed.shape[0] - window)
-    view = _fit(np.ascontiguousarray(framed[top : top + window, left : left + window]), 256)
-    x, y = patch[0] * cell[0] - left, patch[1] * cell[1] - top
-    _box(view, (x, y, x + cell[0], y + cell[1]), 256 / window)
-    return view

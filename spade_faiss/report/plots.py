@@ -18,7 +18,8 @@ _INK, _PAPER, _MUTED, _GRID = (24, 24, 27), (250, 250, 249), (110, 110, 115), (2
 _LINE, _BAD, _ALARM = (37, 99, 176), (196, 30, 30), (250, 224, 222)
 _SERIES = ((28, 110, 140), (222, 135, 40), (110, 80, 160), (70, 140, 80), (190, 70, 110))
 _PUBLISHED = (176, 180, 186)
-_TIMES = (10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)  # seconds between ticks
+TIMES = (10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
+"""Seconds between ticks."""
 _FINE = 2  # pictures are drawn this much larger and averaged down, which smooths their lines
 
 
@@ -92,16 +93,16 @@ def timeline_picture(
     y = bottom - values / most * (bottom - top)
     bad = values > threshold if threshold is not None else np.zeros(len(values), bool)
     edges = np.concatenate([[left], (x[1:] + x[:-1]) / 2, [right]])
-    for first, last in _runs(bad):
+    for first, last in runs(bad):
         canvas.box(edges[first], top, max(edges[last + 1], edges[first] + 1), bottom, _ALARM)
-    for value in _ticks(most, 5):
+    for value in ticks(most, 5):
         level = bottom - value / most * (bottom - top)
         canvas.line([(left, level), (right, level)], _GRID)
         canvas.text(left - 8, level, f"{value:.4g}", _MUTED, anchor="rm")
-    for value in _ticks(span, 10, _TIMES if span >= 60 else ()):
+    for value in ticks(span, 10, TIMES if span >= 60 else ()):
         at = left + value / span * (right - left)
         canvas.line([(at, bottom), (at, bottom + 4)], _MUTED)
-        canvas.text(at, bottom + 14, _clock(start + value, span), _MUTED, anchor="mm")
+        canvas.text(at, bottom + 14, clock(start + value, span), _MUTED, anchor="mm")
     if threshold is not None:
         level = bottom - threshold / most * (bottom - top)
         for dash in range(left, right, 10):
@@ -176,14 +177,14 @@ def bars_picture(
     return canvas.picture()
 
 
-def _runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+def runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Return the first and last place of each run of True."""
     steps = np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8))
     starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1) - 1
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
 
 
-def _ticks(most: float, count: int, steps: Sequence[float] = ()) -> list[float]:
+def ticks(most: float, count: int, steps: Sequence[float] = ()) -> list[float]:
     """Return round values from 0 to `most`, at most about `count`; `steps` are tried first."""
     raw = most / count
     unit = 10.0 ** math.floor(math.log10(raw))
@@ -191,7 +192,8 @@ def _ticks(most: float, count: int, steps: Sequence[float] = ()) -> list[float]:
     return [i * step for i in range(int(most / step) + 1)]
 
 
-def _clock(seconds: float, span: float) -> str:
+def clock(seconds: float, span: float) -> str:
+    """Return a time as it is read: in seconds, or hours, minutes and seconds."""
     if span < 60:
         return f"{seconds:.4g}"
     hours, rest = divmod(round(seconds), 3600)

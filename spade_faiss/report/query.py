@@ -17,13 +17,15 @@ from ..video import is_video, read_frames
 from .files import Row, write_image, write_picture, write_scores
 from .pictures import verdict
 from .plots import timeline_picture
+from .query_page import QueryReport
+from .regions import find_regions
 
 _WRITERS = 2
 
 
 def write_query(
     spade: Spade, images: Sequence[Found], out: Path, *, overlays: bool = True,
-    explain: bool = False, worst: int = 10, fps: float | None = None,
+    explain: bool = False, report: bool = False, worst: int = 10, fps: float | None = None,
     on_error: OnError | None = None, on_result: Callable[[Result], object] | None = None,
 ) -> list[Row]:
     """Query images and videos and write what is found into a folder.
@@ -31,7 +33,8 @@ def write_query(
     Files: `scores.csv` (one row an image, in input order), `maps/<relative path>.tiff`
     (float32, the image's own size), `overlays/<relative path>.png` and, with `explain`,
     `explain/<relative path>.json` and `.png`. Files of images that finished are whole even if
-    the query is stopped; `scores.csv` then lists just those.
+    the query is stopped; `scores.csv` then lists just those. With `report`, `report.html` shows
+    all that on one page, the worst first.
 
     A video has one row a frame, called `<path>#000123`, and `timelines/<relative path>.png`
     shows them all. Of its `worst` frames alone there are maps and the rest, called
@@ -42,7 +45,7 @@ def write_query(
     spade : Spade
     images : sequence of Found
     out : Path
-    overlays, explain : bool
+    overlays, explain, report : bool
     worst : int
         How many frames of a video to write maps of.
     fps : float, optional
@@ -65,9 +68,11 @@ def write_query(
     for folder in {found.folder for found in images if found.folder}:
         if out.resolve().is_relative_to(folder.resolve()):
             raise SpadeError(f"{out} lies inside {folder}, which is queried; name one beside it")
-    writer = _Writer(spade, out, overlays, explain, on_error)
     files = zip(images, _stems(images), strict=True)
     out.mkdir(parents=True, exist_ok=True)
+    cards = sum(worst if is_video(found.path) else 1 for found in images)
+    page = QueryReport(spade, out, cards) if report else None
+    writer = _Writer(spade, out, overlays, explain, page, on_error)
     try:
         for moving, group in groupby(files, lambda file: is_video(file[0].path)):
             if moving:
@@ -77,6 +82,8 @@ def write_query(
                 writer.images(list(group), on_result)
     finally:
         write_scores(out / "scores.csv", writer.rows)
+        if page:
+            page.write(out / "report.html", writer.rows)
     return writer.rows
 
 
@@ -105,6 +112,7 @@ class _Writer:
     out: Path
     overlays: bool
     explain: bool
+    page: QueryReport | None
     on_error: OnError | None
     rows: list[Row] = field(default_factory=list)
 
@@ -174,16 +182,28 @@ class _Writer:
             self.rows[-negative] = self._write(result, stem / result.name.rpartition("#")[2])
         scores = [row.score or 0.0 for row in self.rows[first:]]
         marks = sorted(-negative - first for _, negative, _ in kept)
+        if self.page:
+            named = [(mark, self.rows[first + mark].path) for mark in marks]
+            self.page.add_timeline(path, shown, scores, named)
         picture = timeline_picture(shown, scores, threshold, marks, path.name)
         write_picture(self.out / "timelines" / f"{stem}.png", picture)
 
     def _write(self, result: Result, stem: Path) -> Row:
-        return write_image(self.spade, result, stem, self.out, self.overlays, self.explain)
+        limit, regions = self.spade.pixel_threshold, []
+        if limit is not None and (self.explain or self.page):
+            regions = find_regions(result, self.spade.index_, limit)
+        row = write_image(self.spade, result, stem, self.out, self.overlays,
+                          regions if self.explain else None)
+        if self.page:
+            self.page.add(result, self.spade.score_of(result), regions)
+        return row
 
     def _failed(self, path: Path) -> Row:
         return Row(str(path), None, self.spade.image_threshold, "ERROR")
 
     def _fail(self, name: str, why: str) -> None:
+        if self.page:
+            self.page.fail(name, why)
         if self.on_error is None:
             raise SpadeError(f"{name}: {why}")
         self.on_error(name, why)

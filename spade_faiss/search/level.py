@@ -26,8 +26,8 @@ KEEP = 64 << 20
 """Bytes of a gallery that may be kept in low precision from one search to the next."""
 _SMALL = 1 << 25
 """Multiplications from which on it pays to measure engines."""
-_PROBE = 1 << 28
-"""Multiplications that engines are measured with, at most."""
+_PROBE, _PROBE_ONCE = 1 << 28, 1 << 31
+"""Multiplications that engines are measured with: where what they make is kept, and where not."""
 _ONE_AT_A_TIME = Lock()
 """Triton's autotuner is not made for several threads."""
 _PRECISIONS = {"screened in bfloat16": torch.bfloat16, "screened in float32": torch.float32}
@@ -144,9 +144,17 @@ class LevelSearch:
     def _measure(
         self, of: Kind, names: list[str], queries: Tensor, images: Tensor, k: int
     ) -> str:
-        """Measure engines on a part of one image's queries; what is kept anyway is made before."""
-        work = queries.shape[1] * images.shape[1] * self.per_image * queries.shape[2]
-        few = queries[:, :: -(-work // _PROBE)]
+        """Measure engines on a part of one image's search.
+
+        Where what an engine makes is kept, it is made before, and few of the queries tell;
+        else fewer images, for it costs the same for few queries as for many.
+        """
+        work = queries.shape[1] * self.per_image * queries.shape[2]
+        if self.once:
+            images = images[:, : max(2 * torch.get_num_threads(), _PROBE_ONCE // work, k)]
+            few = queries
+        else:
+            few = queries[:, :: -(-work * images.shape[1] // _PROBE)]
 
         def trial(name: str) -> None:
             gallery = LevelSearch(self.patches, self.per_image) if self.once else self

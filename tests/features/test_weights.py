@@ -80,6 +80,14 @@ def test_without_a_network_both_ways_out_are_named(tmp_path, monkeypatch):
     assert "\n" not in str(caught.value)
 
 
+def test_a_cache_that_cannot_be_written_is_named(server):
+    _, cache, _ = server
+    cache.parent.parent.mkdir()
+    cache.parent.write_text("a file where a folder should be")
+    with pytest.raises(SpadeError, match=r"cannot be kept in .*checkpoints.*TORCH_HOME"):
+        load_backbone("resnet18")
+
+
 @pytest.mark.parametrize("wrap", [
     lambda s: s, lambda s: {"state_dict": s}, lambda s: {"model": s, "epoch": 3},
     lambda s: {f"module.{key}": value for key, value in s.items()},

@@ -1,0 +1,35 @@
+"""Other methods of finding defects, behind one interface, to set beside SPADE.
+
+Seven are those of SPADE's Table 3, which Bergmann et al. first compared on MVTec AD; PaDiM and
+PatchCore came after. Each module says which paper it follows, and where and why it does not.
+`spade_faiss` imports none of it.
+"""
+
+from .cnn_dictionary import CnnDictionary
+from .l2_autoencoder import L2Autoencoder
+from .method import Method
+from .nearest_neighbour import NearestNeighbour
+from .one_class_svm import OneClassSvm
+from .padim import Padim
+from .patchcore import PatchCore
+from .spade import SpadeBest, SpadePaper
+from .ssim_autoencoder import SsimAutoencoder
+from .student import Student
+from .vae import Vae
+
+METHODS: dict[str, type[Method]] = {
+    "Student": Student,
+    "1-NN": NearestNeighbour,
+    "OC-SVM": OneClassSvm,
+    "l2-AE": L2Autoencoder,
+    "VAE": Vae,
+    "SSIM-AE": SsimAutoencoder,
+    "CNN-Dict": CnnDictionary,
+    "SPADE": SpadePaper,
+    "SPADE-best": SpadeBest,
+    "PaDiM": Padim,
+    "PatchCore": PatchCore,
+}
+"""By the names that Table 3 has for them, in its order, then those that it has not."""
+
+__all__ = ["METHODS", "Method"]

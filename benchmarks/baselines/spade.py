@@ -1,0 +1,52 @@
+"""SPADE itself, by this project's own estimator, behind the interface of the others.
+
+Cohen & Hoshen, *Sub-image anomaly detection with deep pyramid correspondences* (2020), K = 50.
+`SPADE` is the preset `paper`, with the differences that the project's README names; `SPADE-best` is
+the preset `best`, which is not in the paper. Image score: the mean squared distance to the K
+nearest images' descriptors (section 3.2). `small` and `paper` differ in nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from spade_faiss import Spade
+
+from .method import Floats, Image, Method
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Settings: the project's name for them."""
+
+    preset: str
+
+
+class SpadePaper(Method):
+    """See the module."""
+
+    budgets: ClassVar = {"small": Setting("paper"), "paper": Setting("paper")}
+
+    def fit(self, images: Sequence[Image]) -> None:
+        """Index good images."""
+        side = min(images[0].shape[:2])
+        crop = side if images[0].shape[0] == images[0].shape[1] else None
+        self._spade = Spade(self.network, preset=self.setting.preset, resize=side, crop=crop)
+        self._spade.fit(list(images), calibrate=False)
+
+    def map(self, image: Image) -> Floats:
+        """Return distances to the nearest patches of the K nearest images."""
+        return self.map_and_score(image)[0]
+
+    def map_and_score(self, image: Image) -> tuple[Floats, float]:
+        """Return the map, and the distance to the K nearest descriptors."""
+        [result] = self._spade.query([image])
+        return result.input_map, result.descriptor_score
+
+
+class SpadeBest(SpadePaper):
+    """See the module."""
+
+    budgets: ClassVar = {"small": Setting("best"), "paper": Setting("best")}

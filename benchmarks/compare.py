@@ -1,0 +1,252 @@
+"""Table 3 measured beside published, and PaDiM and PatchCore too, on any data laid out as MVTec AD.
+
+    python benchmarks/compare.py ROOT [--method PaDiM …] [--category bottle …] [--out DIR] [--json]
+
+Every method of `benchmarks/baselines` is fitted on each category's good images and judges its test
+images, framed as the paper does (256, 224), on the same backbone and with the same metrics. `DIR`
+gets `table.md`, `results.json`, and in `checkpoints` the networks that were trained. With --json,
+one JSON object a method and category on standard output, otherwise the table.
+
+A call that was stopped is taken up by the same call: a method's category that is finished is not
+done again, and a training goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from spade_faiss._files import replace_file
+from spade_faiss.datasets import Category, load_mvtec, published_mvtec
+from spade_faiss.errors import SpadeError
+from spade_faiss.evaluation import Scores, results_of
+from spade_faiss.evaluation.config import versions
+from spade_faiss.evaluation.resume import Job, run_jobs
+from spade_faiss.evaluation.tables import markdown
+from spade_faiss.features import BACKBONES, DEFAULT_BACKBONE, Backbone, load_backbone
+from spade_faiss.images import Framing, Loaded, OnError, load_images
+from spade_faiss.metrics import PixelMetrics, image_rocauc
+
+try:
+    from baselines import METHODS, Method
+except ModuleNotFoundError as missing:
+    sys.exit(f"compare.py: {missing.name} is missing: pip install -e '.[cpu,bench]'")
+
+Results = Mapping[str, Mapping[str, Any]]
+"""What `results.json` holds of each method."""
+
+FRAMING = Framing.choose(256, 224, (256, 256))
+_COLUMNS = {
+    "pro": "PRO", "pixel_rocauc": "pixel ROCAUC", "image_rocauc": "image ROCAUC",
+    "image_rocauc_map_max": "image ROCAUC, map max",
+}
+_SECONDS = {
+    "fit_seconds": "fit, s", "fit_cpu_seconds": "fit, CPU s",
+    "image_seconds": "an image, s", "image_cpu_seconds": "an image, CPU s",
+}
+
+
+def evaluate(method: Method, category: Category, on_error: OnError) -> Scores:
+    """Fit a method on a category's good images, and score its maps of the test images.
+
+    Seconds are those of `fit` and, by their median, of an image's map; decoding is in neither.
+    """
+    good = [one.input for one in load_images(category.train, FRAMING, on_error)]
+    if not good:
+        raise SpadeError("no good image can be used")
+    clock = _Clock()
+    method.fit(good)
+    fit = clock.read()
+    pixels, times = PixelMetrics(), []
+    scores: list[float] = []
+    peaks: list[float] = []
+    labels: list[bool] = []
+    for loaded in load_images([test.path for test in category.test], FRAMING, on_error):
+        try:
+            wrong, mask = _truth(category, loaded)
+        except SpadeError as error:
+            on_error(loaded.name, f"{error}; left out")
+            continue
+        clock = _Clock()
+        found, score = method.map_and_score(loaded.input)
+        times.append(clock.read())
+        pixels.add(found, mask, loaded.name)
+        scores.append(score)
+        peaks.append(float(found.max()))
+        labels.append(wrong)
+    try:
+        by_score, by_map = image_rocauc(scores, labels), image_rocauc(peaks, labels)
+        of_pixels = pixels.compute()
+    except ValueError as error:
+        raise SpadeError(f"no metric is defined: {error}") from None
+    walls, cpus = zip(*times, strict=True)
+    return Scores(
+        by_score, by_map, of_pixels.pixel_rocauc, of_pixels.pro, len(good), len(labels),
+        round(fit[0] + sum(walls), 3), more={
+            "fit_seconds": round(fit[0], 3), "fit_cpu_seconds": round(fit[1], 3),
+            "image_seconds": round(median(walls), 4), "image_cpu_seconds": round(median(cpus), 4),
+            "fit_from_step": method.taken_up,
+        })
+
+
+class _Clock:
+    """Seconds since it was made: by the wall, and of this process on all cores."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = time.perf_counter(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter() - self._wall, time.process_time() - self._cpu
+
+
+def _truth(category: Category, loaded: Loaded) -> tuple[bool, np.ndarray]:
+    test = category.test[loaded.position]
+    return bool(test.masks), FRAMING.apply_mask(test.mask(loaded.size))
+
+
+def compare(
+    categories: Sequence[Category], names: Sequence[str], network: Backbone, budget: str, seed: int,
+    out: Path, on_error: OnError, as_json: bool,
+) -> Results:
+    """Evaluate methods one after another, and leave the table of those finished so far."""
+    every: dict[str, Mapping[str, Any]] = {}
+    for name in names:
+        make = METHODS[name]
+        config: dict[str, Any] = {
+            "method": name, "budget": budget, "setting": asdict(make.budgets[budget]),
+            "backbone": network.name, "weights_sha256": network.weights_sha256, "seed": seed,
+            "device": str(network.device), "threads": torch.get_num_threads(),
+            "processor": platform.processor() or platform.machine(), "versions": versions(),
+        }
+
+        def job(category: Category, make: type[Method] = make, name: str = name) -> Job:
+            kept = out / "checkpoints" / name / f"{category.name}.safetensors"
+            return Job(category.name, category.files, lambda report: [evaluate(
+                make(network, make.budgets[budget], seed, kept), category, report)])
+
+        def finish(
+            finished: dict[str, list[Scores]], name: str = name, config: dict[str, Any] = config,
+        ) -> dict[str, Any]:
+            results = results_of("mvtec", config, {of: one[0] for of, one in finished.items()})
+            every[name] = results
+            replace_file(out / "results.json", (json.dumps(every, indent=1) + "\n").encode())
+            replace_file(out / "table.md", table(every).encode())
+            if as_json:
+                print(_line(name, results, list(finished)[-1]), flush=True)
+            return results
+
+        try:
+            run_jobs([job(one) for one in categories], out / "runs" / name, config, finish,
+                     on_error, lambda note: print(note, file=sys.stderr))
+        except SpadeError as error:
+            on_error(name, str(error))
+    if not every:
+        raise SpadeError("nothing could be evaluated")
+    return every
+
+
+def _line(name: str, results: Mapping[str, Any], category: str) -> str:
+    config, record = results["config"], results["categories"][category]
+    told = ("budget", "setting", "backbone", "seed", "device", "threads")
+    rounded = {key: round(value, 4) if isinstance(value, float) else value
+               for key, value in record.items() if key not in ("stages", "seconds")}
+    return json.dumps({"benchmark": "compare", "category": category, "method": name, **rounded,
+                       "published_pro": published_mvtec().get(category, {}).get(name),
+                       **{key: config[key] for key in told}})
+
+
+def table(every: Results) -> str:
+    """Return PRO by category and method, then all figures by method, as Markdown."""
+    published = published_mvtec()
+    names = list(dict.fromkeys(of for run in every.values() for of in run["categories"]))
+    rows = [[name, *(_pair(run["categories"].get(name, {}).get("pro"),
+                           published.get(name, {}).get(method))
+                     for method, run in every.items())] for name in names]
+    whole = {method: run for method, run in every.items() if run["categories"].keys() >= {*names}}
+    known = all(name in published for name in names)
+    if len(names) > 1:
+        # A mean over fewer categories is no mean of these.
+        rows.append(["mean", *(_pair(
+            run["mean"]["pro"] if method in whole else None,
+            float(np.mean([published[name][method] for name in names]))
+            if known and method in published["average"] else None,
+        ) for method, run in every.items())])
+    figures = [[method, *(_percent(run["mean"][column]) for column in _COLUMNS),
+                *(f"{run['mean'][column]:.2f}" for column in _SECONDS)]
+               for method, run in whole.items()]
+    config = next(iter(every.values()))["config"]
+    return "\n\n".join([
+        "PRO in percent, to a false-positive rate of 0.3. In brackets: Table 3 of Cohen & Hoshen, "
+        "2020 (arXiv 2005.02357).",
+        markdown(["category", *every], rows),
+        f"Means over {len(names)} categories: metrics in percent, image ROCAUC by each method's "
+        f"own score; seconds, an image's by their median. {config['backbone']}, budget "
+        f"{config['budget']}, {config['device']}, {config['threads']} threads, seed "
+        f"{config['seed']}.",
+        markdown(["method", *_COLUMNS.values(), *_SECONDS.values()], figures),
+    ]) + "\n"
+
+
+def _pair(measured: float | None, published: float | None) -> str:
+    told = "" if published is None else f"({_percent(published)})"
+    return f"{_percent(measured)} {told}".strip()
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def main() -> int:
+    """Compare methods; 0: all is done, 1: some was left out, 2: the call is wrong."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("root", type=Path, metavar="ROOT", help="MVTec AD, or laid out like it")
+    parser.add_argument("--method", action="append", choices=METHODS, help="may be given again")
+    parser.add_argument("--category", action="append", metavar="NAME", help="may be given again")
+    parser.add_argument("--budget", choices=("small", "paper"), default="small")
+    parser.add_argument("--backbone", choices=BACKBONES, default=DEFAULT_BACKBONE)
+    parser.add_argument("--weights", type=Path, metavar="FILE")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1,
+                        help="of torch; fewer are faster where others share the cores")
+    parser.add_argument("--out", type=Path, default=Path("compare"), metavar="DIR")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    problems: list[str] = []
+
+    def on_error(name: str, why: str) -> None:
+        problems.append(name)
+        print(f"{name}: {why}", file=sys.stderr)
+
+    try:
+        if args.seed < 0 or args.threads < 1:
+            raise SpadeError("--seed must be 0 or more, and --threads 1 or more")
+        categories = load_mvtec(args.root, args.category, on_error)
+        network = load_backbone(args.backbone, args.weights, args.device)
+        every = compare(categories, args.method or list(METHODS), network, args.budget, args.seed,
+                        args.out, on_error, args.json)
+    except (SpadeError, OSError) as error:
+        print(f"compare.py: {error}", file=sys.stderr)
+        return 2
+    if not args.json:
+        print(table(every), end="")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

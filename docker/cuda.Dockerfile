@@ -1,0 +1,76 @@
+# spade-faiss for NVIDIA GPUs; build and run it as the README's section "Docker" says.
+#
+# A plain Python image does: torch's wheels bring CUDA 13, and the driver is the host's, 580 or newer.
+# FAISS is faiss-cpu here. It keeps the index; patches are searched on the GPU by the Triton kernels,
+# from compute capability 8.0 on. faiss-gpu is made for CUDA 12, and would bring a second CUDA
+# beside torch's own, 13.
+
+# The index of Docker's official image, for amd64 and arm64. To move on, look a newer one up with
+# `docker buildx imagetools inspect python:3.11-slim-bookworm`.
+ARG PYTHON=python:3.11.15-slim-bookworm@sha256:b18992999dbe963a45a8a4da40ac2b1975be1a776d939d098c647482bcad5cba
+
+# --- everything that is installed, with pip and whatever it needs to build ---
+FROM ${PYTHON} AS packages
+
+ARG EXTRAS=cpu,lite,serve
+
+# All versions are those of constraints.txt, which in the environment also hold for what pip
+# builds packages with.
+ENV PIP_CONSTRAINT=/src/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+COPY constraints.txt ./
+# hadolint ignore=DL3013
+RUN python -m venv --without-pip /opt/spade \
+    && pip --python /opt/spade install torch
+
+# An empty package stands for ours, so that its changes do not install all this again. Torch's
+# headers, tests and compilers are of no use here.
+COPY pyproject.toml README.md LICENSE ./
+# hadolint ignore=DL3013
+RUN mkdir spade_faiss && touch spade_faiss/__init__.py \
+    && pip --python /opt/spade install ".[$EXTRAS]" \
+    && pip --python /opt/spade uninstall --yes spade-faiss \
+    && torch=$(echo /opt/spade/lib/python3*/site-packages/torch) \
+    && rm -rf "$torch/include" "$torch/test" "$torch"/bin/protoc* "$torch"/bin/test_*
+
+FROM packages AS program
+COPY spade_faiss spade_faiss
+RUN pip --python /opt/spade install --no-deps --root /program .
+
+# --- the two writable folders, and the weights, if any are to be baked in ---
+FROM program AS folders
+ARG WEIGHTS=
+RUN install -d -m 1777 /folders/data /folders/cache /folders/cache/torch \
+        /folders/cache/torch/hub /folders/cache/torch/hub/checkpoints \
+    && if [ -n "$WEIGHTS" ]; then TORCH_HOME=/folders/cache/torch /opt/spade/bin/python -c \
+        "import sys; from spade_faiss.features.weights import fetch; fetch(sys.argv[1])" \
+        "$WEIGHTS"; fi
+
+# --- the image ---
+FROM ${PYTHON}
+LABEL org.opencontainers.image.title="spade-faiss" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.description="Visual anomaly detection by retrieval, on NVIDIA GPUs" \
+      org.opencontainers.image.licenses="MIT"
+
+# Triton compiles one C file, its way to the driver, when it is first used.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
+COPY --from=packages /opt/spade /opt/spade
+COPY --from=folders /folders /
+COPY docker/healthcheck.py /opt/spade/
+COPY --from=program /program/opt/spade /opt/spade
+
+# Nothing is written but to /cache (weights, compiled kernels), /data and /tmp, whoever the user is.
+ENV PATH=/opt/spade/bin:$PATH HOME=/cache TORCH_HOME=/cache/torch \
+    PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+WORKDIR /data
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=30s --timeout=10s --start-period=60s \
+    CMD ["python", "/opt/spade/healthcheck.py"]
+ENTRYPOINT ["spade-faiss"]
+CMD ["--help"]

@@ -1,0 +1,119 @@
+"""An evaluation's report: figures beside the paper's, curves, and the worst misses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..datasets import published_mvtec, published_stc
+from ..report.charts import histogram, line
+from ..report.page import common_folder, within, write_page
+from .evidence import PRO_LIMIT
+from .resume import evidence_of
+from .tables import TITLES, Results, columns_of
+
+_NAMES = {"mvtec": "MVTec AD", "mvtec-loco": "MVTec LOCO AD", "mvtec-ad-2": "MVTec AD 2",
+          "visa": "VisA", "stc": "ShanghaiTech Campus"}
+_FACTS = ("backbone", "resize", "crop", "k", "kappa", "sigma", "standardise", "contrast", "factory",
+          "coreset", "engine", "device", "ground_truth")
+
+
+def write_report(out: Path, results: Results) -> None:
+    """Write `report.html` beside `results.json`, from it and from what `done` keeps.
+
+    One category's curves and pictures are in memory at a time.
+
+    Raises
+    ------
+    SpadeError
+        If what is kept of a category is not there.
+    """
+    stc = results["dataset"] == "stc"
+    categories, mean = results["categories"], results["mean"]
+    columns = columns_of(results)
+    main = next(one for one in (("image_rocauc",) if stc else ("pro", "image_rocauc"))
+                if mean.get(one) is not None or one == "image_rocauc")
+    published = {} if stc or main != "pro" else {
+        name: row["SPADE"] for name, row in published_mvtec().items() if name in categories}
+    dataset = _NAMES[results["dataset"]]
+    if results["dataset"] == "mvtec" and not published_mvtec().keys() & categories.keys():
+        dataset = f"laid out like {dataset}"
+    bars = [(name, record.get(main), published.get(name)) for name, record in categories.items()]
+    if len(bars) > 1:
+        whole = len(published) == len(categories)
+        bars.append(("mean", mean.get(main),
+                     float(np.mean(list(published.values()))) if whole else None))
+    methods = [*published_stc().items(), ("SPADE, here", mean[main])] if stc else []
+    config = results["config"]
+    facts = {name.replace("_", " "): config[name] for name in _FACTS
+             if config.get(name) is not None}
+    if members := config.get("members"):
+        facts["members"] = len(members)
+    write_page(
+        out / "report.html", "evaluation.html", dataset=dataset, main=TITLES[main],
+        kind="scene" if stc else "category", kinds="scenes" if stc else "categories",
+        bars=bars, methods=methods,
+        with_published=bool(published), mean=[(TITLES[one], mean.get(one)) for one in columns],
+        columns=[TITLES[one] for one in columns],
+        rows=[(name, [record.get(one) for one in columns], record)
+              for name, record in categories.items()],
+        sweep=_sweep(results), notes=results.get("notes", ()), facts=facts, by_default=(
+            "descriptor" if stc else "map"),
+        sections=_sections(out, categories, columns))
+
+
+def _sections(
+    out: Path, categories: Mapping[str, Any], columns: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield what is shown of each category."""
+    for name, record in categories.items():
+        evidence = evidence_of(out, name)
+        labels = np.array(evidence["labels"], bool)
+        curves, misses = evidence["curves"], evidence["misses"]
+        folder = common_folder(card["name"] for by_score in misses.values()
+                               for cards in by_score.values() for card in cards)
+        charts = [("Image ROC", [
+            ("map", line(curves["image_rocauc_map_max"])),
+            ("descriptor", line(curves["image_rocauc"]))], 1.0, True)]
+        if "pixel_rocauc" in curves:
+            charts += [("Pixel ROC", [("", line(curves["pixel_rocauc"]))], 1.0, True),
+                       ("PRO", [("", line(curves["pro"], PRO_LIMIT))], PRO_LIMIT, False)]
+        scores = {score: np.array(values) for score, values in evidence["scores"].items()}
+        yield {
+            "name": name, "folder": folder,
+            "figures": [(TITLES[one], record.get(one)) for one in columns],
+            "train": record["n_train"], "test": record["n_test"], "defects": int(labels.sum()),
+            "charts": charts,
+            "histograms": {score: histogram(values[labels].tolist(), values[~labels].tolist())
+                           for score, values in scores.items()},
+            "misses": {score: {kind: [_shown(card, folder, score) for card in cards]
+                               for kind, cards in by_score.items()}
+                       for score, by_score in misses.items()},
+        }
+
+
+def _shown(card: Mapping[str, Any], folder: str, score: str) -> dict[str, Any]:
+    """Return a card as the page's templates and script take it."""
+    said = []
+    if card["paths"]["outline"]:
+        said.append("White line: the map at the threshold that gives the best F1 of the pixels.")
+    if card["paths"]["truth"]:
+        said.append("Blue dashed line: the defect, as the ground truth has it.")
+    return {**card, "name": within(card["name"], folder), "score": card["scores"][score],
+            "regions": [], "more": 0, "said": said or ["No line: nothing to outline."]}
+
+
+def _sweep(results: Results) -> dict[str, Any] | None:
+    """Return the means of each point of a sweep as the table of a page."""
+    points = results.get("sweep")
+    if not points:
+        return None
+    columns = columns_of(points[0])
+    return {
+        "axes": list(points[0]["options"]), "columns": [TITLES[one] for one in columns],
+        "rows": [(list(point["options"].values()), [point["mean"].get(one) for one in columns])
+                 for point in points],
+    }

@@ -1,0 +1,181 @@
+"""Charts as a page's templates draw them: shapes and labels, placed in percent of the plot."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from .plots import TIMES, clock, runs, ticks
+
+_BINS = 48
+_COLUMNS = 600
+
+Label = tuple[float, str]
+"""Where along its axis, in percent, and what it says."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Two samples on one axis of scores, one above it and one below.
+
+    Attributes
+    ----------
+    upper, lower : list of (left, width, height)
+        Bars in percent: of the plot's width, and of a half's height. Each half is scaled to its
+        own highest bar.
+    ticks : list of Label
+    threshold : float or None
+        Where the threshold is, in percent.
+    beyond : int
+        How many scores are larger than the axis shows; they are in the last bar.
+    """
+
+    upper: list[tuple[float, float, float]]
+    lower: list[tuple[float, float, float]]
+    ticks: list[Label]
+    threshold: float | None
+    beyond: int
+
+
+def histogram(
+    upper: Sequence[float], lower: Sequence[float], threshold: float | None = None
+) -> Histogram:
+    """Return the histograms of two samples of scores, of which one may be empty.
+
+    The axis ends at four thresholds, or four times the largest score of `lower`: what is far
+    beyond would leave the rest no room.
+    """
+    values = np.concatenate([np.asarray(upper, float), np.asarray(lower, float)])
+    if not len(values):
+        return Histogram([], [], [], None, 0)
+    low, high = float(values.min()), float(values.max())
+    reach = max(threshold or 0.0, max(lower, default=0.0))
+    if reach > 0:
+        high = max(min(high, 4 * reach), reach)
+    if threshold is not None:
+        low, high = min(low, threshold), max(high, threshold)
+    room = 0.04 * (high - low) or max(abs(high), 1e-12) * 0.1
+    low, high = (max(0.0, low - room) if low >= 0 else low - room), high + room
+    edges = np.linspace(low, high, _BINS + 1)
+
+    def percent(value: float) -> float:
+        return round(100 * (value - low) / (high - low), 3)
+
+    def bars(sample: Sequence[float]) -> list[tuple[float, float, float]]:
+        counts, _ = np.histogram(np.clip(sample, low, high), edges)
+        most = max(1, int(counts.max()))
+        return [(percent(edges[i]), round(100 / _BINS, 3), round(100 * int(n) / most, 3))
+                for i, n in enumerate(counts) if n]
+
+    return Histogram(
+        bars(upper), bars(lower),
+        [(percent(low + at), f"{low + at:.4g}") for at in _offsets(low, high)],
+        None if threshold is None else percent(threshold), int((values > high).sum()))
+
+
+def _offsets(low: float, high: float) -> list[float]:
+    """Return where round values lie above `low`."""
+    step = ticks(high - low, 6)
+    unit = step[1] if len(step) > 1 else high - low
+    first = math.ceil(low / unit) * unit
+    return [first + i * unit - low for i in range(int((high - first) / unit) + 1)]
+
+
+def line(points: tuple[npt.ArrayLike, npt.ArrayLike], right: float = 1.0) -> str:
+    """Return an SVG path through points (x, y); its 100 units a side stand for `right` and 1."""
+    across = 100 * np.asarray(points[0], float) / right
+    up = 100 - 100 * np.asarray(points[1], float)
+    return "M" + "L".join(f"{a:.5g} {b:.5g}" for a, b in zip(across, up, strict=True))
+
+
+def thinned(
+    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], right: float = 1.0, parts: int = 300
+) -> tuple[list[float], list[float]]:
+    """Return some points of a curve that rises from left to right, cut off at `right`.
+
+    What is left out lies, in either direction, within 1 / `parts` of the square's side from what
+    is kept; at most 4 `parts` points stay. Where the curve is cut, the cut is a point.
+    """
+    end = int(np.searchsorted(x, right, "right"))
+    last = float(np.interp(right, x, y))
+    x, y = np.append(x[:end], right), np.append(y[:end], last)
+    cells = np.floor(parts * x / right) + np.floor(parts * y)
+    new = np.append(True, cells[1:] != cells[:-1])
+    keep = new | np.append(new[1:], True)
+    return [round(v, 6) for v in x[keep].tolist()], [round(v, 6) for v in y[keep].tolist()]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The scores of a video over time.
+
+    Attributes
+    ----------
+    path : str
+        SVG path in a square of 100 units, which covers all scores of a column of the plot.
+    alarms : list of (left, width)
+        Spans over the threshold, in percent.
+    marks : list of (left, bottom, frame's name)
+        The worst frames, in percent.
+    x, y : list of Label
+    threshold : float or None
+        In percent from the bottom.
+    over : int
+        How many frames are over the threshold.
+    frames : int
+    """
+
+    path: str
+    alarms: list[tuple[float, float]]
+    marks: list[tuple[float, float, str]]
+    x: list[Label]
+    y: list[Label]
+    threshold: float | None
+    over: int
+    frames: int
+
+
+def timeline(
+    seconds: Sequence[float], scores: Sequence[float], threshold: float | None,
+    marks: Sequence[tuple[int, str]],
+) -> Timeline:
+    """Return a chart of a video's scores.
+
+    Parameters
+    ----------
+    seconds, scores : sequence of float [n]
+        Ascending times, and the frames' scores, 0 or more.
+    threshold : float or None
+    marks : sequence of (int, str)
+        Places and names of the frames that are shown.
+    """
+    times, values = np.asarray(seconds, float), np.asarray(scores, float)
+    start, span = float(times[0]), max(float(times[-1] - times[0]), 1e-9)
+    most = 1.08 * max(float(values.max()), threshold or 0, 1e-12)
+    x, y = (times - start) / span, values / most
+    keep: npt.NDArray[np.intp] = np.arange(len(x))
+    if len(x) > 4 * _COLUMNS:
+        starts = np.unique(np.searchsorted(x, np.arange(_COLUMNS) / _COLUMNS))
+        parts = np.split(np.arange(len(x)), starts[1:])
+        keep = np.unique([i for part in parts for i in (
+            part[0], part[np.argmin(y[part])], part[np.argmax(y[part])], part[-1])])
+    bad = values > threshold if threshold is not None else np.zeros(len(values), bool)
+    edges = np.concatenate([[0.0], (x[1:] + x[:-1]) / 2, [1.0]])
+    alarms: list[tuple[float, float]] = []
+    for first, last in runs(bad):
+        left, right = 100 * float(edges[first]), 100 * float(edges[last + 1])
+        if alarms and left - sum(alarms[-1]) < 100 / _COLUMNS:  # no eye could part them
+            left = alarms.pop()[0]
+        alarms.append((round(left, 3), round(max(right - left, 100 / _COLUMNS), 3)))
+    return Timeline(
+        line((x[keep], y[keep])), alarms,
+        [(round(100 * float(x[i]), 3), round(100 * float(y[i]), 3), name) for i, name in marks],
+        [(round(100 * at / span, 3), clock(start + at, span))
+         for at in ticks(span, 6, TIMES if span >= 60 else ())],
+        [(round(100 * at / most, 3), f"{at:.4g}") for at in ticks(most, 4)],
+        None if threshold is None else round(100 * threshold / most, 3),
+        int(bad.sum()), len(values))

@@ -1,0 +1,112 @@
+"""Pictures for a page: the image, the map to lay over it, and outlines, small enough to inline."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from .pictures import Picture, colours, fitted, strength
+
+_QUALITIES = (80, 60, 40, 20)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What a page lays one over the other, stretched to one size.
+
+    Attributes
+    ----------
+    pictures : dict of str to uint8 [h, w, 3 or 4]
+        `photo`, the image; `heat`, RGBA, the map where it is high; `map`, all of it. Maps are
+        smooth, so these two have half as many pixels a side.
+    paths : dict of str to str
+        SVG paths in pixels of the photo: `outline`, what is over the threshold; `truth`, the
+        defects if they are known; `unseen`, what the crop left out.
+    """
+
+    pictures: Mapping[str, Picture]
+    paths: Mapping[str, str]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the photo in pixels."""
+        return self.pictures["photo"].shape[1], self.pictures["photo"].shape[0]
+
+
+def layers_of(
+    image: Picture, values: npt.NDArray[np.float32], side: int, *, outlined: bool = True,
+    seen: Sequence[int] | None = None, truth: npt.NDArray[np.bool_] | None = None,
+) -> Layers:
+    """Return the layers of an image.
+
+    Parameters
+    ----------
+    image : uint8 [H, W, 3]
+    values : float32 [H, W]
+        Its map; the scale ends at 0 and 1, and the threshold is 0.5.
+    side : int
+        The most pixels that the longer side may have.
+    outlined : bool
+        Whether 0.5 is a threshold at all.
+    seen : (left, top, right, bottom), optional
+        The box that the network saw, in pixels of the image.
+    truth : bool [H, W], optional
+        Where the defects are.
+    """
+    photo = fitted(image, min(side, max(image.shape[:2])))
+    height, width = photo.shape[:2]
+    fine = _resized(values, (width, height))
+    coarse = _resized(values, (max(1, width // 2), max(1, height // 2)))
+    painted = colours(coarse)
+    alpha = np.round(255 * strength(coarse)).astype(np.uint8)
+    paths = {"outline": _outline(fine > 0.5) if outlined else "", "truth": "", "unseen": ""}
+    if seen is not None:
+        x, y = width / image.shape[1], height / image.shape[0]
+        box = (round(seen[0] * x), round(seen[1] * y), round(seen[2] * x), round(seen[3] * y))
+        if box != (0, 0, width, height):
+            paths["unseen"] = _outside(box, (width, height))
+    if truth is not None:
+        there = cv2.resize(truth.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+        paths["truth"] = _outline(np.asarray(there) > 0)
+    return Layers({"photo": photo, "heat": np.dstack([painted, alpha]), "map": painted}, paths)
+
+
+def _resized(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), np.float32)
+
+
+def encoded(pictures: Mapping[str, Picture], most: int) -> dict[str, str]:
+    """Return pictures as WebP in base64, in lower quality if they would take over `most` bytes."""
+    for quality in _QUALITIES:
+        files = {name: _webp(picture, quality) for name, picture in pictures.items()}
+        if sum(map(len, files.values())) <= most:
+            break
+    return {name: base64.b64encode(data).decode() for name, data in files.items()}
+
+
+def _webp(picture: Picture, quality: int) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, "webp", quality=quality, method=2, alpha_quality=60)
+    return data.getvalue()
+
+
+def _outline(mask: npt.NDArray[np.bool_]) -> str:
+    """Return the edges of regions as one SVG path, straightened by less than a pixel."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    lines = []
+    for contour in contours:
+        points = cv2.approxPolyDP(contour, 0.7, True).reshape(-1, 2).tolist()
+        lines.append("M" + "L".join(f"{x + 0.5:g} {y + 0.5:g}" for x, y in points) + "Z")
+    return "".join(lines)
+
+
+def _outside(box: tuple[int, int, int, int], size: tuple[int, int]) -> str:
+    left, top, right, bottom = box
+    return f"M0 0H{size[0]}V{size[1]}H0ZM{left} {top}V{bottom}H{right}V{top}Z"

@@ -1,0 +1,179 @@
+"""A query's report: the worst first, on one page."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from .._text import printable
+from ..detector import Result, Spade
+from .charts import Timeline, histogram, timeline
+from .files import Row
+from .layers import encoded, layers_of
+from .page import common_folder, within, write_page
+from .pictures import SHOWN_REGIONS, Picture, closer_looks, verdict
+from .regions import Region
+
+MOST_CARDS = 2000
+"""Images that a report shows, the worst; more would be no use to a person, nor to a browser."""
+_BUDGET = 48 << 20
+_LEAST, _MOST = 12 << 10, 192 << 10
+_FEW = 200
+_SIDE, _SIDE_OF_FEW = 320, 512
+
+
+class QueryReport:
+    """Takes results as they come, and writes the page when all are there.
+
+    Pictures wait in a file without a name, so that memory does not grow with their number (but
+    for a row an image). They are made smaller where there are many: an image's take 12 to
+    192 KiB, and all together 48 MiB where each can be had in that, which base64 makes 64 MiB.
+
+    Parameters
+    ----------
+    spade : Spade
+    folder : Path
+        Where the file without a name is made.
+    expected : int
+        How many results there may be.
+    """
+
+    def __init__(self, spade: Spade, folder: Path, expected: int) -> None:
+        cards = max(1, min(expected, MOST_CARDS))
+        self._spade = spade
+        self._bytes = min(max(_BUDGET // cards, _LEAST), _MOST)
+        self._side = _SIDE_OF_FEW if cards <= _FEW else _SIDE
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._lock = Lock()
+        self._numbers = count()
+        # Of equal scores the later image, whose number is less, goes first.
+        self._kept: list[tuple[float, int, int, int]] = []
+        self._timelines: list[tuple[str, Timeline]] = []
+        self._good = common_folder(image.path for image in spade.index_.manifest.images)
+        self._reasons: dict[str, str] = {}
+
+    def add(self, result: Result, score: float, regions: Sequence[Region]) -> None:
+        """Keep an image's card, unless enough are worse; from any thread."""
+        with self._lock:
+            number = -next(self._numbers)
+            if len(self._kept) == MOST_CARDS and self._kept[0] >= (score, number):
+                return
+        data = json.dumps(self._card(result, score, regions)).encode()
+        with self._lock:
+            self._file.seek(0, 2)
+            entry = (score, number, self._file.tell(), len(data))
+            self._file.write(data)
+            if len(self._kept) < MOST_CARDS:
+                heapq.heappush(self._kept, entry)
+            else:
+                heapq.heappushpop(self._kept, entry)
+
+    def add_timeline(
+        self, path: Path, seconds: Sequence[float], scores: Sequence[float],
+        marks: Sequence[tuple[int, str]],
+    ) -> None:
+        """Keep a video's scores; `marks` are the places and names of the frames that are shown."""
+        chart = timeline(seconds, scores, self._spade.image_threshold, marks)
+        self._timelines.append((str(path), chart))
+
+    def fail(self, name: str, why: str) -> None:
+        """Keep why an image could not be used, or what else is wrong with a file."""
+        self._reasons[name] = why
+
+    def write(self, path: Path, rows: Sequence[Row]) -> None:
+        """Write the page.
+
+        Parameters
+        ----------
+        path : Path
+        rows : sequence of Row
+            All images and frames, those without a card, too.
+        """
+        spade = self._spade
+        made = spade.calibration
+        good = () if made is None else made.peaks if spade.score == "map" else (
+            made.descriptor_scores)
+        threshold = spade.image_threshold
+        scores = [row.score for row in rows if row.score is not None]
+        failed = list(dict.fromkeys(row.path for row in rows if row.verdict == "ERROR"))
+        others = [name for name in self._reasons if name not in set(failed)]
+        manifest = spade.index_.manifest
+        folder = common_folder(row.path for row in rows)
+        facts = {
+            "index": spade.index_.folder, "good images": len(spade.index_),
+            "of the folder": self._good,
+            "backbone": manifest.backbone.name, "K": spade.k, "κ": spade.kappa,
+            "score": "map maximum" if spade.score == "map" else "descriptor distance",
+        }
+        facts = {name: printable(str(value)) for name, value in facts.items() if value != ""}
+
+        def said(names: Sequence[str]) -> list[tuple[str, str]]:
+            return [(printable(within(name, folder)), printable(self._reasons.get(name, "")))
+                    for name in names]
+
+        write_page(
+            path, "query.html", facts=facts, folder=printable(folder), threshold=threshold,
+            quantile=made.quantile if made else None,
+            counts={word: sum(row.verdict == word for row in rows)
+                    for word in ("NG", "OK", "ERROR", "")},
+            total=len(rows), cards=self._cards(folder), shown=len(self._kept),
+            failed=said(failed), warnings=said(others),
+            histogram=histogram(scores, good, threshold), scored=len(scores), good=len(good),
+            timelines=[(printable(within(name, folder)), chart)
+                       for name, chart in self._timelines],
+            short=lambda name: printable(within(name, folder)),
+            full=max([*scores, 1.25 * (threshold or 0), 1e-12]))
+
+    def _short(self, path: str) -> str:
+        return printable(within(path, self._good))
+
+    def _cards(self, folder: str) -> Iterator[Mapping[str, Any]]:
+        for _, _, start, length in sorted(self._kept, key=lambda one: (-one[0], -one[1])):
+            self._file.seek(start)
+            card = json.loads(self._file.read(length))
+            card["name"] = printable(within(card["name"], folder))
+            yield card
+
+    def _card(self, result: Result, score: float, regions: Sequence[Region]) -> dict[str, Any]:
+        limit = self._spade.pixel_threshold
+        index = self._spade.index_
+        size = result.map.shape[0], result.map.shape[1]
+        top = 2 * limit if limit else max(float(result.map.max()), 1e-12)
+        layers = layers_of(
+            result.image, result.map / np.float32(top), self._side, outlined=bool(limit),
+            seen=index.manifest.framing.framing().seen(*size))
+        pictures: dict[str, Picture] = dict(layers.pictures)
+        shown = []
+        for i, region in enumerate(regions[:SHOWN_REGIONS]):
+            here, good = closer_looks(result, index, region)
+            side = here.picture.shape[0]
+            pictures |= {f"here{i}": here.picture, f"good{i}": good.picture}
+            shown.append({
+                "box": _percent(region.box, (size[1], size[0])), "peak": region.peak,
+                "area": region.area, "image": self._short(region.matches[0].image),
+                "here": _percent(here.box, (side, side)),
+                "good": _percent(good.box, (side, side)),
+                "matches": [{"level": match.level, "distance": match.distance,
+                             "image": self._short(match.image)} for match in region.matches],
+            })
+        return {
+            "name": result.name, "score": score, "peak": result.peak,
+            "verdict": verdict(score, self._spade.image_threshold),
+            "size": layers.size, "pixels": [size[1], size[0]], "regions": shown,
+            "more": len(regions) - len(shown), "paths": layers.paths,
+            "pictures": encoded(pictures, self._bytes),
+        }
+
+
+def _percent(box: Sequence[float], size: tuple[int, int]) -> list[float]:
+    """Return a box (left, top, right, bottom) as left, top, width and height in percent."""
+    left, top, right, bottom = (100 * side / size[i % 2] for i, side in enumerate(box))
+    return [round(value, 2) for value in (left, top, right - left, bottom - top)]

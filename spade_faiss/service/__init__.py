@@ -1,0 +1,20 @@
+"""The index as a service over HTTP, with a page: `spade-faiss serve`."""
+
+from ..errors import SpadeError
+
+try:  # before the rest, which takes a second
+    import fastapi  # noqa: F401
+    import jinja2  # noqa: F401
+    import prometheus_client  # noqa: F401
+    import python_multipart  # noqa: F401
+    import uvicorn  # noqa: F401
+except ModuleNotFoundError as error:
+    raise SpadeError(f"serve needs the package {error.name}: pip install 'spade-faiss[serve]'"
+                     ) from None
+
+from .app import create_app
+from .limits import Limits
+from .live import LiveIndex
+from .server import serve
+
+__all__ = ["Limits", "LiveIndex", "create_app", "serve"]

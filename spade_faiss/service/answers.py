@@ -1,0 +1,114 @@
+"""What the service answers, as its OpenAPI description has it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+Box = tuple[float, float, float, float]
+Verdict = Literal["OK", "NG"]
+
+
+class Problem(BaseModel):
+    """Why a request was not done."""
+
+    detail: str
+
+
+class Picture(BaseModel):
+    """A picture's file."""
+
+    media_type: str
+    width: int
+    height: int
+    scale: float | None = Field(
+        description="Of a map as PNG (16-bit grey): a sample times this is the map's value.")
+    data: str = Field(description="The file in base64.")
+
+
+class MatchedPatch(BaseModel):
+    """The good patch that one pyramid level found nearest to a region's peak."""
+
+    level: int = Field(description="1 is the finest.")
+    distance: float = Field(description="Euclidean, between the features.")
+    image: str = Field(description="Path of the training image.")
+    box: Box = Field(description="Left, top, right, bottom in pixels of the training image.")
+    query_box: Box = Field(description="The patch it was matched with, in the query's pixels.")
+
+
+class WrongRegion(BaseModel):
+    """A connected region over the pixel threshold, in the image's own pixels."""
+
+    box: tuple[int, int, int, int] = Field(description="Left, top, right, bottom, the last two "
+                                                       "exclusive.")
+    area: int = Field(description="Pixels.")
+    peak: float = Field(description="The map's largest value within.")
+    peak_at: tuple[int, int] = Field(description="x, y.")
+    matches: list[MatchedPatch] = Field(
+        description="One a level, the one that contributes most to the peak first.")
+    here: Picture | None = Field(description="With `pictures`, of the first six regions: a "
+                                             "closer look at the peak.")
+    good: Picture | None = Field(description="The same of the good patch matched with it.")
+
+
+class QueriedImage(BaseModel):
+    """What is known of one image."""
+
+    name: str
+    width: int
+    height: int
+    score: float
+    threshold: float | None = Field(description="The score above which an image is called wrong; "
+                                                "null if the index has none.")
+    verdict: Verdict | None = Field(description="NG: not good.")
+    peak: float = Field(description="The anomaly map's largest value.")
+    pixel_threshold: float | None
+    descriptor_score: float = Field(
+        description="Mean squared distance to the K nearest descriptors.")
+    regions: list[WrongRegion] = Field(description="The highest peak first.")
+    map: Picture | None = Field(description="With `maps`: the anomaly map, on the image's grid.")
+    photo: Picture | None = Field(description="With `pictures`: the image, small.")
+    overlay: Picture | None = Field(description="With `pictures`: the map over it.")
+
+
+class QueryAnswer(BaseModel):
+    """The images of a request, in its order."""
+
+    generation: str = Field(description="Which state of the index was asked.")
+    images: list[QueriedImage]
+
+
+class LevelShape(BaseModel):
+    """One pyramid level: patches down and across, and channels of each."""
+
+    height: int
+    width: int
+    channels: int
+
+
+class IndexAnswer(BaseModel):
+    """The index in service."""
+
+    generation: str
+    created: str
+    backbone: str
+    weights_sha256: str
+    images: int = Field(description="Good images.")
+    bytes: int
+    input_width: int
+    input_height: int
+    cropped: bool = Field(description="Whether the network sees a centre crop.")
+    levels: list[LevelShape]
+    k: int
+    kappa: int
+    quantile: float
+    score: str = Field(description="map: its largest value; or descriptor.")
+    threshold: float | None
+    pixel_threshold: float | None
+
+
+class Health(BaseModel):
+    """Whether the service is there."""
+
+    status: str

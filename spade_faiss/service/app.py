@@ -1,0 +1,279 @@
+"""The service's requests and their answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import Depends, FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.security import HTTPBearer
+from fastapi.staticfiles import StaticFiles
+from jinja2 import Environment, PackageLoader
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import ClientDisconnect
+
+from ..detector import Result, Spade
+from ..errors import SpadeError
+from ..images import decode_image
+from ..report import find_regions
+from ..report.pictures import verdict
+from . import pictures
+from .answers import (
+    Health,
+    IndexAnswer,
+    LevelShape,
+    MatchedPatch,
+    Problem,
+    QueriedImage,
+    QueryAnswer,
+    Verdict,
+    WrongRegion,
+)
+from .batcher import Batcher
+from .guard import QUERY, STATIC, Guard, State
+from .limits import Admission, Limits, Refusal
+from .live import LiveIndex
+from .metrics import Metrics
+from .uploads import PART, Upload, count_pixels, read_uploads
+
+_PAGE = Path(__file__).parent / "page"
+_SHOWN_REGIONS = 6
+_THREADS = 4
+"""For decoding and for pictures; the worker that queries has a thread of its own."""
+
+_Pixels = npt.NDArray[np.uint8]
+_Answer = tuple[Spade, Result]
+
+_TYPES = "image/png, image/jpeg, image/bmp, image/tiff, image/webp"
+_WHY = {
+    401: "The token is missing or wrong.",
+    403: "A page of another site asks.",
+    408: "The body takes too long to arrive.",
+    413: "More bytes, pixels or images than the limits allow.",
+    415: "No multipart form, or a file that is no image.",
+    421: "The host is called by a name that is not allowed.",
+    422: "A parameter, the form or an image is damaged or of no use.",
+    429: "The queue is full; Retry-After says when to try again.",
+    503: "The service is shutting down or not ready.",
+}
+
+
+class MapFormat(StrEnum):
+    """How maps are sent: 16-bit grey PNG with a scale, or float32 TIFF."""
+
+    PNG = "png"
+    TIFF = "tiff"
+
+
+def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Problem, "description": _WHY[status]} for status in statuses}
+
+
+def _body(limits: Limits) -> dict[str, Any]:
+    """Return the description of a query's body."""
+    images = {
+        "type": "array", "minItems": 1, "maxItems": limits.images,
+        "items": {"type": "string", "format": "binary"},
+        "description": "PNG, JPEG, BMP, TIFF or WebP files, a part each; in all at most "
+                       f"{limits.images} of {limits.pixels} pixels and {limits.bytes} bytes."}
+    schema = {"type": "object", "required": [PART], "additionalProperties": False,
+              "properties": {PART: images}}
+    return {"required": True, "content": {"multipart/form-data": {
+        "schema": schema, "encoding": {PART: {"contentType": _TYPES}}}}}
+
+
+def create_app(
+    live: LiveIndex, limits: Limits, state: State, token: str | None = None,
+    hosts: Collection[str] | None = (),
+) -> FastAPI:
+    """Return the service as an ASGI application.
+
+    Parameters
+    ----------
+    live : LiveIndex
+        Is closed when the application shuts down.
+    limits : Limits
+    state : State
+        To be told when to drain, and to tell when that is done.
+    token : str, optional
+        What clients must show as a bearer token.
+    hosts : collection of str or None
+        Names that the service goes by, besides loopback addresses; None for any.
+    """
+    admission = Admission(limits)
+    metrics = Metrics(lambda: batcher.waiting, lambda: admission.images)
+    live.on_reload = lambda well: metrics.reloads.labels("served" if well else "refused").inc()
+
+    def process(images: list[_Pixels]) -> list[_Answer]:
+        spade = live.spade  # the same for the whole batch, whatever comes meanwhile
+        return [(spade, result) for result in spade.query(images)]
+
+    batcher: Batcher[_Pixels, _Answer] = Batcher(
+        process, limits.batch, limits.wait, metrics.batches.observe)
+    threads = ThreadPoolExecutor(_THREADS, "pictures")
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        live.watch()
+        yield
+        batcher.close()
+        threads.shutdown()
+        live.close()
+
+    app = FastAPI(
+        title="spade-faiss", version="1", lifespan=lifespan, docs_url=None, redoc_url=None,
+        description="Says which image is wrong, where, and which good patch it should resemble.")
+    app.add_middleware(Guard, state=state, limits=limits, metrics=metrics, token=token, hosts=hosts)
+    app.mount(STATIC.rstrip("/"), StaticFiles(directory=_PAGE))
+    _add_handlers(app)
+    guarded = _problems(401, 421) if token is not None else _problems(421)
+    # Guard checks the token; this tells of it in the description.
+    shown = [Depends(HTTPBearer(auto_error=False))] if token is not None else []
+
+    @app.post(QUERY, response_model=QueryAnswer, summary="Query images",
+              responses=guarded | _problems(403, 408, 413, 415, 422, 429, 503),
+              openapi_extra={"requestBody": _body(limits)}, dependencies=shown)
+    async def query(
+        request: Request,
+        maps: Annotated[MapFormat | None, Query(
+            description="Also send the anomaly maps: tiff is float32, png 16-bit grey.")] = None,
+        pictures: Annotated[bool, Query(
+            description="Also send each image, its overlay, and closer looks at the wrong places "
+            "and at the good patches matched with them.")] = False,
+    ) -> Response:
+        """Score images, and say where they are wrong and what the places should look like."""
+        run = asyncio.get_running_loop().run_in_executor
+        with ExitStack() as held:
+            held.enter_context(admission.enter(1))  # a body takes room before its end is known
+            uploads = await read_uploads(request, limits)
+            pixels = await run(threads, count_pixels, uploads, limits)
+            held.enter_context(admission.enter(len(uploads) - 1, pixels))
+            images = await asyncio.gather(*(run(threads, _decode, one) for one in uploads))
+            found = await asyncio.gather(
+                *(asyncio.wrap_future(batcher.submit(image)) for image in images))
+            answers = await asyncio.gather(*(
+                run(threads, _answer, upload.name, *one, maps, pictures)
+                for upload, one in zip(uploads, found, strict=True)))
+            for answer in answers:
+                metrics.verdicts.labels(answer.verdict or "none").inc()
+            whole = QueryAnswer(generation=found[0][0].index_.manifest.generation, images=answers)
+            return Response(await run(threads, whole.model_dump_json),
+                            media_type="application/json")
+
+    @app.get("/v1/index", response_model=IndexAnswer, summary="The index in service",
+             responses=guarded, dependencies=shown)
+    async def index() -> IndexAnswer:
+        """Say what the index holds, and where its thresholds lie."""
+        return _describe(live.spade)
+
+    @app.get("/healthz", response_model=Health, summary="Alive", responses=_problems(421))
+    async def healthz() -> Health:
+        """Answer as long as the service runs."""
+        return Health(status="ok")
+
+    @app.get("/readyz", response_model=Health, summary="Ready", responses=_problems(421, 503))
+    async def readyz() -> Health:
+        """Say whether queries are accepted."""
+        if state.draining:
+            raise Refusal(503, "the service is shutting down", 5)
+        if not batcher.alive:
+            raise Refusal(503, "the worker has ended; start the service again")
+        return Health(status="ready")
+
+    @app.get("/metrics", response_class=PlainTextResponse, summary="Metrics for Prometheus",
+             responses=guarded, dependencies=shown)
+    async def scrape() -> Response:
+        """Give requests, latency, queue, batch sizes and verdicts in Prometheus' text format."""
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return HTMLResponse((_PAGE / "index.html").read_text())
+
+    templates = Environment(loader=PackageLoader(__package__, "page"), autoescape=True)
+
+    @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        text = templates.get_template("docs.html").render(
+            api=app.openapi(), origin=str(request.base_url).rstrip("/"))
+        return HTMLResponse(text)
+
+    return app
+
+
+def _add_handlers(app: FastAPI) -> None:
+    @app.exception_handler(Refusal)
+    async def refused(_: Request, refusal: Refusal) -> JSONResponse:
+        return JSONResponse({"detail": refusal.why}, refusal.status, refusal.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        lines = (f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
+        return JSONResponse({"detail": "; ".join(lines)}, 422)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=400)
+
+
+def _decode(upload: Upload) -> _Pixels:
+    try:
+        return decode_image(upload.data)
+    except SpadeError as error:
+        raise Refusal(422, f"{upload.name}: {error}") from None
+    finally:
+        upload.data = bytearray()
+
+
+def _answer(
+    name: str, spade: Spade, result: Result, maps: MapFormat | None, with_pictures: bool
+) -> QueriedImage:
+    index, limit = spade.index_, spade.pixel_threshold
+    score, threshold = spade.score_of(result), spade.image_threshold
+    regions = [] if limit is None else find_regions(result, index, limit)
+    encode = pictures.tiff_map if maps is MapFormat.TIFF else pictures.png_map
+    wrong = []
+    for number, region in enumerate(regions):
+        shown = with_pictures and number < _SHOWN_REGIONS
+        here, good = pictures.looks(result, index, region) if shown else (None, None)
+        wrong.append(WrongRegion(
+            box=region.box, area=region.area, peak=region.peak, peak_at=region.peak_at,
+            matches=[MatchedPatch(level=match.level, distance=match.distance, image=match.image,
+                                  box=match.box, query_box=match.query_box)
+                     for match in region.matches],
+            here=None if here is None else pictures.jpeg(here),
+            good=None if good is None else pictures.jpeg(good),
+        ))
+    framing = index.manifest.framing.framing()
+    return QueriedImage(
+        name=name, width=result.map.shape[1], height=result.map.shape[0], score=score,
+        threshold=threshold, verdict=cast(Verdict, verdict(score, threshold)) or None,
+        peak=result.peak, pixel_threshold=limit, descriptor_score=result.descriptor_score,
+        regions=wrong,
+        map=encode(result.map) if maps else None,
+        photo=pictures.jpeg(pictures.photo(result)) if with_pictures else None,
+        overlay=pictures.jpeg(pictures.overlay(result, framing, limit)) if with_pictures else None,
+    )
+
+
+def _describe(spade: Spade) -> IndexAnswer:
+    manifest = spade.index_.manifest
+    return IndexAnswer(
+        generation=manifest.generation, created=manifest.created, backbone=manifest.backbone.name,
+        weights_sha256=manifest.backbone.weights_sha256, images=len(manifest.images),
+        bytes=sum(file.bytes for file in manifest.files), input_width=manifest.framing.width,
+        input_height=manifest.framing.height, cropped=manifest.framing.crop,
+        levels=[LevelShape(height=level.height, width=level.width, channels=level.channels)
+                for level in manifest.levels],
+        k=min(spade.k, len(manifest.images)), kappa=spade.kappa, quantile=spade.quantile,
+        score=spade.score, threshold=spade.image_threshold, pixel_threshold=spade.pixel_threshold,
+    )

@@ -1,0 +1,194 @@
+"""What every request passes first: who may ask, and what browsers are told."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import json
+import logging
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .limits import Limits, Refusal
+from .metrics import Metrics
+
+logger = logging.getLogger("spade_faiss")
+
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"),
+    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-store",
+}
+OPEN = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
+"""Answered without the token: they tell nothing of the index."""
+STATIC = "/static/"
+QUERY = "/v1/query"
+_LINGER = 2.0
+
+
+class State:
+    """What the service is about to do."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self.requests = 0
+        """Requests whose answers are not out yet."""
+
+
+class Guard:
+    """ASGI middleware: checks host, origin and token, drains, counts, and adds headers.
+
+    Parameters
+    ----------
+    app : ASGI application
+    state : State
+    limits : Limits
+    metrics : Metrics
+    token : str or None
+        What clients must show as a bearer token; None for no check.
+    hosts : collection of str or None
+        Names that requests may call this host by, besides loopback addresses; None for any. A
+        page of another site whose name was rebound to this address asks by its own name.
+    """
+
+    def __init__(
+        self, app: ASGIApp, state: State, limits: Limits, metrics: Metrics, token: str | None,
+        hosts: Collection[str] | None,
+    ) -> None:
+        self._app = app
+        self._state = state
+        self._limits = limits
+        self._metrics = metrics
+        self._token = None if token is None else token.encode()
+        self._hosts = None if hosts is None else {host.lower() for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path, start, status = scope["path"], time.perf_counter(), 0
+        headers = {key.decode("latin-1"): value.decode("latin-1")
+                   for key, value in scope["headers"]}
+        body = _Body(receive, headers, 2 * self._limits.bytes)
+        own = dict(HEADERS)
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                if self._state.draining:
+                    own["connection"] = "close"
+                message["headers"] = [
+                    *((k, v) for k, v in message.get("headers", ()) if k.decode() not in own),
+                    *((key.encode(), value.encode()) for key, value in own.items())]
+                if status != 408:
+                    await body.discard()
+            await send(message)
+
+        self._state.requests += 1
+        try:
+            try:
+                self._check(path, scope["method"], headers)
+            except Refusal as refusal:
+                await refuse(answer, refusal)
+            else:
+                await self._app(scope, body.receive, answer)
+        except Exception:
+            logger.exception("a request for %s failed", path)
+            if status:  # half of an answer is out
+                raise
+            await refuse(answer, Refusal(500, "something went wrong; the service's log says what"))
+        finally:
+            self._state.requests -= 1
+            known = path if path in OPEN or path in (QUERY, "/v1/index", "/metrics") else "other"
+            self._metrics.requests.labels(known, str(status)).inc()
+            self._metrics.seconds.labels(known).observe(time.perf_counter() - start)
+
+    def _check(self, path: str, method: str, headers: Mapping[str, str]) -> None:
+        host = headers.get("host", "")
+        if self._hosts is not None and not _is_called(host, self._hosts):
+            raise Refusal(421, f"this service does not go by the name {host!r}; allow it with "
+                          "--allow-host")
+        origin = headers.get("origin")
+        if method == "POST" and origin is not None and urlsplit(origin).netloc != host:
+            raise Refusal(403, f"pages of {origin} may not send images here")
+        if self._token is not None and path not in OPEN and not path.startswith(STATIC):
+            kind, _, shown = headers.get("authorization", "").partition(" ")
+            same = hmac.compare_digest(shown.strip().encode("latin-1"), self._token)
+            if kind.lower() != "bearer" or not same:
+                refusal = Refusal(401, "send the service's token: Authorization: Bearer …")
+                refusal.headers["www-authenticate"] = "Bearer"
+                raise refusal
+        if path == QUERY and self._state.draining:
+            raise Refusal(503, "the service is shutting down; ask another, or again later", 5)
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > self._limits.bytes:
+            raise Refusal(413, f"the body has {length} bytes, and may have {self._limits.bytes}; "
+                          "send fewer or smaller images")
+
+
+def _is_called(host: str, hosts: Collection[str]) -> bool:
+    name = (urlsplit(f"//{host}").hostname or "") if host else ""
+    if name == "localhost" or name in hosts:
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+async def refuse(send: Send, refusal: Refusal) -> None:
+    """Send a refusal."""
+    data = json.dumps({"detail": refusal.why}).encode()
+    headers = {"content-type": "application/json", "content-length": str(len(data)),
+               **refusal.headers}
+    await send({"type": "http.response.start", "status": refusal.status,
+                "headers": [(key.encode(), value.encode()) for key, value in headers.items()]})
+    await send({"type": "http.response.body", "body": data})
+
+
+class _Body:
+    """A request's body, and what is to be done with the part that nobody reads.
+
+    A connection that is closed while data arrives is reset, and the client may lose the answer
+    that says why. So the rest of a body is thrown away first, if it is not too much.
+    """
+
+    def __init__(self, receive: Receive, headers: Mapping[str, str], most: int) -> None:
+        self._receive = receive
+        self._most = most
+        length = headers.get("content-length", "0")
+        self._size = int(length) if length.isdigit() else 0
+        self._whole = self._size == 0 and "transfer-encoding" not in headers
+        # Who asks first whether to go on shall not be told so.
+        self._asks = headers.get("expect", "").lower() == "100-continue"
+        self._read = 0
+
+    async def receive(self) -> Message:
+        message: Any = await self._receive()
+        self._whole = self._whole or not message.get("more_body", False)
+        self._read += len(message.get("body", b""))
+        return message  # type: ignore[no-any-return]
+
+    async def discard(self) -> None:
+        """Read what is left of a body, for a moment."""
+        if self._size > self._most or (self._asks and not self._read):
+            return
+        try:
+            async with asyncio.timeout(_LINGER):
+                while not self._whole and self._read <= self._most:
+                    await self.receive()
+        except TimeoutError:
+            pass

@@ -1,0 +1,188 @@
+// Sends images to /v1/query and shows what comes back. Nothing is kept but the token, for this tab.
+const at = (id) => document.getElementById(id);
+const KEPT = 24; // results on the page
+const figure = (value) => Number(value.toPrecision(4)).toString();
+let stream = null;
+let cropped = false;
+
+async function ask(path, options = {}) {
+  const token = sessionStorage.getItem("token");
+  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  for (;;) {
+    const response = await fetch(path, { ...options, headers });
+    if (response.status === 429) { // the queue is full: wait as long as it says
+      const seconds = Number(response.headers.get("retry-after")) || 1;
+      await new Promise((done) => setTimeout(done, 1000 * seconds));
+      continue;
+    }
+    const answer = await response.json();
+    if (response.status === 401) at("access").hidden = false;
+    if (!response.ok) throw new Error(answer.detail ?? response.statusText);
+    return answer;
+  }
+}
+
+function say(text, wrong = false) {
+  at("status").textContent = text;
+  at("status").classList.toggle("wrong", wrong);
+}
+
+async function describe() {
+  try {
+    const index = await ask("/v1/index");
+    at("access").hidden = true;
+    cropped = index.cropped;
+    const limit = index.threshold === null ? "no threshold" : `threshold ${figure(index.threshold)}`;
+    at("index").textContent =
+      `${index.images} good image${index.images === 1 ? "" : "s"}, ${index.backbone}, ${limit}`;
+    say("");
+  } catch (error) {
+    at("index").textContent = "";
+    say(error.message, true);
+  }
+}
+
+async function query(file, name) {
+  const form = new FormData();
+  form.append("images", file, name);
+  say(`Looking at ${name} …`);
+  try {
+    const answer = await ask("/v1/query?pictures=true", { method: "POST", body: form });
+    answer.images.forEach(show);
+    say("");
+    return true;
+  } catch (error) {
+    say(error.message, true);
+    return false;
+  }
+}
+
+const source = (picture) => `data:${picture.media_type};base64,${picture.data}`;
+
+function show(image) {
+  const card = at("result").content.cloneNode(true).firstElementChild;
+  const part = (name) => card.querySelector(name);
+  if (image.verdict) card.classList.add(image.verdict);
+  part(".verdict").textContent = image.verdict ?? "?";
+  part(".name").textContent = image.name;
+  part(".score").textContent = `score ${figure(image.score)}, ` +
+    (image.threshold === null ? "no threshold" : `threshold ${figure(image.threshold)}`);
+  if (image.threshold === null) part(".meter").remove();
+  else part(".fill").style.width = `${Math.min(100, (50 * image.score) / image.threshold)}%`;
+  const stage = part(".stage");
+  for (const name of ["photo", "overlay"]) {
+    const picture = part(`.${name}`);
+    picture.width = image[name].width;
+    picture.height = image[name].height;
+    picture.src = source(image[name]);
+  }
+  part(".photo").alt = `The image ${image.name}`;
+  part(".overlay").alt = "The same with the anomaly map over it";
+  part("input").addEventListener("input", (event) => {
+    part(".overlay").style.opacity = event.target.value / 100;
+  });
+  part(".unseen").hidden = !cropped;
+  const count = image.regions.length;
+  part("h3").textContent = count === 0 ? "No place over the threshold"
+    : `${count} place${count === 1 ? "" : "s"} over the threshold`;
+  image.regions.filter((region) => region.here).forEach((region) => {
+    part("ol").append(place(region, image, stage));
+  });
+  at("results").prepend(card);
+  while (at("results").children.length > KEPT) at("results").lastElementChild.remove();
+}
+
+function place(region, image, stage) {
+  const item = at("place").content.cloneNode(true).firstElementChild;
+  item.querySelector(".here").src = source(region.here);
+  item.querySelector(".good").src = source(region.good);
+  item.querySelector(".here").alt = "The wrong place";
+  item.querySelector(".good").alt = "The good patch that it should look like";
+  const match = region.matches[0];
+  item.querySelector(".where").textContent =
+    `peak ${figure(region.peak)} at ${region.peak_at.join(", ")}; ${region.area} pixels; ` +
+    `good: ${match.image.split("/").pop()}`;
+  item.tabIndex = 0;
+  const mark = document.createElement("span");
+  mark.className = "mark";
+  const [left, top, right, bottom] = region.box;
+  Object.assign(mark.style, {
+    left: `${(100 * left) / image.width}%`, top: `${(100 * top) / image.height}%`,
+    width: `${(100 * (right - left)) / image.width}%`,
+    height: `${(100 * (bottom - top)) / image.height}%`,
+  });
+  for (const event of ["mouseenter", "focus"]) item.addEventListener(event, () => stage.append(mark));
+  for (const event of ["mouseleave", "blur"]) item.addEventListener(event, () => mark.remove());
+  return item;
+}
+
+async function queryAll(files) {
+  for (const file of files) if (!(await query(file, file.name || "pasted image"))) break;
+}
+
+at("choose").addEventListener("click", () => at("files").click());
+at("files").addEventListener("change", async (event) => {
+  await queryAll([...event.target.files]);
+  event.target.value = "";
+});
+for (const event of ["dragenter", "dragover"]) {
+  document.addEventListener(event, (drag) => {
+    drag.preventDefault();
+    at("drop").classList.add("over");
+  });
+}
+document.addEventListener("dragleave", (drag) => {
+  if (!drag.relatedTarget) at("drop").classList.remove("over");
+});
+document.addEventListener("drop", (drag) => {
+  drag.preventDefault();
+  at("drop").classList.remove("over");
+  queryAll([...drag.dataTransfer.files]);
+});
+document.addEventListener("paste", (event) => queryAll([...event.clipboardData.files]));
+
+at("start").addEventListener("click", async () => {
+  if (!navigator.mediaDevices) {
+    say("The browser gives the camera to https:// pages and to localhost alone", true);
+    return;
+  }
+  try {
+    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    at("video").srcObject = stream;
+    at("camera").hidden = false;
+    say("");
+  } catch (error) {
+    say(`No camera: ${error.message}`, true);
+  }
+});
+at("stop").addEventListener("click", stop);
+function stop() {
+  stream?.getTracks().forEach((track) => track.stop());
+  stream = null;
+  at("camera").hidden = true;
+  at("keep").checked = false;
+}
+
+async function shoot() {
+  const video = at("video");
+  if (!video.videoWidth) return false;
+  const canvas = document.createElement("canvas");
+  canvas.width = video.videoWidth;
+  canvas.height = video.videoHeight;
+  canvas.getContext("2d").drawImage(video, 0, 0);
+  const shot = await new Promise((done) => canvas.toBlob(done, "image/png"));
+  return query(shot, `camera, ${new Date().toLocaleTimeString()}`);
+}
+at("shoot").addEventListener("click", shoot);
+at("keep").addEventListener("change", async () => {
+  while (stream && at("keep").checked) if (!(await shoot())) break;
+  at("keep").checked = false;
+});
+
+at("access").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem("token", at("token").value);
+  at("token").value = "";
+  describe();
+});
+describe();

@@ -1,0 +1,145 @@
+"""Runs the service until a signal ends it, and then answers what was accepted."""
+
+from __future__ import annotations
+
+import gc
+import ipaddress
+import logging
+import socket
+import sys
+import time
+import warnings
+from collections.abc import Collection
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from ..detector import Spade
+from ..errors import SpadeError
+from ..features import Backbone
+from .app import create_app
+from .guard import State
+from .limits import Limits
+from .live import LiveIndex
+
+_SHORTEST_TOKEN = 16
+_PATIENCE = 60.0
+"""Seconds that the end waits for answers that no client may ever take."""
+
+
+def serve(
+    folder: Path, *, host: str = "127.0.0.1", port: int = 8000, token: str | None = None,
+    allow_hosts: Collection[str] = (), limits: Limits | None = None, **options: Any,
+) -> bool:
+    """Serve an index over HTTP until SIGINT or SIGTERM; return whether all was answered.
+
+    A first signal makes new queries be answered with 503 while accepted ones are finished; a
+    second one ends the service at once.
+
+    Parameters
+    ----------
+    folder : Path
+    host : str
+        Where to listen. Any but a loopback address needs a token.
+    port : int
+        0 for any that is free; the line on standard error says which.
+    token : str, optional
+        What clients must show as a bearer token, 16 characters or more.
+    allow_hosts : collection of str
+        Names that the service goes by on loopback, such as a reverse proxy's.
+    limits : Limits, optional
+    **options
+        What `Spade.load` takes.
+
+    Raises
+    ------
+    SpadeError
+        If the index cannot be opened, the address cannot be had, or a token is missing.
+    """
+    limits = limits or Limits()
+    if token is not None and (len(token) < _SHORTEST_TOKEN or not token.isascii()
+                              or not token.isprintable() or " " in token):
+        raise SpadeError(
+            f"a token must have {_SHORTEST_TOKEN} printable ASCII characters or more, no spaces; "
+            "make one: python3 -c 'import secrets; print(secrets.token_urlsafe())'")
+    family, address = _resolve(host, port)
+    local = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
+    if not local and token is None:
+        raise SpadeError(f"--host {host} can be reached from other machines: give a --token, or "
+                         "set SPADE_FAISS_TOKEN, which a list of processes does not show")
+
+    def opener(network: Backbone | None) -> Spade:
+        return Spade.load(folder, backbone=network, batch_size=limits.batch, **options)
+
+    # What is wrong with uploads is answered, and not logged.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="PIL")
+    with _listen(family, address) as listening:
+        live = LiveIndex(folder, opener)
+        state = State()
+        app = create_app(live, limits, state, token, (host, *allow_hosts) if local else None)
+        config = uvicorn.Config(
+            app, http="h11", ws="none", lifespan="on", access_log=False, log_level="warning",
+            server_header=False, timeout_graceful_shutdown=10)
+        bound = listening.getsockname()
+        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
+        # What is there now stays; what requests leave behind is to be found in time.
+        gc.freeze()
+        gc.set_threshold(1000, 10, 10)
+        server = Server(config, state, (
+            f"spade-faiss: {folder} ({len(live.spade.index_)} good images) is served on "
+            f"http://{shown}:{bound[1]}/ until Ctrl-C"))
+        server.run([listening])
+    return not server.force_exit
+
+
+class Server(uvicorn.Server):
+    """A server that goes on listening while it drains, so that new requests get an answer."""
+
+    def __init__(self, config: uvicorn.Config, state: State, greeting: str = "") -> None:
+        super().__init__(config)
+        self._state = state
+        self._greeting = greeting
+        self._leave_at = float("inf")
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to answer, and say so on standard error."""
+        await super().startup(sockets)
+        if self._greeting:
+            print(self._greeting, file=sys.stderr, flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Drain at the first signal, and leave at the second."""
+        if self._state.draining:
+            self.should_exit = self.force_exit = True
+        self._state.draining = True
+        self._leave_at = time.monotonic() + _PATIENCE
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say whether to leave; called ten times a second."""
+        done = self._state.draining and not self._state.requests
+        if done or time.monotonic() > self._leave_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+
+def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise SpadeError(f"--host {host}: {getattr(error, 'strerror', None) or error}") from None
+    return found[0][0], found[0][4]
+
+
+def _listen(family: socket.AddressFamily, address: tuple[Any, ...]) -> socket.socket:
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        listening.close()
+        raise SpadeError(f"cannot listen on {address[0]} port {address[1]}: {error.strerror}; "
+                         "choose another --port") from None
+    return listening

@@ -1,0 +1,154 @@
+import json
+import re
+
+import numpy as np
+import pytest
+
+from spade_faiss import Spade, SpadeError
+from spade_faiss.datasets import load_mvtec, make_demo, published_mvtec
+from spade_faiss.ensemble import Ensemble
+from spade_faiss.evaluation import evaluate_mvtec, evaluate_stc
+from spade_faiss.evaluation.report import write_report
+from tests.evaluation.test_resume import counted, evaluate  # noqa: F401
+from tests.test_cli import LITE, done
+from tests.videos import make_stc
+
+SMALL = {"resize": 64, "crop": 64}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two categories, one under the name of one of MVTec AD's."""
+    root = tmp_path_factory.mktemp("data")
+    make_demo(root / "demo", n_train=5, n_good=6, n_defects=2)
+    (root / "some").mkdir()
+    (root / "some" / "tile").symlink_to(root / "demo" / "brick")
+    (root / "some" / "gravel").symlink_to(root / "demo" / "gravel")
+    return root / "some"
+
+
+@pytest.fixture(scope="module")
+def reported(lite, data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    spade = Spade(lite, **SMALL)
+    results = evaluate_mvtec(spade, data, out, report=True, sweep=["k=1,5"], on_error=print,
+                             on_note=print)
+    return out, results
+
+
+def kept(out, name):
+    return json.loads((out / "done" / f"{name}.json").read_text())["evidence"]
+
+
+def test_curves_have_the_areas_of_the_exact_metrics(reported):
+    out, results = reported
+    for name, scores in results["categories"].items():
+        curves = kept(out, name)["curves"]
+        for metric in ("image_rocauc", "image_rocauc_map_max", "pixel_rocauc"):
+            x, y = curves[metric]
+            assert np.trapezoid(y, x) == pytest.approx(scores[metric], abs=1 / 150)
+        x, y = curves["pro"]
+        assert x[-1] == 0.3 and np.trapezoid(y, x) / 0.3 == pytest.approx(scores["pro"],
+                                                                          abs=1 / 150)
+
+
+def test_the_worst_misses_are_those(lite, data, reported):
+    out, _ = reported
+    [category] = load_mvtec(data, ["gravel"])
+    spade = Spade(lite, **SMALL).fit(category.train, calibrate=False)
+    found = list(spade.query([test.path for test in category.test]))
+    wrong = np.array([bool(test.masks) for test in category.test])
+    scores = {"map": np.array([one.input_map.max() for one in found]),
+              "descriptor": np.array([one.descriptor_score for one in found])}
+    misses = kept(out, "gravel")["misses"]
+    for score, values in scores.items():
+        good = np.flatnonzero(~wrong)[np.argsort(-values[~wrong])][:4]
+        bad = np.flatnonzero(wrong)[np.argsort(values[wrong])][:4]
+        for kind, order in (("good", good), ("defects", bad)):
+            cards = misses[score][kind]
+            assert [card["name"] for card in cards] == [found[i].name for i in order]
+            shown = [card["scores"][score] for card in cards]
+            assert shown == pytest.approx(values[order].tolist())
+        assert [card["confused"] for card in misses[score]["good"]] == pytest.approx(
+            [(values[wrong] <= values[i]).mean() for i in good])
+        assert [card["confused"] for card in misses[score]["defects"]] == pytest.approx(
+            [(values[~wrong] >= values[i]).mean() for i in bad])
+        assert all(card["paths"]["truth"] for card in misses[score]["defects"])
+        assert not any(card["paths"]["truth"] for card in misses[score]["good"])
+
+
+def test_figures_stand_beside_the_paper_s(reported):
+    out, results = reported
+    text = re.sub(r"\s+", " ", (out / "report.html").read_text())
+    tile = results["categories"]["tile"]
+    published = published_mvtec()["tile"]["SPADE"]
+    for value in (tile["pro"], tile["pixel_rocauc"], results["mean"]["pro"], published):
+        assert f"{100 * value:.1f}" in text
+    difference = f"{100 * (tile['pro'] - published):+.1f}".replace("-", "−")
+    assert f"{difference}</span>" in text
+    assert "Of MVTec AD&#39;s 15 categories these are not there: bottle" in text
+    assert "Sweep: means over the categories" in text and text.count('<section class="cat') == 2
+
+
+def test_a_finished_evaluation_is_reported_without_doing_it_again(
+    lite, data, tmp_path, counted  # noqa: F811
+):
+    first, _, _ = evaluate(lite, data, tmp_path)
+    assert not (tmp_path / "report.html").exists() and len(counted) == 2
+    again, _, notes = evaluate(lite, data, tmp_path, report=True)
+    assert again == first and len(counted) == 2
+    assert (tmp_path / "report.html").read_text().count('<section class="cat') == 2
+    # What an older version left has nothing for a report.
+    path = tmp_path / "done" / "tile.json"
+    record = json.loads(path.read_text())
+    del record["evidence"]
+    path.write_text(json.dumps(record))
+    assert evaluate(lite, data, tmp_path)[2] == notes and len(counted) == 2
+    assert evaluate(lite, data, tmp_path, report=True)[2][-1] == (
+        "tile is evaluated anew: nothing was kept of it for a report")
+    assert len(counted) == 3 and "evidence" in json.loads(path.read_text())
+    path.write_text("{}")
+    with pytest.raises(SpadeError, match="run the same command again"):
+        write_report(tmp_path, again)
+
+
+def test_an_ensemble_and_original_sizes_are_reported(lite, data, tmp_path):
+    ensemble = Ensemble.of([lite], ["flip"], **SMALL)
+    evaluate_mvtec(ensemble, data, tmp_path, names=["gravel"], original_size=True, report=True,
+                   on_error=print, on_note=print)
+    card = kept(tmp_path, "gravel")["misses"]["map"]["defects"][0]
+    assert card["size"] == [256, 256] and card["paths"]["truth"]
+    assert "members" in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("pixel_masks", [True, False])
+def test_scenes_are_reported(lite, tmp_path, pixel_masks):
+    campus = make_stc(tmp_path / "stc", pixel_masks)
+    spade = Spade(lite, k=2, **SMALL)
+    results = evaluate_stc(spade, campus, tmp_path / "out", names=["01"], fps=2, report=True,
+                           on_error=print, on_note=print)
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert f"image ROCAUC {100 * results['mean']['image_rocauc']:.1f} %" in text
+    assert "Table 4" in text and "Pixel ROC" in text if pixel_masks else "Pixel ROC" not in text
+
+
+def test_a_browser_shows_the_evaluation(reported, opened):
+    out, _ = reported
+    for width, scheme in ((1280, "dark"), (390, "light")):
+        page = opened(out / "report.html", width=width, scheme=scheme).page
+        assert page.locator(".bars li").count() == 3
+        first = page.locator('.misses[data-by="map"] .stage:visible').first
+        first.scroll_into_view_if_needed()
+        first.locator(".photo").wait_for()
+        page.locator(".toolbar label", has_text="Descriptor").click()
+        assert page.locator('[data-by="map"] .stage:visible').count() == 0
+        stage = page.locator('.misses[data-by="descriptor"] div:nth-child(2) .stage').first
+        stage.click()
+        assert page.is_visible("#viewer") and "ground truth" in page.inner_text("#viewer-regions")
+        page.keyboard.press("Escape")
+
+
+def test_the_command_reports(data, tmp_path):
+    done("evaluate", "mvtec", data, "--out", tmp_path, "--category", "gravel", "--report",
+         "--resize", "64", "--crop", "64", *LITE)
+    assert "laid out like MVTec AD" in (tmp_path / "report.html").read_text()

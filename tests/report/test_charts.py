@@ -1,0 +1,68 @@
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spade_faiss.report.charts import histogram, line, thinned, timeline
+
+SCORES = st.lists(st.floats(0, 1e6, width=32), max_size=60)
+
+
+@settings(deadline=None)
+@given(SCORES, SCORES, st.none() | st.floats(0.0625, 1e6, width=32))
+def test_every_score_is_in_a_bar(upper, lower, threshold):
+    chart = histogram(upper, lower, threshold)
+    for sample, bars in ((upper, chart.upper), (lower, chart.lower)):
+        assert bool(sample) == bool(bars)
+        if bars:
+            assert max(height for _, _, height in bars) == 100
+        for left, width, height in bars:
+            assert -0.01 <= left <= left + width <= 100.01 and 0 < height <= 100
+    if threshold is not None and (upper or lower):
+        assert 0 <= chart.threshold <= 100
+    assert all(-0.01 <= at <= 100.01 for at, _ in chart.ticks)
+
+
+def test_what_is_far_beyond_does_not_flatten_the_rest():
+    chart = histogram([1.0, 1.1, 1e6], [0.9, 1.0], 1.5)
+    assert chart.beyond == 1 and len(chart.lower) == 2
+    assert float(chart.ticks[-1][1]) <= 6.3
+    # A bar is where its score is.
+    at = {text: left for left, text in chart.ticks}
+    assert any(left <= at["1"] <= left + width for left, width, _ in chart.lower)
+
+
+@settings(deadline=None)
+@given(st.integers(2, 400), st.integers(0, 2**32 - 1), st.sampled_from([0.3, 1.0]))
+def test_a_thinned_curve_stays_close(points, seed, right):
+    rng = np.random.default_rng(seed)
+    x, y = (np.sort(np.concatenate([[0.0, 1.0], rng.beta(0.3, 1, points).round(2)]))
+            for _ in range(2))
+    parts = 50
+    kept = np.array(thinned(x, y, right, parts))
+    assert kept.shape[1] <= 4 * parts + 4 and (np.diff(kept) >= 0).all()
+    assert kept[0, -1] == right
+    for a, b in zip(x, y, strict=True):
+        if a <= right:
+            far = np.maximum(abs(kept[0] - a) / right, abs(kept[1] - b))
+            assert far.min() <= 1 / parts + 1e-5
+
+
+def test_a_line_goes_through_its_points():
+    assert line(([0, 0.15, 0.3], [0, 0.5, 1]), 0.3) == "M0 100L50 50L100 0"
+
+
+def test_a_long_video_is_thinned_but_its_peak_is_not():
+    scores = np.random.default_rng(0).random(100_000)
+    scores[70_000] = 9.0
+    chart = timeline(np.arange(100_000) / 24, scores, 5.0, [(70_000, "a.mp4#070000")])
+    heights = [float(pair.split(" ")[1]) for pair in re.split("[ML]", chart.path)[1:]]
+    assert len(heights) <= 2400 and min(heights) == pytest.approx(100 - 100 / 1.08, rel=1e-3)
+    assert (chart.over, chart.frames, len(chart.alarms)) == (1, 100_000, 1)
+    (left, width), (mark, bottom, name) = chart.alarms[0], chart.marks[0]
+    assert left <= mark <= left + width + 0.2 and name == "a.mp4#070000"
+    assert bottom == pytest.approx(100 / 1.08, abs=0.01) and chart.threshold < bottom
+    one = timeline([0.0], [0.0], None, [])
+    assert one.threshold is None and one.path.startswith("M")

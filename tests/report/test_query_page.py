@@ -1,0 +1,393 @@
+import base64
+import io
+import json
+import os
+import re
+import tracemalloc
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from spade_faiss import Spade, SpadeError
+from spade_faiss.images import find_images
+from spade_faiss.report import find_regions, query_page, write_query
+from spade_faiss.report.files import Row
+from spade_faiss.report.layers import encoded, layers_of
+from spade_faiss.report.query_page import QueryReport
+from spade_faiss.video import VIDEO_SUFFIXES
+from tests.conftest import texture, with_hole
+from tests.test_cli import done
+from tests.videos import street, walk, write_video
+
+CARD = re.compile(
+    r'<li class="card".*?<script type="application/json">(.*?)</script>\s*</li>', re.S)
+BAD_NAMES = [
+    "<script>alert(1)</script>.png",
+    "</script><script>document.title='owned'</script>.png",
+    "\"><img src=x onerror=alert(2)>.png",
+    "it's \"quoted\" & {{ 7 * 7 }} {% raw %}.png",
+    "two\nlines\u2028and\u202egnp.png",
+    "<!--<script>.png",
+]
+
+
+def cards_of(path):
+    return [json.loads(data) for data in CARD.findall(path.read_text("utf-8"))]
+
+
+def picture_of(data):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+
+
+@pytest.fixture(scope="module")
+def spade(lite):
+    return Spade(lite, quantile=0.9).fit(texture("brick", 8))
+
+
+@pytest.fixture(scope="module")
+def results(spade):
+    good = texture("brick", 4, seed=4)
+    bad = [with_hole(with_hole(image), x=200, y=60, radius=9 + 3 * i)
+           for i, image in enumerate(good)]
+    return list(spade.query([*good, *bad]))
+
+
+def many(spade, results, path, count, expected=None):
+    """Write a report of many images, made of few: their cards' pictures are the same."""
+    page = QueryReport(spade, path.parent, expected or count)
+    limit = spade.pixel_threshold
+    made = [page._card(one, one.peak, find_regions(one, spade.index_, limit)) for one in results]
+    scale = np.random.default_rng(0).uniform(0.8, 1.2, count)
+    rows = []
+    for i, (one, card) in enumerate(zip(cycle(results), cycle(made), strict=False)):
+        if i == count:
+            break
+        score = float(one.peak * scale[i])
+        verdict = "NG" if score > limit else "OK"
+        named = replace(one, name=f"/parts/{i:04}.png")
+        page._card = lambda result, score, regions, card=card, verdict=verdict: {
+            **card, "name": result.name, "score": score, "verdict": verdict}
+        page.add(named, score, [])
+        rows.append(Row(named.name, score, limit, verdict))
+    page.write(path, rows)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def thousand(spade, results, tmp_path_factory):
+    path = tmp_path_factory.mktemp("thousand") / "report.html"
+    return path, many(spade, results, path, 1000)
+
+
+def write_parts(folder, names):
+    """Write images of these names, the first with a hole."""
+    image = texture("brick", 1, seed=4)[0]
+    for i, name in enumerate(names):
+        path = Path(os.fsdecode(os.fsencode(folder) + b"/" + os.fsencode(name)))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".png", with_hole(image) if i == 0 else image)[1].tobytes())
+
+
+@pytest.fixture(scope="module")
+def queried(spade, tmp_path_factory):
+    """A real query: some good, some not, one broken, with names that would break a page."""
+    folder = tmp_path_factory.mktemp("parts")
+    write_parts(folder, ["hole.png", "good.png", *BAD_NAMES, os.fsdecode(b"caf\xe9.png")])
+    (folder / "cut<b>.png").write_bytes(b"no")
+    out = tmp_path_factory.mktemp("out")
+    found = find_images([folder], print)
+    rows = write_query(spade, found, out, explain=True, report=True, on_error=lambda *line: None)
+    return out, rows
+
+
+def test_the_worst_is_first_and_all_is_there(queried):
+    out, rows = queried
+    cards = cards_of(out / "report.html")
+    scored = [row for row in rows if row.score is not None]
+    assert [card["score"] for card in cards] == sorted((row.score for row in scored), reverse=True)
+    assert len(cards) == len(BAD_NAMES) + 3 and cards[0]["name"] == "hole.png"
+    assert cards[0]["verdict"] == "NG"
+    found = json.loads((out / "explain" / "hole.json").read_text())["regions"]
+    shown = cards[0]["regions"]
+    assert len(shown) + cards[0]["more"] == len(found) > 0
+    for region, there in zip(shown, found, strict=False):
+        assert (region["peak"], region["area"]) == (there["peak"], there["area"])
+        assert [match["distance"] for match in region["matches"]] == [
+            match["distance"] for match in there["matches"]]
+        left, top, width, height = (side * 2.56 for side in region["box"])
+        assert (left, top, left + width, top + height) == pytest.approx(there["box"], abs=0.05)
+    text = (out / "report.html").read_text()
+    assert "1</span> of 10 is not good" in text and "<b>1</b> could not be used" in text
+
+
+def test_layers_are_the_image_and_its_map(queried, spade):
+    out, rows = queried
+    card = cards_of(out / "report.html")[0]
+    photo, heat, whole = (picture_of(card["pictures"][name]) for name in ("photo", "heat", "map"))
+    image = cv2.imread(rows[[row.path.endswith("/hole.png") for row in rows].index(True)].path)
+    assert photo.shape == (256, 256, 3) and np.abs(photo.astype(int) - image[..., ::-1]).mean() < 6
+    assert heat.shape == (128, 128, 4) and whole.shape == (128, 128, 3)
+    assert heat[65, 60, 3] > 130 and heat[20, 20, 3] < 30  # strong in the hole, clear elsewhere
+    here, good = picture_of(card["pictures"]["here0"]), picture_of(card["pictures"]["good0"])
+    assert here.shape == good.shape and here.min() < 40 < good.min() + 20
+    assert card["paths"]["outline"] and card["paths"]["unseen"]
+
+
+def test_no_name_can_leave_its_place(queried):
+    text = (queried[0] / "report.html").read_text()  # valid UTF-8, whatever the names
+    assert text.count("<script") == 1 + len(cards_of(queried[0] / "report.html"))
+    assert text.count("</script>") == text.count("<script")
+    for bad in ("<script>alert", "<img src=x", "<!--", "cut<b>", "\u2028", "\u202e", "owned'<"):
+        assert bad not in text
+    assert "49" not in re.sub(r"<script.*?</script>", "", text, flags=re.S).split("quoted")[1][:20]
+    assert "caf\\udce9.png" in text and "two\\nlines" in text
+
+
+def test_nothing_is_fetched(queried):
+    text = (queried[0] / "report.html").read_text()
+    shell = re.sub(r'<script type="application/json">.*?</script>', "", text, flags=re.S)
+    assert not re.search(r"(https?:)?//[a-z0-9.]+\.[a-z]{2}", shell.replace("www.w3.org", ""))
+    assert set(re.findall(r'(?:src|href)="([^"]*)"', shell)) == {"data:,"}
+    assert "default-src 'none'" in shell and "url(#hatch)" in shell and "@import" not in shell
+
+
+@pytest.mark.parametrize("shape", [(20, 400), (400, 20), (1200, 1600), (17, 17)])
+def test_layers_of_any_shape(shape):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (*shape, 3), np.uint8)
+    values = np.zeros(shape, np.float32)
+    values[2:9, 3:12] = 0.9
+    seen = (2, 2, shape[1] - 2, shape[0] - 2)
+    layers = layers_of(image, values, 320, seen=seen, truth=values > 0.5)
+    assert max(layers.size) == min(320, max(shape))
+    assert layers.paths["outline"] and layers.paths["truth"] and layers.paths["unseen"]
+    plain = layers_of(image, values, 320, outlined=False)
+    assert set(plain.paths.values()) == {""}
+    files = encoded(layers.pictures, 30_000)
+    assert sum(len(base64.b64decode(one)) for one in files.values()) <= 30_000
+    best = encoded(layers.pictures, 10**9)
+    assert sum(map(len, best.values())) >= sum(map(len, files.values()))
+
+
+def test_an_outline_goes_around_what_is_over_the_threshold():
+    values = np.zeros((60, 80), np.float32)
+    values[10:30, 20:50] = 1
+    path = layers_of(np.zeros((60, 80, 3), np.uint8), values, 320).paths["outline"]
+    points = np.array([list(map(float, pair.split())) for pair in re.findall(r"[\d.]+ [\d.]+",
+                                                                            path)])
+    assert points.min(0).tolist() == [20.5, 10.5] and points.max(0).tolist() == [49.5, 29.5]
+
+
+def test_only_the_worst_are_kept_of_very_many(spade, results, tmp_path, monkeypatch):
+    monkeypatch.setattr(query_page, "MOST_CARDS", 30)
+    rows = many(spade, results, tmp_path / "report.html", 200)
+    cards = cards_of(tmp_path / "report.html")
+    assert [card["score"] for card in cards] == sorted(row.score for row in rows)[:-31:-1]
+    text = (tmp_path / "report.html").read_text()
+    assert "of 200 are shown" in " ".join(text.split()) and "of 200 are not good" in text
+
+
+def test_memory_and_size_stay_bounded(spade, results, tmp_path):
+    tracemalloc.start()
+    many(spade, results, tmp_path / "report.html", 600, expected=1000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    size = (tmp_path / "report.html").stat().st_size
+    assert size > 8e6 and peak < size / 2
+    most = (48 << 20) / 1000
+    for card in cards_of(tmp_path / "report.html")[:8]:
+        assert sum(len(base64.b64decode(one)) for one in card["pictures"].values()) <= most
+    assert list(tmp_path.iterdir()) == [tmp_path / "report.html"]
+
+
+def test_a_query_that_stops_leaves_a_report_of_what_was_done(spade, tmp_path, monkeypatch):
+    write_parts(tmp_path / "parts", ["0.png", "1.png"])
+    (tmp_path / "parts" / "9.png").write_bytes(b"")
+    monkeypatch.setattr(spade, "batch_size", 1)
+    with pytest.raises(SpadeError, match=r"9\.png"):
+        write_query(spade, find_images([tmp_path / "parts"], print), tmp_path / "out", report=True)
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert len(cards_of(tmp_path / "out" / "report.html")) == 2 and "is empty (0 bytes)" in text
+
+
+def test_without_a_threshold_nothing_is_judged(lite, tmp_path):
+    write_parts(tmp_path / "parts", ["0.png"])
+    spade = Spade(lite).fit(texture("brick", 1, seed=1))
+    write_query(spade, find_images([tmp_path / "parts"], print), tmp_path / "out", report=True)
+    text = (tmp_path / "out" / "report.html").read_text()
+    (card,) = cards_of(tmp_path / "out" / "report.html")
+    assert "No threshold is known" in text and card["verdict"] == "" and card["regions"] == []
+    assert not card["paths"]["outline"]
+
+
+def test_the_command_writes_a_report(spade, tmp_path):
+    spade.save(tmp_path / "index")
+    write_parts(tmp_path / "parts", ["hole.png", "good.png"])
+    done("query", tmp_path / "index", tmp_path / "parts", "--out", tmp_path / "out", "--report",
+         "--score", "descriptor", "--no-overlays")
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "descriptor distance" in text and "8 good, leave-one-out" in text
+    done("query", tmp_path / "index", tmp_path / "parts", "--out", tmp_path / "plain")
+    assert not (tmp_path / "plain" / "report.html").exists()
+
+
+def luminance(colour):
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    red, green, blue = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_text_has_contrast_in_light_and_dark():
+    style = Path(query_page.__file__).with_name("templates").joinpath("page.css").read_text()
+    light, dark = (dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6});", block))
+                   for block in re.findall(r":root \{(.*?)\}", style, re.S)[:2])
+    for colours in (light, light | dark):
+        pairs = [(text, ground) for text in ("ink", "muted", "ng", "ok", "error", "accent")
+                 for ground in ("paper", "card")]
+        pairs += [("on", "ng"), ("on", "ok"), ("on", "error"), ("ink", "error-soft"),
+                  ("ink", "soft")]
+        for pair in pairs:
+            low, high = sorted(luminance(colours[name]) for name in pair)
+            assert (high + 0.05) / (low + 0.05) >= 4.5, pair
+
+
+# In a browser -----------------------------------------------------------------------------
+
+
+def names(page):
+    return page.locator(".card:not([hidden]) .name").all_text_contents()
+
+
+def opacity(page, selector):
+    """Return an element's opacity once it has come to rest."""
+    page.wait_for_function(
+        "s => document.querySelector(s).getAnimations().every(a => a.playState === 'finished')",
+        arg=selector)
+    return float(page.eval_on_selector(selector, "e => getComputedStyle(e).opacity"))
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_a_browser_sorts_filters_and_looks(queried, opened, width, scheme):
+    page = opened(queried[0] / "report.html", width=width, scheme=scheme).page
+    assert page.title() == "1 of 10 not good · spade-faiss"
+    everything = names(page)
+    assert everything[0] == "hole.png" and len(everything) == 10
+    assert BAD_NAMES[0] in everything and BAD_NAMES[2] in everything  # as text
+    page.fill("#search", "SCRIPT>ALERT")
+    assert names(page) == [BAD_NAMES[0]] and "1 of 10" in page.inner_text("#count")
+    page.fill("#search", "no such name")
+    assert names(page) == [] and page.is_visible("#nothing")
+    page.fill("#search", "")
+    page.locator("#filter label", has_text="ERROR").click()
+    assert names(page) == ["cut<b>.png"] and page.is_visible("text=is not an image")
+    page.locator("#filter label", has_text="NG").click()
+    assert names(page) == ["hole.png"]
+    page.locator("#filter label", has_text="All").click()
+    for order, first in (("best", None), ("name", "<"), ("name-back", "two"), ("worst", "hole")):
+        page.select_option("#sort", order)
+        if first:
+            assert names(page)[0].startswith(first) or order == "name"
+    assert names(page) == everything
+    page.select_option("#sort", "best")
+    scores = [float(one.get_attribute("data-score")) for one in page.query_selector_all(
+        ".card[data-score]")]
+    assert scores == sorted(scores)
+
+
+def test_views_the_slider_and_hovering(queried, opened):
+    page = opened(queried[0] / "report.html").page
+    heat, whole, photo = (f".card .stage .{name}" for name in ("heat", "map", "photo"))
+    page.wait_for_selector(photo)
+    page.mouse.move(0, 0)
+    assert opacity(page, heat) == pytest.approx(0.65) and opacity(page, whole) == 0
+    slider = page.locator(".toolbar [data-strength]")
+    slider.focus()
+    page.keyboard.press("Home")
+    assert opacity(page, heat) == 0
+    page.keyboard.press("End")
+    assert opacity(page, heat) == 1 and page.input_value("#viewer [data-strength]") == "100"
+    page.hover(".card .stage")
+    assert opacity(page, heat) == 0 and opacity(page, photo) == 1
+    page.mouse.move(0, 0)
+    assert opacity(page, heat) == 1
+    page.locator(".toolbar label", has_text="Map").click()
+    page.mouse.move(0, 0)
+    assert opacity(page, whole) == 1
+    page.locator(".toolbar label", has_text="Original").click()
+    page.mouse.move(0, 0)
+    assert opacity(page, whole) == 0 == opacity(page, heat)
+    page.hover(".card .stage")
+    assert opacity(page, heat) == 1
+
+
+def test_the_viewer_by_keyboard(queried, opened):
+    page = opened(queried[0] / "report.html").page
+    page.focus(".card .stage")
+    page.keyboard.press("Enter")
+    assert page.inner_text("#viewer-name") == "hole.png"
+    assert page.inner_text("#viewer-line").startswith("NG · ")
+    region = page.locator("#viewer .region").first
+    assert "Good match: image" in region.inner_text() and region.locator(".tile img").count() == 2
+    region.locator("summary").click()
+    assert region.locator("tr").count() == 4  # three levels and a head
+    page.focus("#viewer-close")
+    page.keyboard.press("ArrowRight")
+    second = page.inner_text("#viewer-name")
+    assert second == names(page)[1]
+    page.keyboard.press("ArrowLeft")
+    assert page.inner_text("#viewer-name") == "hole.png" and page.is_disabled('[data-step="-1"]')
+    page.keyboard.press("Escape")
+    assert not page.is_visible("#viewer")
+    assert page.evaluate("document.activeElement === document.querySelector('.card .stage')")
+    unnamed = page.evaluate("""[...document.querySelectorAll("button, input, select, [role=img]")]
+        .filter(e => !(e.ariaLabel || e.labels?.length || e.textContent.trim()))
+        .map(e => e.outerHTML)""")
+    assert unnamed == []
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_thousand_images_stay_usable(thousand, opened, width):
+    path, rows = thousand
+    assert path.stat().st_size < 64 << 20
+    page = opened(path, width=width).page
+    page.wait_for_selector(".card .photo")
+    assert page.evaluate("performance.timing.domInteractive - performance.timing.navigationStart"
+                         ) < 30_000  # of a busy machine; a second or two where it is idle
+    assert page.locator(".card").count() == 1000 and page.locator(".photo").count() < 60
+    page.select_option("#sort", "name")
+    assert names(page)[:2] == ["0000.png", "0001.png"]
+    page.fill("#search", "009")
+    assert len(names(page)) == 11
+    page.fill("#search", "")
+    page.locator("#filter label", has_text="NG").click()
+    assert page.inner_text("#count").startswith(f"{sum(row.verdict == 'NG' for row in rows)} of")
+    last = page.locator(".card:not([hidden])").last
+    last.scroll_into_view_if_needed()
+    last.locator(".photo").wait_for()
+    assert page.locator(".photo").count() < 60  # what is far away gave its pictures back
+
+
+def test_frames_of_a_video(lite, tmp_path, opened):
+    view = street()
+    spade = Spade(lite, resize=64, crop=64).fit(walk(view, 12))
+    frames = walk(view, 30, 20)
+    frames[20][20:60, 40:90] = 255
+    (tmp_path / "in").mkdir()
+    write_video(tmp_path / "in" / "gate<b>.avi", frames)
+    cv2.imwrite(str(tmp_path / "in" / "still.png"), frames[3])
+    found = find_images([tmp_path / "in"], print, VIDEO_SUFFIXES | {".png"})
+    write_query(spade, found, tmp_path / "out", worst=4, report=True)
+    cards = cards_of(tmp_path / "out" / "report.html")
+    shown = [card["name"] for card in cards if "#" in card["name"]]
+    assert len(cards) == 5 and shown[0] == "gate<b>.avi#000020"
+    page = opened(tmp_path / "out" / "report.html").page
+    assert "30 frames" in page.inner_text(".timeline figcaption")
+    assert page.locator(".mark").count() == 4 and "5 worst" in page.inner_text("main > .note")
+    page.click('.mark[data-open="gate<b>.avi#000020"]')
+    assert page.inner_text("#viewer-name") == "gate<b>.avi#000020"

@@ -1,0 +1,90 @@
+import base64
+import io
+import threading
+import time
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+import tifffile
+import uvicorn
+from PIL import Image
+
+from spade_faiss import Spade
+from spade_faiss.service import Limits, LiveIndex, create_app
+from spade_faiss.service.guard import State
+from spade_faiss.service.server import Server
+from tests.conftest import texture, with_hole
+
+
+def png(image):
+    return cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+
+
+def form(*files):
+    """Return httpx's description of a form with these bytes as images."""
+    return [("images", (f"{i}.png", data)) for i, data in enumerate(files)]
+
+
+def wait_for(condition, seconds=120):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.02)
+
+
+@contextmanager
+def serving(folder, backbone, limits=None, every=1.0, **options):
+    """Serve an index in a thread of this process."""
+    limits = limits or Limits()
+    state = State()
+    live = LiveIndex(
+        folder, lambda network: Spade.load(
+            folder, backbone=network or backbone, batch_size=limits.batch), every)
+    app = create_app(live, limits, state, **options)
+    config = uvicorn.Config(app, port=0, http="h11", lifespan="on", log_level="warning",
+                            timeout_graceful_shutdown=10)
+    server = Server(config, state)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_for(lambda: server.started or not thread.is_alive())
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+            yield SimpleNamespace(client=client, port=port, live=live, state=state, server=server)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def index(lite, gravel_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("service") / "index"
+    Spade(lite).fit(gravel_folder, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def service(index, lite):
+    with serving(index, lite) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def parts():
+    """Eight new images of several sizes as RGB arrays, every other one with a hole."""
+    images = texture("gravel", 8, seed=8)
+    images = [with_hole(v, radius=20) if i % 2 else v for i, v in enumerate(images)]
+    images[2] = cv2.resize(images[2], (400, 300))
+    images[3] = np.ascontiguousarray(images[3][:, 10:])
+    return images
+
+
+def read_picture(picture):
+    data = base64.b64decode(picture["data"])
+    if picture["media_type"] == "image/tiff":
+        return tifffile.imread(io.BytesIO(data))
+    return np.asarray(Image.open(io.BytesIO(data)))

@@ -1,0 +1,46 @@
+"""Requests made up from the description get answers as described."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import texture
+from tests.service.serving import png
+
+schemathesis = pytest.importorskip("schemathesis", reason="needs the package schemathesis")
+
+FILES = [png(image[:64, :64]) for image in texture("gravel", 3, seed=9)]
+OPERATIONS = ["POST /v1/query", "GET /v1/index", "GET /healthz", "GET /readyz", "GET /metrics"]
+
+
+@pytest.fixture(scope="module")
+def described(service):
+    for kind in ("png", "jpeg", "bmp", "tiff", "webp"):  # what they are is found out by looking
+        schemathesis.openapi.media_type(f"image/{kind}", st.sampled_from(FILES))
+    return schemathesis.openapi.from_url(f"http://127.0.0.1:{service.port}/openapi.json")
+
+
+def test_all_operations_are_tried(described):
+    found = [one.ok() for one in described.get_all_operations()]
+    assert sorted(one.label for one in found) == sorted(OPERATIONS)
+
+
+@pytest.mark.parametrize("label, mode", [
+    *((label, "POSITIVE") for label in OPERATIONS), ("POST /v1/query", "NEGATIVE"),
+])
+def test_answers_are_as_described(described, label, mode):
+    """No 5xx, and status, kind, headers and content as the description has them."""
+    method, path = label.split()
+    operation = described[path][method]
+    statuses = []
+
+    @settings(max_examples=12 if method == "POST" else 3, deadline=None, database=None,
+              suppress_health_check=list(HealthCheck))
+    @given(operation.as_strategy(generation_mode=schemathesis.GenerationMode[mode]))
+    def ask(case):
+        answer = case.call()
+        case.validate_response(answer)
+        statuses.append(answer.status_code)
+
+    ask()
+    assert statuses and max(statuses) < 500
