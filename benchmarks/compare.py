@@ -162,11 +162,12 @@ def compare(
 def _line(name: str, results: Mapping[str, Any], category: str) -> str:
     config, record = results["config"], results["categories"][category]
     told = ("budget", "setting", "backbone", "seed", "device", "threads")
-    rounded = {key: round(value, 4) if isinstance(value, float) else value
-               for key, value in record.items() if key not in ("stages", "seconds")}
-    return json.dumps({"benchmark": "compare", "category": category, "method": name, **rounded,
-                       "published_pro": published_mvtec().get(category, {}).get(name),
-                       **{key: config[key] for key in told}})
+    line = {"benchmark": "compare", "category": category, "method": name,
+            **{key: value for key, value in record.items() if key not in ("stages", "seconds")},
+            "published_pro": published_mvtec().get(category, {}).get(name),
+            **{key: config[key] for key in told}}
+    return json.dumps({key: round(value, 4) if isinstance(value, float) else value
+                       for key, value in line.items()})
 
 
 def table(every: Results) -> str:
