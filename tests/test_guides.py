@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GUIDES = [ROOT / "docs" / f"{name}.md" for name in ("camera", "benchmark", "backbone")]
+GUIDES = [ROOT / "docs" / f"{name}.md" for name in ("inspect", "camera", "benchmark", "backbone")]
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?")
 
 
