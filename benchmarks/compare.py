@@ -162,11 +162,12 @@ def compare(
 def _line(name: str, results: Mapping[str, Any], category: str) -> str:
     config, record = results["config"], results["categories"][category]
     told = ("budget", "setting", "backbone", "seed", "device", "threads")
-    rounded = {key: round(value, 4) if isinstance(value, float) else value
-               for key, value in record.items() if key not in ("stages", "seconds")}
-    return json.dumps({"benchmark": "compare", "category": category, "method": name, **rounded,
-                       "published_pro": published_mvtec().get(category, {}).get(name),
-                       **{key: config[key] for key in told}})
+    line = {"benchmark": "compare", "category": category, "method": name,
+            **{key: value for key, value in record.items() if key not in ("stages", "seconds")},
+            "published_pro": published_mvtec().get(category, {}).get(name),
+            **{key: config[key] for key in told}}
+    return json.dumps({key: round(value, 4) if isinstance(value, float) else value
+                       for key, value in line.items()})
 
 
 def table(every: Results) -> str:
@@ -193,8 +194,9 @@ def table(every: Results) -> str:
         "PRO in percent, to a false-positive rate of 0.3. In brackets: Table 3 of Cohen & Hoshen, "
         "2020 (arXiv 2005.02357).",
         markdown(["category", *every], rows),
-        f"Means over {len(names)} categories: metrics in percent, image ROCAUC by each method's "
-        f"own score; seconds, an image's by their median. {config['backbone']}, budget "
+        f"Means over {len(names)} {'category' if len(names) == 1 else 'categories'}: metrics in "
+        f"percent, image ROCAUC by each method's own score; seconds, an image's by their median. "
+        f"{config['backbone']}, budget "
         f"{config['budget']}, {config['device']}, {config['threads']} threads, seed "
         f"{config['seed']}.",
         markdown(["method", *_COLUMNS.values(), *_SECONDS.values()], figures),

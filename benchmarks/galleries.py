@@ -32,7 +32,13 @@ from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.images import read_image
 from spade_faiss.index import GallerySpec, Index, build_galleries
 from spade_faiss.index.coreset import greedy_coreset
-from spade_faiss.search import LevelSearch, measure_recall, nearest, nearest_in_gallery
+from spade_faiss.search import (
+    LevelSearch,
+    gallery_search,
+    measure_recall,
+    nearest,
+    nearest_in_gallery,
+)
 
 WAYS: tuple[dict[str, Any], ...] = (
     {},
@@ -51,8 +57,9 @@ WAYS: tuple[dict[str, Any], ...] = (
 def stage_two(index: Index, network: Backbone, images: list[Path], repeats: int) -> float:
     """Return the median seconds that an image's search among patches takes."""
     framing = index.manifest.framing.framing()
-    searches = [LevelSearch(patches, level.patches)
-                for patches, level in zip(index.levels, index.manifest.levels, strict=True)]
+    searches = [gallery_search(gallery) for gallery in index.galleries] or [
+        LevelSearch(patches, level.patches)
+        for patches, level in zip(index.levels, index.manifest.levels, strict=True)]
     times = []
     for path in images:
         features = network(framing.apply(read_image(path))[None])
@@ -63,7 +70,7 @@ def stage_two(index: Index, network: Backbone, images: list[Path], repeats: int)
             start = time.perf_counter()
             for number, queries in enumerate(levels):
                 if index.galleries:
-                    nearest_in_gallery(queries, index.galleries[number])
+                    nearest_in_gallery(queries, index.galleries[number], kept=searches[number])
                 else:
                     searches[number].search(torch.from_numpy(queries)[None],
                                             torch.from_numpy(near[:1]))

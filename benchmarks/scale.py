@@ -1,7 +1,8 @@
 """What grows with the number of training images, and what does not.
 
     python benchmarks/scale.py --json [--only PART …] [--images 7000] [--index DIR]
-        [--mvtec DIR] [--plot docs/scale.png] > results/scale.jsonl
+        [--counts N …] [--mvtec DIR] > results/scale.jsonl
+    python benchmarks/scale.py --draw results/scale.jsonl docs/scale.png
 
 Parts, each printing JSON objects, one a line:
 
@@ -10,7 +11,8 @@ build     builds an index of views of the demo's textures at 256 pixels, whole f
           With `--index`, the index there is only queried.
 growth    memory and disk against training images, with a network that does little work.
 limit     the same network: an index ten times what the process is allowed, built and queried.
-curve     the cost of a query against training images (the first n of the index), and of batches.
+curve     the cost of a query against training images (the first n of the index).
+batch     the cost of a query against the images that are searched for at once.
 open      seconds to open the index: every byte read, or nothing but the stamp.
 float16   accuracy, size and time of float16 patches beside float32, on the demo's categories and,
           with `--mvtec`, on MVTec AD's hazelnuts.
@@ -51,7 +53,7 @@ from spade_faiss.index import Index
 from spade_faiss.memory import anonymous, limit_memory
 
 TEXTURES = ("brick", "grass", "gravel")
-ROOM = 256 << 20
+LIMIT = 360 << 20
 
 
 class Wide(torch.nn.Module):
@@ -143,14 +145,14 @@ def commands(work: Path, count: int, index: Path | None) -> Iterator[dict[str, o
            "index_mib": size_of(index) >> 20, **found}
 
 
-def bounded(folder: Path, count: int, room: int | None) -> dict[str, object]:
-    """Build and query in this process, held to so much more memory than it has now."""
+def bounded(folder: Path, count: int, most: int | None) -> dict[str, object]:
+    """Build and query in this process, held to so much memory."""
     network, options = wide(), {"k": 5, "batch_size": 4, "calibrated": 4}
     small = Spade(network, **options).fit(list(noise(8, 1)))  # type: ignore[arg-type]
     small.predict(list(noise(4, 2)))  # all is loaded
     before = anonymous()
-    if room:
-        limit_memory(before + room)
+    if most:
+        limit_memory(most)
     spade = Spade(network, **options).fit(noise(count, 3), folder)  # type: ignore[arg-type]
     results = list(spade.query(noise(8, 4)))
     return {"images": count, "index_mib": size_of(folder) >> 20, "start_mib": before >> 20,
@@ -159,16 +161,17 @@ def bounded(folder: Path, count: int, room: int | None) -> dict[str, object]:
 
 def growth(work: Path) -> Iterator[dict[str, object]]:
     """Yield peaks of memory, and disk, for more and more images."""
-    for count in (125, 250, 500, 1000, 2000):
+    for count in (100, 200, 400, 800, 1600):
         found = watched([sys.executable, __file__, "--bounded", str(work / "grown"), str(count),
                          "0"])
         yield {"part": "growth", **json.loads(str(found.pop("output"))), **found}
 
 
 def limit(work: Path) -> Iterator[dict[str, object]]:
-    """Yield what an index of ten times the room took."""
-    found = watched([sys.executable, __file__, "--bounded", str(work / "grown"), "3200", str(ROOM)])
-    yield {"part": "limit", "room_mib": ROOM >> 20, **json.loads(str(found.pop("output"))),
+    """Yield what an index of ten times the limit took."""
+    found = watched([sys.executable, __file__, "--bounded", str(work / "grown"), "4200",
+                     str(LIMIT)])
+    yield {"part": "limit", "limit_mib": LIMIT >> 20, **json.loads(str(found.pop("output"))),
            **found}
 
 
@@ -199,35 +202,49 @@ def median_cost(run: object, images: int, repeats: int) -> dict[str, float]:
             "ms": round(1e3 * float(np.median(clock)) / images, 2)}
 
 
-def curve(index: Path, plot: Path | None) -> Iterator[dict[str, object]]:
-    """Yield the cost of a query against training images, then against the batch."""
-    new = [render(1, TEXTURES[i % 3], "good", i).image for i in range(16)]
-    spade = Spade.load(index, batch_size=4)
-    points = []
-    counts = [n for n in (50, 100, 200, 500, 1000, 2000, 5000) if n <= len(spade.index_)]
+def searching(spade: Spade, count: int, batch: int) -> dict[str, float]:
+    """Return the cost of searching for eight images and mapping them, features aside."""
+    fewer = first(spade, count)
+    fewer.batch_size = batch
+    new = [render(1, TEXTURES[i % 3], "good", i).image for i in range(8)]
+    batches = list(fewer.extract(new))
+
+    def search() -> None:
+        for one in batches:
+            for _ in fewer.compare(one):
+                pass
+
+    return median_cost(search, len(new), 2)
+
+
+def curve(index: Path, counts: Sequence[int]) -> Iterator[dict[str, object]]:
+    """Yield the cost of a query against training images."""
+    spade = Spade.load(index)
     for count in counts:
-        fewer = first(spade, count)
-        batches = list(fewer.extract(new))
+        yield {"part": "curve", "training_images": count, "k": spade.k, "batch": 4,
+               **searching(spade, count, 4)}
 
-        def search(fewer: Spade = fewer, batches: list = batches) -> None:  # type: ignore[type-arg]
-            for batch in batches:
-                for _ in fewer.compare(batch):
-                    pass
 
-        cost = median_cost(search, len(new), 3)
-        points.append((count, cost["cpu_ms"]))
-        yield {"part": "curve", "training_images": count, "k": fewer.k, **cost}
-    logs = np.log(points)
-    slopes = {"all": np.polyfit(*logs.T, 1)[0], "from_500": np.polyfit(*logs[3:].T, 1)[0]}
-    yield {"part": "curve", "exponent": {key: round(float(v), 3) for key, v in slopes.items()}}
-    if plot:
-        draw(points, slopes["all"], plot)
-    fewer = first(spade, counts[-1])
-    for size in (1, 2, 4, 8, 16):
-        fewer.batch_size = size
-        cost = median_cost(lambda: list(fewer.query(new)), len(new), 3)
-        yield {"part": "batch", "training_images": counts[-1], "batch": size, **cost,
+def batches(index: Path) -> Iterator[dict[str, object]]:
+    """Yield the cost of a query against the batch."""
+    spade = Spade.load(index)
+    for size in (1, 2, 4, 8):
+        cost = searching(spade, len(spade.index_), size)
+        yield {"part": "batch", "training_images": len(spade.index_), "batch": size, **cost,
                "images_a_cpu_second": round(1e3 / cost["cpu_ms"], 1)}
+
+
+def picture_of(results: Path, path: Path) -> dict[str, object]:
+    """Draw the curve in some results, and return its exponents."""
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    points = sorted((line["training_images"], line["cpu_ms"]) for line in lines
+                    if line["part"] == "curve")
+    logs = np.log(points)
+    slope = float(np.polyfit(*logs.T, 1)[0])
+    late = logs[logs[:, 0] >= np.log(500)]
+    draw(points, slope, path)
+    return {"part": "exponent", "all": round(slope, 3),
+            "from_500_images": round(float(np.polyfit(*late.T, 1)[0]), 3)}
 
 
 def draw(points: Sequence[tuple[int, float]], slope: float, path: Path) -> None:
@@ -284,8 +301,8 @@ def float16(work: Path, mvtec: Path | None) -> Iterator[dict[str, object]]:
     """Yield accuracy, size and time of both stores."""
     lite = load_backbone("efficientnet_lite0")
     make_demo(work / "demo")
-    for name, root in (("demo", work / "demo"), *((("hazelnut", mvtec),) if mvtec else ())):
-        categories = load_mvtec(root, [name] if name == "hazelnut" else None).categories
+    for name, root in (*((("hazelnut", mvtec),) if mvtec else ()), ("demo", work / "demo")):
+        categories = load_mvtec(root, [name] if name == "hazelnut" else None)
         maps: dict[str, list[np.ndarray]] = {}
         for store in ("float32", "float16"):
             found: dict[str, list[float]] = {}
@@ -302,7 +319,7 @@ def float16(work: Path, mvtec: Path | None) -> Iterator[dict[str, object]]:
                     "pro": scores.pro, "pixel_rocauc": scores.pixel_rocauc,
                     "image_rocauc": scores.image_rocauc,
                     "image_rocauc_map_max": scores.image_rocauc_map_max,
-                    "threshold": spade.pixel_threshold, "search_cpu_ms": 1e3 * cpu,
+                    "search_cpu_ms": 1e3 * cpu,
                     "patches_mib_an_image": bytes_an_image / scores.n_train / 2**20,
                 }.items():
                     found.setdefault(key, []).append(float(value or 0))
@@ -319,18 +336,23 @@ def main() -> None:
     """Run the parts."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", action="store_true", help="for a common call; it always is JSON")
-    parts = ("build", "growth", "limit", "curve", "open", "float16")
+    parts = ("build", "growth", "limit", "curve", "batch", "open", "float16")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--images", type=int, default=7000)
     parser.add_argument("--index", type=Path)
     parser.add_argument("--mvtec", type=Path)
-    parser.add_argument("--plot", type=Path)
-    parser.add_argument("--bounded", nargs=3, metavar=("DIR", "IMAGES", "ROOM"),
+    parser.add_argument("--counts", type=int, nargs="+",
+                        default=(50, 100, 200, 500, 1000, 2000, 5000))
+    parser.add_argument("--draw", type=Path, nargs=2, metavar=("RESULTS", "PICTURE"))
+    parser.add_argument("--bounded", nargs=3, metavar=("DIR", "IMAGES", "LIMIT"),
                         help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.draw:
+        print(json.dumps(picture_of(*args.draw)))
+        return
     if args.bounded:
-        folder, count, room = args.bounded
-        print(json.dumps(bounded(Path(folder), int(count), int(room) or None)))
+        folder, count, most = args.bounded
+        print(json.dumps(bounded(Path(folder), int(count), int(most) or None)))
         return
     with tempfile.TemporaryDirectory() as place:
         work = Path(place)
@@ -338,7 +360,8 @@ def main() -> None:
         runs = {
             "build": lambda: commands(work, args.images, args.index),
             "growth": lambda: growth(work), "limit": lambda: limit(work),
-            "curve": lambda: curve(index, args.plot), "open": lambda: opening(index),
+            "curve": lambda: curve(index, args.counts), "batch": lambda: batches(index),
+            "open": lambda: opening(index),
             "float16": lambda: float16(work, args.mvtec),
         }
         for part in args.only:

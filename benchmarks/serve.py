@@ -30,6 +30,7 @@ import numpy as np
 from skimage import data
 
 from spade_faiss import Spade
+from spade_faiss.index import Manifest
 
 
 def views(count: int, seed: int) -> list[np.ndarray]:
@@ -118,13 +119,16 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--index", type=Path, help="an index that is there already")
     parser.add_argument("--backbone", default="efficientnet_lite0")
     parser.add_argument("--images", type=int, default=50, help="good images in the index")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        index = Path(folder, "index")
-        Spade(args.backbone).fit(views(args.images, 0), index)
+        index = args.index or Path(folder, "index")
+        if not args.index:
+            Spade(args.backbone).fit(views(args.images, 0), index)
+        manifest = Manifest.read(index)
         bodies = [body_of(image) for image in views(64, 1)]
         for batch in args.batch:
             with served(index, batch) as port:
@@ -135,7 +139,7 @@ def main() -> None:
                         "benchmark": "serve", "clients": clients, "batch_size": batch,
                         **load(port, bodies, clients, args.seconds),
                         "mean_batch": mean_batch(port), "load_before": round(busy, 1),
-                        "backbone": args.backbone, "good_images": args.images,
+                        "backbone": manifest.backbone.name, "good_images": len(manifest.images),
                         "cores": os.cpu_count(), "python": platform.python_version(),
                     }
                     if args.json:

@@ -1,9 +1,15 @@
 """Visual anomaly detection by retrieval: SPADE on FAISS.
 
 >>> from spade_faiss import Spade
->>> spade = Spade("efficientnet_lite0").fit("parts/good")  # doctest: +SKIP
->>> prediction = spade.predict(["new.png"])  # doctest: +SKIP
->>> prediction.scores, prediction.maps  # doctest: +SKIP
+>>> from spade_faiss.datasets import make_demo
+>>> make_demo("demo", n_train=5, n_good=1, n_defects=1)
+['brick', 'grass', 'gravel']
+>>> spade = Spade("efficientnet_lite0").fit("demo/brick/train/good")
+>>> prediction = spade.predict(["demo/brick/test/good/000.png", "demo/brick/test/hole/000.png"])
+>>> prediction.scores.shape, prediction.maps[1].shape
+((2,), (256, 256))
+>>> bool(prediction.scores[0] < prediction.scores[1])
+True
 """
 
 from typing import TYPE_CHECKING, Any

@@ -6,6 +6,7 @@ import ctypes
 import gc
 import json
 import logging
+import os
 import platform
 import signal
 import sys
@@ -13,8 +14,9 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
+from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from tqdm import tqdm
@@ -24,6 +26,12 @@ from .errors import SpadeError
 from .memory import is_shortage
 
 _M_ARENA_MAX = -8  # of glibc's malloc.h
+
+if TYPE_CHECKING:
+    from .detector import Spade
+    from .ensemble import Ensemble
+    from .index import EnsembleManifest, Manifest
+    from .index.manifest import Calibration
 
 # What a command needs is imported inside it: --help and mistakes answer at once, without torch.
 
@@ -45,9 +53,15 @@ class Score(StrEnum):
 
 
 Backbone = Annotated[str, typer.Option(
-    help="wide_resnet50_2, resnet18, resnet50, resnet101 or efficientnet_lite0.")]
+    help="wide_resnet50_2, resnet18, resnet50, resnet101, efficientnet_lite0 or _lite1.")]
 Weights = Annotated[Path | None, typer.Option(
     help="Checkpoint (.pth or .safetensors) instead of the published one.")]
+EachWeights = Annotated[list[Path] | None, typer.Option(
+    "--weights", metavar="FILE", help="Checkpoint (.pth or .safetensors) instead of the published "
+    "one. Of several networks, given once for each, in their order.")]
+Views = Annotated[str | None, typer.Option(
+    metavar="NAMES", help="Average with views of each image: flip, scale or flip,scale. "
+    "--backbone may name several networks, too: a,b.")]
 Resize = Annotated[int, typer.Option(help="Shorter side after resizing, in pixels.")]
 Crop = Annotated[str, typer.Option(
     help="Side of the centre crop in pixels, or 'none' for the whole frame.")]
@@ -83,7 +97,7 @@ ImageScore = Annotated[Score, typer.Option(
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="An index.")]
 Quantile = Annotated[float, typer.Option(
     help="Share of good images that the thresholds are to let pass.")]
-DataSet = Annotated[Path, typer.Argument(help="The data set's folder.")]
+DataSet = Annotated[Path, typer.Argument(metavar="ROOT", help="The data set's folder.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")]
 Kappa = Annotated[int, typer.Option(min=1, help="Nearest patches.")]
 Report = Annotated[bool, typer.Option(
@@ -93,10 +107,18 @@ SweepOption = Annotated[list[str] | None, typer.Option(
     "score: k=5,50 or levels=1+2+3,2+3. Given again, all combinations.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"spade-faiss {metadata.version('spade-faiss')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error arose, and "
                                                 "which search engine was chosen.")] = False,
+    version: Annotated[bool, typer.Option(
+        "--version", is_eager=True, callback=_version, help="Show the version and exit.")] = False,
 ) -> None:
     """Take the options that every command has."""
 
@@ -124,11 +146,12 @@ class _Problems:
 
 @app.command()
 def build(
-    train_dir: Annotated[Path, typer.Argument(help="Folder of good images or videos.")],
+    train_dir: Annotated[Path, typer.Argument(
+        metavar="TRAIN_DIR", help="Folder of good images or videos.")],
     index: Annotated[Path, typer.Option(metavar="DIR", help="Where the index goes.")],
-    backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
+    backbone: Backbone = "wide_resnet50_2", weights: EachWeights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
-    kappa: Kappa = 1,
+    kappa: Kappa = 1, views: Views = None,
     fps: Annotated[float, typer.Option(help="Frames to take of a second of video.")] = 1.0,
     quantile: Quantile = 0.995,
     calibrated: Annotated[int, typer.Option(
@@ -139,7 +162,6 @@ def build(
     ray: Ray = None, ray_workers: RayWorkers = None, as_json: AsJson = False,
 ) -> None:
     """Build an index of good images, and find the thresholds by scoring each against the rest."""
-    from .detector import Spade
     from .distributed import on_ray
     from .images import SUFFIXES, find_images
     from .video import VIDEO_SUFFIXES, is_video, open_sources
@@ -149,10 +171,10 @@ def build(
     found = find_images([_folder(train_dir)], problems, SUFFIXES | VIDEO_SUFFIXES)
     if not found:
         raise SpadeError(f"{train_dir} holds no images (PNG, JPEG, BMP, TIFF, WebP) or videos")
-    spade = Spade(
-        backbone, k, kappa, weights=weights, resize=resize, crop=_crop(crop), quantile=quantile,
-        calibrated=calibrated, preset=preset, store=store, engine=engine, factory=factory,
-        coreset=coreset, search_params=search_params, device=device, batch_size=batch_size,
+    spade = _detector(
+        backbone, weights, views, device, k=k, kappa=kappa, resize=resize, crop=_crop(crop),
+        quantile=quantile, calibrated=calibrated, preset=preset, store=store, engine=engine,
+        factory=factory, coreset=coreset, search_params=search_params, batch_size=batch_size,
         progress=True,
     )
     moving = any(is_video(one.path) for one in found)
@@ -170,18 +192,19 @@ def build(
 
 @app.command()
 def add(
-    folder: Folder, images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
-    weights: Weights = None, engine: Engine = "auto", device: Device = "auto",
+    folder: Folder, images: Annotated[list[Path], typer.Argument(
+        metavar="IMAGE...", help="Good images, or folders of them.")],
+    weights: EachWeights = None, engine: Engine = "auto", device: Device = "auto",
     batch_size: BatchSize = 8, max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
     """Add good images (files or folders) to an index, and find the thresholds anew."""
-    from .detector import Spade
+    from .ensemble import open_detector
     from .images import find_images
 
     _limit(max_memory)
     problems = _Problems()
-    spade = Spade.load(folder, weights=weights, engine=engine, device=device,
-                       batch_size=batch_size, progress=True)
+    spade = open_detector(folder, weights=weights or (), engine=engine, device=device,
+                          batch_size=batch_size, progress=True)
     found = find_images(images, problems)
     if not found:
         raise SpadeError("there are no images to add")
@@ -197,15 +220,16 @@ def add(
 
 @app.command()
 def remove(
-    folder: Folder, images: Annotated[list[str], typer.Argument(metavar="IMAGE...")],
+    folder: Folder, images: Annotated[list[str], typer.Argument(
+        metavar="IMAGE...", help="Paths as `info --json` lists them, or ends of them.")],
     engine: Engine = "auto", max_memory: MaxMemory = None, as_json: AsJson = False,
 ) -> None:
     """Remove training images from an index by path, and find the thresholds anew."""
-    from .detector import Spade
+    from .ensemble import open_detector
 
     _limit(max_memory)
     problems = _Problems()
-    spade = Spade.load(folder, engine=engine, progress=True)
+    spade = open_detector(folder, engine=engine, progress=True)
     calibrated = spade.index_.manifest.held_out
     removed = spade.remove(images, problems)
     dropped = _dropped(folder, calibrated, spade.index_.manifest.held_out, problems)
@@ -259,37 +283,25 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show what an index holds, and whether it is whole."""
-    from .index import Index, Manifest, damaged_files
+    from .index import EnsembleManifest, Index, Manifest, damaged_files, is_ensemble
 
-    manifest = Manifest.read(folder)
-    damaged = damaged_files(folder, manifest) if verify else []
-    record = manifest.model_dump()
-    if verify:
-        record["damaged"] = damaged
-    made, framing = manifest.calibration, manifest.framing
-    size = sum(file.bytes for file in manifest.files)
-    how = (f"shorter side {framing.resize}, centre crop" if framing.crop else "whole frame")
-    lines = [
-        f"images      {len(manifest.images)}",
-        f"backbone    {manifest.backbone.name} (weights {manifest.backbone.weights_sha256[:12]}…)",
-        f"input       {framing.width} x {framing.height} pixels, {how}",
-        "levels      " + ", ".join(f"{v.height}x{v.width}x{v.channels}" for v in manifest.levels),
-        f"size        {size / 2**20:.1f} MiB" + (f", {manifest.store}" if manifest.store else ""),
-        f"created     {manifest.created}",
-        "thresholds  " + (
-            "none" if made is None or made.pixel_threshold is None or
-            made.descriptor_threshold is None else
-            f"map {made.pixel_threshold:.4g}, descriptor {made.descriptor_threshold:.4g} "
-            f"(quantile {made.quantile}, K = {made.k}, kappa = {made.kappa})" +
-            (f" from {len(made.sample)} of the images" if made.sample else "")),
-    ]
-    if held := manifest.held_out:
-        lines.append(
-            f"calibrated  {held.created}, {_images(len(held.good.names))} and "
-            f"{len(held.defects.names)} defects; thresholds now: map {held.pixel_threshold:.4g}, "
-            f"descriptor {held.descriptor_threshold:.4g} (quantile {held.quantile:.6g})")
-    if manifest.gallery:
-        lines.append(f"gallery     {manifest.gallery.describe()}")
+    damaged: list[str] = []
+    if is_ensemble(folder):
+        if recall:
+            raise SpadeError(f"{folder} holds an ensemble: name one of its indices, such as "
+                             f"{folder / EnsembleManifest.read(folder).members[0].folder}")
+        ensemble = EnsembleManifest.read(folder)
+        manifests = ensemble.manifests(folder)
+        record = ensemble.model_dump()
+        record["indices"] = [one.model_dump() for one in manifests]
+        lines = _about_ensemble(ensemble, manifests)
+        if verify:
+            record["damaged"] = damaged = ensemble.damaged(folder)
+    else:
+        manifest = Manifest.read(folder)
+        record, lines = manifest.model_dump(), _about(manifest)
+        if verify:
+            record["damaged"] = damaged = damaged_files(folder, manifest)
     if recall and not damaged:
         from .search import measure_recall
 
@@ -309,6 +321,54 @@ def info(
         print(f"spade-faiss: {line}; build the index again", file=sys.stderr)
     if damaged:
         raise typer.Exit(2)
+
+
+def _about(manifest: Manifest) -> list[str]:
+    """Return what `info` says of an index."""
+    framing = manifest.framing
+    size = sum(file.bytes for file in manifest.files)
+    how = (f"shorter side {framing.resize}, centre crop" if framing.crop else "whole frame")
+    lines = [
+        f"images      {len(manifest.images)}",
+        f"backbone    {manifest.backbone.name} (weights {manifest.backbone.weights_sha256[:12]}…)",
+        f"input       {framing.width} x {framing.height} pixels, {how}"
+        + (", mirrored" if manifest.mirrored else ""),
+        "levels      " + ", ".join(f"{v.height}x{v.width}x{v.channels}" for v in manifest.levels),
+        f"size        {size / 2**20:.1f} MiB" + (f", {manifest.store}" if manifest.store else ""),
+        f"created     {manifest.created}",
+        f"thresholds  {_thresholds(manifest.calibration)}",
+    ]
+    if held := manifest.held_out:
+        lines.append(
+            f"calibrated  {held.created}, {_images(len(held.good.names))} and "
+            f"{len(held.defects.names)} defects; thresholds now: map {held.pixel_threshold:.4g}, "
+            f"descriptor {held.descriptor_threshold:.4g} (quantile {held.quantile:.6g})")
+    if manifest.gallery:
+        lines.append(f"gallery     {manifest.gallery.describe()}")
+    return lines
+
+
+def _about_ensemble(ensemble: EnsembleManifest, manifests: list[Manifest]) -> list[str]:
+    """Return what `info` says of an ensemble: what members have in common, and then each."""
+    own = ("backbone", "input", "levels", "size", "gallery")
+    lines = [
+        f"ensemble    of {len(manifests)} members, whose standardised maps are averaged",
+        f"images      {len(manifests[0].images)}",
+        f"created     {ensemble.created}",
+        f"thresholds  {_thresholds(ensemble.calibration)}",
+    ]
+    for member, manifest in zip(ensemble.members, manifests, strict=True):
+        lines.append(f"member      {member.folder}")
+        lines += [f"  {line}" for line in _about(manifest) if line.startswith(own)]
+    return lines
+
+
+def _thresholds(made: Calibration | None) -> str:
+    if made is None or made.pixel_threshold is None or made.descriptor_threshold is None:
+        return "none"
+    return (f"map {made.pixel_threshold:.4g}, descriptor {made.descriptor_threshold:.4g} "
+            f"(quantile {made.quantile}, K = {made.k}, kappa = {made.kappa})"
+            + (f" from {len(made.sample)} of the images" if made.sample else ""))
 
 
 @app.command()
@@ -338,13 +398,13 @@ def query(
         "index's]")] = None,
     drift: Annotated[bool, typer.Option(
         "--drift", help="Warn if good images look otherwise than those of calibrate.")] = False,
-    weights: Weights = None, engine: Engine = "auto", device: Device = "auto",
+    weights: EachWeights = None, engine: Engine = "auto", device: Device = "auto",
     batch_size: BatchSize = 8, max_memory: MaxMemory = None, ray: Ray = None,
     ray_workers: RayWorkers = None, as_json: AsJson = False,
 ) -> None:
     """Say which images are wrong, and where: scores.csv, maps/, overlays/, explain/, timelines/."""
-    from .detector import Spade
     from .distributed import on_ray
+    from .ensemble import open_detector
     from .images import SUFFIXES, find_images
     from .report import write_query
     from .video import VIDEO_SUFFIXES
@@ -354,9 +414,10 @@ def query(
     found = find_images(images, problems, SUFFIXES | VIDEO_SUFFIXES)
     if not found:
         raise SpadeError("there are no images to query (PNG, JPEG, BMP, TIFF, WebP), nor videos")
-    spade = Spade.load(folder, k=k, kappa=kappa, weights=weights, quantile=quantile, score=score,
-                       engine=engine, search_params=search_params, exact=exact, device=device,
-                       batch_size=batch_size, progress=True)
+    spade = open_detector(
+        folder, k=k, kappa=kappa, weights=weights or (), quantile=quantile, score=score,
+        engine=engine, search_params=search_params, exact=exact, device=device,
+        batch_size=batch_size, progress=True)
     if spade.index_.manifest.held_out and not spade.held_out:
         problems.note("the calibration is of other settings, so thresholds are drawn from the "
                       "index's own images")
@@ -437,12 +498,9 @@ def evaluate_mvtec(
         "--original-size", help="Score maps on the images' own grids, against untouched masks.  "
         "[default: masks resized and cropped like the images]")] = False,
     sweep: SweepOption = None, report: Report = False,
-    backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
+    backbone: Backbone = "wide_resnet50_2", weights: EachWeights = None, resize: Resize = 256,
     crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
-    kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32",
-    views: Annotated[str | None, typer.Option(
-        metavar="NAMES", help="Average with views of each image: flip, scale or flip,scale. "
-        "--backbone may name several networks, too: a,b.")] = None,
+    kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32", views: Views = None,
     engine: Engine = "auto", factory: Factory = None, coreset: Coreset = None,
     search_params: SearchParams = None, device: Device = "auto",
     batch_size: BatchSize = 8, max_memory: MaxMemory = None, ray: Ray = None,
@@ -450,27 +508,19 @@ def evaluate_mvtec(
 ) -> None:
     """MVTec AD, LOCO, AD 2 or VisA: results.json and table.md, beside the paper's Table 3."""
     from .distributed import on_ray
-    from .ensemble import Ensemble
     from .evaluation import evaluate_mvtec
-    from .features import load_backbone
 
     _limit(max_memory)
     problems = _Problems()
-    names = backbone.split(",")
-    if weights is not None and len(names) > 1:
-        raise SpadeError("--weights is for one backbone; give it with one --backbone alone")
-    ensemble = Ensemble.of(
-        [load_backbone(name, weights, device) for name in names], views.split(",") if views else (),
-        k=k, kappa=kappa, resize=resize, crop=_crop(crop), preset=preset, engine=engine,
-        factory=factory, coreset=coreset, search_params=search_params, store=store,
-        device=device, batch_size=batch_size, progress=True)
-    if ray and len(ensemble.members) > 1:
-        raise SpadeError("--ray is for one network: leave out --views, and name one --backbone")
-    with on_ray(ensemble.members[0], ray, ray_workers) as first:
+    root = _folder(root)
+    spade = _detector(
+        backbone, weights, views, device, k=k, kappa=kappa, resize=resize, crop=_crop(crop),
+        preset=preset, store=store, engine=engine, factory=factory, coreset=coreset,
+        search_params=search_params, batch_size=batch_size, progress=True)
+    with on_ray(spade, ray, ray_workers) as spade:
         results = evaluate_mvtec(
-            ensemble if len(ensemble.members) > 1 else first, _folder(root), out, names=category,
-            sweep=sweep or (), original_size=original_size, report=report, on_error=problems,
-            on_note=problems.note)
+            spade, root, out, names=category, sweep=sweep or (), original_size=original_size,
+            report=report, on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
 
@@ -501,12 +551,13 @@ def evaluate_stc(
 
     _limit(max_memory)
     problems = _Problems()
+    root = _folder(root)
     spade = Spade(load_backbone(backbone, weights, device), k, kappa, resize=resize,
                   crop=_crop(crop), preset=preset, store=store, engine=engine, device=device,
                   batch_size=batch_size, progress=True)
     with on_ray(spade, ray, ray_workers) as spade:
         results = evaluate_stc(
-            spade, _folder(root), out, names=scene, fps=fps, normalise_clips=normalise_clips,
+            spade, root, out, names=scene, fps=fps, normalise_clips=normalise_clips,
             sweep=sweep or (), report=report, on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
@@ -535,6 +586,25 @@ def _dropped(folder: Path, before: object, after: object, problems: _Problems) -
         problems.note(f"the calibration was of {folder} as it was, and is dropped: thresholds are "
                       "drawn from its own images until you calibrate again")
     return bool(before and not after)
+
+
+def _detector(
+    backbone: str, weights: list[Path] | None, views: str | None, device: str, **settings: Any
+) -> Spade | Ensemble:
+    """Return what the options describe: one detector, or an ensemble."""
+    from .detector import Spade
+    from .ensemble import Ensemble
+    from .features import load_backbone
+
+    names = backbone.split(",")
+    files: list[Path | None] = [*weights] if weights else [None] * len(names)
+    if len(files) != len(names):
+        raise SpadeError(f"--weights is given {len(files)} times and --backbone names {len(names)} "
+                         "networks: give it once for each, or not at all")
+    if len(names) == 1 and not views:
+        return Spade(backbone, weights=files[0], device=device, **settings)
+    networks = [load_backbone(*one, device) for one in zip(names, files, strict=True)]
+    return Ensemble.of(networks, views.split(",") if views else (), device=device, **settings)
 
 
 def _crop(text: str) -> int | None:
@@ -591,6 +661,7 @@ def main() -> None:
 
 
 def _terminate(number: int, frame: object) -> None:
+    os.write(2, b"spade-faiss: terminated\n")  # print() may have been interrupted itself
     sys.exit(128 + number)
 
 
@@ -613,7 +684,11 @@ def _run(command: Callable[..., Any], arguments: list[str], debug: bool) -> int:
         if isinstance(error, SpadeError):
             line = str(error)
         elif hasattr(error, "format_message"):  # what typer raises for a wrong call
-            line = " ".join(error.format_message().split()) + " (see --help)"
+            line = error.format_message()
+            if line.startswith("Usage: "):  # no command was given, and this is all the help
+                print(line, file=sys.stderr)
+                return 2
+            line = " ".join(line.split()) + " (see --help)"
         elif isinstance(error, OSError) and error.strerror:
             line = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
         elif is_shortage(error):

@@ -50,7 +50,7 @@ from .index.gallery import set_search_params
 from .index.manifest import BackboneRecord, Calibration, FramingRecord, HeldOut, Store
 from .index.store import write_usual
 from .maps import anomaly_map
-from .presets import preset_of
+from .presets import name_of_preset, preset_of
 from .search import (
     ENGINES,
     LevelSearch,
@@ -168,8 +168,9 @@ class Spade:
     preset : one of `spade_faiss.presets.PRESETS`
         "paper", or "best", which standardises and contrasts, and is not the paper's.
     standardise : bool, optional
-        Whether each channel, of descriptors and patches, is divided by its standard deviation
-        over the good images that an index is first made of. By default as the preset says.
+        Whether each channel of the patches is divided by its standard deviation over the good
+        images that an index is first made of, and each of the descriptors by the root of that.
+        By default as the preset says.
     contrast : bool, optional
         Whether maps say how much farther patches are from their matches than is usual for these
         (see `spade_faiss.contrast`). By default as the preset says.
@@ -210,9 +211,24 @@ class Spade:
 
     Examples
     --------
+    Images may be arrays, and results may be had one by one:
+
     >>> from spade_faiss import Spade
-    >>> spade = Spade("efficientnet_lite0").fit("parts/good")  # doctest: +SKIP
-    >>> spade.predict(["new.png"]).scores  # doctest: +SKIP
+    >>> from spade_faiss.datasets.demo import render
+    >>> good = [render(0, "brick", "train", i).image for i in range(5)]
+    >>> spade = Spade("efficientnet_lite0", quantile=0.9).fit(good)
+    >>> len(spade.index_)
+    5
+    >>> result = next(spade.query([render(0, "brick", "hole", 0).image]))
+    >>> result.name, result.map.shape, result.peak > spade.image_threshold
+    ('image 0', (256, 256), True)
+
+    More good images give a threshold that is known to hold:
+
+    >>> more = [render(0, "brick", "good", i).image for i in range(5)]
+    >>> report = spade.calibrate(more, false_alarms=0.2)
+    >>> report.needed, report.chosen.threshold == spade.image_threshold
+    (4, True)
     """
 
     index_: Index
@@ -409,7 +425,8 @@ class Spade:
                 raise SpadeError("none of the images can be used")
             with self.stages("index"):
                 if spreads:  # of a new index; what is added later is brought to the same scale
-                    scales = [spread.factors() for spread in spreads]
+                    few, *many = spreads  # descriptors are one an image
+                    scales = [few.factors(0.5), *(spread.factors() for spread in many)]
                     writer.scale(scales)
                 descriptors, levels, crops = writer.finish()
             draft = Manifest(
@@ -873,20 +890,20 @@ class Spade:
             no such search parameters.
         """
         index = Index.open(folder, verify)
-        own = index.manifest.calibration
-        made = index.manifest.held_out or own
+        made = index.manifest.calibration
+        last = index.manifest.held_out or made
         framing = index.manifest.framing
         gallery = index.manifest.gallery
         spade = cls(
             backbone or index.manifest.backbone.name,
-            k or (made.k if made else K),
-            kappa or (made.kappa if made else KAPPA),
+            k or (last.k if last else K),
+            kappa or (last.kappa if last else KAPPA),
             weights=weights,
             resize=framing.resize,
             crop=framing.height if framing.crop else None,
-            sigma=made.sigma if made else SIGMA,
-            quantile=quantile or (made.quantile if made else QUANTILE),
-            calibrated=len(own.sample) if own and own.sample else CALIBRATED,
+            sigma=last.sigma if last else SIGMA,
+            quantile=quantile or (last.quantile if last else QUANTILE),
+            calibrated=len(made.sample) if made and made.sample else CALIBRATED,
             score=score, engine=engine,
             factory=gallery.factory if gallery else None,
             coreset=gallery.coreset if gallery else None,
@@ -922,6 +939,11 @@ class Spade:
                 "or build the index again"
             )
         return network
+
+    @property
+    def preset(self) -> str | None:
+        """The preset that has these settings; None if they are a mixture."""
+        return name_of_preset(standardise=self.standardise, contrast=self.contrast)
 
     @property
     def network(self) -> Backbone:

@@ -71,6 +71,14 @@ def compare(
     ------
     ValueError
         If a score is NaN, or lengths differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> good, later = np.linspace(1, 2, 20), np.linspace(1.6, 2.6, 20)
+    >>> found = compare(good, good, 3.0, later, good)
+    >>> found.warned, round(found.effect, 2)
+    (True, 0.91)
     """
     sides = []
     for scores, descriptors in ((batch, batch_descriptors), (reference, reference_descriptors)):

@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import os
+import secrets
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import tee
+from pathlib import Path
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
+from ._files import sync_folder
 from ._stages import Stages
-from .detector import Floats, Images, Prediction, Result, Spade, is_stream
+from .detector import Floats, Images, Prediction, Result, Spade, sources_of, is_stream
 from .errors import SpadeError
 from .features import Backbone
-from .images import OnError
-from .index import Index
+from .images import Frame, OnError, decode_images
+from .index import EnsembleManifest, Index, index_lock, is_ensemble
+from .index.ensemble import Member, Usual
+from .index.manifest import ENSEMBLE, MANIFEST, BackboneRecord, Calibration, file_sha256
+from .index.store import discard_generations
+from .threshold import good_threshold
 
 VIEWS = ("flip", "scale")
 """What a member may see instead of the image: its mirror image, or more pixels of it."""
 _FINER = 1.25
-
-
-@dataclass(frozen=True)
-class _Usual:
-    """Mean and standard deviation of good images' leave-one-out maps and descriptor scores."""
-
-    map_mean: float
-    map_std: float
-    score_mean: float
-    score_std: float
 
 
 class Ensemble:
@@ -45,7 +51,9 @@ class Ensemble:
     Attributes
     ----------
     index_ : Index
-        The first member's, once fitted.
+        The first member's, once fitted. Results tell of its neighbours and matches.
+    calibration : Calibration or None
+        Leave-one-out scores of the good images, and the thresholds drawn from them.
     stages : Stages
         Seconds spent by all members.
     """
@@ -54,8 +62,12 @@ class Ensemble:
         if not members:
             raise SpadeError("an ensemble needs a member or more")
         self.members = tuple(members)
-        self._usual: tuple[_Usual, ...] = ()
+        self.calibration: Calibration | None = None
         self.stages = Stages()
+        self._usual: tuple[Usual, ...] = ()
+        self._folder = Path()
+        self._generation = ""
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
     def of(cls, networks: Sequence[Backbone], views: Sequence[str] = (), **settings: object
@@ -98,8 +110,45 @@ class Ensemble:
         """The first member's index."""
         return self.members[0].index_
 
-    def fit(self, images: Images, *, on_error: OnError | None = None) -> Ensemble:
+    @property
+    def k(self) -> int:
+        """Training images that an image is compared with."""
+        return self.members[0].k
+
+    @property
+    def kappa(self) -> int:
+        """Good patches that a patch is compared with."""
+        return self.members[0].kappa
+
+    @property
+    def score(self) -> str:
+        """What an image's score is, "map" or "descriptor"."""
+        return self.members[0].score
+
+    @property
+    def quantile(self) -> float:
+        """Share of good images that the thresholds are to let pass."""
+        return self.members[0].quantile
+
+    # Fitting ------------------------------------------------------------------------------
+
+    def fit(
+        self, images: Images, index: str | os.PathLike[str] | None = None, *,
+        calibrate: bool = True, on_error: OnError | None = None,
+    ) -> Ensemble:
         """Index good images in each member, and score each image against the others.
+
+        Parameters
+        ----------
+        images : folder, paths, or RGB uint8 arrays [H, W, 3]
+        index : path, optional
+            Folder to keep the ensemble in; it replaces an ensemble that is there. By default a
+            temporary one that lasts as long as this object.
+        calibrate : bool
+            Whether to find the thresholds, for which the maps of all good images are kept in a
+            temporary file.
+        on_error : callable, optional
+            Called with (name, why) for an image that cannot be used, which is then left out.
 
         Raises
         ------
@@ -108,56 +157,375 @@ class Ensemble:
             images are a stream, which can be gone through but once.
         """
         images = _again_and_again(images)
-        found = []
-        for number, member in enumerate(self.members):
-            member.stages = self.stages
-            member.fit(images, calibrate=False, on_error=_once(on_error, number))
-            if len(member.index_) < 2:
-                raise SpadeError("an ensemble needs two good images or more, to know what is usual")
-            scores, means, squares = [], [], []
-            for score, values in member.leave_one_out():
-                scores.append(score)
-                means.append(values.mean(dtype=np.float64))
-                squares.append(np.square(values, dtype=np.float64).mean())
-            mean = float(np.mean(means))
-            std = float(np.sqrt(max(np.mean(squares) - mean**2, 0)))
-            found.append(_Usual(mean, std or 1.0, float(np.mean(scores)),
-                                float(np.std(scores)) or 1.0))
-        self._usual = tuple(found)
+        self._usual = ()
+        if index is None:
+            self._temporary = tempfile.TemporaryDirectory(prefix="spade-faiss-")
+            index = self._temporary.name
+        folder = Path(index)
+        with index_lock(folder, ENSEMBLE), _new_generation(folder) as place:
+            for number, member in enumerate(self.members):
+                member.stages = self.stages
+                member.fit(images, place / str(number + 1), calibrate=False,
+                           on_error=_once(on_error, number))
+                _check_size(member.index_)
+            self._keep(folder, place, self.members, calibrate)
         return self
+
+    def add(self, images: Images, on_error: OnError | None = None) -> int:
+        """Add good images to each member and calibrate anew; return how many were added.
+
+        An image whose path is there already is refused. All members change, or none.
+        """
+        images = _again_and_again(images)
+        _share_networks(self.members)
+        return self._change(lambda member, report: member.add(images, report), on_error)
+
+    def remove(self, names: Iterable[str], on_error: OnError | None = None) -> int:
+        """Remove training images by path and calibrate anew; return how many were removed.
+
+        Names are as `Spade.remove` takes them. All members change, or none.
+        """
+        names = list(names)
+        return self._change(lambda member, report: member.remove(names, report), on_error)
+
+    def _change(
+        self, change: Callable[[Spade, OnError | None], int], on_error: OnError | None
+    ) -> int:
+        """Change copies of the members, and make these count; return what the first returns."""
+        folder = self._fitted()
+        with index_lock(folder, ENSEMBLE), _new_generation(folder) as place:
+            old = EnsembleManifest.read(folder)
+            if old.generation != self._generation:
+                raise SpadeError(f"{folder} was changed by another process just now; open it again")
+            members = []
+            for number, (member, record) in enumerate(zip(self.members, old.members, strict=True)):
+                own = place / str(number + 1)
+                shutil.copytree(folder / record.folder, own, copy_function=_link)
+                changed = member.with_options()
+                changed.index_ = Index.open(own, verify=False)  # the change itself verifies it
+                members.append(changed)
+            counts = [change(member, _once(on_error, number))
+                      for number, member in enumerate(members)]
+            if counts[0]:
+                self._keep(folder, place, members, old.calibration is not None)
+        return counts[0]
+
+    def _keep(
+        self, folder: Path, place: Path, members: Sequence[Spade], calibrate: bool
+    ) -> None:
+        """Find what is usual for members whose indices lie in `place`, and make these count."""
+        usual, calibration = _leave_one_out(members, calibrate)
+        sync_folder(place)
+        manifest = EnsembleManifest(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            members=tuple(
+                Member(folder=f"{place.name}/{number}", usual=own,
+                       manifest_sha256=file_sha256(place / str(number) / MANIFEST))
+                for number, own in enumerate(usual, 1)),
+            calibration=calibration,
+        )
+        manifest.write(folder)
+        self.members = tuple(members)
+        self._usual, self.calibration = tuple(usual), calibration
+        self._folder, self._generation = folder, place.name
+
+    @classmethod
+    def load(
+        cls, folder: str | os.PathLike[str], *, k: int | None = None, kappa: int | None = None,
+        weights: Sequence[str | os.PathLike[str]] = (), quantile: float | None = None,
+        verify: bool = True, **options: Any,
+    ) -> Ensemble:
+        """Open an ensemble; what is not given is as it was when it was made.
+
+        Parameters
+        ----------
+        folder : path
+        k, kappa, quantile, verify, **options
+            As `Spade.load` takes them. With another `k` or `kappa`, good images are scored anew.
+        weights : sequence of path
+            One for each network, in the members' order; or none.
+
+        Raises
+        ------
+        SpadeError
+            If there is no ensemble, or a file of it is missing or damaged.
+        """
+        folder = Path(folder)
+        manifest = EnsembleManifest.read(folder)
+        made = manifest.calibration
+        options |= {"verify": verify, "k": k or (made and made.k),
+                    "kappa": kappa or (made and made.kappa)}
+        try:
+            members = _open(folder, manifest, weights, options)
+        except (SpadeError, OSError):
+            # A writer may have replaced the ensemble meanwhile.
+            again = EnsembleManifest.read(folder)
+            if again.generation == manifest.generation:
+                raise
+            manifest, made = again, again.calibration
+            members = _open(folder, manifest, weights, options)
+        if made:
+            members = [one.with_options(sigma=made.sigma, quantile=quantile or made.quantile)
+                       for one in members]
+        ensemble = cls(members)
+        for member in members:
+            member.stages = ensemble.stages
+        ensemble._folder, ensemble._generation = folder, manifest.generation
+        ensemble._usual = tuple(member.usual for member in manifest.members)
+        first, n = members[0], len(ensemble.index_)
+        if made and (
+            (min(made.k, n - 1), made.kappa) != (min(first.k, n - 1), first.kappa)
+            or (first.index_.galleries and (options.get("exact") or options.get("search_params")))
+        ):
+            usual, ensemble.calibration = _leave_one_out(members, True)
+            ensemble._usual = tuple(usual)
+        elif made:
+            ensemble.calibration = _calibration(
+                first, np.array(made.descriptor_scores), np.array(made.peaks), ensemble._usual)
+        return ensemble
+
+    def _fitted(self) -> Path:
+        if not self._usual:
+            raise SpadeError("this Ensemble is not fitted yet: call fit, or use Ensemble.load")
+        return self._folder
+
+    # Querying -----------------------------------------------------------------------------
 
     def query(
         self, images: Images, on_error: OnError | None = None
     ) -> Iterator[Result]:
-        """Yield one Result an image: the first member's, with the members' map and score."""
-        if not self._usual:
-            raise SpadeError("this Ensemble is not fitted yet: call fit")
-        images = _again_and_again(images)
-        streams = [member.query(images, _once(on_error, number))
-                   for number, member in enumerate(self.members)]
+        """Yield one Result an image: the first member's, with the members' map and score.
+
+        Each image is decoded once for all members.
+        """
+        self._fitted()
+        _share_networks(self.members)
+        places: deque[int] = deque()
+
+        def decoded() -> Iterator[Frame]:
+            for place, frame in decode_images(sources_of(images, on_error), on_error):
+                places.append(place)
+                yield frame
+
+        # In step with each other, so that few images wait for the last member.
+        each = tee(decoded(), len(self.members))
+        streams = [member.query(own) for member, own in zip(self.members, each, strict=True)]
         for results in zip(*streams, strict=True):
-            yield self._joined(results)
+            yield self._joined(results, places.popleft())
 
     def predict(self, images: Images) -> Prediction:
-        """Return scores, each the map's largest value, and maps; see `Spade.predict`."""
+        """Return scores and maps; see `Spade.predict`."""
         results = list(self.query(images))
-        return Prediction(np.array([one.peak for one in results], np.float32),
+        return Prediction(np.array([self.score_of(one) for one in results], np.float32),
                           [one.map for one in results])
 
-    def _joined(self, results: Sequence[Result]) -> Result:
+    def score_of(self, result: Result) -> float:
+        """Return an image's score, as the first member's `score` chooses it."""
+        return self.members[0].score_of(result)
+
+    @property
+    def image_threshold(self) -> float | None:
+        """The score above which an image is called wrong; None where it is unknown."""
+        if self.score == "map":
+            return self.pixel_threshold
+        return self.calibration.descriptor_threshold if self.calibration else None
+
+    @property
+    def pixel_threshold(self) -> float | None:
+        """The map's value above which a pixel is called wrong; None where it is unknown."""
+        return self.calibration.pixel_threshold if self.calibration else None
+
+    @property
+    def held_out(self) -> None:
+        """None: an ensemble is not calibrated with further images."""
+
+    def drift(self, scores: npt.ArrayLike, descriptor_scores: npt.ArrayLike) -> NoReturn:
+        """Refuse: there is nothing to tell drift by; see `held_out`."""
+        raise SpadeError("drift is told by what calibrate found, and that takes an index of one "
+                         "network without views")
+
+    def _joined(self, results: Sequence[Result], position: int) -> Result:
         first = results[0]
         height, width = first.input_map.shape
-        joined: Floats = np.zeros((height, width), np.float32)
-        score = 0.0
-        for result, own in zip(results, self._usual, strict=True):
-            values = cv2.resize(result.input_map, (width, height), interpolation=cv2.INTER_LINEAR)
-            joined += np.float32(1 / own.map_std) * (values - np.float32(own.map_mean))
-            score += (result.descriptor_score - own.score_mean) / own.score_std
-        joined /= len(results)
+        joined = _average([one.input_map for one in results], self._usual, (height, width))
+        scores = np.array([[one.descriptor_score] for one in results])
         framing = self.index_.manifest.framing.framing()
         original = first.map.shape[0], first.map.shape[1]
-        return replace(first, input_map=joined, map=framing.place(joined, original),
-                       descriptor_score=score / len(results))
+        return replace(first, position=position, input_map=joined,
+                       map=framing.place(joined, original),
+                       descriptor_score=float(_average_scores(scores, self._usual)[0]))
+
+
+def open_detector(
+    folder: str | os.PathLike[str], *, weights: Sequence[str | os.PathLike[str]] = (),
+    **options: Any,
+) -> Spade | Ensemble:
+    """Open an index, or an ensemble, whichever a folder holds.
+
+    Parameters
+    ----------
+    folder : path
+    weights : sequence of path
+        One for each network, in the members' order; or none.
+    **options
+        As `Spade.load` takes them.
+
+    Raises
+    ------
+    SpadeError
+        If there is neither, or a file of it is missing or damaged.
+    """
+    if is_ensemble(Path(folder)):
+        return Ensemble.load(folder, weights=weights, **options)
+    if len(weights) > 1:
+        raise SpadeError(f"{folder} is of one network: give --weights once")
+    return Spade.load(folder, weights=weights[0] if weights else None, **options)
+
+
+def _open(
+    folder: Path, manifest: EnsembleManifest, weights: Sequence[str | os.PathLike[str]],
+    options: dict[str, Any],
+) -> list[Spade]:
+    """Open an ensemble's members."""
+    made = [one.backbone for one in manifest.manifests(folder)]
+    networks = list(dict.fromkeys(made))
+    if weights and len(weights) != len(networks):
+        names = ", ".join(one.name for one in networks)
+        raise SpadeError(f"{folder} has {len(networks)} networks ({names}): give --weights once "
+                         "for each, in this order")
+    files = dict(zip(networks, weights, strict=False))
+    return [Spade.load(folder / member.folder, weights=files.get(network), **options)
+            for member, network in zip(manifest.members, made, strict=True)]
+
+
+def _share_networks(members: Iterable[Spade]) -> None:
+    """Load each network once, though several members see through it."""
+    loaded: dict[BackboneRecord, Backbone] = {}
+    for member in members:
+        made = member.index_.manifest.backbone
+        if made in loaded:
+            member._network = loaded[made]
+        else:
+            loaded[made] = member.network
+
+
+@contextmanager
+def _new_generation(folder: Path) -> Iterator[Path]:
+    """Make a folder for members, which goes if by the end another generation counts."""
+
+    def discard_others() -> None:
+        counts = EnsembleManifest.read(folder).generation if is_ensemble(folder) else None
+        discard_generations(folder, counts)
+
+    discard_others()
+    place = folder / secrets.token_hex(4)
+    try:
+        place.mkdir()
+        yield place
+    except OSError as error:
+        raise SpadeError(f"{folder} cannot be written: {error.strerror or error}; "
+                         "what was there before is whole") from None
+    finally:
+        discard_others()
+
+
+def _link(source: str, target: str) -> None:
+    """Give a file of an index, which is never changed in place, a second name; or copy it."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _leave_one_out(
+    members: Sequence[Spade], calibrate: bool
+) -> tuple[list[Usual], Calibration | None]:
+    """Return what is usual for each member, and the calibration of all together if asked for."""
+    first = members[0].index_
+    _check_size(first)
+    height, width = first.manifest.framing.framing().size
+    usual = []
+    scores = np.zeros((len(members), len(first)))
+    with tempfile.TemporaryFile(prefix="spade-faiss-") as file:
+        maps = np.memmap(file, np.float32, shape=(len(members), len(first), height, width)
+                         ) if calibrate else None
+        for number, member in enumerate(members):
+            means, squares = [], []
+            for i, (score, values) in enumerate(member.leave_one_out()):
+                scores[number, i] = score
+                means.append(values.mean(dtype=np.float64))
+                squares.append(np.square(values, dtype=np.float64).mean())
+                if maps is not None:
+                    maps[number, i] = _resized(values, (height, width))
+            mean = float(np.mean(means))
+            std = float(np.sqrt(max(np.mean(squares) - mean**2, 0)))
+            usual.append(Usual(map_mean=mean, map_std=std or 1.0,
+                               score_mean=float(scores[number].mean()),
+                               score_std=float(scores[number].std()) or 1.0))
+        if maps is None:
+            return usual, None
+        framing = first.manifest.framing.framing()
+        peaks = np.zeros(len(first))
+        for i, record in enumerate(first.manifest.images):
+            joined = _average(maps[:, i], usual, (height, width))
+            peaks[i] = framing.place(joined, (record.height, record.width)).max()
+    return usual, _calibration(members[0], _average_scores(scores, usual), peaks, usual)
+
+
+def _calibration(
+    first: Spade, scores: npt.NDArray[np.float64], peaks: npt.NDArray[np.float64],
+    usual: Sequence[Usual],
+) -> Calibration:
+    """Draw thresholds from the good images' averaged scores and the peaks of their maps.
+
+    `good_threshold` takes values that are 0 or more: those before the means were taken off.
+    """
+    means = {
+        "score": float(np.mean([one.score_mean / one.score_std for one in usual])),
+        "map": float(np.mean([one.map_mean / one.map_std for one in usual])),
+    }
+
+    def threshold(values: npt.NDArray[np.float64], mean: float) -> float | None:
+        limit = good_threshold(values + mean, first.quantile)
+        return None if limit is None else limit - mean
+
+    return Calibration(
+        quantile=first.quantile, k=first.k, kappa=first.kappa, sigma=first.sigma,
+        descriptor_scores=tuple(scores.tolist()), peaks=tuple(peaks.tolist()),
+        descriptor_threshold=threshold(scores, means["score"]),
+        pixel_threshold=threshold(peaks, means["map"]),
+    )
+
+
+def _average(
+    maps: Iterable[Floats], usual: Sequence[Usual], size: tuple[int, int]
+) -> Floats:
+    """Return the mean of the members' maps, each standardised and brought to one size."""
+    joined: Floats = np.zeros(size, np.float32)
+    for values, own in zip(maps, usual, strict=True):
+        joined += np.float32(1 / own.map_std) * (
+            _resized(values, size) - np.float32(own.map_mean))
+    joined /= len(usual)
+    return joined
+
+
+def _average_scores(
+    scores: npt.NDArray[np.float64], usual: Sequence[Usual]
+) -> npt.NDArray[np.float64]:
+    """Return the mean of the members' descriptor scores [m, n], each standardised, [n]."""
+    means = np.array([[one.score_mean] for one in usual])
+    stds = np.array([[one.score_std] for one in usual])
+    joined: npt.NDArray[np.float64] = ((scores - means) / stds).mean(0)
+    return joined
+
+
+def _resized(values: Floats, size: tuple[int, int]) -> Floats:
+    return np.asarray(cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def _check_size(index: Index) -> None:
+    if len(index) < 2:
+        raise SpadeError("an ensemble needs two good images or more, to know what is usual")
 
 
 def _again_and_again(images: Images) -> Images:

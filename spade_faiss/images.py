@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from stat import S_ISREG
 from typing import TypeVar
 
 import cv2
@@ -47,6 +48,7 @@ class Frame:
 
 Source = str | os.PathLike[str] | npt.NDArray[np.uint8] | Frame
 Sample = TypeVar("Sample", bound=np.generic)
+Prepared = TypeVar("Prepared")
 OnError = Callable[[str, str], None]
 """Called with the name of an image that could not be used and one line that says why."""
 
@@ -245,6 +247,8 @@ def read_image(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         is smaller than 16 pixels a side.
     """
     try:
+        if not S_ISREG(Path(path).stat().st_mode):  # to open a pipe would wait for ever
+            raise SpadeError("is no file that holds an image, but a pipe, device or folder")
         data = Path(path).read_bytes()
     except OSError as error:
         raise SpadeError(f"cannot be read: {error.strerror}") from None
@@ -414,11 +418,29 @@ def load_images(
         image = _as_image(source)
         return image, framing.apply(image)
 
+    for position, name, (image, framed) in _prepared(sources, prepare, on_error, workers):
+        yield Loaded(position, name, image, framed)
+
+
+def decode_images(
+    sources: Iterable[Source], on_error: OnError | None = None, workers: int | None = None
+) -> Iterator[tuple[int, Frame]]:
+    """Decode images for several detectors: yield the place of each, and the image by its name.
+
+    Parameters as in `load_images`.
+    """
+    for position, name, image in _prepared(sources, _as_image, on_error, workers):
+        yield position, Frame(name, image)
+
+
+def _prepared(
+    sources: Iterable[Source], prepare: Callable[[Source], Prepared], on_error: OnError | None,
+    workers: int | None,
+) -> Iterator[tuple[int, str, Prepared]]:
+    """Yield the place and name of each image and what is made of it, as `load_images` does."""
     workers = workers or min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
-        ahead: deque[
-            tuple[int, str, Future[tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]]
-        ] = deque()
+        ahead: deque[tuple[int, str, Future[Prepared]]] = deque()
         waiting = enumerate(sources)
         try:
             while True:
@@ -428,13 +450,13 @@ def load_images(
                     return
                 position, name, future = ahead.popleft()
                 try:
-                    image, framed = future.result()
+                    prepared = future.result()
                 except SpadeError as error:
                     if on_error is None:
                         raise SpadeError(f"{name}: {error}") from None
                     on_error(name, str(error))
                     continue
-                yield Loaded(position, name, image, framed)
+                yield position, name, prepared
         finally:
             for _, _, future in ahead:
                 future.cancel()

@@ -30,6 +30,15 @@ def anomaly_map(
     Returns
     -------
     float32 [H, W], 0 or more
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> level = np.zeros((4, 4), np.float32)
+    >>> level[1, 1] = 1
+    >>> values = anomaly_map([level], (32, 32))
+    >>> values.shape, np.unravel_index(values.argmax(), values.shape)[0] in (11, 12)
+    ((32, 32), True)
     """
     mean: npt.NDArray[np.float32] = np.zeros(size, np.float32)
     for level in distances:

@@ -24,3 +24,8 @@ def preset_of(name: str) -> Mapping[str, bool]:
     if name not in PRESETS:
         raise SpadeError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def name_of_preset(**parameters: bool) -> str | None:
+    """Return the preset that stands for these parameters, or None."""
+    return next((name for name, chosen in PRESETS.items() if chosen == parameters), None)

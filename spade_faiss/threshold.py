@@ -41,6 +41,13 @@ def good_threshold(scores: npt.ArrayLike, quantile: float = 0.995) -> float | No
     ------
     ValueError
         If the quantile is not between 0 and 1, or a score is NaN.
+
+    Examples
+    --------
+    >>> good_threshold(range(1, 100), 0.9)  # the 90th of 99
+    90.0
+    >>> round(good_threshold([3.0, 4.0, 5.0], 0.9), 2)  # more than was seen
+    6.84
     """
     ordered: npt.NDArray[np.float64] = np.sort(np.asarray(scores, np.float64))
     n = len(ordered)

@@ -35,31 +35,31 @@ def index(built, tmp_path):
 
 @pytest.fixture(scope="module")
 def calibrated(lite, built, tmp_path_factory):
-    """An index tried on 36 good images and 6 defects, what is said, and the threshold before."""
+    """An index tried on 24 good images and 6 defects, what is said, and the threshold before."""
     folder = shutil.copytree(built, tmp_path_factory.mktemp("calibrated") / "index")
     spade = Spade.load(folder, backbone=lite)
     before = spade.image_threshold
     defects = [image for kind in KINDS for image in views(kind, 2)]
-    return spade, spade.calibrate(views("good", 36), defects, false_alarms=0.1), before
+    return spade, spade.calibrate(views("good", 24), defects, false_alarms=0.1), before
 
 
 def test_the_report_counts_what_a_query_of_the_same_images_says(lite, built, calibrated):
     report, before = calibrated[1:]
     fresh = Spade.load(built, backbone=lite)
-    good = fresh.predict(views("good", 36)).scores
+    good = fresh.predict(views("good", 24)).scores
     bad = fresh.predict([image for kind in KINDS for image in views(kind, 2)]).scores
-    assert (report.good, report.defects, report.score, report.wished) == (36, 6, "map", 0.1)
+    assert (report.good, report.defects, report.score, report.wished) == (24, 6, "map", 0.1)
     assert report.present.threshold == before == fresh.image_threshold
-    assert report.present.false_alarms == observed_rate(int((good > before).sum()), 36)
+    assert report.present.false_alarms == observed_rate(int((good > before).sum()), 24)
     assert report.present.found == observed_rate(int((bad > before).sum()), 6)
     limit = report.chosen.threshold
     assert limit == pytest.approx(good_threshold(good, 0.9), rel=1e-5) and report.needed == 9
-    # The 34th of 36: by exchangeability 3 in 37, though but 2 in 36 lie above it.
-    assert report.chosen.false_alarms == chosen_rate(2, 36, 0.9)
-    assert report.chosen.false_alarms.value == 3 / 37
+    # The 23rd of 24: by exchangeability 2 in 25 are above it, though only 1 in 24 of these is.
+    assert report.chosen.false_alarms == chosen_rate(1, 24, 0.9)
+    assert report.chosen.false_alarms.value == 2 / 25
     assert report.chosen.found == observed_rate(int((bad > limit).sum()), 6)
-    assert report.chosen.found.count >= 2
-    assert not report.notes and "expect at most 8.11 %" in report.text()
+    assert report.chosen.found.count >= 1
+    assert not report.notes and "expect at most 8 %" in report.text()
 
 
 def test_what_was_chosen_is_used_by_every_later_query(lite, calibrated):
@@ -84,12 +84,12 @@ def test_thresholds_hold_the_wished_rate_on_real_scores(calibrated):
     for scores in (np.array(held.peaks), np.array(held.descriptor_scores)):
         for n, wished in ((19, 0.05), (19, 0.2), (8, 0.05)):  # of 8, by a log-normal limit
             over = []
-            for _ in range(1500):
+            for _ in range(6000):
                 mixed = rng.permutation(scores)
                 limit = good_threshold(mixed[:n], 1 - wished)
                 over.append((mixed[n:] > limit).mean())
             # Exact for ranks; the log-normal limit is off by what these scores are off from it.
-            assert np.mean(over) <= wished + (0.005 if n == 19 else 0.02)
+            assert np.mean(over) <= wished + (0.01 if n == 19 else 0.03)
 
 
 def test_an_index_that_was_never_calibrated_stays_readable_by_older_programs(lite, index):
@@ -180,12 +180,12 @@ def brighter(image):
 @pytest.mark.parametrize("change", [None, blurred, brighter])
 def test_drift_of_real_images(calibrated, change):
     spade = calibrated[0]
-    batch = views("good", 14, seed=5)
+    batch = views("good", 10, seed=5)
     results = list(spade.query([change(image) for image in batch] if change else batch))
     found = spade.drift([spade.score_of(one) for one in results],
                         [one.descriptor_score for one in results])
     assert found.warned == (change is not None), found
-    assert (found.images, found.reference) == (14, 36)
+    assert (found.images, found.reference) == (10, 24)
     if change is blurred:  # which maps hardly notice
         assert found.over <= 3 and found.effect > 0.85 and "farther" in found.text
 
@@ -198,8 +198,8 @@ def test_real_batches_that_have_not_changed_are_seldom_warned_of(calibrated):
     rng = np.random.default_rng(0)
     count = 0
     for _ in range(1500):
-        mixed = scores[:, rng.permutation(36)]
-        new, old = mixed[:, :12], mixed[:, 12:]
+        mixed = scores[:, rng.permutation(24)]
+        new, old = mixed[:, :8], mixed[:, 8:]
         count += compare(new[0], old[0], np.sort(old[0])[-2], new[1], old[1]).warned
     assert count / 1500 <= 1.6 * LEVEL
 
@@ -247,8 +247,8 @@ def test_the_command_line(index, tmp_path):
     drift = json.loads(ended.stdout)["drift"]
     assert (drift["warned"], drift["images"], drift["reference"]) == (False, 6, 6)
     with (tmp_path / "o" / "scores.csv").open(newline="") as file:
-        assert {float(row["threshold"]) for row in csv.DictReader(file)} == {
-            pytest.approx(limit, rel=1e-8)}
+        for row in csv.DictReader(file):
+            assert float(row["threshold"]) == pytest.approx(limit, rel=1e-8)
     ended = done("query", index, hole, "--out", tmp_path / "p", "-k", "2")
     assert "of other settings" in ended.stderr and len(ended.stderr.splitlines()) == 1
     ended = done("remove", index, "image 7", "--json")

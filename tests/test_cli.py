@@ -1,10 +1,12 @@
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 
 import cv2
 import numpy as np
@@ -133,6 +135,9 @@ def test_calls_that_are_wrong_exit_2_with_one_line(index, parts, tmp_path):
     one_line(run("build", parts, "--index", tmp_path / "i", "--backbone", "vgg"), "vgg")
     one_line(run("build", parts, "--index", tmp_path / "i", "--crop", "big"), "--crop")
     one_line(run("build", parts, "--index", tmp_path / "i", "--crop", "500"), "crop 500")
+    (tmp_path / "file").touch()
+    one_line(run("build", parts, "--index", tmp_path / "file" / "i", *LITE), "cannot be written")
+    one_line(run("evaluate", "mvtec", tmp_path / "gone", "--out", tmp_path / "o"), "no such folder")
     one_line(run("build", parts), "index")
     one_line(run("build", parts, "--index", tmp_path / "i", "--warp"), "warp")
     one_line(run("build", parts, "--index", tmp_path / "i", "--weights", tmp_path / "w.pth"),
@@ -141,10 +146,23 @@ def test_calls_that_are_wrong_exit_2_with_one_line(index, parts, tmp_path):
     one_line(run("query", index, empty, "--out", tmp_path / "o"), "no images")
     one_line(run("query", index, empty / "a.png", "--out", tmp_path / "o"), "no such file")
     one_line(run("query", index, parts, "--out", parts / "o"), "inside")
+    one_line(run("query", index, parts, "--out", index / "o"), "lies in the index")
+    one_line(run("query", index, parts, "--out", index), "lies in the index")
     one_line(run("query", index, parts, "--out", tmp_path / "o", "-k", "0"), "-k")
     one_line(run("query", index, parts, "--out", tmp_path / "o", "--engine", "warp"), "warp")
     one_line(run("conjure"), "conjure")
     assert not (tmp_path / "i").exists() and not (tmp_path / "o").exists()
+
+
+def test_without_a_command_the_help_is_shown_as_it_is():
+    for command in ((), ("evaluate",)):
+        ended = run(*command)
+        assert ended.returncode == 2 and not ended.stdout
+        assert ended.stderr == run(*command, "--help").stdout
+
+
+def test_version():
+    assert done("--version").stdout == f"spade-faiss {metadata.version('spade-faiss')}\n"
 
 
 def test_debug_shows_where_anywhere_on_the_line(tmp_path):
@@ -191,6 +209,37 @@ def test_a_full_disk_is_one_line(index, parts, tmp_path):
     assert not [path for path in (out / "maps").rglob("*") if path.is_file()]
 
 
+def test_a_full_disk_of_the_demo_is_named(tmp_path):
+    ended = subprocess.run(
+        ["bash", "-c", 'ulimit -f 8; trap "" XFSZ; exec "$@"', "bash", sys.executable, "-m",
+         "spade_faiss", "demo", "--out", str(tmp_path / "demo")], capture_output=True, text=True)
+    one_line(ended, ".png: File too large")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_full_disk_leaves_the_old_index_and_nothing_beside_it(index, gravel_folder, tmp_path):
+    copy = shutil.copytree(index, tmp_path / "copy")
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    ended = subprocess.run(
+        ["bash", "-c", 'ulimit -f 1024; trap "" XFSZ; exec "$@"', "bash", sys.executable, "-m",
+         "spade_faiss", "build", str(gravel_folder), "--index", str(copy), *LITE],
+        capture_output=True, text=True,
+    )
+    one_line(ended, str(copy), "File too large", "what was there before is whole")
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+def test_a_pipe_is_not_waited_for(index, parts, tmp_path):
+    folder = tmp_path / "pipes"
+    folder.mkdir()
+    shutil.copy(parts / "big.bmp", folder / "z.bmp")
+    os.mkfifo(folder / "a.png")
+    ended = done("query", index, folder, "--out", tmp_path / "out", status=1, timeout=300)
+    assert len(ended.stderr.splitlines()) == 1 and "a.png: is no file" in ended.stderr
+    ended = done("build", folder, "--index", tmp_path / "new", *LITE, status=1, timeout=300)
+    assert len(ended.stderr.splitlines()) == 1 and "a.png: is no file" in ended.stderr
+
+
 def test_nonsense_file_names_stay_in_one_line(index, tmp_path):
     folder = tmp_path / "names"
     folder.mkdir()
@@ -219,7 +268,7 @@ def test_sigterm_ends_it_and_its_temporary_files(gravel_folder, tmp_path):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors) == (143, "")
+    assert (process.returncode, errors) == (143, "spade-faiss: terminated\n")
     assert not list(folder.parent.rglob("*.faiss"))
 
 

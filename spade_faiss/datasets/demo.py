@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from .._files import replace_file
 from ..errors import SpadeError
 
 SIDE = 256
@@ -75,6 +76,13 @@ def make_demo(
         If `root` exists and is not an empty folder, or the seed is negative.
     ValueError
         If a number of images is less than one.
+
+    Examples
+    --------
+    >>> make_demo("demo", n_train=1, n_good=1, n_defects=1)
+    ['brick', 'grass', 'gravel']
+    >>> sorted(path.name for path in Path("demo/grass/test").iterdir())
+    ['crack', 'foreign', 'good', 'hole', 'scratch', 'smear', 'stain']
     """
     if seed < 0:
         raise SpadeError(f"seed {seed} is negative; give 0 or more")
@@ -105,7 +113,7 @@ def make_demo(
 def _write(path: Path, image: Pixels) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     bgr = image if image.ndim == 2 else image[:, :, ::-1]
-    path.write_bytes(cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())
+    replace_file(path, cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())
 
 
 @dataclass(frozen=True)

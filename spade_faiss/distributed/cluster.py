@@ -7,11 +7,14 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from ..detector import Spade
+from ..ensemble import Ensemble
 from ..errors import SpadeError
 from .spade import RaySpade
+
+Detector = TypeVar("Detector", bound=Spade | Ensemble)
 
 _REACH = 10.0
 """Seconds that a cluster may take to accept a connection."""
@@ -20,12 +23,15 @@ _STORE = 1 << 30
 
 
 @contextmanager
-def on_ray(spade: Spade, address: str | None, workers: int | None = None) -> Iterator[Spade]:
+def on_ray(
+    spade: Detector, address: str | None, workers: int | None = None
+) -> Iterator[Detector]:
     """Give a copy of an estimator that works on a cluster.
 
     Parameters
     ----------
     spade : Spade
+        An ensemble is given back where there is no address, and refused otherwise.
     address : str or None
         "host:port" of a cluster's head, "auto" for the one that runs here, "local" for one of
         this machine alone that ends with the work. None gives the estimator itself.
@@ -35,13 +41,16 @@ def on_ray(spade: Spade, address: str | None, workers: int | None = None) -> Ite
     Raises
     ------
     SpadeError
-        If Ray is not installed, or no cluster answers.
+        If Ray is not installed, no cluster answers, or the estimator is an ensemble.
     """
     if address is None:
         if workers is not None:
             raise SpadeError("--ray-workers is for --ray: add --ray local, auto or an address")
         yield spade
         return
+    if not isinstance(spade, Spade):
+        raise SpadeError("--ray is for one network: leave out --views, name one --backbone, and "
+                         "query the index of one")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -56,7 +65,7 @@ def on_ray(spade: Spade, address: str | None, workers: int | None = None) -> Ite
         count, share = _shares(ray, spade.device, workers)
         spread = RaySpade.of(spade, count, share)
         try:
-            yield spread
+            yield cast(Detector, spread)
         finally:
             spread.dismiss()
     finally:

@@ -32,9 +32,9 @@ def config_of(spade: Spade | Ensemble, **options: object) -> dict[str, Any]:
     return {
         "backbone": network.name, "weights_sha256": network.weights_sha256,
         "resize": spade.resize, "crop": spade.crop, "k": spade.k, "kappa": spade.kappa,
-        "sigma": spade.sigma, "standardise": spade.standardise, "contrast": spade.contrast,
-        "store": spade.store,
-        "engine": spade.engine, "factory": spade.factory, "coreset": spade.coreset,
+        "sigma": spade.sigma, "preset": spade.preset, "standardise": spade.standardise,
+        "contrast": spade.contrast, "store": spade.store, "engine": spade.engine,
+        "factory": spade.factory, "coreset": spade.coreset,
         "search_params": spade.search_params, "device": str(network.device),
         "batch_size": spade.batch_size, **options, "seed": None, "versions": versions(),
     }

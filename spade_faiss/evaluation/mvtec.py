@@ -78,7 +78,7 @@ def evaluate_mvtec(
 
     def job(category: Category) -> Job:
         return Job(category.name, category.files, lambda complain: _evaluate(
-            spade, category, points, original_size, complain))
+            spade, category, points, original_size, out, complain))
 
     def finish(finished: dict[str, list[Scores]]) -> dict[str, Any]:
         results = write_points(out, dataset, config, finished, axes, base, notes)
@@ -98,12 +98,12 @@ def evaluate_category(spade: Spade | Ensemble, category: Category) -> Scores:
     SpadeError
         If an image or mask cannot be used.
     """
-    return _evaluate(spade, category, [point_of(spade)], False, None)[0][0]
+    return _evaluate(spade, category, [point_of(spade)], False, None, None)[0][0]
 
 
 def _evaluate(
     spade: Spade | Ensemble, category: Category, points: Sequence[Point], original_size: bool,
-    on_error: OnError | None,
+    scratch: Path | None, on_error: OnError | None,
 ) -> tuple[list[Scores], dict[str, Any]]:
     evidence = Evidence(original_size)
 
@@ -112,7 +112,7 @@ def _evaluate(
 
     scores = evaluate_points(
         spade, category.train, [test.path for test in category.test], truth, points,
-        original_size=original_size, on_error=on_error, more=evidence.finish,
+        original_size=original_size, scratch=scratch, on_error=on_error, more=evidence.finish,
         on_result=evidence.add,
     )
     return scores, evidence.record

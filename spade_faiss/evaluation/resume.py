@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from .._files import replace_file
 from ..errors import SpadeError
 from ..images import OnError
@@ -67,9 +69,24 @@ def run_jobs(
     Raises
     ------
     SpadeError
-        If no job could be finished.
+        If no job could be finished, or another process evaluates into the same folder now.
     """
-    (out / "done").mkdir(parents=True, exist_ok=True)
+    done = out / "done"
+    done.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(done / ".lock", timeout=0):
+            return _run(jobs, out, config, finish, on_error, on_note, report)
+    except Timeout:
+        raise SpadeError(f"{out} is being written by another evaluation; wait for it, or name "
+                         "another folder with --out") from None
+
+
+def _run(
+    jobs: Iterable[Job], out: Path, config: Mapping[str, Any],
+    finish: Callable[[dict[str, list[Scores]]], dict[str, Any]],
+    on_error: OnError, on_note: OnNote, report: bool,
+) -> dict[str, Any]:
+    """Run jobs for `run_jobs`, which holds the folder's lock."""
     finished: dict[str, list[Scores]] = {}
     results: dict[str, Any] = {}
     for job in jobs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -133,6 +134,8 @@ class Scorer:
     truth : Truth
     original_size : bool
         Whether maps are scored on the images' own grids instead of the network's input.
+    scratch : path, optional
+        A folder for what would fill the memory; see `PixelMetrics`.
 
     Attributes
     ----------
@@ -142,10 +145,12 @@ class Scorer:
     descriptor_scores, peaks : list of float
     """
 
-    def __init__(self, truth: Truth, original_size: bool = False) -> None:
+    def __init__(
+        self, truth: Truth, original_size: bool = False, scratch: Path | None = None
+    ) -> None:
         self._truth = truth
         self._original_size = original_size
-        self._pixels = PixelMetrics()
+        self._pixels = PixelMetrics(spill=scratch)
         self._masks = 0
         self.positions: list[int] = []
         self.labels: list[bool] = []
@@ -234,7 +239,7 @@ def _at(spade: Spade, result: Result, point: Point) -> Result:
 def evaluate_points(
     spade: Spade | Ensemble, train: Iterable[Source], test: Sequence[Source],
     truth: Callable[[Framing], Truth], points: Sequence[Point], *, original_size: bool = False,
-    on_error: OnError | None = None,
+    scratch: Path | None = None, on_error: OnError | None = None,
     more: Callable[[Scorer, int], Mapping[str, float]] | None = None,
     on_result: Callable[[Result, bool, Mask | None], object] | None = None,
 ) -> list[Scores]:
@@ -251,6 +256,8 @@ def evaluate_points(
         Of an ensemble its own alone.
     original_size : bool
         Whether maps are scored on the images' own grids.
+    scratch : path, optional
+        A folder for what would fill the memory meanwhile: the pixels of all maps.
     on_error : callable, optional
         Called with (name, why) for an image or mask that cannot be used; the image is left
         out. Without it the first one raises SpadeError.
@@ -272,12 +279,9 @@ def evaluate_points(
 
     start = time.perf_counter()
     stages = spade.stages = Stages()
-    if isinstance(spade, Ensemble):
-        spade.fit(train, on_error=leave_out)
-    else:
-        spade.fit(train, calibrate=False, on_error=leave_out)
+    spade.fit(train, calibrate=False, on_error=leave_out)
     known = truth(spade.index_.manifest.framing.framing())
-    scorers = [Scorer(known, original_size) for _ in points]
+    scorers = [Scorer(known, original_size, scratch) for _ in points]
     found_at = ([one] for one in spade.query(test, leave_out)) if isinstance(
         spade, Ensemble) else query_points(spade, test, points, leave_out)
     for results in found_at:

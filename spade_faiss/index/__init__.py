@@ -1,10 +1,12 @@
 """The index on disk: FAISS files of descriptors and patches, and a manifest over them."""
 
+from .ensemble import EnsembleManifest, is_ensemble
 from .gallery import Gallery, GallerySpec, build_galleries
 from .manifest import Manifest, TrainingImage
 from .store import Index, IndexWriter, damaged_files, discard_leftovers, index_lock
 
 __all__ = [
-    "Gallery", "GallerySpec", "Index", "IndexWriter", "Manifest", "TrainingImage",
-    "build_galleries", "damaged_files", "discard_leftovers", "index_lock",
+    "EnsembleManifest", "Gallery", "GallerySpec", "Index", "IndexWriter", "Manifest",
+    "TrainingImage", "build_galleries", "damaged_files", "discard_leftovers", "index_lock",
+    "is_ensemble",
 ]

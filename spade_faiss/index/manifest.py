@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -21,6 +21,11 @@ _SECOND = ("mirrored", "scales", "usual", "gallery", "store", "held_out")
 """What the second version has; an index without any is written as the first, for older programs."""
 
 Store = Literal["float16"]
+
+
+ENSEMBLE = "ensemble.json"
+
+Record = TypeVar("Record", bound=BaseModel)
 
 
 class _Data(BaseModel):
@@ -229,9 +234,7 @@ class Manifest(_Data):
         absent: dict[str, Any] = {name: True for name in _SECOND if not getattr(self, name)}
         if self.calibration and self.calibration.sample is None:
             absent["calibration"] = {"sample"}
-        record = json.loads(self.model_dump_json(exclude=absent))
-        record = {"sha256": _digest(record), **record}
-        replace_file(folder / MANIFEST, (json.dumps(record, indent=1) + "\n").encode(), sync=True)
+        write_record(folder / MANIFEST, self.model_dump_json(exclude=absent))
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -242,36 +245,58 @@ class Manifest(_Data):
         SpadeError
             If there is none, or it is damaged, or of another version.
         """
-        path = folder / MANIFEST
-        try:
-            record = json.loads(path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            raise SpadeError(
-                f"{folder} holds no index (no {MANIFEST}); make one with: "
-                f"spade-faiss build TRAIN_DIR --index {folder}"
-            ) from None
-        except OSError as error:
-            raise SpadeError(f"{path} cannot be read: {error.strerror}") from None
-        except ValueError:
-            raise SpadeError(f"{path} is damaged; build the index again") from None
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise SpadeError(f"{path} is not the manifest of a spade-faiss index, or is damaged")
-        expected = record.pop("sha256", None)
-        known = record.get("version") in VERSIONS
-        if known and expected != _digest(record):
-            raise SpadeError(f"{path} is damaged (its checksum differs); build the index again")
-        if not known:
-            raise SpadeError(
-                f"{path} is of version {record.get('version')} and this program reads versions "
-                f"{' and '.join(map(str, VERSIONS))}; build the index again or install a matching "
-                "spade-faiss"
-            )
-        try:
-            return cls.model_validate_json(json.dumps(record))
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise SpadeError(f"{path} is not valid: {where}: {first['msg']}") from None
+        if not (folder / MANIFEST).exists() and (folder / ENSEMBLE).exists():
+            raise SpadeError(f"{folder} holds an ensemble of several indices, which this cannot "
+                             "use; name an index of one network without views")
+        return read_record(cls, folder / MANIFEST, FORMAT, VERSIONS)
+
+
+def write_record(path: Path, record: str) -> None:
+    """Put a JSON object in place at once, synced, with its own checksum."""
+    data = json.loads(record)
+    data = {"sha256": _digest(data), **data}
+    replace_file(path, (json.dumps(data, indent=1) + "\n").encode(), sync=True)
+
+
+def read_record(
+    model: type[Record], path: Path, form: str, versions: tuple[int, ...]
+) -> Record:
+    """Read what `write_record` wrote, and check its checksum, its format, and its contents.
+
+    Raises
+    ------
+    SpadeError
+        If the file is missing, or damaged, or of another version.
+    """
+    try:
+        record = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise SpadeError(
+            f"{path.parent} holds no index (no {path.name}); make one with: "
+            f"spade-faiss build TRAIN_DIR --index {path.parent}"
+        ) from None
+    except OSError as error:
+        raise SpadeError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise SpadeError(f"{path} is damaged; build the index again") from None
+    if not isinstance(record, dict) or record.get("format") != form:
+        raise SpadeError(f"{path} is not the manifest of a {form}, or is damaged")
+    expected = record.pop("sha256", None)
+    known = record.get("version") in versions
+    if known and expected != _digest(record):
+        raise SpadeError(f"{path} is damaged (its checksum differs); build the index again")
+    if not known:
+        raise SpadeError(
+            f"{path} is of version {record.get('version')} and this program reads versions "
+            f"{' and '.join(map(str, versions))}; build the index again or install a matching "
+            "spade-faiss"
+        )
+    try:
+        return model.model_validate_json(json.dumps(record))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SpadeError(f"{path} is not valid: {where}: {first['msg']}") from None
 
 
 def file_sha256(path: Path) -> str:

@@ -25,7 +25,7 @@ import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,18 +50,18 @@ _GENERATION = re.compile(r"[0-9a-f]{8}")
 
 
 @contextmanager
-def index_lock(folder: Path) -> Iterator[None]:
-    """Hold an index folder, made if need be, for one writer at a time.
+def index_lock(folder: Path, manifest: str = MANIFEST) -> Iterator[None]:
+    """Hold the folder of an index or ensemble, made if need be, for one writer at a time.
 
     Raises
     ------
     SpadeError
-        If another process writes it now, or the folder holds something else.
+        If another process writes it now, it cannot be written, or it holds something else.
     """
     if folder.is_dir():
         strangers = [
             entry.name for entry in folder.iterdir()
-            if entry.name not in (MANIFEST, f".{MANIFEST}.new", _LOCK)
+            if entry.name not in (manifest, f".{manifest}.new", _LOCK)
             and not _GENERATION.fullmatch(entry.name)
         ]
         if strangers:
@@ -70,12 +70,18 @@ def index_lock(folder: Path) -> Iterator[None]:
             )
     elif folder.exists():
         raise SpadeError(f"{folder} is a file; name a folder for the index")
-    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK, timeout=0)
     try:
-        with FileLock(folder / _LOCK, timeout=0):
-            yield
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout:
         raise SpadeError(f"{folder} is being written by another process; wait for it") from None
+    except OSError as error:
+        raise SpadeError(f"{folder} cannot be written: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def discard_leftovers(folder: Path) -> None:
@@ -84,6 +90,11 @@ def discard_leftovers(folder: Path) -> None:
     Where a manifest is there but cannot be read, nothing is removed.
     """
     keep = Manifest.read(folder).generation if (folder / MANIFEST).exists() else None
+    discard_generations(folder, keep)
+
+
+def discard_generations(folder: Path, keep: str | None) -> None:
+    """Remove every generation in a folder but one."""
     for entry in folder.iterdir():
         if _GENERATION.fullmatch(entry.name) and entry.name != keep:
             shutil.rmtree(entry, ignore_errors=True)
@@ -142,7 +153,8 @@ class _FlatFile:
         self._file.close()
 
     def abandon(self) -> None:
-        self._file.close()
+        with suppress(OSError):  # on a full disk, of what was not written yet
+            self._file.close()
 
 
 class IndexWriter:
@@ -207,7 +219,8 @@ class IndexWriter:
         """Close the files and remove them."""
         for file in self._flat:
             file.abandon()
-        self._crops.close()
+        with suppress(OSError):
+            self._crops.close()
         shutil.rmtree(self.place, ignore_errors=True)
 
 

@@ -33,6 +33,11 @@ def image_rocauc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     ValueError
         If a score is NaN or infinite, the lengths differ, the labels are not boolean or
         integer, or only one class is there.
+
+    Examples
+    --------
+    >>> image_rocauc([0.2, 0.9, 0.4, 0.4], [0, 1, 0, 1])
+    0.875
     """
     return _rank(scores, labels).area()
 

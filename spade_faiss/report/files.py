@@ -16,6 +16,7 @@ from PIL import Image
 
 from .._files import replace_file
 from ..detector import Result, Spade
+from ..ensemble import Ensemble
 from .pictures import explanation_picture, overlay_picture, verdict
 from .regions import Region
 
@@ -38,7 +39,7 @@ class Row:
 
 
 def write_image(
-    spade: Spade, result: Result, stem: Path, out: Path, overlays: bool,
+    spade: Spade | Ensemble, result: Result, stem: Path, out: Path, overlays: bool,
     explained: Sequence[Region] | None,
 ) -> Row:
     """Write the map of one image, its overlay, and its regions if given; return its row."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import BoundedSemaphore
 
 from ..detector import Result, Spade
+from ..ensemble import Ensemble
 from ..errors import SpadeError
 from ..images import Found, Frame, OnError
 from ..video import is_video, read_frames
@@ -24,7 +25,7 @@ _WRITERS = 2
 
 
 def write_query(
-    spade: Spade, images: Sequence[Found], out: Path, *, overlays: bool = True,
+    spade: Spade | Ensemble, images: Sequence[Found], out: Path, *, overlays: bool = True,
     explain: bool = False, report: bool = False, worst: int = 10, fps: float | None = None,
     on_error: OnError | None = None, on_result: Callable[[Result], object] | None = None,
 ) -> list[Row]:
@@ -42,7 +43,7 @@ def write_query(
 
     Parameters
     ----------
-    spade : Spade
+    spade : Spade or Ensemble
     images : sequence of Found
     out : Path
     overlays, explain, report : bool
@@ -58,13 +59,15 @@ def write_query(
     Raises
     ------
     SpadeError
-        If `out` is a file, or lies inside a folder that is queried, where the maps would be
-        taken for images the next time.
+        If `out` is a file, lies in the index, which is then taken for another folder, or inside a
+        folder that is queried, where the maps would be taken for images the next time.
     OSError
         If the disk is full or the folder cannot be written.
     """
     if out.exists() and not out.is_dir():
         raise SpadeError(f"{out} is a file; name a folder for the results")
+    if out.resolve().is_relative_to(spade.index_.folder.resolve()):
+        raise SpadeError(f"{out} lies in the index; name another folder for the results")
     for folder in {found.folder for found in images if found.folder}:
         if out.resolve().is_relative_to(folder.resolve()):
             raise SpadeError(f"{out} lies inside {folder}, which is queried; name one beside it")
@@ -108,7 +111,7 @@ def _stems(images: Sequence[Found]) -> list[Path]:
 class _Writer:
     """Queries and writes one thing after another; `rows` holds what was done so far."""
 
-    spade: Spade
+    spade: Spade | Ensemble
     out: Path
     overlays: bool
     explain: bool

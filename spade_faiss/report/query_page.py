@@ -15,6 +15,7 @@ import numpy as np
 
 from .._text import printable
 from ..detector import Result, Spade
+from ..ensemble import Ensemble
 from .charts import Timeline, histogram, timeline
 from .files import Row
 from .layers import encoded, layers_of
@@ -39,14 +40,14 @@ class QueryReport:
 
     Parameters
     ----------
-    spade : Spade
+    spade : Spade or Ensemble
     folder : Path
         Where the file without a name is made.
     expected : int
         How many results there may be.
     """
 
-    def __init__(self, spade: Spade, folder: Path, expected: int) -> None:
+    def __init__(self, spade: Spade | Ensemble, folder: Path, expected: int) -> None:
         cards = max(1, min(expected, MOST_CARDS))
         self._spade = spade
         self._bytes = min(max(_BUDGET // cards, _LEAST), _MOST)
@@ -54,7 +55,7 @@ class QueryReport:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._lock = Lock()
         self._numbers = count()
-        # Of equal scores the later image, whose number is less, goes first.
+        # Of equal scores the later image, whose number is less, goes spade.
         self._kept: list[tuple[float, int, int, int]] = []
         self._timelines: list[tuple[str, Timeline]] = []
         self._good = common_folder(image.path for image in spade.index_.manifest.images)
@@ -98,19 +99,24 @@ class QueryReport:
             All images and frames, those without a card, too.
         """
         spade = self._spade
+        members = spade.members if isinstance(spade, Ensemble) else (spade,)
+        networks = dict.fromkeys(one.index_.manifest.backbone.name for one in members)
         made = spade.calibration
-        good = () if made is None else made.peaks if spade.score == "map" else (
-            made.descriptor_scores)
+        held = spade.held_out
+        good: Sequence[float] = ()
+        if held:
+            good = held.good.scores(spade.score)
+        elif made:
+            good = made.peaks if spade.score == "map" else made.descriptor_scores
         threshold = spade.image_threshold
         scores = [row.score for row in rows if row.score is not None]
         failed = list(dict.fromkeys(row.path for row in rows if row.verdict == "ERROR"))
         others = [name for name in self._reasons if name not in set(failed)]
-        manifest = spade.index_.manifest
         folder = common_folder(row.path for row in rows)
         facts = {
             "index": spade.index_.folder, "good images": len(spade.index_),
             "of the folder": self._good,
-            "backbone": manifest.backbone.name, "K": spade.k, "κ": spade.kappa,
+            "backbone": ", ".join(networks), "K": spade.k, "κ": spade.kappa,
             "score": "map maximum" if spade.score == "map" else "descriptor distance",
         }
         facts = {name: printable(str(value)) for name, value in facts.items() if value != ""}
@@ -121,7 +127,8 @@ class QueryReport:
 
         write_page(
             path, "query.html", facts=facts, folder=printable(folder), threshold=threshold,
-            quantile=made.quantile if made else None,
+            quantile=spade.quantile if good else None,
+            good_are="set aside" if held else "leave-one-out",
             counts={word: sum(row.verdict == word for row in rows)
                     for word in ("NG", "OK", "ERROR", "")},
             total=len(rows), cards=self._cards(folder), shown=len(self._kept),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .fused import PreparedGallery
 
 ENGINES = ("auto", "faiss", "screened", "triton")
+"""What an exact search may be done by."""
 
 KEEP = 64 << 20
 """Bytes of a gallery that may be kept in low precision from one search to the next."""

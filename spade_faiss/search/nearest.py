@@ -41,6 +41,15 @@ def nearest(
     ValueError
         If shapes do not fit, `k` is out of range, values are not finite, or the engine is
         unknown or not to be had on the device.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from spade_faiss.search import nearest
+    >>> gallery = np.array([[0, 0], [3, 0], [0, 5]], np.float32)
+    >>> distances, ids = nearest(np.array([[1, 0]], np.float32), gallery, k=2)
+    >>> distances.tolist(), ids.tolist()
+    ([[1.0, 4.0]], [[0, 1]])
     """
     q, g = _matrix("queries", queries), _matrix("gallery", gallery)
     if q.shape[1] != g.shape[1]:

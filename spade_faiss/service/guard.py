@@ -122,7 +122,7 @@ class Guard:
             raise Refusal(421, f"this service does not go by the name {host!r}; allow it with "
                           "--allow-host")
         origin = headers.get("origin")
-        if method == "POST" and origin is not None and urlsplit(origin).netloc != host:
+        if method == "POST" and origin is not None and origin.partition("://")[2] != host:
             raise Refusal(403, f"pages of {origin} may not send images here")
         if self._token is not None and path not in OPEN and not path.startswith(STATIC):
             kind, _, shown = headers.get("authorization", "").partition(" ")
@@ -140,12 +140,10 @@ class Guard:
 
 
 def _is_called(host: str, hosts: Collection[str]) -> bool:
-    name = (urlsplit(f"//{host}").hostname or "") if host else ""
-    if name == "localhost" or name in hosts:
-        return True
     try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or name in hosts or ipaddress.ip_address(name).is_loopback
+    except ValueError:  # neither a name that is known nor an address
         return False
 
 

@@ -15,6 +15,7 @@ from ..detector import Result
 from ..images import Framing
 from ..index import Index
 from ..report import Region
+from ..report.pictures import View, closer_looks, colours, fitted, strength
 from .answers import Picture
 
 _SIDE = 640
@@ -28,11 +29,7 @@ Pixels = npt.NDArray[np.uint8]
 
 def photo(result: Result) -> Pixels:
     """Return the image in the size that it is shown in, uint8 [h, w, 3]."""
-    height, width = result.image.shape[:2]
-    scale = _SIDE / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(result.image, size, interpolation=how), np.uint8)
+    return fitted(result.image, _SIDE)
 
 
 def overlay(result: Result, framing: Framing, threshold: float | None) -> Pixels:
@@ -46,10 +43,9 @@ def overlay(result: Result, framing: Framing, threshold: float | None) -> Pixels
     heat = np.asarray(cv2.resize(result.map, (width, height)), np.float32)
     top = 2 * threshold if threshold else max(float(result.map.max()), 1e-12)
     share = heat / np.float32(top)
-    turbo = np.asarray(cv2.applyColorMap(
-        np.round(255 * np.clip(share, 0, 1)).astype(np.uint8), cv2.COLORMAP_TURBO))[..., ::-1]
-    cover = 0.65 * np.clip(2 * share - 0.5, 0, 1)[..., None]
-    painted = np.ascontiguousarray((picture * (1 - cover) + turbo * cover).round(), np.uint8)
+    cover = np.float32(0.65) * strength(share)[..., None]
+    painted = np.ascontiguousarray(
+        (picture * (1 - cover) + colours(share) * cover).round(), np.uint8)
     if threshold:
         over = (heat > threshold).astype(np.uint8)
         edges, _ = cv2.findContours(over, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
@@ -65,33 +61,17 @@ def overlay(result: Result, framing: Framing, threshold: float | None) -> Pixels
 
 
 def looks(result: Result, index: Index, region: Region) -> tuple[Pixels, Pixels]:
-    """Return the place where a region peaks, and the good patch matched with it, to one scale.
-
-    Both are of the level that contributes most to the peak, with what surrounds the patch.
-    """
-    framing = index.manifest.framing.framing()
-    match = region.matches[0]
-    level = index.manifest.levels[match.level - 1]
-    cell = framing.size[1] / level.width, framing.size[0] / level.height
-    x, y = framing.to_input(region.peak_at, (result.map.shape[0], result.map.shape[1]))
-    here = int(x // cell[0]), int(y // cell[1])
-    return (_look(result.input, here, cell),
-            _look(np.asarray(index.crops[match.row]), match.patch, cell))
+    """Return the place where a region peaks, and the good patch matched with it, to one scale."""
+    here, good = closer_looks(result, index, region)
+    return _boxed(here), _boxed(good)
 
 
-def _look(framed: Pixels, patch: tuple[int, int], cell: tuple[float, float]) -> Pixels:
-    side = min(max(48, round(6 * max(cell))), *framed.shape[:2])
-    left = round((patch[0] + 0.5) * cell[0] - side / 2)
-    top = round((patch[1] + 0.5) * cell[1] - side / 2)
-    left = min(max(left, 0), framed.shape[1] - side)
-    top = min(max(top, 0), framed.shape[0] - side)
-    window = np.ascontiguousarray(framed[top : top + side, left : left + side])
-    enlarged = np.asarray(cv2.resize(window, (_LOOK, _LOOK)), np.uint8)
-    scale = _LOOK / side
-    x, y = (patch[0] * cell[0] - left) * scale, (patch[1] * cell[1] - top) * scale
-    corners = (round(x), round(y)), (round(x + cell[0] * scale), round(y + cell[1] * scale))
-    cv2.rectangle(enlarged, *corners, (0, 0, 0), 3)
-    cv2.rectangle(enlarged, *corners, (0, 200, 255), 1)
+def _boxed(view: View) -> Pixels:
+    """Return a view enlarged, with a box around its patch."""
+    enlarged = fitted(view.picture, _LOOK)
+    left, top, right, bottom = (round(side * _LOOK / len(view.picture)) for side in view.box)
+    cv2.rectangle(enlarged, (left, top), (right, bottom), (0, 0, 0), 3)
+    cv2.rectangle(enlarged, (left, top), (right, bottom), (0, 200, 255), 1)
     return enlarged
 
 

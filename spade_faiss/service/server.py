@@ -73,6 +73,7 @@ def serve(
     def opener(network: Backbone | None) -> Spade:
         return Spade.load(folder, backbone=network, batch_size=limits.batch, **options)
 
+    logging.basicConfig(format="spade-faiss: %(message)s")
     # What is wrong with uploads is answered, and not logged.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="PIL")

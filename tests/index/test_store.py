@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from spade_faiss import Spade, SpadeError
-from spade_faiss.index import Index, Manifest, damaged_files, index_lock
+from spade_faiss.index import Index, IndexWriter, Manifest, damaged_files, index_lock
 from tests.conftest import texture
 
 
@@ -271,3 +271,18 @@ def test_a_full_disk_leaves_the_old_index_whole(lite, index, monkeypatch):
         Spade(lite).fit(texture("brick", 3), index)
     assert Index.open(index).manifest == before
     assert len(list(index.iterdir())) == 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is full")
+def test_what_does_not_fit_on_the_disk_is_removed_though_closing_fails_too(tmp_path):
+    writer = IndexWriter(tmp_path, 4, [(2, 2, 3)])
+    writer._crops.close()
+    writer._flat[1]._file.close()
+    writer._crops = Path("/dev/full").open("wb")  # noqa: SIM115
+    writer._flat[1]._file = Path("/dev/full").open("wb")  # noqa: SIM115
+    writer.append(np.zeros((1, 4), np.float32), [np.zeros((4, 3), np.float32)],
+                  np.zeros((1, 2, 2, 3), np.uint8))
+    with pytest.raises(OSError, match="No space left"):
+        writer.finish()
+    writer.discard()
+    assert not list(tmp_path.iterdir())

@@ -1,3 +1,9 @@
+import errno
+import os
+import tempfile
+import tracemalloc
+from pathlib import Path
+
 import hypothesis.extra.numpy as hnp
 import hypothesis.strategies as st
 import numpy as np
@@ -7,6 +13,7 @@ from hypothesis import assume, given, settings
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from spade_faiss import metrics
+from spade_faiss.metrics import pixel
 
 from . import oracle
 
@@ -82,6 +89,12 @@ def test_streaming_is_the_batch_bit_for_bit(batch, max_fpr):
         if i == 0 and np.unique(mask > 0).size == 2:
             stream.compute()  # must not disturb what follows
     assert stream.compute() == metrics.pixel_metrics(maps, masks, max_fpr)
+    with tempfile.TemporaryDirectory() as folder:
+        spilled = metrics.PixelMetrics(max_fpr, folder)
+        for scores, mask in zip(maps, masks, strict=True):
+            spilled.add(scores, mask)
+        assert spilled.compute() == stream.compute() == spilled.compute()
+        assert not list(Path(folder).iterdir())
     assert metrics.pro(iter(maps), iter(masks), max_fpr) == metrics.pro(maps, masks, max_fpr)
 
 
@@ -224,6 +237,35 @@ def test_arguments_are_left_as_they_are():
     assert (maps == before).all()
     maps[:] = 0  # what was added is the stream's own
     assert stream.compute() == expected
+
+
+def test_spilled_maps_leave_little_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(pixel, "_SPILLED_BLOCK", 1 << 16)
+    maps, masks = texture(count=40, side=256)
+    expected = metrics.pixel_metrics(maps, masks)
+    peaks = {}
+    for spill in (None, tmp_path):
+        tracemalloc.start()
+        stream = metrics.PixelMetrics(spill=spill)
+        for scores, mask in zip(maps, masks, strict=True):
+            stream.add(scores, mask)
+        assert stream.compute() == expected
+        peaks[spill] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peaks[None] > maps.nbytes > 4 * peaks[tmp_path]
+
+
+def test_a_disk_that_is_full_is_named(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    stream = metrics.PixelMetrics(spill=tmp_path)
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match=str(tmp_path)):
+        stream.add(zeros(2, 2), DEFECT)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="no images"):
+        stream.compute()
 
 
 def zeros(*shape):

@@ -162,14 +162,15 @@ def test_layers_of_any_shape(shape):
     image = rng.integers(0, 255, (*shape, 3), np.uint8)
     values = np.zeros(shape, np.float32)
     values[2:9, 3:12] = 0.9
-    seen = (2, 2, shape[1] - 2, shape[0] - 2)
+    seen = (shape[1] // 10, shape[0] // 10, shape[1], shape[0])
     layers = layers_of(image, values, 320, seen=seen, truth=values > 0.5)
     assert max(layers.size) == min(320, max(shape))
     assert layers.paths["outline"] and layers.paths["truth"] and layers.paths["unseen"]
     plain = layers_of(image, values, 320, outlined=False)
     assert set(plain.paths.values()) == {""}
-    files = encoded(layers.pictures, 30_000)
-    assert sum(len(base64.b64decode(one)) for one in files.values()) <= 30_000
+    for most in (1000, 30_000):  # noise cannot be had in that without fewer pixels
+        files = encoded(layers.pictures, most)
+        assert sum(len(base64.b64decode(one)) for one in files.values()) <= most
     best = encoded(layers.pictures, 10**9)
     assert sum(map(len, best.values())) >= sum(map(len, files.values()))
 
@@ -198,7 +199,7 @@ def test_memory_and_size_stay_bounded(spade, results, tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     size = (tmp_path / "report.html").stat().st_size
-    assert size > 8e6 and peak < size / 2
+    assert size > 6e6 and peak < size / 2
     most = (48 << 20) / 1000
     for card in cards_of(tmp_path / "report.html")[:8]:
         assert sum(len(base64.b64decode(one)) for one in card["pictures"].values()) <= most
@@ -232,6 +233,12 @@ def test_the_command_writes_a_report(spade, tmp_path):
          "--score", "descriptor", "--no-overlays")
     text = (tmp_path / "out" / "report.html").read_text()
     assert "descriptor distance" in text and "8 good, leave-one-out" in text
+    calibrated = Spade.load(tmp_path / "index", backbone=spade.network)
+    calibrated.calibrate(texture("brick", 3, seed=9))
+    write_query(calibrated, find_images([tmp_path / "parts"], print), tmp_path / "calibrated",
+                report=True)
+    text = (tmp_path / "calibrated" / "report.html").read_text()
+    assert "3 good, set aside" in text and f"<b>{calibrated.image_threshold:.4g}</b>" in text
     done("query", tmp_path / "index", tmp_path / "parts", "--out", tmp_path / "plain")
     assert not (tmp_path / "plain" / "report.html").exists()
 

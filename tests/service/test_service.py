@@ -141,7 +141,8 @@ def test_pages_ask_nothing_of_other_hosts(service):
 
 
 def test_other_hosts_and_other_sites_pages_are_refused(service, parts):
-    for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", ""):
+    for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "",
+                 "[::1", "10.0.0.1", "localhost@evil.example"):
         assert "name" in why(service.client.get("/v1/index", headers={"host": host}), 421)
     for host in ("localhost", f"localhost:{service.port}", "127.0.0.1", "[::1]:1", "127.8.8.8"):
         assert service.client.get("/v1/index", headers={"host": host}).status_code == 200

@@ -1,0 +1,100 @@
+"""Write docs/api.md: every public name, in one line each, out of the docstrings.
+
+Run it after a public name or its docstring's first line changed; a test checks that it was.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+
+PAGE = Path(__file__).with_name("api.md")
+MODULES = (
+    "spade_faiss", "spade_faiss.calibration", "spade_faiss.datasets", "spade_faiss.drift",
+    "spade_faiss.ensemble", "spade_faiss.features", "spade_faiss.images", "spade_faiss.index",
+    "spade_faiss.maps", "spade_faiss.metrics", "spade_faiss.presets", "spade_faiss.rates",
+    "spade_faiss.search", "spade_faiss.threshold", "spade_faiss.video",
+)
+
+
+def page() -> str:
+    """Return the page."""
+    lines = ["# The Python interface", "",
+             "Every public name, in one line. Parameters, shapes, units and errors are in the "
+             "docstrings: `help(spade_faiss.Spade)`. Written by `python docs/reference.py`."]
+    for name in MODULES:
+        module = importlib.import_module(name)
+        lines += ["", f"## `{name}`", "", first_line(module), "", "| name | what it is |",
+                  "|---|---|"]
+        for public in public_names(module):
+            value = getattr(module, public)
+            lines.append(f"| `{public}` | {summary(module, public)} |")
+            if inspect.isclass(value):
+                lines += [f"| `{public}.{method}` | {first_line(getattr(value, method))} |"
+                          for method in methods(value)]
+    return "\n".join(lines) + "\n"
+
+
+def public_names(module: ModuleType) -> list[str]:
+    """Return a package's `__all__`, or what a module itself defines without a leading _."""
+    if hasattr(module, "__all__"):
+        return sorted(module.__all__, key=str.lower)
+    defined = [name for name, value in vars(module).items()
+               if (inspect.isclass(value) or inspect.isfunction(value))
+               and value.__module__ == module.__name__]
+    return sorted((name for name in {*defined, *_described(module)} if not name.startswith("_")),
+                  key=str.lower)
+
+
+def methods(value: type) -> list[str]:
+    """Return the public methods and properties that a class of this package adds."""
+    return sorted(name for name, member in vars(value).items()
+                  if not name.startswith("_") and (callable(member) or isinstance(
+                      member, property | classmethod | staticmethod)))
+
+
+def summary(module: ModuleType, name: str) -> str:
+    """Return what a name is, in one line."""
+    value = getattr(module, name)
+    if inspect.isclass(value) or inspect.isroutine(value):
+        return first_line(value)
+    # A constant's description is the string that follows it, in the module that sets it.
+    for place in (module, *_imported(module)):
+        if text := _described(place).get(name):
+            return text.strip().split("\n")[0]
+    raise LookupError(f"{module.__name__}.{name} has no description")
+
+
+def first_line(value: object) -> str:
+    """Return the first line of a docstring."""
+    text = inspect.getdoc(value)
+    if not text:
+        raise LookupError(f"{value} has no docstring")
+    return text.split("\n")[0].replace("|", "\\|")
+
+
+def _imported(module: ModuleType) -> list[ModuleType]:
+    return [value for value in vars(module).values() if isinstance(value, ModuleType)]
+
+
+def _described(module: ModuleType) -> dict[str, str]:
+    """Return the strings that follow assignments in a module, by the assigned name."""
+    if not getattr(module, "__file__", None) or not module.__name__.startswith("spade_faiss"):
+        return {}
+    body = ast.parse(inspect.getsource(module)).body
+    found = {}
+    for node, after in pairwise(body):
+        target = (node.targets[0] if isinstance(node, ast.Assign) else
+                  node.target if isinstance(node, ast.AnnAssign) else None)
+        if isinstance(target, ast.Name) and isinstance(after, ast.Expr) and isinstance(
+                after.value, ast.Constant) and isinstance(after.value.value, str):
+            found[target.id] = after.value.value
+    return found
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

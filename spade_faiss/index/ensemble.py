@@ -1,0 +1,114 @@
+"""The manifest of an ensemble: its members, each an index of its own, and what they have in common.
+
+Layout of an ensemble's folder::
+
+    ensemble.json                 which generation counts, its members, statistics, thresholds
+    <8 hex digits>/1, 2, …        one generation: the members' index folders
+
+As with an index, replacing the manifest is the one step that makes a change count.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ..errors import SpadeError
+from .manifest import (
+    ENSEMBLE,
+    MANIFEST,
+    Calibration,
+    Manifest,
+    _Data,
+    file_sha256,
+    read_record,
+    write_record,
+)
+from .store import damaged_files
+
+ENSEMBLE_FORMAT = "spade-faiss ensemble"
+
+
+class Usual(_Data):
+    """Mean and standard deviation of good images' leave-one-out maps and descriptor scores."""
+
+    map_mean: float
+    map_std: float = Field(gt=0)
+    score_mean: float
+    score_std: float = Field(gt=0)
+
+
+class Member(_Data):
+    """One member: its index folder, the checksum of its manifest, and what is usual for it."""
+
+    folder: str = Field(pattern=r"^[0-9a-f]{8}/[0-9]+$")
+    manifest_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    usual: Usual
+
+
+class EnsembleManifest(_Data):
+    """Everything that is known about an ensemble but its members' data.
+
+    `calibration` is that of the averaged maps and descriptor scores, in standard deviations.
+    """
+
+    format: Literal["spade-faiss ensemble"] = "spade-faiss ensemble"
+    version: Literal[1] = 1
+    created: str
+    members: tuple[Member, ...] = Field(min_length=1)
+    calibration: Calibration | None = None
+
+    @model_validator(mode="after")
+    def _one_generation(self) -> EnsembleManifest:
+        if len({member.folder.split("/")[0] for member in self.members}) > 1:
+            raise ValueError("the members are of several generations")
+        return self
+
+    @property
+    def generation(self) -> str:
+        """The folder that holds the members; a new one for every change."""
+        return self.members[0].folder.split("/")[0]
+
+    def write(self, folder: Path) -> None:
+        """Put the manifest in place at once, synced: this is the moment a change takes effect."""
+        write_record(folder / ENSEMBLE, self.model_dump_json())
+
+    @classmethod
+    def read(cls, folder: Path) -> EnsembleManifest:
+        """Read and check the manifest of the ensemble in `folder`.
+
+        Raises
+        ------
+        SpadeError
+            If there is none, or it is damaged, or of another version.
+        """
+        return read_record(cls, folder / ENSEMBLE, ENSEMBLE_FORMAT, (1,))
+
+    def manifests(self, folder: Path) -> list[Manifest]:
+        """Read the members' manifests.
+
+        Raises
+        ------
+        SpadeError
+            If one is missing, damaged, or not the one that the ensemble was made with.
+        """
+        found = []
+        for member in self.members:
+            path = folder / member.folder / MANIFEST
+            found.append(Manifest.read(path.parent))
+            if file_sha256(path) != member.manifest_sha256:
+                raise SpadeError(f"{path} is not the one that {folder / ENSEMBLE} was made with; "
+                                 "build the ensemble again")
+        return found
+
+    def damaged(self, folder: Path) -> list[str]:
+        """Return one line for each data file that is missing or differs from its checksum."""
+        return [line for member, manifest in zip(self.members, self.manifests(folder), strict=True)
+                for line in damaged_files(folder / member.folder, manifest)]
+
+
+def is_ensemble(folder: Path) -> bool:
+    """Say whether a folder holds an ensemble and not one index."""
+    return (folder / ENSEMBLE).exists()
