@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ._files import sync_folder
 from ._stages import Stages
-from .detector import Floats, Images, Prediction, Result, Spade, sources_of, is_stream
+from .detector import Floats, Images, Prediction, Result, Spade, is_stream, sources_of
 from .errors import SpadeError
 from .features import Backbone
 from .images import Frame, OnError, decode_images
