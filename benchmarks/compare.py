@@ -135,8 +135,8 @@ def compare(
 
         def job(category: Category, make: type[Method] = make, name: str = name) -> Job:
             kept = out / "checkpoints" / name / f"{category.name}.safetensors"
-            return Job(category.name, category.files, lambda report: [evaluate(
-                make(network, make.budgets[budget], seed, kept), category, report)])
+            return Job(category.name, category.files, lambda report: ([evaluate(
+                make(network, make.budgets[budget], seed, kept), category, report)], {}))
 
         def finish(
             finished: dict[str, list[Scores]], name: str = name, config: dict[str, Any] = config,

@@ -102,7 +102,9 @@ def test_a_planted_defect_stands_out_but_not_to_an_ignorant_model(name, lite):
         ignorant = fitted(name, lite, NOISE)  # has never seen gravel
     else:
         ignorant = fitted(name, lite, [wrong, wrong])  # takes the defect for good
-    assert not stands_out(ignorant.map(wrong))
+    blind = ignorant.map(wrong)
+    blind[blind < 1e-3 * found.max()] = 0  # distances to itself, but for rounding
+    assert not stands_out(blind)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

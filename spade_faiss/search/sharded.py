@@ -82,15 +82,19 @@ class ShardedLevel:
         distances = queries.new_full((*queries.shape[:2], k), torch.inf)
         ids = torch.full(distances.shape, -1, dtype=torch.int64, device=queries.device)
         here = (images >= start) & (images < stop)
-        counts = here.sum(1)
         name, shard = self.devices[number], self._shards[number]
+        held = torch.tensor([
+            _held(shard.patches, self.per_image, one[among] - start)
+            for one, among in zip(images, here, strict=True)
+        ])
         try:
-            for count in sorted(set(counts.tolist())):
-                if count == 0:
+            # Items with as many rows here make one search: then all can have as many neighbours.
+            for rows_here in sorted(set(held.tolist())):
+                if rows_here == 0:
                     continue
-                who = (counts == count).nonzero().view(-1)
-                own = images[who][here[who]].view(-1, count) - start
-                most = min(k, *(_held(shard.patches, self.per_image, one) for one in own))
+                who = (held == rows_here).nonzero().view(-1)
+                own = images[who][here[who]].view(len(who), -1) - start
+                most = min(k, rows_here)
                 near, rows = shard.search(
                     queries[who.to(queries.device)].to(name), own, most, engine)
                 place = who.to(queries.device)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spade_faiss import Spade, SpadeError
@@ -13,6 +13,8 @@ from tests.conftest import texture, with_hole
 @given(seed=st.integers(0, 2**32 - 1), images=st.integers(1, 9), per_image=st.integers(1, 20),
        devices=st.integers(2, 5), batch=st.integers(1, 5), k=st.integers(1, 4), cut=st.booleans(),
        dtype=st.sampled_from([np.float32, np.float16]))
+@example(seed=25283031, images=5, per_image=2, devices=3, batch=2, k=2, cut=True,
+         dtype=np.float32)  # one item has the cut image, the other a whole one in the same shard
 def test_shards_together_find_what_one_device_finds(
     seed, images, per_image, devices, batch, k, cut, dtype
 ):
