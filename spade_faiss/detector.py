@@ -35,6 +35,7 @@ from .images import (
     first_size,
     load_images,
     name_of,
+    report_problem,
 )
 from .index import (
     GallerySpec,
@@ -346,7 +347,7 @@ class Spade:
             for source in sources_of(images, on_error):
                 name = name_of(source, -1)
                 if name in here:
-                    _report(on_error, name, "is in the index already; remove it first")
+                    report_problem(on_error, name, "is in the index already; remove it first")
                 else:
                     sources.append(source)
             if sources:
@@ -369,7 +370,7 @@ class Spade:
                 try:
                     gone.add(_find(name, paths))
                 except SpadeError as error:
-                    _report(on_error, name, str(error))
+                    report_problem(on_error, name, str(error))
             if len(gone) == len(paths):
                 raise SpadeError(f"an index cannot be empty; delete the folder {folder} instead")
             if gone:
@@ -1061,7 +1062,7 @@ def sources_of(images: Images, on_error: OnError | None) -> Iterable[Source]:
     """Return the images from what a user may pass: a folder is searched to any depth."""
     if isinstance(images, str | os.PathLike):
         def complain(name: str, why: str) -> None:
-            _report(on_error, name, why)
+            report_problem(on_error, name, why)
 
         found = find_images([images], complain)
         if not found:
@@ -1080,12 +1081,6 @@ def sources_of(images: Images, on_error: OnError | None) -> Iterable[Source]:
 def is_stream(images: object) -> bool:
     """Say whether images come but once."""
     return isinstance(images, Iterator)
-
-
-def _report(on_error: OnError | None, name: str, why: str) -> None:
-    if on_error is None:
-        raise SpadeError(f"{name}: {why}")
-    on_error(name, why)
 
 
 def _find(name: str, paths: Sequence[str]) -> int:

@@ -53,6 +53,13 @@ OnError = Callable[[str, str], None]
 """Called with the name of an image that could not be used and one line that says why."""
 
 
+def report_problem(on_error: OnError | None, name: str, why: str) -> None:
+    """Call `on_error`, or raise the line where there is none to call."""
+    if on_error is None:
+        raise SpadeError(f"{name}: {why}") from None
+    on_error(name, why)
+
+
 @dataclass(frozen=True)
 class Found:
     """An image file; `relative` is its path within `folder`, if a folder was searched for it."""
@@ -452,9 +459,7 @@ def _prepared(
                 try:
                     prepared = future.result()
                 except SpadeError as error:
-                    if on_error is None:
-                        raise SpadeError(f"{name}: {error}") from None
-                    on_error(name, str(error))
+                    report_problem(on_error, name, str(error))
                     continue
                 yield position, name, prepared
         finally:

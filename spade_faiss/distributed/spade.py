@@ -9,9 +9,8 @@ from typing import Any, cast
 import torch
 
 from ..detector import Batch, Images, Result, Spade, sources_of
-from ..errors import SpadeError
 from ..features import Backbone
-from ..images import Framing, OnError, Source
+from ..images import Framing, OnError, Source, report_problem
 from .crew import Crew
 from .worker import Recipe
 
@@ -92,7 +91,5 @@ class RaySpade(Spade):
             crew = self._crews[repr(recipe)] = Crew(recipe, self._count, self._share)
         for end, answer in crew.answers(sources, self.batch_size, framing):
             for name, why in answer.problems:
-                if on_error is None:
-                    raise SpadeError(f"{name}: {why}")
-                on_error(name, why)
+                report_problem(on_error, name, why)
             yield end, answer.made

@@ -13,7 +13,7 @@ from threading import BoundedSemaphore
 from ..detector import Result, Spade
 from ..ensemble import Ensemble
 from ..errors import SpadeError
-from ..images import Found, Frame, OnError
+from ..images import Found, Frame, OnError, report_problem
 from ..video import is_video, read_frames
 from .files import Row, write_image, write_picture, write_scores
 from .pictures import verdict
@@ -207,6 +207,4 @@ class _Writer:
     def _fail(self, name: str, why: str) -> None:
         if self.page:
             self.page.fail(name, why)
-        if self.on_error is None:
-            raise SpadeError(f"{name}: {why}")
-        self.on_error(name, why)
+        report_problem(self.on_error, name, why)
