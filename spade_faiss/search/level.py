@@ -90,9 +90,7 @@ class LevelSearch:
         """
         if engine not in ENGINES:
             raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
-        fewest = images.shape[1] * self.per_image
-        if (images == (len(self.patches) - 1) // self.per_image).any():
-            fewest -= -len(self.patches) % self.per_image
+        fewest = rows_of(images, len(self.patches), self.per_image)
         if not 1 <= k <= fewest:
             raise ValueError(f"k = {k} must lie between 1 and the gallery's {fewest} rows")
         if queries.device != self.patches.device:
@@ -219,6 +217,15 @@ class LevelSearch:
             distances[who] = torch.from_numpy(near).view(-1, q, k)
             ids[who] = torch.from_numpy(rows).view(-1, q, k)
         return distances, ids
+
+
+def rows_of(images: Tensor, rows: int, per_image: int) -> int:
+    """Return how many of a level's rows any K images [..., K] have, at least.
+
+    That is less than `per_image` each where the last image is among them and was cut short.
+    """
+    cut = -rows % per_image if bool((images == (rows - 1) // per_image).any()) else 0
+    return images.shape[-1] * per_image - cut
 
 
 def tensor(values: npt.NDArray[np.floating[Any]]) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SpadeError
-from .level import LevelSearch, tensor
+from .level import LevelSearch, rows_of, tensor
 
 
 class ShardedLevel:
@@ -62,7 +62,7 @@ class ShardedLevel:
         SpadeError
             If a device fails, by its name.
         """
-        fewest = min(_held(self.patches, self.per_image, own) for own in images)
+        fewest = rows_of(images, len(self.patches), self.per_image)
         if not 1 <= k <= fewest:
             raise ValueError(f"k = {k} must lie between 1 and the gallery's {fewest} rows")
         work = [
@@ -84,7 +84,7 @@ class ShardedLevel:
         here = (images >= start) & (images < stop)
         name, shard = self.devices[number], self._shards[number]
         held = torch.tensor([
-            _held(shard.patches, self.per_image, one[among] - start)
+            rows_of(one[among] - start, len(shard.patches), self.per_image)
             for one, among in zip(images, here, strict=True)
         ])
         try:
@@ -95,9 +95,8 @@ class ShardedLevel:
                 who = (held == rows_here).nonzero().view(-1)
                 own = images[who][here[who]].view(len(who), -1) - start
                 most = min(k, rows_here)
-                near, rows = shard.search(
-                    queries[who.to(queries.device)].to(name), own, most, engine)
                 place = who.to(queries.device)
+                near, rows = shard.search(queries[place].to(name), own, most, engine)
                 distances[place, :, :most] = near.to(queries.device)
                 ids[place, :, :most] = rows.to(queries.device) + start * self.per_image
         except (RuntimeError, MemoryError, AssertionError) as error:
@@ -106,13 +105,6 @@ class ShardedLevel:
             raise SpadeError(f"device {name} failed: {reason}; go on without it by --device "
                              f"{others}") from error
         return distances, ids
-
-
-def _held(patches: Tensor, per_image: int, images: Tensor) -> int:
-    """Return how many rows some images have; the last of all may be cut short."""
-    last = (len(patches) - 1) // per_image
-    cut = -len(patches) % per_image if bool((images == last).any()) else 0
-    return len(images) * per_image - cut
 
 
 def level_search(
