@@ -41,17 +41,35 @@ def overlay_picture(
     uint8 [h, w, 3], RGB
     """
     panel = fitted(result.image, _SIDE)
-    heat = cv2.resize(result.map, panel.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    top = 2 * pixel_threshold if pixel_threshold else max(float(result.map.max()), 1e-12)
-    painted = _paint(panel, np.asarray(heat, np.float32) / top)
-    if pixel_threshold:
-        _outline(painted, heat > pixel_threshold)
+    painted = overlaid(panel, result.map, pixel_threshold)
     for view in (panel, painted):
         _hatch(view, framing, result.map.shape[:2])
-    bar = _scale(panel.shape[0], top, pixel_threshold)
+    bar = _scale(panel.shape[0], scale_end(result.map, pixel_threshold), pixel_threshold)
     gap = np.full((panel.shape[0], 8, 3), _PAPER, np.uint8)
     body = np.concatenate([panel, gap, painted, gap, bar], axis=1)
     return np.concatenate([_banner(body.shape[1], title, score, image_threshold), body])
+
+
+def scale_end(values: npt.NDArray[np.float32], threshold: float | None) -> float:
+    """Return the value of a map at which its colours end: twice the threshold, if there is one."""
+    return 2 * threshold if threshold else max(float(values.max()), 1e-12)
+
+
+def overlaid(
+    picture: Picture, values: npt.NDArray[np.float32], threshold: float | None, line: int = 1
+) -> Picture:
+    """Return a picture with a map, of any size, over it.
+
+    What is over the threshold is outlined in white, `line` pixels wide, with a black edge.
+    """
+    heat = np.asarray(cv2.resize(values, picture.shape[1::-1]), np.float32)
+    painted = _paint(picture, heat / np.float32(scale_end(values, threshold)))
+    if threshold:
+        contours, _ = cv2.findContours(
+            (heat > threshold).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        for colour, wide in (((0, 0, 0), line + 2), ((255, 255, 255), line)):
+            cv2.drawContours(painted, contours, -1, colour, wide, cv2.LINE_AA)
+    return painted
 
 
 def verdict(score: float, threshold: float | None) -> str:
@@ -169,21 +187,21 @@ def _paint(image: Picture, values: npt.NDArray[np.float32]) -> Picture:
     return mixed.round().astype(np.uint8)
 
 
-def _outline(image: Picture, mask: npt.NDArray[np.bool_]) -> None:
-    contours, _ = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
-    )
-    cv2.drawContours(image, contours, -1, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.drawContours(image, contours, -1, (255, 255, 255), 1, cv2.LINE_AA)
-
-
-def _hatch(image: Picture, framing: Framing, original: Sequence[int]) -> None:
-    """Dim and hatch what the network did not see."""
+def unseen_in(
+    image: Picture, framing: Framing, original: Sequence[int]
+) -> npt.NDArray[np.bool_]:
+    """Return which pixels of an image, shown in any size, the network did not see, [h, w]."""
     scale = image.shape[1] / original[1]
     seen = framing.seen(original[0], original[1])
     left, top, right, bottom = [round(side * scale) for side in seen]
     unseen = np.ones(image.shape[:2], bool)
     unseen[top:bottom, left:right] = False
+    return unseen
+
+
+def _hatch(image: Picture, framing: Framing, original: Sequence[int]) -> None:
+    """Dim and hatch what the network did not see."""
+    unseen = unseen_in(image, framing, original)
     diagonal = sum(np.ogrid[: image.shape[0], : image.shape[1]]) % 12 == 0
     image[unseen] = image[unseen] // 2
     image[unseen & diagonal] = 150

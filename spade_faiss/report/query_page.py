@@ -20,7 +20,7 @@ from .charts import Timeline, histogram, timeline
 from .files import Row
 from .layers import encoded, layers_of
 from .page import common_folder, within, write_page
-from .pictures import SHOWN_REGIONS, Picture, closer_looks, verdict
+from .pictures import SHOWN_REGIONS, Picture, closer_looks, scale_end, verdict
 from .regions import Region
 
 MOST_CARDS = 2000
@@ -55,7 +55,7 @@ class QueryReport:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._lock = Lock()
         self._numbers = count()
-        # Of equal scores the later image, whose number is less, goes spade.
+        # Of equal scores the later image, whose number is less, goes first.
         self._kept: list[tuple[float, int, int, int]] = []
         self._timelines: list[tuple[str, Timeline]] = []
         self._good = common_folder(image.path for image in spade.index_.manifest.images)
@@ -153,7 +153,7 @@ class QueryReport:
         limit = self._spade.pixel_threshold
         index = self._spade.index_
         size = result.map.shape[0], result.map.shape[1]
-        top = 2 * limit if limit else max(float(result.map.max()), 1e-12)
+        top = scale_end(result.map, limit)
         layers = layers_of(
             result.image, result.map / np.float32(top), self._side, outlined=bool(limit),
             seen=index.manifest.framing.framing().seen(*size))

@@ -25,7 +25,7 @@ from ..detector import Result, Spade
 from ..errors import SpadeError
 from ..images import decode_image
 from ..report import find_regions
-from ..report.pictures import verdict
+from ..report.pictures import SHOWN_REGIONS, verdict
 from . import pictures
 from .answers import (
     Health,
@@ -46,7 +46,6 @@ from .metrics import Metrics
 from .uploads import PART, Upload, count_pixels, read_uploads
 
 _PAGE = Path(__file__).parent / "page"
-_SHOWN_REGIONS = 6
 _THREADS = 4
 """For decoding and for pictures; the worker that queries has a thread of its own."""
 
@@ -243,7 +242,7 @@ def _answer(
     encode = pictures.tiff_map if maps is MapFormat.TIFF else pictures.png_map
     wrong = []
     for number, region in enumerate(regions):
-        shown = with_pictures and number < _SHOWN_REGIONS
+        shown = with_pictures and number < SHOWN_REGIONS
         here, good = pictures.looks(result, index, region) if shown else (None, None)
         wrong.append(WrongRegion(
             box=region.box, area=region.area, peak=region.peak, peak_at=region.peak_at,

@@ -15,11 +15,12 @@ from ..detector import Result
 from ..images import Framing
 from ..index import Index
 from ..report import Region
-from ..report.pictures import View, closer_looks, colours, fitted, strength
+from ..report.pictures import View, closer_looks, fitted, overlaid, unseen_in
 from .answers import Picture
 
 _SIDE = 640
 """Pixels of a picture's longer side; lines over a small image would be coarse."""
+_LINE = 2
 _LOOK = 160
 """Pixels a side of a closer look."""
 _GREY = 150
@@ -35,27 +36,10 @@ def photo(result: Result) -> Pixels:
 def overlay(result: Result, framing: Framing, threshold: float | None) -> Pixels:
     """Return `photo` with the anomaly map over it, coloured like the overlays of a query.
 
-    Clear up to half the pixel threshold, outlined in white above it, full at twice its value;
-    grey is what the crop left unseen.
+    Grey is what the crop left unseen.
     """
-    picture = photo(result)
-    height, width = picture.shape[:2]
-    heat = np.asarray(cv2.resize(result.map, (width, height)), np.float32)
-    top = 2 * threshold if threshold else max(float(result.map.max()), 1e-12)
-    share = heat / np.float32(top)
-    cover = np.float32(0.65) * strength(share)[..., None]
-    painted = np.ascontiguousarray(
-        (picture * (1 - cover) + colours(share) * cover).round(), np.uint8)
-    if threshold:
-        over = (heat > threshold).astype(np.uint8)
-        edges, _ = cv2.findContours(over, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        for colour, thick in (((0, 0, 0), 4), ((255, 255, 255), 2)):
-            cv2.drawContours(painted, edges, -1, colour, thick, cv2.LINE_AA)
-    seen = framing.seen(result.map.shape[0], result.map.shape[1])
-    scale = width / result.map.shape[1]
-    left, upper, right, lower = (round(side * scale) for side in seen)
-    unseen = np.ones((height, width), bool)
-    unseen[upper:lower, left:right] = False
+    painted = overlaid(photo(result), result.map, threshold, _LINE)
+    unseen = unseen_in(painted, framing, result.map.shape)
     painted[unseen] = painted[unseen] // 2 + _GREY // 2
     return painted
 
