@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -105,19 +104,20 @@ def calibrate(
         raise SpadeError(
             f"{n} good image{'' if n == 1 else 's'} to calibrate with, not in the index: give two "
             f"or more ({images_needed(quantile)} hold {percent(rate)} whatever their scores)")
-    notes = _notes(spade, good, quantile)
-    present = _judged(spade, spade.image_threshold, good, bad)
+    right, wrong = good.record(), bad.record()
+    notes = _notes(spade, right, quantile)
+    present = _judged(spade, spade.image_threshold, right, wrong)
     limits = [good_threshold(scores, quantile)
-              for scores in (good.record().descriptor_scores, good.record().peaks)]
+              for scores in (right.descriptor_scores, right.peaks)]
     assert limits[0] is not None and limits[1] is not None  # there are two images or more
     _store(spade, HeldOut(
         created=datetime.now(UTC).isoformat(timespec="seconds"), quantile=quantile,
         k=spade.k, kappa=spade.kappa, sigma=spade.sigma, search=spade.gallery_search,
-        good=good.record(), defects=bad.record(),
+        good=right, defects=wrong,
         descriptor_threshold=limits[0], pixel_threshold=limits[1],
     ))
     spade.quantile = quantile
-    chosen = _judged(spade, spade.image_threshold, good, bad)
+    chosen = _judged(spade, spade.image_threshold, right, wrong)
     assert chosen is not None
     count = chosen.false_alarms.count
     return Report(
@@ -144,7 +144,7 @@ class _Trial:
     def scored(self, images: Images, good: _Scores | None = None) -> _Scores:
         """Score images, but none twice and none of the index; defects are not `good`, either."""
         scores = _Scores()
-        for result in self._results(images):
+        for result in self.spade.query(images, self.on_error):
             digest = hashlib.sha256(np.ascontiguousarray(result.input).data).hexdigest()[:16]
             if (same := self._trained_on(result)) is not None:
                 self._leave_out(result, f"is in the index, as {same}, and says nothing of new ones")
@@ -157,9 +157,6 @@ class _Trial:
             else:
                 scores.rows[digest] = result.name, result.descriptor_score, result.peak
         return scores
-
-    def _results(self, images: Images) -> Iterator[Result]:
-        return self.spade.query(images, self.on_error)
 
     def _trained_on(self, result: Result) -> str | None:
         """Return the path of the training image that gave the network the same pixels."""
@@ -176,29 +173,29 @@ class _Trial:
         self.on_error(result.name, f"{why}; left out")
 
 
-def _judged(spade: Spade, limit: float | None, good: _Scores, bad: _Scores) -> Judged | None:
+def _judged(spade: Spade, limit: float | None, good: Scored, bad: Scored) -> Judged | None:
     if limit is None:
         return None
     rates = []
     for scores in (good, bad):
-        values = np.asarray(scores.record().scores(spade.score))
+        values = np.asarray(scores.scores(spade.score))
         over = int((values > limit).sum())
         rates.append(observed_rate(over, len(values)) if len(values) else None)
     assert rates[0] is not None
     return Judged(limit, rates[0], rates[1])
 
 
-def _notes(spade: Spade, good: _Scores, quantile: float) -> list[str]:
-    n, needed, wish = len(good.rows), images_needed(quantile), percent(1 - quantile)
+def _notes(spade: Spade, good: Scored, quantile: float) -> list[str]:
+    n, needed, wish = len(good.names), images_needed(quantile), percent(1 - quantile)
     notes = []
     limit = spade.image_threshold
     over = 0 if limit is None else sum(
-        value > limit for value in good.record().scores(spade.score))
+        value > limit for value in good.scores(spade.score))
     if 2 * over > n:
         notes.append(f"{over} of {n} images given as good are over the threshold until now: if "
                      "they are not good, or not taken as the index's were, leave them out")
     if spade.held_out:
-        again = len(set(spade.held_out.good.digests) & set(good.rows))
+        again = len(set(spade.held_out.good.digests) & set(good.digests))
         if again:
             notes.append(f"the threshold until now was chosen by {again} of these images, so its "
                          "false alarms look fewer than they are")

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ._text import printable as _printable
 from .errors import SpadeError
-from .memory import is_shortage
+from .memory import is_shortage, limit_memory, parse_size
 
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 
@@ -99,7 +99,14 @@ Quantile = Annotated[float, typer.Option(
     help="Share of good images that the thresholds are to let pass.")]
 DataSet = Annotated[Path, typer.Argument(metavar="ROOT", help="The data set's folder.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")]
+Nearest = Annotated[int, typer.Option("-k", min=1, help="Nearest images.")]
 Kappa = Annotated[int, typer.Option(min=1, help="Nearest patches.")]
+IndexNearest = Annotated[int | None, typer.Option(
+    "-k", min=1, help="Nearest images.  [default: the index's, 50]")]
+IndexKappa = Annotated[int | None, typer.Option(
+    min=1, help="Nearest patches.  [default: the index's, 1]")]
+IndexQuantile = Annotated[float | None, typer.Option(
+    help="Share of good images to let pass.  [default: the index's, 0.995]")]
 Report = Annotated[bool, typer.Option(
     "--report", help="Also write report.html: all results on one page.")]
 SweepOption = Annotated[list[str] | None, typer.Option(
@@ -150,7 +157,7 @@ def build(
         metavar="TRAIN_DIR", help="Folder of good images or videos.")],
     index: Annotated[Path, typer.Option(metavar="DIR", help="Where the index goes.")],
     backbone: Backbone = "wide_resnet50_2", weights: EachWeights = None, resize: Resize = 256,
-    crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
+    crop: Crop = "224", k: Nearest = 50,
     kappa: Kappa = 1, views: Views = None,
     fps: Annotated[float, typer.Option(help="Frames to take of a second of video.")] = 1.0,
     quantile: Quantile = 0.995,
@@ -210,12 +217,7 @@ def add(
         raise SpadeError("there are no images to add")
     calibrated = spade.index_.manifest.held_out
     added = spade.add([image.path for image in found], problems)
-    dropped = _dropped(folder, calibrated, spade.index_.manifest.held_out, problems)
-    _print(as_json, {"index": str(folder), "added": added, "images": len(spade.index_),
-                     "threshold": spade.image_threshold, "calibration_dropped": dropped,
-                     "errors": problems.lines},
-           f"{folder}: {added} added, now {_images(len(spade.index_))}")
-    problems.exit()
+    _changed(folder, spade, "added", added, calibrated, problems, as_json)
 
 
 @app.command()
@@ -232,12 +234,7 @@ def remove(
     spade = open_detector(folder, engine=engine, progress=True)
     calibrated = spade.index_.manifest.held_out
     removed = spade.remove(images, problems)
-    dropped = _dropped(folder, calibrated, spade.index_.manifest.held_out, problems)
-    _print(as_json, {"index": str(folder), "removed": removed, "images": len(spade.index_),
-                     "threshold": spade.image_threshold, "calibration_dropped": dropped,
-                     "errors": problems.lines},
-           f"{folder}: {removed} removed, now {_images(len(spade.index_))}")
-    problems.exit()
+    _changed(folder, spade, "removed", removed, calibrated, problems, as_json)
 
 
 @app.command()
@@ -376,12 +373,7 @@ def query(
     folder: Folder, images: Annotated[list[Path], typer.Argument(
         metavar="IMAGE_OR_FOLDER...", help="Images, videos, or folders of them.")],
     out: Out,
-    k: Annotated[int | None, typer.Option("-k", min=1, help="Nearest images.  [default: the "
-                                          "index's, 50]")] = None,
-    kappa: Annotated[int | None, typer.Option(min=1, help="Nearest patches.  [default: the "
-                                              "index's, 1]")] = None,
-    quantile: Annotated[float | None, typer.Option(
-        help="Share of good images to let pass.  [default: the index's, 0.995]")] = None,
+    k: IndexNearest = None, kappa: IndexKappa = None, quantile: IndexQuantile = None,
     score: ImageScore = Score.MAP,
     explain: Annotated[bool, typer.Option("--explain", help="Also write, for each wrong place, "
                                           "the good patch that it should resemble.")] = False,
@@ -468,12 +460,7 @@ def serve(
         min=1, help="Images accepted and not answered yet.")] = 64,
     max_wait: Annotated[float, typer.Option(
         min=0, help="Milliseconds that an image waits for others to be queried with it.")] = 5,
-    k: Annotated[int | None, typer.Option("-k", min=1, help="Nearest images.  [default: the "
-                                          "index's, 50]")] = None,
-    kappa: Annotated[int | None, typer.Option(min=1, help="Nearest patches.  [default: the "
-                                              "index's, 1]")] = None,
-    quantile: Annotated[float | None, typer.Option(
-        help="Share of good images to let pass.  [default: the index's, 0.995]")] = None,
+    k: IndexNearest = None, kappa: IndexKappa = None, quantile: IndexQuantile = None,
     score: ImageScore = Score.MAP, weights: Weights = None, engine: Engine = "auto",
     search_params: SearchParams = None, device: Device = "auto", batch_size: BatchSize = 8,
 ) -> None:
@@ -499,7 +486,7 @@ def evaluate_mvtec(
         "[default: masks resized and cropped like the images]")] = False,
     sweep: SweepOption = None, report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: EachWeights = None, resize: Resize = 256,
-    crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 50,
+    crop: Crop = "224", k: Nearest = 50,
     kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32", views: Views = None,
     engine: Engine = "auto", factory: Factory = None, coreset: Coreset = None,
     search_params: SearchParams = None, device: Device = "auto",
@@ -537,7 +524,7 @@ def evaluate_stc(
         "clip, under a name of its own.")] = False,
     sweep: SweepOption = None, report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
-    crop: Crop = "224", k: Annotated[int, typer.Option("-k", min=1, help="Nearest images.")] = 1,
+    crop: Crop = "224", k: Nearest = 1,
     kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32",
     engine: Engine = "auto", device: Device = "auto", batch_size: BatchSize = 8,
     max_memory: MaxMemory = None, ray: Ray = None, ray_workers: RayWorkers = None,
@@ -580,12 +567,20 @@ def demo(
     print(f"the whole table: {out / 'table.md'}")
 
 
-def _dropped(folder: Path, before: object, after: object, problems: _Problems) -> bool:
-    """Say that a change dropped the calibration, if it did."""
-    if before and not after:
+def _changed(
+    folder: Path, spade: Spade | Ensemble, verb: str, count: int, calibrated: object,
+    problems: _Problems, as_json: bool,
+) -> None:
+    """Say what a change did, and that it dropped the calibration, if there was one and it did."""
+    dropped = bool(calibrated and not spade.index_.manifest.held_out)
+    if dropped:
         problems.note(f"the calibration was of {folder} as it was, and is dropped: thresholds are "
                       "drawn from its own images until you calibrate again")
-    return bool(before and not after)
+    _print(as_json, {"index": str(folder), verb: count, "images": len(spade.index_),
+                     "threshold": spade.image_threshold, "calibration_dropped": dropped,
+                     "errors": problems.lines},
+           f"{folder}: {count} {verb}, now {_images(len(spade.index_))}")
+    problems.exit()
 
 
 def _detector(
@@ -619,8 +614,6 @@ def _crop(text: str) -> int | None:
 def _limit(size: str | None) -> None:
     """Keep to a limit of memory; called once the libraries are there."""
     if size is not None:
-        from .memory import limit_memory, parse_size
-
         limit_memory(parse_size(size))
 
 

@@ -18,6 +18,7 @@ from ..metrics import roc_curve
 from ..metrics.ranking import Curve
 from ..report.charts import thinned
 from ..report.layers import encoded, layers_of
+from ..report.pictures import fitted
 from .scores import Mask, Scorer
 
 PRO_LIMIT = 0.3
@@ -99,7 +100,8 @@ class Evidence:
         except ValueError as error:
             raise SpadeError(f"no metric is defined: {error}") from None
         by_score = {"map": scorer.peaks, "descriptor": scorer.descriptor_scores}
-        labels = np.array(scorer.labels, bool)
+        values = {score: np.array(scores) for score, scores in by_score.items()}
+        labels, scale = np.array(scorer.labels, bool), self._scale(limit)
         self.record = {
             "curves": curves,
             "scores": by_score,
@@ -108,8 +110,7 @@ class Evidence:
             "misses": {
                 score: {
                     "defects" if wrong else "good": [
-                        self._card(kept, _confused(kept, score, np.array(by_score[score]), labels),
-                                   self._scale(limit))
+                        self._card(kept, _confused(kept, score, values[score], labels), scale)
                         for _, _, kept in sorted(self._worst[score, wrong], reverse=True)]
                     for wrong in (False, True)}
                 for score in by_score},
@@ -122,9 +123,8 @@ class Evidence:
         """Return a small copy of what was scored."""
         image, values = (result.image, result.map) if self._original_size else (
             result.input, result.input_map)
-        scale = min(1.0, _SIDE / max(values.shape))
-        size = max(1, round(values.shape[1] * scale)), max(1, round(values.shape[0] * scale))
-        small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+        small = fitted(image, min(_SIDE, max(image.shape[:2])))
+        size = small.shape[1], small.shape[0]
         low = np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), np.float32)
         truth = None if mask is None else np.asarray(
             cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST), np.uint8)
