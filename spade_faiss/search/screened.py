@@ -336,7 +336,8 @@ def _decide(screen: Screen, k: int, one: _Set) -> Found:
     ).to(screen.dtype)
     # Whichever way the product was rounded, it rounds no further than to the next number.
     threshold = torch.nextafter(threshold, torch.full_like(threshold, -torch.inf))
-    threshold = torch.where(threshold > 0, threshold, 0)
+    # Bits order bounds from 0 on; where less is enough no group is ruled out, by the least bits.
+    threshold = torch.where(threshold > 0, threshold, -0.0)
     if k == 1:
         threshold[near == 0] = torch.inf
     left = _reach(one.bounds, threshold.view(one.bounds.dtype))

@@ -98,6 +98,20 @@ def test_images_only_searched_among_those_named(engine, data, n, per_image, chan
         np.testing.assert_allclose(distances[i], true, rtol=1e-5, atol=1e-37)
 
 
+@pytest.mark.parametrize("engine", ON_CPU)
+def test_more_neighbours_than_an_image_has_patches(engine):
+    """No score is then known to be reached, so bounds under zero may be of rows that count."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        for per_image in (1, 2):
+            patches = rng.standard_normal((4 * per_image, 1)).astype(np.float32)
+            queries = 2 * rng.standard_normal((1, 30, 1)).astype(np.float32)
+            distances, _ = nearest_in_images(
+                queries, patches, np.arange(4)[None], per_image, 3, engine)
+            expected, _ = brute_force(queries[0], patches, 3)
+            np.testing.assert_allclose(distances[0], expected, rtol=1e-5, atol=1e-37)
+
+
 finite = hnp.arrays(
     np.float32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12),
     elements=st.floats(-100, 100, width=32),
