@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from threading import BoundedSemaphore
+from typing import TYPE_CHECKING
 
 from ..detector import Result, Spade
 from ..ensemble import Ensemble
@@ -18,8 +19,10 @@ from ..video import is_video, read_frames
 from .files import Row, write_image, write_picture, write_scores
 from .pictures import verdict
 from .plots import timeline_picture
-from .query_page import QueryReport
 from .regions import find_regions
+
+if TYPE_CHECKING:
+    from .query_page import QueryReport
 
 _WRITERS = 2
 
@@ -74,7 +77,11 @@ def write_query(
     files = zip(images, _stems(images), strict=True)
     out.mkdir(parents=True, exist_ok=True)
     cards = sum(worst if is_video(found.path) else 1 for found in images)
-    page = QueryReport(spade, out, cards) if report else None
+    page = None
+    if report:  # Jinja2, which takes a while to import, is for pages alone
+        from .query_page import QueryReport
+
+        page = QueryReport(spade, out, cards)
     writer = _Writer(spade, out, overlays, explain, page, on_error)
     try:
         for moving, group in groupby(files, lambda file: is_video(file[0].path)):
