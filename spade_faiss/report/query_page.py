@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from .._text import printable
-from ..detector import Result, Spade
-from ..ensemble import Ensemble
+from ..detector import Result
+from ..ensemble import Detector, members_of
 from .charts import Timeline, histogram, timeline
 from .files import Row
 from .layers import encoded, layers_of
@@ -47,7 +47,7 @@ class QueryReport:
         How many results there may be.
     """
 
-    def __init__(self, spade: Spade | Ensemble, folder: Path, expected: int) -> None:
+    def __init__(self, spade: Detector, folder: Path, expected: int) -> None:
         cards = max(1, min(expected, MOST_CARDS))
         self._spade = spade
         self._bytes = min(max(_BUDGET // cards, _LEAST), _MOST)
@@ -99,8 +99,7 @@ class QueryReport:
             All images and frames, those without a card, too.
         """
         spade = self._spade
-        members = spade.members if isinstance(spade, Ensemble) else (spade,)
-        networks = dict.fromkeys(one.index_.manifest.backbone.name for one in members)
+        networks = dict.fromkeys(one.index_.manifest.backbone.name for one in members_of(spade))
         made = spade.calibration
         held = spade.held_out
         good: Sequence[float] = ()

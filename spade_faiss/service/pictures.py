@@ -74,10 +74,11 @@ def tiff_map(values: npt.NDArray[np.float32]) -> Picture:
 
 
 def png_map(values: npt.NDArray[np.float32]) -> Picture:
-    """Return a map as 16-bit grey PNG; a sample times `scale` is the map's value."""
+    """Return a map as 16-bit grey PNG; a sample times `scale` is the map's value, 0 or more."""
     scale = max(float(values.max()), 1e-12) / 65535
     data = io.BytesIO()
-    Image.fromarray(np.round(values / scale).astype(np.uint16)).save(data, "png", compress_level=3)
+    grey = np.round(np.maximum(values, 0) / scale).astype(np.uint16)
+    Image.fromarray(grey).save(data, "png", compress_level=3)
     return _picture("image/png", values, data, scale)
 
 

@@ -33,8 +33,10 @@ async function describe() {
     at("access").hidden = true;
     cropped = index.cropped;
     const limit = index.threshold === null ? "no threshold" : `threshold ${figure(index.threshold)}`;
-    at("index").textContent =
-      `${index.images} good image${index.images === 1 ? "" : "s"}, ${index.backbone}, ${limit}`;
+    const count = index.members.length;
+    const networks = [...new Set(index.members.map((one) => one.backbone))].join(" and ");
+    at("index").textContent = `${index.images} good image${index.images === 1 ? "" : "s"}, ` +
+      `${networks}${count === 1 ? "" : ` (${count} views averaged)`}, ${limit}`;
     say("");
   } catch (error) {
     at("index").textContent = "";
@@ -68,7 +70,7 @@ function show(image) {
   part(".score").textContent = `score ${figure(image.score)}, ` +
     (image.threshold === null ? "no threshold" : `threshold ${figure(image.threshold)}`);
   if (image.threshold === null) part(".meter").remove();
-  else part(".fill").style.width = `${Math.min(100, (50 * image.score) / image.threshold)}%`;
+  else part(".fill").style.width = `${Math.min(100, Math.max(0, (50 * image.score) / image.threshold))}%`;
   const stage = part(".stage");
   for (const name of ["photo", "overlay"]) {
     const picture = part(`.${name}`);
