@@ -54,6 +54,7 @@ class Ensemble:
         The first member's, once fitted. Results tell of its neighbours and matches.
     calibration : Calibration or None
         Leave-one-out scores of the good images, and the thresholds drawn from them.
+    folder : Path
     manifest : EnsembleManifest or None
         What its folder says, once fitted.
     stages : Stages
@@ -68,7 +69,7 @@ class Ensemble:
         self.stages = Stages()
         self._usual: tuple[Usual, ...] = ()
         self.manifest: EnsembleManifest | None = None
-        self._folder = Path()
+        self.folder = Path()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
@@ -229,7 +230,7 @@ class Ensemble:
         manifest.write(folder)
         self.members = tuple(members)
         self._usual, self.calibration = tuple(usual), calibration
-        self._folder, self.manifest = folder, manifest
+        self.folder, self.manifest = folder, manifest
 
     @classmethod
     def load(
@@ -272,7 +273,7 @@ class Ensemble:
         ensemble = cls(members)
         for member in members:
             member.stages = ensemble.stages
-        ensemble._folder, ensemble.manifest = folder, manifest
+        ensemble.folder, ensemble.manifest = folder, manifest
         ensemble._usual = tuple(member.usual for member in manifest.members)
         first, n = members[0], len(ensemble.index_)
         if made and (
@@ -289,7 +290,7 @@ class Ensemble:
     def _fitted(self) -> Path:
         if not self._usual:
             raise SpadeError("this Ensemble is not fitted yet: call fit, or use Ensemble.load")
-        return self._folder
+        return self.folder
 
     # Querying -----------------------------------------------------------------------------
 
@@ -398,6 +399,11 @@ def open_detector(
 def members_of(detector: Detector) -> tuple[Spade, ...]:
     """Return an ensemble's members, or the one detector itself."""
     return detector.members if isinstance(detector, Ensemble) else (detector,)
+
+
+def folder_of(detector: Detector) -> Path:
+    """Return the folder that a fitted detector is kept in."""
+    return detector.folder if isinstance(detector, Ensemble) else detector.index_.folder
 
 
 def manifest_of(detector: Detector) -> Manifest | EnsembleManifest:

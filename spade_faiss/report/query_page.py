@@ -15,7 +15,7 @@ import numpy as np
 
 from .._text import printable
 from ..detector import Result
-from ..ensemble import Detector, members_of
+from ..ensemble import Detector, folder_of, members_of
 from .charts import Timeline, histogram, timeline
 from .files import Row
 from .layers import encoded, layers_of
@@ -99,7 +99,8 @@ class QueryReport:
             All images and frames, those without a card, too.
         """
         spade = self._spade
-        networks = dict.fromkeys(one.index_.manifest.backbone.name for one in members_of(spade))
+        members = members_of(spade)
+        networks = dict.fromkeys(one.index_.manifest.backbone.name for one in members)
         made = spade.calibration
         held = spade.held_out
         good: Sequence[float] = ()
@@ -113,9 +114,10 @@ class QueryReport:
         others = [name for name in self._reasons if name not in set(failed)]
         folder = common_folder(row.path for row in rows)
         facts = {
-            "index": spade.index_.folder, "good images": len(spade.index_),
+            "index": folder_of(spade), "good images": len(spade.index_),
             "of the folder": self._good,
-            "backbone": ", ".join(networks), "K": spade.k, "κ": spade.kappa,
+            "backbone": ", ".join(networks),
+            "members": len(members) if len(members) > 1 else "", "K": spade.k, "κ": spade.kappa,
             "score": "map maximum" if spade.score == "map" else "descriptor distance",
         }
         facts = {name: printable(str(value)) for name, value in facts.items() if value != ""}

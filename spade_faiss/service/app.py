@@ -86,7 +86,7 @@ def _body(limits: Limits) -> dict[str, Any]:
         "type": "array", "minItems": 1, "maxItems": limits.images,
         "items": {"type": "string", "format": "binary"},
         "description": "PNG, JPEG, BMP, TIFF or WebP files, a part each; in all at most "
-                       f"{limits.images} of {limits.pixels} pixels and {limits.bytes} bytes."}
+                       f"{limits.images} of {limits.pixels:,} pixels and {limits.bytes:,} bytes."}
     schema = {"type": "object", "required": [PART], "additionalProperties": False,
               "properties": {PART: images}}
     return {"required": True, "content": {"multipart/form-data": {
@@ -197,11 +197,11 @@ def create_app(
         """Give requests, latency, queue, batch sizes and verdicts in Prometheus' text format."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    templates = Environment(loader=PackageLoader(__package__, "page"), autoescape=True)
+
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse((_PAGE / "index.html").read_text())
-
-    templates = Environment(loader=PackageLoader(__package__, "page"), autoescape=True)
+        return HTMLResponse(templates.get_template("index.html").render())
 
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:

@@ -54,8 +54,8 @@ def _boxed(view: View) -> Pixels:
     """Return a view enlarged, with a box around its patch."""
     enlarged = fitted(view.picture, _LOOK)
     left, top, right, bottom = (round(side * _LOOK / len(view.picture)) for side in view.box)
-    cv2.rectangle(enlarged, (left, top), (right, bottom), (0, 0, 0), 3)
-    cv2.rectangle(enlarged, (left, top), (right, bottom), (0, 200, 255), 1)
+    cv2.rectangle(enlarged, (left, top), (right, bottom), (0, 0, 0), 4)
+    cv2.rectangle(enlarged, (left, top), (right, bottom), (0, 200, 255), 2)
     return enlarged
 
 
