@@ -12,7 +12,7 @@ from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
 from ..detector import Result, Spade
-from ..ensemble import Ensemble
+from ..ensemble import Ensemble, folder_of
 from ..errors import SpadeError
 from ..images import Found, Frame, OnError, report_problem
 from ..video import is_video, read_frames
@@ -69,7 +69,7 @@ def write_query(
     """
     if out.exists() and not out.is_dir():
         raise SpadeError(f"{out} is a file; name a folder for the results")
-    if out.resolve().is_relative_to(spade.index_.folder.resolve()):
+    if out.resolve().is_relative_to(folder_of(spade).resolve()):
         raise SpadeError(f"{out} lies in the index; name another folder for the results")
     for folder in {found.folder for found in images if found.folder}:
         if out.resolve().is_relative_to(folder.resolve()):
