@@ -26,4 +26,8 @@ class Stages:
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.add(name, time.perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Count seconds that were spent elsewhere towards a stage."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +67,7 @@ from .threshold import calibration_sample, good_threshold
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 Images = str | os.PathLike[str] | Iterable[Source] | npt.NDArray[np.uint8]
+Made = TypeVar("Made")
 
 K, KAPPA, SIGMA, QUANTILE = 50, 1, 4.0, 0.995
 STORES = ("float32", "float16")
@@ -483,19 +485,21 @@ class Spade:
         chosen = calibration_sample(names, self.calibrated)
         if known and (known.settings != (self.k, self.kappa, self.sigma) or self.contrast):
             known = None  # with contrast, what is usual for a match may have changed
-        others, scores = _other_images(index.descriptors, self.k, chosen)
+        others, scores = self._others(index, chosen)
         peaks = np.zeros(len(chosen))
         before = known.neighbours(self.k, chosen) if known else {}
         enough = len(names) > 1
-        for at, i in enumerate(self._bar(chosen.tolist() if enough else (), "calibration")):
+        todo: list[int] = []
+        for at, i in enumerate(chosen.tolist() if enough else ()):
             if known and (was := known.place[i]) in before:
                 moved = {known.new_place[j] for j in before[was]}
                 if moved == set(others[at].tolist()):
                     scores[at], peaks[at] = known.scores[was]
                     continue
-            distances = self._left_out(index, i, others[at : at + 1], exact)
-            record = index.manifest.images[i]
-            peaks[at] = self._map(index, distances, (record.height, record.width))[1].max()
+            todo.append(at)
+        found = self._peaks(index, chosen[todo], others[todo], exact)
+        for at, peak in zip(todo, self._bar(found, "calibration", len(todo)), strict=True):
+            peaks[at] = peak
         return Calibration(
             quantile=self.quantile, k=self.k, kappa=self.kappa, sigma=self.sigma,
             descriptor_scores=tuple(scores.tolist()) if enough else (),
@@ -504,6 +508,17 @@ class Spade:
             pixel_threshold=good_threshold(peaks, self.quantile) if enough else None,
             sample=tuple(chosen.tolist()) if len(chosen) < len(names) else None,
         )
+
+    def _others(self, index: Index, images: Ids | None = None) -> tuple[Ids, Floats]:
+        """Return each training image's nearest others, and what that makes its score."""
+        return _other_images(index.descriptors, self.k, images)
+
+    def _peaks(self, index: Index, images: Ids, others: Ids, exact: bool) -> Iterator[float]:
+        """Yield the peak of each training image's map, against its nearest others [n, K] alone."""
+        for at, i in enumerate(images.tolist()):
+            distances = self._left_out(index, i, others[at : at + 1], exact)
+            record = index.manifest.images[i]
+            yield float(self._map(index, distances, (record.height, record.width))[1].max())
 
     def _left_out(
         self, index: Index, i: int, others: Ids, exact: bool
@@ -527,18 +542,22 @@ class Spade:
 
     def _usual(self, index: Index) -> Iterator[Floats]:
         """Yield, level by level and image by image, what is usual for good patches."""
-        others = torch.from_numpy(_other_images(index.descriptors, self.k)[0])
-        for number, (search, level) in enumerate(
-            zip(self._level_searches(index, True), index.manifest.levels, strict=True)
-        ):
-            k = min(NEAREST, others.shape[1] * level.patches)
-            for i in self._bar(range(len(index)), f"contrast, level {number + 1}"):
-                if k == 0:  # a single image: nothing is usual
-                    yield np.zeros((level.patches, 3), np.float32)
-                    continue
-                rows = torch.tensor(index.rows(number, i, i + 1))[None]
-                near, ids = search.search(rows, others[i : i + 1], k, self.engine)
-                yield usual(near[0].sqrt().numpy(), ids[0].numpy() // level.patches)
+        others, _ = self._others(index)
+        for number in range(len(index.levels)):
+            found = self._usual_at(index, number, np.arange(len(index)), others)
+            yield from self._bar(found, f"contrast, level {number + 1}", len(index))
+
+    def _usual_at(self, index: Index, number: int, images: Ids, others: Ids) -> Iterator[Floats]:
+        """Yield what is usual for each training image's patches of a level."""
+        search, level = self._level_searches(index, True)[number], index.manifest.levels[number]
+        k = min(NEAREST, others.shape[1] * level.patches)
+        for at, i in enumerate(images.tolist()):
+            if k == 0:  # a single image: nothing is usual
+                yield np.zeros((level.patches, 3), np.float32)
+                continue
+            rows = torch.tensor(index.rows(number, i, i + 1))[None]
+            near, ids = search.search(rows, torch.tensor(others[at : at + 1]), k, self.engine)
+            yield usual(near[0].sqrt().numpy(), ids[0].numpy() // level.patches)
 
     # Querying -----------------------------------------------------------------------------
 
@@ -564,8 +583,15 @@ class Spade:
         With `on_error`, an image that cannot be used is reported to it and left out. An
         iterator of images is gone through once, a few ahead of the results.
         """
+        yield from self.map_batches(images, Spade.compare, on_error)
+
+    def map_batches(
+        self, images: Images, of: Callable[[Spade, Batch], Iterable[Made]],
+        on_error: OnError | None = None,
+    ) -> Iterator[Made]:
+        """Yield what a function yields for this estimator and each batch of features, in order."""
         for batch in self.extract(images, on_error):
-            yield from self.compare(batch)
+            yield from of(self, batch)
 
     def extract(self, images: Images, on_error: OnError | None = None) -> Iterator[Batch]:
         """Yield the features of images, batch by batch, for `compare`."""
@@ -958,8 +984,8 @@ class Spade:
         return self._network
 
     def _bar(
-        self, over: Iterable[int] | None, title: str, total: int | None = None
-    ) -> tqdm[int]:
+        self, over: Iterable[Any] | None, title: str, total: int | None = None
+    ) -> tqdm[Any]:
         return tqdm(over, title, total, disable=None if self.progress else True, unit="image")
 
 

@@ -112,7 +112,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(
     def kill(_: object) -> None:
         if killed:
             return
-        [crew] = spade._crews.values()
+        crew = spade._crew
         handle, _ = next(iter(crew._working.values()))
         pid = ray.get(handle.__ray_call__.remote(lambda _: os.getpid()))  # type: ignore
         os.kill(pid, signal.SIGKILL)
@@ -130,7 +130,7 @@ def test_what_is_killed_while_it_waits_is_replaced(
     """Even all workers at once, between one query and the next."""
     with on_ray(Spade.load(index, **OPTIONS), "local", 1) as spade:
         assert query(spade, new, tmp_path / "first") == expected
-        [crew] = spade._crews.values()
+        crew = spade._crew
         for handle in crew._idle:
             os.kill(ray.get(handle.__ray_call__.remote(lambda _: os.getpid())),  # type: ignore
                     signal.SIGKILL)

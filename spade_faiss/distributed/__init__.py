@@ -1,15 +1,16 @@
 """Build, query and evaluate on a Ray cluster, with the results of one machine.
 
-Batches of images go to actors, and what comes back is taken in the images' order by the one
-process that writes it, so that a file of results is the same whatever ran where. Plain actors
-rather than Ray Data: which images make a batch depends on which ones before could be decoded,
-and a batch that was lost has to come back in its own place.
+Batches of images go to actors, and so do the searches of a calibration. What comes back is taken
+in its order by the one process that writes it, so that a file is the same whatever ran where.
+Plain actors rather than Ray Data: which images make a batch depends on which ones before could be
+decoded, and a batch that was lost has to come back in its own place.
 
-Every node needs this package, and the images, the index and any weights at the same paths.
+Every node needs this package, and the images, the index, any weights and, for an evaluation, the
+folder of the results at the same paths.
 """
 
-from .cluster import on_ray
+from .cluster import crew_on, on_ray
 from .crew import Crew
 from .spade import RaySpade
 
-__all__ = ["Crew", "RaySpade", "on_ray"]
+__all__ = ["Crew", "RaySpade", "crew_on", "on_ray"]

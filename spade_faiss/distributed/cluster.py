@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
+from pathlib import Path
 from typing import Any, TypeVar, cast
+
+import torch
 
 from ..detector import Spade
 from ..ensemble import Ensemble
 from ..errors import SpadeError
+from ..memory import limit_memory
+from .crew import Crew
 from .spade import RaySpade
+from .worker import Setting
 
 Detector = TypeVar("Detector", bound=Spade | Ensemble)
 
@@ -24,7 +31,7 @@ _STORE = 1 << 30
 
 @contextmanager
 def on_ray(
-    spade: Detector, address: str | None, workers: int | None = None
+    spade: Detector, address: str | None, workers: int | None = None, memory: int | None = None
 ) -> Iterator[Detector]:
     """Give a copy of an estimator that works on a cluster.
 
@@ -32,25 +39,52 @@ def on_ray(
     ----------
     spade : Spade
         An ensemble is given back where there is no address, and refused otherwise.
-    address : str or None
-        "host:port" of a cluster's head, "auto" for the one that runs here, "local" for one of
-        this machine alone that ends with the work. None gives the estimator itself.
-    workers : int, optional
-        Actors; by default one a GPU, or one a CPU core where there are no GPUs.
+    address, workers, memory
+        As `crew_on` takes them. Without an address the estimator itself is given.
 
     Raises
     ------
     SpadeError
-        If Ray is not installed, no cluster answers, or the estimator is an ensemble.
+        As `crew_on` does, or if the estimator is an ensemble.
+    """
+    device = spade.device if isinstance(spade, Spade) else "auto"
+    if address is not None:
+        RaySpade.check(spade)
+    with crew_on(address, workers, device, memory) as crew:
+        yield cast(Detector, RaySpade.of(spade, crew)) if crew else spade
+
+
+@contextmanager
+def crew_on(
+    address: str | None, workers: int | None = None, device: str = "auto",
+    memory: int | None = None,
+) -> Iterator[Crew | None]:
+    """Give actors on a cluster, which any number of estimators may share: see `RaySpade.of`.
+
+    Parameters
+    ----------
+    address : str or None
+        "host:port" of a cluster's head, "auto" for the one that runs here, "local" for one of
+        this machine alone that ends with the work. None gives None.
+    workers : int, optional
+        Actors; by default one a GPU, or one a CPU core where there are no GPUs.
+    device : str
+        As `Spade` takes it.
+    memory : int, optional
+        Bytes that this process may take, and each actor; see `spade_faiss.memory`.
+
+    Raises
+    ------
+    SpadeError
+        If Ray is not installed, or no cluster answers.
     """
     if address is None:
         if workers is not None:
             raise SpadeError("--ray-workers is for --ray: add --ray local, auto or an address")
-        yield spade
+        if memory is not None:
+            limit_memory(memory)
+        yield None
         return
-    if not isinstance(spade, Spade):
-        raise SpadeError("--ray is for one network: leave out --views, name one --backbone, and "
-                         "query the index of one")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -62,12 +96,14 @@ def on_ray(
     if mine:
         _connect(ray, address)
     try:
-        count, share = _shares(ray, spade.device, workers)
-        spread = RaySpade.of(spade, count, share)
+        if memory is not None:  # not before: a cluster that is started here would inherit it
+            limit_memory(memory)
+        setting = Setting(str(Path.cwd()), torch.get_num_threads(), memory)
+        crew = Crew(setting, *_shares(ray, device, workers))
         try:
-            yield cast(Detector, spread)
+            yield crew
         finally:
-            spread.dismiss()
+            crew.dismiss()
     finally:
         if mine:
             ray.shutdown()
@@ -77,6 +113,9 @@ def _connect(ray: Any, address: str) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address == "local":
+            # Else Ray writes one into the home folder, where two that start at once may each
+            # read the other's.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             ray.init("local", include_dashboard=False, object_store_memory=_STORE, **quiet)
             return
         if address != "auto":

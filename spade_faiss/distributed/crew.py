@@ -1,207 +1,310 @@
-"""Actors that share out batches, and replace each other when one is lost."""
+"""Actors that share out tasks, and replace each other when one is lost."""
 
 from __future__ import annotations
 
-import heapq
 import time
+from bisect import insort
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count
+from threading import Condition, Thread
 from typing import Any
 
-import numpy as np
-
 from ..errors import SpadeError
-from ..images import Frame, Framing, Source, name_of
-from .worker import Answer, Recipe, Worker
+from ..memory import is_shortage
+from .worker import Recipe, Setting, Worker
 
 _AHEAD = 2
-"""Batches a worker that are under way or wait to be written."""
+"""Tasks a worker that are under way or wait to be taken, of all streams together."""
 _ATTEMPTS = 3
-"""Workers that one batch may end, and starts in a row that may fail, before it is given up."""
+"""Workers that one task may end, and starts in a row that may fail, before it is given up."""
 _PATIENCE = 300.0
 """Seconds without a single worker after which none is hoped for."""
+_LOOK = 2.0
+"""Seconds after which a thread that waits for Ray looks whether it still should."""
 
 
 @dataclass(order=True)
-class _Task:
-    """One batch: images from place `start` on."""
+class Task:
+    """A function that some worker is to call with an estimator.
 
-    start: int
-    sources: list[Source] = field(compare=False)
-    framing: Framing = field(compare=False)
-    last: bool = field(compare=False)
+    Attributes
+    ----------
+    number : int
+        Earlier tasks come first, and so does what comes back from a lost worker.
+    key : str
+        Of the recipe.
+    recipe : list of one ObjectRef
+        In a list, so that Ray does not fetch it for a worker that knows it.
+    call : callable
+    what : str
+        What it is about, for a person.
+    """
+
+    number: int
+    key: str = field(compare=False)
+    recipe: list[Any] = field(compare=False)
+    call: Callable[[Any], object] = field(compare=False)
+    what: str = field(compare=False)
     attempts: int = field(default=0, compare=False)
-    answer: Answer | None = field(default=None, compare=False)
     dropped: bool = field(default=False, compare=False)
+    answer: Future[Any] = field(default_factory=Future, compare=False)
 
 
 class Crew:
-    """Some actors with one recipe.
+    """Some actors that serve any number of estimators, and of threads that ask, at once.
 
-    A worker or node that ends takes nothing along: its batch, known by the place of its first
-    image, goes to another worker, and a new worker is asked for. Answers are handed over in the
-    images' order, each once.
+    A worker or node that ends takes nothing along: its task goes to another worker, and a new
+    worker is asked for.
 
     Parameters
     ----------
-    recipe : Recipe
-    count : int
-        Actors.
+    setting : Setting
+    size : int
+        Actors; they are started with the first task.
     share : dict
         What each asks of its node, such as {"num_cpus": 1}.
     """
 
-    def __init__(self, recipe: Recipe, count: int, share: dict[str, float]) -> None:
+    def __init__(self, setting: Setting, size: int, share: dict[str, float]) -> None:
         import ray
 
+        self.size = size
         self._ray = ray
-        self._recipe = recipe
+        self._setting = setting
         self._actor = ray.remote(**share)(Worker)
-        self._idle: list[Any] = []
-        self._starting: dict[Any, Any] = {}
-        self._working: dict[Any, tuple[Any, _Task]] = {}
-        self._todo: list[_Task] = []
-        self._count = count
+        self._numbers = count()
+        self._changed = Condition()
+        self._todo: list[Task] = []
+        self._over: SpadeError | None = None
+        self._threads: list[Thread] = []
+        self._handles: list[Any] = []
+        self._serving = 0
+        self._streams = 0
         self._failed_starts = 0
-        self._last_seen = time.monotonic()
-        for _ in range(count):
-            self._start()
+        self._last_seen = 0.0
 
-    def answers(
-        self, sources: Iterable[Source], size: int, framing: Framing
-    ) -> Iterator[tuple[int, Answer]]:
-        """Yield for each batch the place of the image after it and the answer, in order.
+    # For those who ask --------------------------------------------------------------------
 
-        A batch has `size` images that can be decoded, as on one machine. Which these are is
-        known only when the batch is answered: where an image failed, that batch and those after
-        it are cut anew.
-        """
-        feed = _Feed(sources)
-        tasks: deque[_Task] = deque()
-        cut, wanted = 0, size
+    @contextmanager
+    def stream(self, recipe: Recipe) -> Iterator[Stream]:
+        """Give a way to have tasks of one recipe done; those not taken at the end are dropped."""
+        with self._changed:
+            self._streams += 1
+        stream = Stream(self, recipe.key, [self._ray.put(recipe)])
         try:
-            while True:
-                while len(tasks) < _AHEAD * self._count:
-                    some, last = feed.take(cut, wanted)
-                    if not some:
-                        break
-                    tasks.append(_Task(cut, some, framing, last))
-                    heapq.heappush(self._todo, tasks[-1])
-                    cut, wanted = cut + len(some), size
-                if not tasks:
-                    return
-                answer = self._answer(tasks[0])
-                if answer.filled:
-                    task = tasks.popleft()
-                    end = task.start + len(task.sources)
-                    feed.forget(end)
-                    yield end, answer
-                    continue
-                cut, wanted = tasks[0].start, size + len(answer.problems)
-                while tasks:
-                    tasks.pop().dropped = True
+            yield stream
         finally:
-            for task in tasks:
-                task.dropped = True
+            stream.drop()
+            with self._changed:
+                self._streams -= 1
+
+    @property
+    def ahead(self) -> int:
+        """Tasks that each stream may have under way or waiting."""
+        return max(_AHEAD, _AHEAD * self.size // max(self._streams, 1))
+
+    def submit(self, key: str, recipe: list[Any], call: Callable[[Any], object], what: str) -> Task:
+        """Have a task done some time."""
+        with self._changed:
+            if self._over:
+                raise self._over
+            task = Task(next(self._numbers), key, recipe, call, what)
+            self._todo.append(task)
+            if not self._threads:
+                self._last_seen = time.monotonic()
+                self._threads = [Thread(target=self._keep, daemon=True) for _ in range(self.size)]
+                for thread in self._threads:
+                    thread.start()
+            self._changed.notify()
+        return task
 
     def dismiss(self) -> None:
-        """End the actors."""
-        for handle in [*self._idle, *self._starting.values(),
-                       *(handle for handle, _ in self._working.values())]:
+        """End the actors; whoever waits for an answer is told."""
+        self._end(SpadeError("the Ray workers were dismissed"))
+        for handle in [*self._handles]:
             self._ray.kill(handle)
-        self._idle, self._starting, self._working = [], {}, {}
+        for thread in self._threads:
+            thread.join()
 
-    def _start(self) -> None:
-        handle = self._actor.remote(self._recipe)
-        self._starting[handle.prepare.remote()] = handle
+    def _end(self, why: SpadeError) -> None:
+        with self._changed:
+            self._over = self._over or why
+            todo, self._todo = self._todo, []
+            self._changed.notify_all()
+        for task in todo:
+            task.answer.set_exception(self._over)
 
-    def _answer(self, task: _Task) -> Answer:
-        while task.answer is None:
-            self._hand_out()
-            self._collect()
-        return task.answer
+    # One thread an actor ------------------------------------------------------------------
 
-    def _hand_out(self) -> None:
-        while self._idle and self._todo:
-            task = heapq.heappop(self._todo)
-            if not task.dropped:
-                handle = self._idle.pop()
-                ref = handle.answer.remote(task.sources, task.start, task.framing, task.last)
-                self._working[ref] = handle, task
+    def _keep(self) -> None:
+        """Keep one actor, or another in its place, until the crew is dismissed."""
+        try:
+            while not self._over:
+                self._serve()
+        except SpadeError as error:
+            self._end(error)
+        except Exception as error:
+            self._end(SpadeError(f"Ray failed: {type(error).__name__}: {error}"))
 
-    def _collect(self) -> None:
-        """Wait for a worker that has started, answered or ended."""
+    def _serve(self) -> None:
+        """Start an actor and give it one task after another, until it ends."""
         ray = self._ray
-        done, _ = ray.wait([*self._starting, *self._working], timeout=5.0)
-        if done or self._working:
-            self._last_seen = time.monotonic()
-        elif time.monotonic() - self._last_seen > _PATIENCE:
-            raise SpadeError("no Ray worker could start in five minutes: the cluster has no room "
-                             "for one; add nodes, or lower --ray-workers")
-        for ref in done:
-            task = None
-            if ref in self._starting:
-                handle = self._starting.pop(ref)
-            else:
-                handle, task = self._working.pop(ref)
+        handle = self._actor.remote(self._setting)
+        self._handles.append(handle)
+        task: Task | None = None
+        started = begun = False
+        try:
+            self._started(handle)
+            started = True
+            key = ""
+            while task := self._next(key):
+                begun = False
+                self._get(handle.is_there.remote())  # it may have ended while there was no task
+                begun = True
+                key = task.key
+                try:
+                    task.answer.set_result(
+                        self._get(handle.do.remote(key, task.recipe, task.call)))
+                except ray.exceptions.RayTaskError as error:
+                    task.answer.set_exception(_told(error.cause))
+                except ray.exceptions.RayError:
+                    raise
+                except Exception as error:  # Ray cannot send the task
+                    task.answer.set_exception(_told(error))
+        except ray.exceptions.RayError as error:
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            self._lost(task, started, begun, lines[0])
+        finally:
+            if started:
+                with self._changed:
+                    self._serving -= 1
+            self._handles.remove(handle)
+            ray.kill(handle)
+
+    def _started(self, handle: Any) -> None:
+        """Wait until an actor is ready; count it."""
+        ref = handle.prepare.remote()
+        while True:
             try:
-                value = ray.get(ref)
-            except ray.exceptions.RayTaskError as error:
-                raise error.cause if isinstance(error.cause, SpadeError) else SpadeError(
-                    f"a Ray worker failed: {type(error.cause).__name__}: {error.cause}"
-                ) from None
-            except ray.exceptions.RayError as error:
-                self._replace(handle, task, str(error).strip().splitlines()[0])
-                continue
-            if task is None:
-                if value is not None:
-                    raise SpadeError(value)
-                self._failed_starts = 0
-            else:
-                task.answer = value
-            self._idle.append(handle)
+                why = self._ray.get(ref, timeout=_LOOK)
+                break
+            except self._ray.exceptions.GetTimeoutError:
+                if self._over:
+                    raise
+                self._check_patience()
+        if why is not None:
+            raise SpadeError(why)
+        with self._changed:
+            self._serving += 1
+            self._failed_starts = 0
 
-    def _replace(self, handle: Any, task: _Task | None, why: str) -> None:
-        self._ray.kill(handle)
-        if task is None:
-            self._failed_starts += 1
-        else:
-            task.attempts += 1
-            if not task.dropped:
-                heapq.heappush(self._todo, task)
-        if task and task.attempts >= _ATTEMPTS:
-            raise SpadeError(
-                f"{name_of(task.sources[0], task.start)} and the {len(task.sources) - 1} images "
-                f"after it ended {_ATTEMPTS} Ray workers ({why}); lower --batch-size if memory "
-                "ran out")
-        if self._failed_starts >= _ATTEMPTS * self._count:
-            raise SpadeError(f"Ray workers end as they start ({why}); see Ray's logs")
-        self._start()
+    def _check_patience(self) -> None:
+        with self._changed:
+            now = time.monotonic()
+            if self._serving:
+                self._last_seen = now
+            elif now - self._last_seen > _PATIENCE:
+                raise SpadeError("no Ray worker could start in five minutes: the cluster has no "
+                                 "room for one; add nodes, or lower --ray-workers")
+
+    def _next(self, key: str) -> Task | None:
+        """Wait for the earliest task, of the same recipe as the last if there is one."""
+        with self._changed:
+            while not self._over:
+                self._todo = [task for task in self._todo if not task.dropped]
+                if self._todo:
+                    same = (task for task in self._todo if task.key == key)
+                    task = next(same, self._todo[0])
+                    self._todo.remove(task)
+                    return task
+                self._changed.wait()
+        return None
+
+    def _get(self, ref: Any) -> Any:
+        while True:
+            try:
+                return self._ray.get(ref, timeout=_LOOK)
+            except self._ray.exceptions.GetTimeoutError:
+                if self._over:
+                    raise
+
+    def _lost(self, task: Task | None, started: bool, begun: bool, why: str) -> None:
+        """Take note that an actor ended, and that its task is to be done again."""
+        with self._changed:
+            if self._over:
+                if task:
+                    task.answer.set_exception(self._over)
+                return
+            if not started:
+                self._failed_starts += 1
+                if self._failed_starts >= _ATTEMPTS * self.size:
+                    raise SpadeError(f"Ray workers end as they start ({why}); see Ray's logs")
+            if not self._serving - started:
+                self._last_seen = time.monotonic()
+            if task is None or task.answer.done():
+                return
+            task.attempts += begun
+            if task.attempts < _ATTEMPTS:
+                insort(self._todo, task)
+                self._changed.notify()
+                return
+        task.answer.set_exception(SpadeError(
+            f"{task.what} ended {_ATTEMPTS} Ray workers ({why}); lower --batch-size if memory "
+            "ran out"))
 
 
-class _Feed:
-    """The images that are not done with yet, of a list or a stream."""
+class Stream:
+    """Tasks of one recipe whose answers are taken in order."""
 
-    def __init__(self, sources: Iterable[Source]) -> None:
-        self._coming = iter(sources)
-        self._first = 0
-        self._held: deque[Source] = deque()
+    def __init__(self, crew: Crew, key: str, recipe: list[Any]) -> None:
+        self._crew = crew
+        self._key = key
+        self._recipe = recipe
+        self.tasks: deque[Task] = deque()
 
-    def take(self, start: int, count: int) -> tuple[list[Source], bool]:
-        """Return up to `count` images from place `start` on, and whether no more follow."""
-        skip = start - self._first
-        missing = skip + count + 1 - len(self._held)
-        for source in islice(self._coming, max(missing, 0)):
-            place = self._first + len(self._held)
-            if isinstance(source, np.ndarray):
-                source = Frame(name_of(source, place), source)
-            self._held.append(source)
-        return list(islice(self._held, skip, skip + count)), len(self._held) <= skip + count
+    @property
+    def has_room(self) -> bool:
+        """Whether another task may be submitted before an answer is taken."""
+        return len(self.tasks) < self._crew.ahead
 
-    def forget(self, until: int) -> None:
-        """Let go of the images before place `until`."""
-        while self._first < until:
-            self._held.popleft()
-            self._first += 1
+    def submit(self, call: Callable[[Any], object], what: str) -> None:
+        """Have another task done."""
+        self.tasks.append(self._crew.submit(self._key, self._recipe, call, what))
+
+    def take(self) -> Any:
+        """Wait for the first task's answer, and take it.
+
+        Raises
+        ------
+        SpadeError
+            If the task cannot be done.
+        """
+        return self.tasks.popleft().answer.result()
+
+    def drop(self) -> None:
+        """Have no more of the tasks done."""
+        while self.tasks:
+            self.tasks.pop().dropped = True
+
+    def all(self, calls: Iterable[tuple[Callable[[Any], object], str]]) -> Iterator[Any]:
+        """Yield the answers of calls, in their order."""
+        for call, what in calls:
+            while not self.has_room:
+                yield self.take()
+            self.submit(call, what)
+        while self.tasks:
+            yield self.take()
+
+
+def _told(cause: BaseException) -> SpadeError:
+    """Return in one line what was raised in a worker."""
+    if isinstance(cause, SpadeError):
+        return cause
+    if is_shortage(cause):
+        return SpadeError("a Ray worker ran out of memory: lower --batch-size, --resize or -k, or "
+                          "raise --max-memory")
+    return SpadeError(f"a Ray worker failed: {type(cause).__name__}: {cause}")

@@ -1,95 +1,138 @@
-"""SPADE whose network, and whose queries, are on a cluster."""
+"""SPADE whose network, and whose searches, are on a cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, cast
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
-import torch
+from tqdm import tqdm
 
-from ..detector import Batch, Images, Result, Spade, sources_of
+from ..detector import Batch, Floats, Ids, Images, Made, Spade, sources_of
+from ..ensemble import Ensemble
+from ..errors import SpadeError
 from ..features import Backbone
 from ..images import Framing, OnError, Source, report_problem
+from ..index import Index
+from .batches import answers
 from .crew import Crew
-from .worker import Recipe
+from .worker import Answer, Recipe, itself, others, peaks, usual
+
+_SETTINGS = [name for name in inspect.signature(Spade).parameters if name != "preset"]
+_AT_ONCE = 4
+"""Training images of a level that one task says what is usual for, or of which it finds peaks."""
 
 
 class RaySpade(Spade):
     """An estimator that has actors do what it can share out; made by `on_ray`.
 
-    `query` is done by actors as a whole. `fit`, `add` and `extract` get their features from
-    actors, and do the rest (thresholds, searches) here.
+    A query is done by actors as a whole. Of `fit` and `add` they do features, searches and
+    calibration; the files are written here.
     """
 
-    _count: int
-    _share: dict[str, float]
-    _crews: dict[str, Crew]
+    _crew: Crew
+    _line: str
 
     @classmethod
-    def of(cls, spade: Spade, count: int, share: dict[str, float]) -> RaySpade:
-        """Return a copy of an estimator, to work with so many actors."""
+    def of(cls, spade: Spade | Ensemble, crew: Crew, line: str = "") -> RaySpade:
+        """Return a copy of an estimator that works with a crew; `line` names it in progress bars.
+
+        Raises
+        ------
+        SpadeError
+            If it is an ensemble.
+        """
         one = cls.__new__(cls)
-        one.__dict__.update(spade.__dict__)
-        one._count, one._share, one._crews = count, share, {}
+        one.__dict__.update(cls.check(spade).__dict__)
+        one._crew, one._line = crew, line
         return one
 
-    def dismiss(self) -> None:
-        """End the actors."""
-        while self._crews:
-            self._crews.popitem()[1].dismiss()
+    @staticmethod
+    def check(spade: Spade | Ensemble) -> Spade:
+        """Return an estimator that is not an ensemble, or raise SpadeError."""
+        if not isinstance(spade, Spade):
+            raise SpadeError("--ray is for one network: leave out --views, name one --backbone, "
+                             "and query the index of one")
+        return spade
 
-    def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
-        """Yield one Result an image, in order, as they come from the actors."""
+    def map_batches(
+        self, images: Images, of: Callable[[Spade, Batch], Iterable[Made]],
+        on_error: OnError | None = None,
+    ) -> Iterator[Made]:
+        """Yield what a function yields for each batch of features, in order, from the actors.
+
+        The function is called there: it must be one of a module that all nodes have.
+        """
         index = self._fitted()
         self._check_kappa(index)
         sources = sources_of(images, on_error)
-        manifest = index.manifest
-        recipe = self._recipe(
-            str(index.folder.absolute()), manifest.generation, manifest.backbone.weights_sha256,
-            k=self.k, kappa=self.kappa, engine=self.engine, exact=self.exact,
-            search_params=self._own_search_params(),
-            backbone=self.backbone if isinstance(self.backbone, Backbone) else None,
-        )
         total = len(sources) if isinstance(sources, Sequence) else None
+        framing = index.manifest.framing.framing()
         with self._bar(None, "query", total) as bar:
-            for end, results in self._answers(
-                recipe, sources, manifest.framing.framing(), on_error
-            ):
-                yield from cast("list[Result]", results or [])
+            for end, found in self._answers(self._recipe(index), sources, framing, of, on_error):
+                for stage, seconds in found.seconds.items():
+                    self.stages.add(stage, seconds)
+                yield from found.made
                 bar.update(end - bar.n)
 
     def _batches(
         self, sources: Iterable[Source], framing: Framing, network: Backbone,
         on_error: OnError | None,
     ) -> Iterator[Batch]:
-        recipe = self._recipe(None, "", network.weights_sha256, backbone=self.backbone,
-                              mirror=self.mirror)
-        for _, batch in self._answers(recipe, sources, framing, on_error):
-            if batch is not None:
-                yield cast(Batch, batch)
+        recipe = Recipe(self._settings(), network.weights_sha256)
+        for _, found in self._answers(recipe, sources, framing, itself, on_error):
+            yield from found.made
 
-    def _own_search_params(self) -> str | None:
-        gallery = self.index_.manifest.gallery
-        made_with = gallery.search_params if gallery else None
-        return None if self.search_params == made_with else self.search_params
+    def _others(self, index: Index, images: Ids | None = None) -> tuple[Ids, Floats]:
+        with self._crew.stream(self._recipe(index)) as stream:
+            stream.submit(partial(others, images=images), "the training images' descriptors")
+            found: tuple[Ids, Floats] = stream.take()
+        # What comes out of Ray's object store is read-only.
+        return found[0], found[1].copy()
 
-    def _recipe(
-        self, index: str | None, generation: str, weights_sha256: str, **options: Any
-    ) -> Recipe:
-        options |= {"weights": self.weights, "device": self.device, "batch_size": self.batch_size}
-        return Recipe(index, generation, options, self.sigma, weights_sha256, str(Path.cwd()),
-                      torch.get_num_threads())
+    def _peaks(self, index: Index, images: Ids, others: Ids, exact: bool) -> Iterator[float]:
+        for some in self._in_parts(index, images, "the maps", lambda part: partial(
+            peaks, images=images[part], others=others[part], exact=exact
+        )):
+            yield from some
+
+    def _usual_at(self, index: Index, number: int, images: Ids, others: Ids) -> Iterator[Floats]:
+        for some in self._in_parts(index, images, "what is usual", lambda part: partial(
+            usual, level=number, images=images[part], others=others[part]
+        )):
+            yield from some
+
+    def _in_parts(
+        self, index: Index, images: Ids, what: str,
+        call: Callable[[slice], Callable[[Spade], object]],
+    ) -> Iterator[Any]:
+        """Yield the answers for a few of the training images at a time."""
+        parts = (slice(at, at + _AT_ONCE) for at in range(0, len(images), _AT_ONCE))
+        with self._crew.stream(self._recipe(index)) as stream:
+            yield from stream.all(
+                (call(part), f"{what} of training images {part.start} to {part.stop - 1}")
+                for part in parts)
+
+    def _settings(self) -> dict[str, Any]:
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        return settings | {"progress": False}
+
+    def _recipe(self, index: Index) -> Recipe:
+        draft = getattr(self, "index_", None) is not index
+        return Recipe(self._settings(), index.manifest.backbone.weights_sha256,
+                      str(index.folder.absolute()), index.manifest, draft)
 
     def _answers(
         self, recipe: Recipe, sources: Iterable[Source], framing: Framing,
-        on_error: OnError | None,
-    ) -> Iterator[tuple[int, Batch | list[Result] | None]]:
-        crew = self._crews.get(repr(recipe))
-        if crew is None:
-            self.dismiss()
-            crew = self._crews[repr(recipe)] = Crew(recipe, self._count, self._share)
-        for end, answer in crew.answers(sources, self.batch_size, framing):
-            for name, why in answer.problems:
+        of: Callable[[Spade, Batch], Iterable[Any]], on_error: OnError | None,
+    ) -> Iterator[tuple[int, Answer]]:
+        for end, found in answers(self._crew, recipe, sources, self.batch_size, framing, of):
+            for name, why in found.problems:
                 report_problem(on_error, name, why)
-            yield end, answer.made
+            yield end, found
+
+    def _bar(
+        self, over: Iterable[Any] | None, title: str, total: int | None = None
+    ) -> tqdm[Any]:
+        return super()._bar(over, f"{self._line}: {title}" if self._line else title, total)

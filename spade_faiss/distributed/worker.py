@@ -1,48 +1,79 @@
-"""What runs in an actor: a few images in, their features or results out."""
+"""What runs in an actor: a task in, its answer out."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SpadeError
+from ..memory import limit_memory
 
 # What imports torch is imported by `prepare`, once the number of threads is set.
 if TYPE_CHECKING:
-    from ..detector import Batch, Result, Spade
+    from ..detector import Batch, Floats, Ids, Spade
+    from ..features import Backbone
     from ..images import Framing, Source
+    from ..index import Index, Manifest
+
+_OPEN = 2
+"""Estimators that a worker keeps: of an index that is being made, one without it and one with."""
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a worker needs to know before the first image.
+class Setting:
+    """What the workers of a crew have in common.
 
     Attributes
     ----------
-    index : str or None
-        The index to query; None where features alone are wanted.
-    generation : str
-        Which state of it.
-    options : dict
-        Of `Spade.load`, or of `Spade` where there is no index.
-    sigma : float
-    weights_sha256 : str
-        Of the network that features must come from.
     folder : str
         What relative paths start from.
     threads : int
         The results' last bits depend on it.
+    memory : int or None
+        Bytes that each may take.
     """
 
-    index: str | None
-    generation: str
-    options: dict[str, Any]
-    sigma: float
-    weights_sha256: str
     folder: str
     threads: int
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The estimator that a task is for.
+
+    Attributes
+    ----------
+    settings : dict
+        Of `Spade`.
+    weights_sha256 : str
+        Of the network that features must come from.
+    index : str or None
+        The folder of the index; None where features alone are wanted.
+    manifest : Manifest or None
+        Which state of it.
+    draft : bool
+        Whether that state is complete but does not count yet.
+    """
+
+    settings: dict[str, Any]
+    weights_sha256: str
+    index: str | None = None
+    manifest: Manifest | None = None
+    draft: bool = False
+
+    @property
+    def key(self) -> str:
+        """What two recipes share if the same estimator serves both."""
+        made = self.manifest
+        return repr((
+            [(name, value) for name, value in sorted(self.settings.items()) if name != "backbone"],
+            str(self.settings["backbone"]), self.weights_sha256, self.index,
+            (made.generation, made.usual is None) if made else None,
+        ))
 
 
 @dataclass(frozen=True)
@@ -53,72 +84,163 @@ class Answer:
     ----------
     problems : list of (name, why)
         Images that could not be used.
-    made : Batch, list of Result, or None
-        None where no image could be used, or the batch was not filled.
+    made : list
+        What was wanted of the batch; empty where it was not filled.
     filled : bool
         Whether there were as many images as a batch takes, or no more to come.
+    seconds : dict of str to float
+        By stage.
     """
 
     problems: list[tuple[str, str]]
-    made: Batch | list[Result] | None
+    made: list[Any]
     filled: bool
+    seconds: dict[str, float]
 
 
 class Worker:
-    """Holds a network and an index, and answers for one batch after another.
+    """Holds a network and an index or two, and does one task after another.
 
-    The same batch always has the same answer, so it can be asked for again.
+    The same task always has the same answer, so it can be asked for again.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
-        self._spade: Spade | None = None
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._network: tuple[object, Backbone] | None = None
+        self._opened: dict[str, Spade] = {}
 
     def prepare(self) -> str | None:
-        """Load what is needed; return what is wrong, if anything is."""
-        recipe = self._recipe
-        os.environ["OMP_NUM_THREADS"] = str(recipe.threads)
+        """Load the libraries; return what is wrong, if anything is."""
+        setting = self._setting
+        os.environ["OMP_NUM_THREADS"] = str(setting.threads)
         try:
-            os.chdir(recipe.folder)
-            import torch
-
-            from ..detector import Spade
-
-            torch.set_num_threads(recipe.threads)
-            if recipe.index is None:
-                self._spade = Spade(**recipe.options)
-            else:
-                self._spade = Spade.load(recipe.index, **recipe.options).with_options(
-                    sigma=recipe.sigma)
-                if self._spade.index_.manifest.generation != recipe.generation:
-                    return f"{recipe.index} was changed while it was queried; query it again"
-            if self._spade.network.weights_sha256 != recipe.weights_sha256:
-                return "a Ray worker has other weights; give the same file on every node"
-        except SpadeError as error:
-            return str(error)
+            os.chdir(setting.folder)
         except OSError as error:
             return f"{error.filename}: {error.strerror} on a Ray worker's node"
+        import torch
+
+        from .. import detector  # noqa: F401
+
+        torch.set_num_threads(setting.threads)
+        if setting.memory is not None:
+            try:
+                limit_memory(setting.memory)
+            except SpadeError as error:
+                return f"{error}, for each Ray worker"
         return None
 
-    def answer(
-        self, sources: Sequence[Source], start: int, framing: Framing, last: bool
-    ) -> Answer:
-        """Decode images from place `start` on, and answer for those that can be used.
+    def is_there(self) -> bool:
+        """Answer at once."""
+        return True
 
-        Unless they fill a batch, or are the `last`, nothing is made of them.
-        """
-        from ..images import load_images
+    def do(self, key: str, recipe: list[Any], call: Callable[[Spade], object]) -> object:
+        """Call a function with an estimator; its recipe, in the object store, is fetched if new."""
+        spade = self._opened.pop(key, None)
+        if spade is None:
+            import ray
 
-        assert self._spade is not None
-        problems: list[tuple[str, str]] = []
+            spade = self._open(ray.get(recipe[0]))
+        self._opened[key] = spade
+        if len(self._opened) > _OPEN:
+            del self._opened[next(iter(self._opened))]
+        return call(spade)
+
+    def _open(self, recipe: Recipe) -> Spade:
+        from ..detector import Spade
+
+        try:
+            spade = Spade(**{**recipe.settings, "backbone": self._load(recipe)})
+            if recipe.index is not None and recipe.manifest is not None:
+                spade.index_ = _opened(Path(recipe.index), recipe.manifest, recipe.draft,
+                                       spade.search_params)
+        except OSError as error:
+            raise SpadeError(
+                f"{error.filename}: {error.strerror} on a Ray worker's node") from None
+        return spade
+
+    def _load(self, recipe: Recipe) -> Backbone:
+        """Return the network, which several indices may share."""
+        from ..features import Backbone, load_backbone
+
+        backbone = recipe.settings["backbone"]
+        if isinstance(backbone, Backbone):
+            return backbone
+        source = (backbone, str(recipe.settings["weights"]), recipe.settings["device"])
+        which = *source, recipe.weights_sha256
+        if self._network is None or self._network[0] != which:
+            self._network = None
+            network = load_backbone(backbone, recipe.settings["weights"], source[2])
+            if network.weights_sha256 != recipe.weights_sha256:
+                raise SpadeError("a Ray worker has other weights; give the same file on every node")
+            self._network = which, network
+        return self._network[1]
+
+
+def _opened(folder: Path, manifest: Manifest, draft: bool, search_params: str | None) -> Index:
+    from ..index import Index, damaged_files
+    from ..index.gallery import set_search_params
+
+    if not (folder / manifest.generation).is_dir():
+        raise SpadeError(
+            f"{folder} is not to be seen from a Ray worker's node; name a folder that all nodes "
+            "share" if draft else
+            f"{folder} was changed while it was queried, or a Ray worker's node lacks it; "
+            "query it again")
+    if not draft and (damaged := damaged_files(folder, manifest, again=False)):
+        raise SpadeError(f"{damaged[0]}, on a Ray worker's node")
+    index = Index(folder, manifest)
+    made = manifest.gallery
+    if made and search_params and search_params != made.search_params:
+        for gallery in index.galleries:
+            set_search_params(gallery, search_params)
+    return index
+
+
+# Tasks ------------------------------------------------------------------------------------
+
+
+def answer(
+    spade: Spade, sources: Sequence[Source], start: int, framing: Framing, last: bool,
+    of: Callable[[Spade, Batch], Iterable[Any]],
+) -> Answer:
+    """Decode images from place `start` on, and answer for those that can be used.
+
+    Unless they fill a batch, or are the `last`, nothing is made of them.
+    """
+    from .._stages import Stages
+    from ..images import load_images
+
+    spade.stages = Stages()
+    problems: list[tuple[str, str]] = []
+    with spade.stages("features"):
         loaded = [
             replace(one, position=start + one.position)
             for one in load_images(sources, framing, lambda *which: problems.append(which))
         ]
-        filled = last or len(loaded) == self._spade.batch_size
-        if not loaded or not filled:
-            return Answer(problems, None, filled)
-        batch = self._spade.features_of(loaded, framing)
-        if self._recipe.index is not None:
-            return Answer(problems, list(self._spade.compare(batch)), filled)
-        return Answer(problems, batch, filled)
+    filled = last or len(loaded) == spade.batch_size
+    made: list[Any] = []
+    if loaded and filled:
+        with spade.stages("features"):
+            batch = spade.features_of(loaded, framing)
+        made = list(of(spade, batch))
+    return Answer(problems, made, filled, spade.stages.seconds)
+
+
+def itself(spade: Spade, batch: Batch) -> list[Batch]:
+    """Want a batch's features alone."""
+    return [batch]
+
+
+def others(spade: Spade, images: Ids | None) -> tuple[Ids, Floats]:
+    """Return some training images' nearest others."""
+    return spade._others(spade.index_, images)
+
+
+def peaks(spade: Spade, images: Ids, others: Ids, exact: bool) -> list[float]:
+    """Return the peaks of some training images' maps, each left out of the index."""
+    return list(spade._peaks(spade.index_, images, others, exact))
+
+
+def usual(spade: Spade, level: int, images: Ids, others: Ids) -> list[Floats]:
+    """Return what is usual for some training images' patches."""
+    return list(spade._usual_at(spade.index_, level, images, others))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from filelock import FileLock, Timeout
 from .._files import replace_file
 from ..errors import SpadeError
 from ..images import OnError
-from .scores import Scores
+from .scores import INDEX, Scores
 
 OnNote = Callable[[str], None]
 """Called with one line that is worth knowing and no error."""
@@ -75,6 +76,8 @@ def run_jobs(
     done.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(done / ".lock", timeout=0):
+            for left in out.glob(f"{INDEX}*"):  # by an evaluation that was killed
+                shutil.rmtree(left, ignore_errors=True)
             return _run(jobs, out, config, finish, on_error, on_note, report)
     except Timeout:
         raise SpadeError(f"{out} is being written by another evaluation; wait for it, or name "

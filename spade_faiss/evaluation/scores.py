@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy.typing as npt
 
 from .._stages import Stages
 from ..datasets import Category
-from ..detector import Images, Result, Spade
+from ..detector import Batch, Images, Result, Spade
 from ..ensemble import Ensemble
 from ..errors import SpadeError
 from ..images import Framing, OnError, Source
@@ -21,6 +23,8 @@ from ..metrics import PixelMetrics, image_rocauc
 
 METRICS = ("image_rocauc", "image_rocauc_map_max", "pixel_rocauc", "pro")
 """In 0…1."""
+INDEX = ".index-"
+"""What the name of an evaluation's index begins with; it goes when its scores are there."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -222,12 +226,16 @@ def query_points(
 
     Points that share `k` and `kappa` share the search, too.
     """
+    return spade.map_batches(images, partial(_at_points, points=tuple(points)), on_error)
+
+
+def _at_points(spade: Spade, batch: Batch, points: Sequence[Point]) -> Iterator[list[Result]]:
+    """Yield each image's results at each point."""
     searches = list(dict.fromkeys((point.k, point.kappa) for point in points))
-    for batch in spade.extract(images, on_error):
-        compared = [spade.with_options(k=k, kappa=kappa).compare(batch) for k, kappa in searches]
-        for results in zip(*compared, strict=True):
-            found = dict(zip(searches, results, strict=True))
-            yield [_at(spade, found[point.k, point.kappa], point) for point in points]
+    compared = [spade.with_options(k=k, kappa=kappa).compare(batch) for k, kappa in searches]
+    for results in zip(*compared, strict=True):
+        found = dict(zip(searches, results, strict=True))
+        yield [_at(spade, found[point.k, point.kappa], point) for point in points]
 
 
 def _at(spade: Spade, result: Result, point: Point) -> Result:
@@ -257,7 +265,8 @@ def evaluate_points(
     original_size : bool
         Whether maps are scored on the images' own grids.
     scratch : path, optional
-        A folder for what would fill the memory meanwhile: the pixels of all maps.
+        A folder for the index, and for what would fill the memory: the pixels of all maps. By
+        default the index is in the system's temporary folder, and the pixels are in memory.
     on_error : callable, optional
         Called with (name, why) for an image or mask that cannot be used; the image is left
         out. Without it the first one raises SpadeError.
@@ -279,22 +288,25 @@ def evaluate_points(
 
     start = time.perf_counter()
     stages = spade.stages = Stages()
-    spade.fit(train, calibrate=False, on_error=leave_out)
-    known = truth(spade.index_.manifest.framing.framing())
-    scorers = [Scorer(known, original_size, scratch) for _ in points]
-    found_at = ([one] for one in spade.query(test, leave_out)) if isinstance(
-        spade, Ensemble) else query_points(spade, test, points, leave_out)
-    for results in found_at:
-        with stages("metrics"):
-            try:
-                said = known.of(results[0])
-            except SpadeError as error:
-                leave_out(results[0].name, str(error))
-                continue
-            for scorer, result in zip(scorers, results, strict=True):
-                scorer.add(result, said)
-            if on_result:
-                on_result(results[0], *said)
+    with TemporaryDirectory(
+        prefix=INDEX, dir=scratch, ignore_cleanup_errors=True  # NFS keeps files that are open
+    ) as index:
+        spade.fit(train, index, calibrate=False, on_error=leave_out)
+        known = truth(spade.index_.manifest.framing.framing())
+        scorers = [Scorer(known, original_size, scratch) for _ in points]
+        found_at = ([one] for one in spade.query(test, leave_out)) if isinstance(
+            spade, Ensemble) else query_points(spade, test, points, leave_out)
+        for results in found_at:
+            with stages("metrics"):
+                try:
+                    said = known.of(results[0])
+                except SpadeError as error:
+                    leave_out(results[0].name, str(error))
+                    continue
+                for scorer, result in zip(scorers, results, strict=True):
+                    scorer.add(result, said)
+                if on_result:
+                    on_result(results[0], *said)
     with stages("metrics"):
         found = [
             scorer.scores(len(spade.index_), more=more(scorer, number) if more else {})
