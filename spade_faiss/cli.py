@@ -514,7 +514,7 @@ def serve(
     max_wait: Annotated[float, typer.Option(
         min=0, help="Milliseconds that an image waits for others to be queried with it.")] = 5,
     k: IndexNearest = None, kappa: IndexKappa = None, quantile: IndexQuantile = None,
-    score: ImageScore = Score.MAP, weights: Weights = None, engine: Engine = "auto",
+    score: ImageScore = Score.MAP, weights: EachWeights = None, engine: Engine = "auto",
     search_params: SearchParams = None, device: Device = "auto", batch_size: BatchSize = 8,
 ) -> None:
     """Serve an index over HTTP, with a page to drop images on; needs the extra 'serve'."""
@@ -523,8 +523,8 @@ def serve(
     limits = Limits(bytes=max_mib << 20, images=max_images, pixels=max_megapixels * 1_000_000,
                     queue=max_queue, batch=batch_size, wait=max_wait / 1000)
     if not serve(folder, host=host, port=port, token=token, allow_hosts=allow_host or (),
-                 limits=limits, k=k, kappa=kappa, quantile=quantile, score=score, weights=weights,
-                 engine=engine, search_params=search_params, device=device):
+                 limits=limits, k=k, kappa=kappa, quantile=quantile, score=score,
+                 weights=weights or (), engine=engine, search_params=search_params, device=device):
         print("spade-faiss: ended before all requests were answered", file=sys.stderr)
         raise typer.Exit(1)
 

@@ -435,7 +435,7 @@ class Spade:
             draft = Manifest(
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 made_with=installed(_MADE_WITH),
-                backbone=_record(network) if network else _kept(old).backbone,
+                backbone=record_of(network) if network else _kept(old).backbone,
                 framing=FramingRecord(resize=framing.resize, height=framing.size[0],
                                       width=framing.size[1], crop=framing.crop),
                 images=tuple(records),
@@ -958,7 +958,7 @@ class Spade:
     def _network_for(self, index: Index) -> Backbone:
         """Return the network, which must be the one that made the index."""
         network, made = self._loaded_network(), index.manifest.backbone
-        if _record(network) != made:
+        if record_of(network) != made:
             raise SpadeError(
                 f"{index.folder} was made by {made.name} with weights of sha256 "
                 f"{made.weights_sha256[:12]}…, not by {network.name} with "
@@ -1130,5 +1130,6 @@ def _kept(old: Index | None) -> Manifest:
     return old.manifest
 
 
-def _record(network: Backbone) -> BackboneRecord:
+def record_of(network: Backbone) -> BackboneRecord:
+    """Return what an index keeps of a network, to know it again."""
     return BackboneRecord(name=network.name, weights_sha256=network.weights_sha256)

@@ -21,11 +21,11 @@ import numpy.typing as npt
 
 from ._files import sync_folder
 from ._stages import Stages
-from .detector import Floats, Images, Prediction, Result, Spade, is_stream, sources_of
+from .detector import Floats, Images, Prediction, Result, Spade, is_stream, record_of, sources_of
 from .errors import SpadeError
 from .features import Backbone
 from .images import Frame, OnError, decode_images
-from .index import EnsembleManifest, Index, index_lock, is_ensemble
+from .index import EnsembleManifest, Index, Manifest, index_lock, is_ensemble
 from .index.ensemble import Member, Usual
 from .index.manifest import ENSEMBLE, MANIFEST, BackboneRecord, Calibration, file_sha256
 from .index.store import discard_generations
@@ -54,6 +54,9 @@ class Ensemble:
         The first member's, once fitted. Results tell of its neighbours and matches.
     calibration : Calibration or None
         Leave-one-out scores of the good images, and the thresholds drawn from them.
+    folder : Path
+    manifest : EnsembleManifest or None
+        What its folder says, once fitted.
     stages : Stages
         Seconds spent by all members.
     """
@@ -65,8 +68,8 @@ class Ensemble:
         self.calibration: Calibration | None = None
         self.stages = Stages()
         self._usual: tuple[Usual, ...] = ()
-        self._folder = Path()
-        self._generation = ""
+        self.manifest: EnsembleManifest | None = None
+        self.folder = Path()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
@@ -195,7 +198,7 @@ class Ensemble:
         folder = self._fitted()
         with index_lock(folder, ENSEMBLE), _new_generation(folder) as place:
             old = EnsembleManifest.read(folder)
-            if old.generation != self._generation:
+            if self.manifest is None or old.generation != self.manifest.generation:
                 raise SpadeError(f"{folder} was changed by another process just now; open it again")
             members = []
             for number, (member, record) in enumerate(zip(self.members, old.members, strict=True)):
@@ -227,7 +230,7 @@ class Ensemble:
         manifest.write(folder)
         self.members = tuple(members)
         self._usual, self.calibration = tuple(usual), calibration
-        self._folder, self._generation = folder, place.name
+        self.folder, self.manifest = folder, manifest
 
     @classmethod
     def load(
@@ -270,7 +273,7 @@ class Ensemble:
         ensemble = cls(members)
         for member in members:
             member.stages = ensemble.stages
-        ensemble._folder, ensemble._generation = folder, manifest.generation
+        ensemble.folder, ensemble.manifest = folder, manifest
         ensemble._usual = tuple(member.usual for member in manifest.members)
         first, n = members[0], len(ensemble.index_)
         if made and (
@@ -287,7 +290,7 @@ class Ensemble:
     def _fitted(self) -> Path:
         if not self._usual:
             raise SpadeError("this Ensemble is not fitted yet: call fit, or use Ensemble.load")
-        return self._folder
+        return self.folder
 
     # Querying -----------------------------------------------------------------------------
 
@@ -356,10 +359,13 @@ class Ensemble:
                        descriptor_score=float(_average_scores(scores, self._usual)[0]))
 
 
+Detector = Spade | Ensemble
+
+
 def open_detector(
     folder: str | os.PathLike[str], *, weights: Sequence[str | os.PathLike[str]] = (),
-    **options: Any,
-) -> Spade | Ensemble:
+    networks: Iterable[Backbone] = (), **options: Any,
+) -> Detector:
     """Open an index, or an ensemble, whichever a folder holds.
 
     Parameters
@@ -367,19 +373,44 @@ def open_detector(
     folder : path
     weights : sequence of path
         One for each network, in the members' order; or none.
+    networks : iterable of Backbone
+        Such as are loaded already; those that made the index need not be loaded again.
     **options
         As `Spade.load` takes them.
 
     Raises
     ------
     SpadeError
-        If there is neither, or a file of it is missing or damaged.
+        If there is neither, or both, or a file of it is missing or damaged.
     """
+    detector: Detector
     if is_ensemble(Path(folder)):
-        return Ensemble.load(folder, weights=weights, **options)
-    if len(weights) > 1:
+        detector = Ensemble.load(folder, weights=weights, **options)
+    elif len(weights) > 1:
         raise SpadeError(f"{folder} is of one network: give --weights once")
-    return Spade.load(folder, weights=weights[0] if weights else None, **options)
+    else:
+        detector = Spade.load(folder, weights=weights[0] if weights else None, **options)
+    loaded = {record_of(network): network for network in networks}
+    for member in members_of(detector):
+        member._network = loaded.get(member.index_.manifest.backbone, member._network)
+    return detector
+
+
+def members_of(detector: Detector) -> tuple[Spade, ...]:
+    """Return an ensemble's members, or the one detector itself."""
+    return detector.members if isinstance(detector, Ensemble) else (detector,)
+
+
+def folder_of(detector: Detector) -> Path:
+    """Return the folder that a fitted detector is kept in."""
+    return detector.folder if isinstance(detector, Ensemble) else detector.index_.folder
+
+
+def manifest_of(detector: Detector) -> Manifest | EnsembleManifest:
+    """Return what the folder of a fitted detector said when it was opened or written."""
+    found = detector.manifest if isinstance(detector, Ensemble) else detector.index_.manifest
+    assert found is not None
+    return found
 
 
 def _open(

@@ -177,15 +177,22 @@ def brighter(image):
     return np.clip(image * 1.6, 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("change", [None, blurred, brighter])
+def lighter(image):
+    return np.clip(image * 1.25, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("change", [None, blurred, brighter, lighter])
 def test_drift_of_real_images(calibrated, change):
     spade = calibrated[0]
-    batch = views("good", 10, seed=5)
+    count = 60 if change is lighter else 10
+    batch = views("good", count, seed=5)
     results = list(spade.query([change(image) for image in batch] if change else batch))
     found = spade.drift([spade.score_of(one) for one in results],
                         [one.descriptor_score for one in results])
     assert found.warned == (change is not None), found
-    assert (found.images, found.reference) == (10, 24)
+    assert (found.images, found.reference) == (count, 24)
+    if change is lighter:  # which neither score alone shows well
+        assert max(found.effect, found.score_effect) < found.apart
     if change is blurred:  # which maps hardly notice
         assert found.over <= 3 and found.effect > 0.85 and "farther" in found.text
 

@@ -308,8 +308,13 @@ def test_the_command_line_keeps_ensembles(gravel_folder, tmp_path):
         cv2.imwrite(str(new / f"{name}.png"), image)
     (new / "broken.png").write_bytes(b"no image")
     done("build", gravel_folder, "--index", folder, "--views", "flip", *LITE)
-    ended = done("query", folder, new, "--out", tmp_path / "out", "--explain", "--json", status=1)
+    ended = done("query", folder, new, "--out", tmp_path / "out", "--explain", "--report",
+                 "--json", status=1)
     assert len(ended.stderr.splitlines()) == 1
+    report = (tmp_path / "out" / "report.html").read_text()
+    for name, value in (("index", folder), ("members", 2), ("backbone", "efficientnet_lite0")):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in report
+    one_line(run("query", folder, new, "--out", folder / "out"), "lies in the index")
     rows = {row["path"].rsplit("/", 1)[1]: row for row in json.loads(ended.stdout)["images"]}
     assert {name: row["verdict"] for name, row in rows.items()} == {
         "broken.png": "ERROR", "good.png": "OK", "hole.png": "NG"}

@@ -48,7 +48,7 @@ def write_report(out: Path, results: Results) -> None:
                      float(np.mean(list(published.values()))) if whole else None))
     methods = [*published_stc().items(), ("SPADE, here", mean[main])] if stc else []
     config = results["config"]
-    facts = {name.replace("_", " "): config[name] for name in _FACTS
+    facts = {name.replace("_", " "): _said(config[name]) for name in _FACTS
              if config.get(name) is not None}
     if members := config.get("members"):
         facts["members"] = len(members)
@@ -63,6 +63,13 @@ def write_report(out: Path, results: Results) -> None:
         sweep=_sweep(results), notes=results.get("notes", ()), facts=facts, by_default=(
             "descriptor" if stc else "map"),
         sections=_sections(out, categories, columns))
+
+
+def _said(value: object) -> object:
+    """Return an option's value as a person would write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _sections(

@@ -110,5 +110,27 @@ class EnsembleManifest(_Data):
 
 
 def is_ensemble(folder: Path) -> bool:
-    """Say whether a folder holds an ensemble and not one index."""
-    return (folder / ENSEMBLE).exists()
+    """Say whether a folder holds an ensemble and not one index.
+
+    Raises
+    ------
+    SpadeError
+        If it holds both, of which either may be meant.
+    """
+    if not (folder / ENSEMBLE).exists():
+        return False
+    if (folder / MANIFEST).exists():
+        raise SpadeError(f"{folder} holds both an index ({MANIFEST}) and an ensemble ({ENSEMBLE}): "
+                         "remove the file of the one that is not meant")
+    return True
+
+
+def read_manifest(folder: Path) -> Manifest | EnsembleManifest:
+    """Read the manifest of the index, or of the ensemble, whichever a folder holds.
+
+    Raises
+    ------
+    SpadeError
+        If there is neither, or it is damaged, or of another version.
+    """
+    return (EnsembleManifest if is_ensemble(folder) else Manifest).read(folder)

@@ -37,7 +37,7 @@ def write_page(path: Path, template: str, **values: object) -> None:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = _environment().get_template(template).generate(
         style=Markup(_text("page.css")), script=Markup(script), script_digest=digest,
-        made=datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
+        made=datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z"),
         version=installed(("spade-faiss",)).get("spade-faiss", ""), **values)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, _joined(parts))

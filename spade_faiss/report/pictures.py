@@ -250,5 +250,5 @@ def _shorten(text: str, length: int) -> str:
 
 def _box(image: Picture, box: Sequence[float], scale: float) -> None:
     left, top, right, bottom = (round(side * scale) for side in box)
-    cv2.rectangle(image, (left - 2, top - 2), (right + 1, bottom + 1), (0, 0, 0), 3)
-    cv2.rectangle(image, (left - 2, top - 2), (right + 1, bottom + 1), _MARK, 1)
+    cv2.rectangle(image, (left - 2, top - 2), (right + 1, bottom + 1), (0, 0, 0), 4)
+    cv2.rectangle(image, (left - 2, top - 2), (right + 1, bottom + 1), _MARK, 2)

@@ -9,17 +9,20 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from threading import BoundedSemaphore
+from typing import TYPE_CHECKING
 
 from ..detector import Result, Spade
-from ..ensemble import Ensemble
+from ..ensemble import Ensemble, folder_of
 from ..errors import SpadeError
 from ..images import Found, Frame, OnError, report_problem
 from ..video import is_video, read_frames
 from .files import Row, write_image, write_picture, write_scores
 from .pictures import verdict
 from .plots import timeline_picture
-from .query_page import QueryReport
 from .regions import find_regions
+
+if TYPE_CHECKING:
+    from .query_page import QueryReport
 
 _WRITERS = 2
 
@@ -66,7 +69,7 @@ def write_query(
     """
     if out.exists() and not out.is_dir():
         raise SpadeError(f"{out} is a file; name a folder for the results")
-    if out.resolve().is_relative_to(spade.index_.folder.resolve()):
+    if out.resolve().is_relative_to(folder_of(spade).resolve()):
         raise SpadeError(f"{out} lies in the index; name another folder for the results")
     for folder in {found.folder for found in images if found.folder}:
         if out.resolve().is_relative_to(folder.resolve()):
@@ -74,7 +77,11 @@ def write_query(
     files = zip(images, _stems(images), strict=True)
     out.mkdir(parents=True, exist_ok=True)
     cards = sum(worst if is_video(found.path) else 1 for found in images)
-    page = QueryReport(spade, out, cards) if report else None
+    page = None
+    if report:  # Jinja2, which takes a while to import, is for pages alone
+        from .query_page import QueryReport
+
+        page = QueryReport(spade, out, cards)
     writer = _Writer(spade, out, overlays, explain, page, on_error)
     try:
         for moving, group in groupby(files, lambda file: is_video(file[0].path)):

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from .._text import printable
-from ..detector import Result, Spade
-from ..ensemble import Ensemble
+from ..detector import Result
+from ..ensemble import Detector, folder_of, members_of
 from .charts import Timeline, histogram, timeline
 from .files import Row
 from .layers import encoded, layers_of
@@ -47,7 +47,7 @@ class QueryReport:
         How many results there may be.
     """
 
-    def __init__(self, spade: Spade | Ensemble, folder: Path, expected: int) -> None:
+    def __init__(self, spade: Detector, folder: Path, expected: int) -> None:
         cards = max(1, min(expected, MOST_CARDS))
         self._spade = spade
         self._bytes = min(max(_BUDGET // cards, _LEAST), _MOST)
@@ -99,7 +99,7 @@ class QueryReport:
             All images and frames, those without a card, too.
         """
         spade = self._spade
-        members = spade.members if isinstance(spade, Ensemble) else (spade,)
+        members = members_of(spade)
         networks = dict.fromkeys(one.index_.manifest.backbone.name for one in members)
         made = spade.calibration
         held = spade.held_out
@@ -114,9 +114,10 @@ class QueryReport:
         others = [name for name in self._reasons if name not in set(failed)]
         folder = common_folder(row.path for row in rows)
         facts = {
-            "index": spade.index_.folder, "good images": len(spade.index_),
+            "index": folder_of(spade), "good images": len(spade.index_),
             "of the folder": self._good,
-            "backbone": ", ".join(networks), "K": spade.k, "κ": spade.kappa,
+            "backbone": ", ".join(networks),
+            "members": len(members) if len(members) > 1 else "", "K": spade.k, "κ": spade.kappa,
             "score": "map maximum" if spade.score == "map" else "descriptor distance",
         }
         facts = {name: printable(str(value)) for name, value in facts.items() if value != ""}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from math import log2
 
 logger = logging.getLogger("spade_faiss")
@@ -25,20 +25,30 @@ def known(of: Kind) -> str | None:
     return _chosen.get(of)
 
 
-def fastest(of: Kind, trials: Mapping[str, Callable[[], object]]) -> str:
+def fastest(
+    of: Kind, names: Sequence[str], trial: Callable[[str], object],
+    prepare: Callable[[str], object] = lambda name: None,
+) -> str:
     """Measure trials, remember the fastest for a kind of search, and return its name.
 
     They run in turn, for a first run may be slow by chance or cold; who is far behind is dropped.
+    The first is the favourite: where it is far ahead of the second, no other is tried.
     """
-    seconds = dict.fromkeys(trials, float("inf"))
-    racing = list(trials)
+    seconds: dict[str, float] = {}
+    racing = list(names)
     for _ in range(_ROUNDS):
         for name in racing:
+            if len(seconds) == 2 and name not in seconds and (
+                _FAR * seconds[names[0]] < seconds[names[1]]
+            ):
+                break
+            if name not in seconds:
+                prepare(name)
             start = time.perf_counter()
-            trials[name]()
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
+            trial(name)
+            seconds[name] = min(seconds.get(name, float("inf")), time.perf_counter() - start)
         best = min(seconds, key=lambda name: seconds[name])
-        racing = [name for name in racing if seconds[name] < _FAR * seconds[best]]
+        racing = [name for name in seconds if seconds[name] < _FAR * seconds[best]]
         if len(racing) == 1:
             break
     _chosen[of] = best

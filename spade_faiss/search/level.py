@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from functools import partial
 from importlib import import_module
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -135,7 +134,9 @@ class LevelSearch:
             raise ValueError("the engine 'triton' needs CUDA: choose screened or faiss")
         if engine == "faiss" or (engine == "auto" and b * q * g * channels < _SMALL):
             return "faiss"
-        names = [*_PRECISIONS] if engine == "screened" else ["faiss", *_PRECISIONS]
+        names = [*_PRECISIONS]
+        if engine == "auto":
+            names.insert(1, "faiss")
         of = kind(q, g, channels, k, engine, self.once, torch.get_num_threads(),
                   self.patches.dtype)
         return known(of) or self._measure(of, names, queries[:1], images[:1], k)
@@ -159,10 +160,11 @@ class LevelSearch:
             gallery = LevelSearch(self.patches, self.per_image) if self.once else self
             gallery._run(name, few, images, k)
 
-        if not self.once:
-            for name in _PRECISIONS:
+        def prepare(name: str) -> None:
+            if not self.once:
                 self._run(name, few[:, :1], images, k)
-        chosen = fastest(of, {name: partial(trial, name) for name in names})
+
+        chosen = fastest(of, names, trial, prepare)
         for name in set(self._screens) - {chosen}:
             del self._screens[name]
         return chosen

@@ -63,7 +63,7 @@ _PREPARED = 8 << 20
 """Bytes of gallery in low precision at a time."""
 _LOWERED = 1 << 20
 """Bytes of gallery that are rounded to low precision at a time."""
-_PRODUCT = 2 << 20
+_PRODUCT = 3 << 20
 """Bytes of the product at a time: it is to stay in cache."""
 _RESCORED = 1 << 20
 """Bytes of gallery rows gathered at a time to be scored by differences."""
@@ -224,9 +224,11 @@ def screened(
     row = max(map(len, images)) * screen.groups * _size(screen.dtype)
     most = max(64, min(_QUERIES[1], _BOUNDS // threads // row))
     piece = min(max(_QUERIES[0], -(-sum(map(len, queries)) // threads)), most)
+    # One set alone is cut so that no thread waits for the last piece.
+    even = threads if len(queries) == 1 and len(queries[0]) > _QUERIES[0] else 1
     pieces = [
         (i, part) for i, one in enumerate(queries)
-        for part in torch.split(one, -(-len(one) // -(-len(one) // piece)))
+        for part in torch.split(one, -(-len(one) // (-(-len(one) // (piece * even)) * even)))
     ]
     each = _side_by_side(len(pieces))
     found: list[list[Found]] = [[] for _ in queries]
@@ -311,12 +313,11 @@ def _bound(screen: Screen, tile: Ids, prepared: Tensor, one: _Set) -> None:
     group, n = screen.group, one.columns.shape[1]
     step = max(1, _PRODUCT // (_size(screen.dtype) * n * group))
     product = torch.empty(min(step, len(best)) * group, n, dtype=screen.dtype)
-    for at in range(0, len(best), step):
-        stop = min(at + step, len(best))
-        part = product[: (stop - at) * group]
-        torch.mm(rows[at * group : stop * group], one.columns, out=part)
-        torch.amax(part.view(best.dtype).view(stop - at, group, n), 1, out=best[at:stop])
-        torch.maximum(one.best, best[at:stop].amax(0), out=one.best)
+    bits = product.view(best.dtype).view(-1, group, n)
+    for part, largest in zip(torch.split(rows, step * group), torch.split(best, step), strict=True):
+        torch.mm(part, one.columns, out=product[: len(part)])
+        torch.amax(bits[: len(largest)], 1, out=largest)
+    torch.maximum(one.best, best.amax(0), out=one.best)
 
 
 def _decide(screen: Screen, k: int, one: _Set) -> Found:

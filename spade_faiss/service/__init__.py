@@ -1,4 +1,4 @@
-"""The index as a service over HTTP, with a page: `spade-faiss serve`."""
+"""An index or ensemble as a service over HTTP, with a page: `spade-faiss serve`."""
 
 from ..errors import SpadeError
 

@@ -23,7 +23,8 @@ class Picture(BaseModel):
     width: int
     height: int
     scale: float | None = Field(
-        description="Of a map as PNG (16-bit grey): a sample times this is the map's value.")
+        description="Of a map as PNG (16-bit grey): a sample times this is the map's value; one "
+                    "below 0, which only an ensemble's map has, is sent as 0.")
     data: str = Field(description="The file in base64.")
 
 
@@ -87,19 +88,34 @@ class LevelShape(BaseModel):
     channels: int
 
 
+class IndexMember(BaseModel):
+    """One network's view of the good images."""
+
+    backbone: str
+    weights_sha256: str
+    mirrored: bool = Field(description="Whether the network sees mirror images.")
+    bytes: int
+    input_width: int
+    input_height: int
+    cropped: bool = Field(description="Whether the network sees a centre crop.")
+    levels: list[LevelShape]
+
+
 class IndexAnswer(BaseModel):
-    """The index in service."""
+    """The index or ensemble in service; of an ensemble, what matches are of: its first member."""
 
     generation: str
     created: str
     backbone: str
     weights_sha256: str
     images: int = Field(description="Good images.")
-    bytes: int
+    bytes: int = Field(description="Of all members.")
     input_width: int
     input_height: int
     cropped: bool = Field(description="Whether the network sees a centre crop.")
     levels: list[LevelShape]
+    members: list[IndexMember] = Field(
+        description="Those whose standardised maps are averaged; an index is its only one.")
     k: int
     kappa: int
     quantile: float

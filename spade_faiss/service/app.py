@@ -21,15 +21,18 @@ from jinja2 import Environment, PackageLoader
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
 
-from ..detector import Result, Spade
+from ..detector import Result
+from ..ensemble import Detector, manifest_of, members_of
 from ..errors import SpadeError
 from ..images import decode_image
+from ..index import Manifest
 from ..report import find_regions
 from ..report.pictures import SHOWN_REGIONS, verdict
 from . import pictures
 from .answers import (
     Health,
     IndexAnswer,
+    IndexMember,
     LevelShape,
     MatchedPatch,
     Problem,
@@ -50,7 +53,7 @@ _THREADS = 4
 """For decoding and for pictures; the worker that queries has a thread of its own."""
 
 _Pixels = npt.NDArray[np.uint8]
-_Answer = tuple[Spade, Result]
+_Answer = tuple[Detector, Result]
 
 _TYPES = "image/png, image/jpeg, image/bmp, image/tiff, image/webp"
 _WHY = {
@@ -83,7 +86,7 @@ def _body(limits: Limits) -> dict[str, Any]:
         "type": "array", "minItems": 1, "maxItems": limits.images,
         "items": {"type": "string", "format": "binary"},
         "description": "PNG, JPEG, BMP, TIFF or WebP files, a part each; in all at most "
-                       f"{limits.images} of {limits.pixels} pixels and {limits.bytes} bytes."}
+                       f"{limits.images} of {limits.pixels:,} pixels and {limits.bytes:,} bytes."}
     schema = {"type": "object", "required": [PART], "additionalProperties": False,
               "properties": {PART: images}}
     return {"required": True, "content": {"multipart/form-data": {
@@ -164,14 +167,14 @@ def create_app(
                 for upload, one in zip(uploads, found, strict=True)))
             for answer in answers:
                 metrics.verdicts.labels(answer.verdict or "none").inc()
-            whole = QueryAnswer(generation=found[0][0].index_.manifest.generation, images=answers)
+            whole = QueryAnswer(generation=manifest_of(found[0][0]).generation, images=answers)
             return Response(await run(threads, whole.model_dump_json),
                             media_type="application/json")
 
     @app.get("/v1/index", response_model=IndexAnswer, summary="The index in service",
              responses=guarded, dependencies=shown)
     async def index() -> IndexAnswer:
-        """Say what the index holds, and where its thresholds lie."""
+        """Say what the index, or the members of the ensemble, hold; and where thresholds lie."""
         return _describe(live.spade)
 
     @app.get("/healthz", response_model=Health, summary="Alive", responses=_problems(421))
@@ -194,11 +197,11 @@ def create_app(
         """Give requests, latency, queue, batch sizes and verdicts in Prometheus' text format."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    templates = Environment(loader=PackageLoader(__package__, "page"), autoescape=True)
+
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse((_PAGE / "index.html").read_text())
-
-    templates = Environment(loader=PackageLoader(__package__, "page"), autoescape=True)
+        return HTMLResponse(templates.get_template("index.html").render())
 
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
@@ -234,7 +237,7 @@ def _decode(upload: Upload) -> _Pixels:
 
 
 def _answer(
-    name: str, spade: Spade, result: Result, maps: MapFormat | None, with_pictures: bool
+    name: str, spade: Detector, result: Result, maps: MapFormat | None, with_pictures: bool
 ) -> QueriedImage:
     index, limit = spade.index_, spade.pixel_threshold
     score, threshold = spade.score_of(result), spade.image_threshold
@@ -264,15 +267,24 @@ def _answer(
     )
 
 
-def _describe(spade: Spade) -> IndexAnswer:
-    manifest = spade.index_.manifest
+def _describe(spade: Detector) -> IndexAnswer:
+    manifest, n = manifest_of(spade), len(spade.index_)
+    members = [_describe_member(one.index_.manifest) for one in members_of(spade)]
+    first = members[0].model_dump(exclude={"mirrored", "bytes"})
     return IndexAnswer(
-        generation=manifest.generation, created=manifest.created, backbone=manifest.backbone.name,
-        weights_sha256=manifest.backbone.weights_sha256, images=len(manifest.images),
-        bytes=sum(file.bytes for file in manifest.files), input_width=manifest.framing.width,
-        input_height=manifest.framing.height, cropped=manifest.framing.crop,
+        **first, generation=manifest.generation, created=manifest.created, images=n,
+        bytes=sum(member.bytes for member in members), k=min(spade.k, n), kappa=spade.kappa,
+        quantile=spade.quantile, score=spade.score, threshold=spade.image_threshold,
+        pixel_threshold=spade.pixel_threshold, members=members,
+    )
+
+
+def _describe_member(manifest: Manifest) -> IndexMember:
+    return IndexMember(
+        backbone=manifest.backbone.name, weights_sha256=manifest.backbone.weights_sha256,
+        mirrored=manifest.mirrored, bytes=sum(file.bytes for file in manifest.files),
+        input_width=manifest.framing.width, input_height=manifest.framing.height,
+        cropped=manifest.framing.crop,
         levels=[LevelShape(height=level.height, width=level.width, channels=level.channels)
                 for level in manifest.levels],
-        k=min(spade.k, len(manifest.images)), kappa=spade.kappa, quantile=spade.quantile,
-        score=spade.score, threshold=spade.image_threshold, pixel_threshold=spade.pixel_threshold,
     )

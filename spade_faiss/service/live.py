@@ -1,28 +1,29 @@
-"""The index in service, and the one that takes its place when its folder changes."""
+"""The index or ensemble in service, and what takes its place when its folder changes."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event, Thread
 
 import numpy as np
 
-from ..detector import Spade
+from ..ensemble import Detector, manifest_of, members_of
 from ..features import Backbone
-from ..index.manifest import MANIFEST, Manifest
+from ..index import read_manifest
+from ..index.manifest import ENSEMBLE, MANIFEST
 
 logger = logging.getLogger("spade_faiss")
 
-Opener = Callable[[Backbone | None], Spade]
-"""Opens the index, with a network that is loaded already or, given None, with one of its own."""
-_Stamp = tuple[int, int, int]
+Opener = Callable[[Sequence[Backbone]], Detector]
+"""Opens what the folder holds, given the networks that are loaded already."""
+_Stamp = tuple[tuple[int, int, int] | None, ...]
 
 
 class LiveIndex:
-    """An index that is opened anew, in a thread of its own, when another took its place.
+    """An index or ensemble, opened anew in a thread of its own when another took its place.
 
     Whoever has taken `spade` goes on with that one: its files stay mapped, though a writer
     may have removed their names.
@@ -39,7 +40,7 @@ class LiveIndex:
     Raises
     ------
     SpadeError
-        If the index cannot be opened now.
+        If it cannot be opened now.
     """
 
     RETRY = 30.0
@@ -57,7 +58,7 @@ class LiveIndex:
         self._retry_at = float("inf")
         self._stop = Event()
         self._thread = Thread(target=self._watch, name="index watcher", daemon=True)
-        self.spade = self._open(None)
+        self.spade = self._open(())
 
     def watch(self) -> None:
         """Begin to look whether the index changes."""
@@ -69,13 +70,16 @@ class LiveIndex:
         if self._thread.is_alive():
             self._thread.join()
 
-    def _look(self) -> _Stamp | None:
+    def _look(self) -> _Stamp:
         """Return what tells one manifest's file from the next, which is renamed into place."""
-        try:
-            found = (self.folder / MANIFEST).stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns, found.st_size
+        looks: list[tuple[int, int, int] | None] = []
+        for name in (MANIFEST, ENSEMBLE):
+            try:
+                found = (self.folder / name).stat()
+                looks.append((found.st_ino, found.st_mtime_ns, found.st_size))
+            except OSError:
+                looks.append(None)
+        return tuple(looks)
 
     def _watch(self) -> None:
         while not self._stop.wait(self._every):
@@ -84,12 +88,10 @@ class LiveIndex:
                 continue
             self._stamp = stamp
             try:
-                manifest = Manifest.read(self.folder)
-                if manifest != self.spade.index_.manifest:
-                    same = manifest.backbone == self.spade.index_.manifest.backbone
-                    self.spade = self._open(self.spade.network if same else None)
+                if read_manifest(self.folder) != manifest_of(self.spade):
+                    self.spade = self._open([one.network for one in members_of(self.spade)])
                     logger.warning("%s was replaced; generation %s is in service now",
-                                   self.folder, self.spade.index_.manifest.generation)
+                                   self.folder, manifest_of(self.spade).generation)
                     self.on_reload(True)
                 self._retry_at = float("inf")
             except Exception as error:  # whatever it is, the old index goes on serving
@@ -98,11 +100,11 @@ class LiveIndex:
                 self._retry_at = time.monotonic() + self.RETRY
                 self.on_reload(False)
 
-    def _open(self, network: Backbone | None) -> Spade:
-        """Open the index and query it once, so that no client waits for what is done but once."""
-        spade = self._opener(network)
+    def _open(self, networks: Sequence[Backbone]) -> Detector:
+        """Open the folder and query it once, so that no client waits for what is done but once."""
+        spade = self._opener(networks)
         crop = np.array(spade.index_.crops[0])
-        for size in {1, spade.batch_size}:
+        for size in {1, members_of(spade)[0].batch_size}:
             for result in spade.query([crop] * size):
                 spade.score_of(result)
         _ = spade.image_threshold  # may have to be found anew

@@ -54,8 +54,8 @@ def _boxed(view: View) -> Pixels:
     """Return a view enlarged, with a box around its patch."""
     enlarged = fitted(view.picture, _LOOK)
     left, top, right, bottom = (round(side * _LOOK / len(view.picture)) for side in view.box)
-    cv2.rectangle(enlarged, (left, top), (right, bottom), (0, 0, 0), 3)
-    cv2.rectangle(enlarged, (left, top), (right, bottom), (0, 200, 255), 1)
+    cv2.rectangle(enlarged, (left, top), (right, bottom), (0, 0, 0), 4)
+    cv2.rectangle(enlarged, (left, top), (right, bottom), (0, 200, 255), 2)
     return enlarged
 
 
@@ -74,10 +74,11 @@ def tiff_map(values: npt.NDArray[np.float32]) -> Picture:
 
 
 def png_map(values: npt.NDArray[np.float32]) -> Picture:
-    """Return a map as 16-bit grey PNG; a sample times `scale` is the map's value."""
+    """Return a map as 16-bit grey PNG; a sample times `scale` is the map's value, 0 or more."""
     scale = max(float(values.max()), 1e-12) / 65535
     data = io.BytesIO()
-    Image.fromarray(np.round(values / scale).astype(np.uint16)).save(data, "png", compress_level=3)
+    grey = np.round(np.maximum(values, 0) / scale).astype(np.uint16)
+    Image.fromarray(grey).save(data, "png", compress_level=3)
     return _picture("image/png", values, data, scale)
 
 

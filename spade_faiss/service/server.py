@@ -9,14 +9,14 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
-from ..detector import Spade
+from ..ensemble import Detector, open_detector
 from ..errors import SpadeError
 from ..features import Backbone
 from .app import create_app
@@ -33,7 +33,7 @@ def serve(
     folder: Path, *, host: str = "127.0.0.1", port: int = 8000, token: str | None = None,
     allow_hosts: Collection[str] = (), limits: Limits | None = None, **options: Any,
 ) -> bool:
-    """Serve an index over HTTP until SIGINT or SIGTERM; return whether all was answered.
+    """Serve an index or ensemble until SIGINT or SIGTERM; return whether all was answered.
 
     A first signal makes new queries be answered with 503 while accepted ones are finished; a
     second one ends the service at once.
@@ -51,12 +51,12 @@ def serve(
         Names that the service goes by on loopback, such as a reverse proxy's.
     limits : Limits, optional
     **options
-        What `Spade.load` takes.
+        What `open_detector` takes.
 
     Raises
     ------
     SpadeError
-        If the index cannot be opened, the address cannot be had, or a token is missing.
+        If it cannot be opened, the address cannot be had, or a token is missing.
     """
     limits = limits or Limits()
     if token is not None and (len(token) < _SHORTEST_TOKEN or not token.isascii()
@@ -70,8 +70,8 @@ def serve(
         raise SpadeError(f"--host {host} can be reached from other machines: give a --token, or "
                          "set SPADE_FAISS_TOKEN, which a list of processes does not show")
 
-    def opener(network: Backbone | None) -> Spade:
-        return Spade.load(folder, backbone=network, batch_size=limits.batch, **options)
+    def opener(networks: Sequence[Backbone]) -> Detector:
+        return open_detector(folder, networks=networks, batch_size=limits.batch, **options)
 
     logging.basicConfig(format="spade-faiss: %(message)s")
     # What is wrong with uploads is answered, and not logged.

@@ -228,19 +228,29 @@ def test_sigkill_at_random_moments_leaves_none_or_a_whole_one(built, gravel_fold
     folder = tmp_path / "index"
     if old:
         shutil.copytree(built, folder)
-    command = [sys.executable, "-m", "spade_faiss", "build", str(gravel_folder), "--index",
-               str(folder), "--backbone", "efficientnet_lite0", "--batch-size", "1",
-               *(["--max-memory", "2GiB"] if old else [])]
-    killed = 0
-    for _ in range(5):
-        before = {path.name for path in folder.glob("*")}
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        # Once a new generation appears, a build of ten images takes another second or two.
-        while process.poll() is None and {path.name for path in folder.glob("*")} <= {
+    command = [sys.executable, "-m", "spade_faiss", "build", str(gravel_folder),
+               "--backbone", "efficientnet_lite0", "--batch-size", "1",
+               *(["--max-memory", "2GiB"] if old else []), "--index"]
+
+    def begun(place):
+        """Start a build, and return it once its new generation appears."""
+        before = {path.name for path in place.glob("*")}
+        process = subprocess.Popen([*command, str(place)], stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        while process.poll() is None and {path.name for path in place.glob("*")} <= {
             *before, ".lock"
         }:
             time.sleep(0.005)
-        time.sleep(rng.uniform(0, 2.0))
+        return process
+
+    whole = begun(tmp_path / "other")
+    start = time.monotonic()
+    whole.wait()
+    rest = time.monotonic() - start  # a second or two, or less
+    killed = 0
+    for _ in range(5):
+        process = begun(folder)
+        time.sleep(rng.uniform(0, 0.8 * rest))
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
         if old or (folder / "manifest.json").exists():
@@ -249,7 +259,7 @@ def test_sigkill_at_random_moments_leaves_none_or_a_whole_one(built, gravel_fold
             with pytest.raises(SpadeError, match="holds no index"):
                 Index.open(folder)
     assert killed >= 3
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, str(folder)], check=True, stdout=subprocess.DEVNULL)
     assert len(Index.open(folder)) == 10
     assert len([path for path in folder.iterdir() if path.is_dir()]) == 1
 

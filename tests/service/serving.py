@@ -14,6 +14,7 @@ import uvicorn
 from PIL import Image
 
 from spade_faiss import Spade
+from spade_faiss.ensemble import open_detector
 from spade_faiss.service import Limits, LiveIndex, create_app
 from spade_faiss.service.guard import State
 from spade_faiss.service.server import Server
@@ -42,8 +43,8 @@ def serving(folder, backbone, limits=None, every=1.0, **options):
     limits = limits or Limits()
     state = State()
     live = LiveIndex(
-        folder, lambda network: Spade.load(
-            folder, backbone=network or backbone, batch_size=limits.batch), every)
+        folder, lambda networks: open_detector(
+            folder, networks=networks or (backbone,), batch_size=limits.batch), every)
     app = create_app(live, limits, state, **options)
     config = uvicorn.Config(app, port=0, http="h11", lifespan="on", log_level="warning",
                             timeout_graceful_shutdown=10)

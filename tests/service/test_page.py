@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import cv2
 import pytest
 
+from tests.service.serving import serving
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the path")
@@ -91,8 +93,41 @@ def test_files_are_chosen_and_a_bad_one_is_named(service, files):
         page.set_input_files("#files", [files / "hole.tiff", files / "hole.png"])
         sync_api.expect(page.locator(".result")).to_have_count(2)
     with pytest.raises(AssertionError, match="415"), opened(service) as page:
-        page.set_input_files("#files", files / "text.png")
-        sync_api.expect(page.locator("#status")).to_contain_text("text.png: is not an image")
+        page.set_input_files("#files", [files / "text.png", files / "hole.png"])
+        sync_api.expect(page.locator("#status.wrong")).to_contain_text("text.png: is not an image")
+        sync_api.expect(page.locator(".result")).to_have_count(1)  # the other is looked at
+
+
+def test_the_token_is_asked_for(index, lite, files):
+    token = "a-token-of-some-length"
+    with serving(index, lite, token=token) as service, pytest.raises(
+        AssertionError, match="401"), opened(service) as page:
+        status = page.locator("#status")
+        sync_api.expect(page.locator("#token")).to_be_focused()
+        sync_api.expect(status).to_have_text("")
+        drop(page, files / "hole.png")
+        sync_api.expect(status).to_have_text("Give the service's token first")
+        page.keyboard.type(token + "x")
+        page.keyboard.press("Enter")
+        sync_api.expect(status).to_have_text("This is not the service's token")
+        page.keyboard.type(token)
+        page.keyboard.press("Enter")
+        sync_api.expect(page.locator("#index")).to_contain_text("10 good images")
+        sync_api.expect(page.locator("#access")).to_be_hidden()
+        drop(page, files / "hole.png")
+        sync_api.expect(page.locator(".result")).to_have_count(1)
+
+
+def test_a_picture_fits_a_screen(service, parts, tmp_path):
+    for name, image in (("tall.png", parts[1][:, 90:150]), ("wide.png", parts[1][100:160])):
+        cv2.imwrite(str(tmp_path / name), image)
+        with opened(service, viewport={"width": 1280, "height": 900}) as page:
+            drop(page, tmp_path / name)
+            sync_api.expect(page.locator(".result")).to_have_count(1)
+            view = page.locator(".stage").bounding_box()
+            assert view["height"] < 0.7 * 900 and view["width"] < 0.7 * 1280
+            assert view["width"] / view["height"] == pytest.approx(
+                image.shape[1] / image.shape[0], rel=0.02)
 
 
 def test_the_camera_is_looked_through(service):
@@ -116,3 +151,9 @@ def test_the_api_is_described_offline(service):
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.click("text=QueryAnswer >> nth=0")
         assert page.url.endswith("#QueryAnswer")
+        lost = page.evaluate("""[...document.querySelectorAll("a[href^='#']")]
+            .filter(link => !document.getElementById(link.hash.slice(1))).map(link => link.hash)""")
+        assert lost == [] and "`" not in page.inner_text("main")
+        clipped = page.evaluate("""[...document.querySelectorAll(".scroll")]
+            .filter(one => one.scrollWidth > one.clientWidth).length""")
+        assert clipped == 0

@@ -82,7 +82,11 @@
       else if (entry.target.querySelector(".photo")) empty(entry.target);
     }
   }, { rootMargin: "700px" });
-  for (const element of cards) if (element.querySelector(".stage")) near.observe(element);
+  const pictured = cards.filter((element) => element.querySelector(".stage"));
+  for (const element of pictured) near.observe(element);
+  addEventListener("beforeprint", () => {
+    for (const element of pictured) if (!element.hidden) fill(element);
+  });
 
   // Views: the same choice everywhere.
   function setView(view) {

@@ -16,8 +16,16 @@ async function ask(path, options = {}) {
       continue;
     }
     const answer = await response.json();
-    if (response.status === 401) at("access").hidden = false;
-    if (!response.ok) throw new Error(answer.detail ?? response.statusText);
+    if (response.status === 401) {
+      at("access").hidden = false;
+      at("token").focus();
+      throw new Error(token ? "This is not the service's token" : "Give the service's token first");
+    }
+    if (!response.ok) {
+      const error = new Error(answer.detail ?? response.statusText);
+      error.ofImage = [413, 415, 422].includes(response.status);
+      throw error;
+    }
     return answer;
   }
 }
@@ -33,12 +41,15 @@ async function describe() {
     at("access").hidden = true;
     cropped = index.cropped;
     const limit = index.threshold === null ? "no threshold" : `threshold ${figure(index.threshold)}`;
-    at("index").textContent =
-      `${index.images} good image${index.images === 1 ? "" : "s"}, ${index.backbone}, ${limit}`;
+    const count = index.members.length;
+    const networks = [...new Set(index.members.map((one) => one.backbone))].join(" and ");
+    at("index").textContent = `${index.images} good image${index.images === 1 ? "" : "s"}, ` +
+      `${networks}${count === 1 ? "" : ` (${count} views averaged)`}, ${limit}`;
     say("");
   } catch (error) {
     at("index").textContent = "";
-    say(error.message, true);
+    const asked = !at("access").hidden && !sessionStorage.getItem("token");
+    say(asked ? "" : error.message, !asked);
   }
 }
 
@@ -46,15 +57,8 @@ async function query(file, name) {
   const form = new FormData();
   form.append("images", file, name);
   say(`Looking at ${name} …`);
-  try {
-    const answer = await ask("/v1/query?pictures=true", { method: "POST", body: form });
-    answer.images.forEach(show);
-    say("");
-    return true;
-  } catch (error) {
-    say(error.message, true);
-    return false;
-  }
+  const answer = await ask("/v1/query?pictures=true", { method: "POST", body: form });
+  answer.images.forEach(show);
 }
 
 const source = (picture) => `data:${picture.media_type};base64,${picture.data}`;
@@ -68,8 +72,9 @@ function show(image) {
   part(".score").textContent = `score ${figure(image.score)}, ` +
     (image.threshold === null ? "no threshold" : `threshold ${figure(image.threshold)}`);
   if (image.threshold === null) part(".meter").remove();
-  else part(".fill").style.width = `${Math.min(100, (50 * image.score) / image.threshold)}%`;
+  else part(".fill").style.width = `${Math.min(100, Math.max(0, (50 * image.score) / image.threshold))}%`;
   const stage = part(".stage");
+  card.style.setProperty("--ratio", image.width / image.height);
   for (const name of ["photo", "overlay"]) {
     const picture = part(`.${name}`);
     picture.width = image[name].width;
@@ -116,13 +121,27 @@ function place(region, image, stage) {
   return item;
 }
 
+// Goes on after an image that cannot be used, but not after what the next would meet, too.
 async function queryAll(files) {
-  for (const file of files) if (!(await query(file, file.name || "pasted image"))) break;
+  const problems = [];
+  for (const [file, name] of files) {
+    try {
+      await query(file, name);
+    } catch (error) {
+      problems.push(error.message.startsWith(name) || !error.ofImage ? error.message
+        : `${name}: ${error.message}`);
+      if (!error.ofImage) break;
+    }
+  }
+  say(problems.join("\n"), problems.length > 0);
+  return problems.length === 0;
 }
+
+const named = (files) => [...files].map((file) => [file, file.name || "pasted image"]);
 
 at("choose").addEventListener("click", () => at("files").click());
 at("files").addEventListener("change", async (event) => {
-  await queryAll([...event.target.files]);
+  await queryAll(named(event.target.files));
   event.target.value = "";
 });
 for (const event of ["dragenter", "dragover"]) {
@@ -137,9 +156,11 @@ document.addEventListener("dragleave", (drag) => {
 document.addEventListener("drop", (drag) => {
   drag.preventDefault();
   at("drop").classList.remove("over");
-  queryAll([...drag.dataTransfer.files]);
+  queryAll(named(drag.dataTransfer.files));
 });
-document.addEventListener("paste", (event) => queryAll([...event.clipboardData.files]));
+document.addEventListener("paste", (event) => {
+  if (event.clipboardData.files.length) queryAll(named(event.clipboardData.files));
+});
 
 at("start").addEventListener("click", async () => {
   if (!navigator.mediaDevices) {
@@ -171,7 +192,7 @@ async function shoot() {
   canvas.height = video.videoHeight;
   canvas.getContext("2d").drawImage(video, 0, 0);
   const shot = await new Promise((done) => canvas.toBlob(done, "image/png"));
-  return query(shot, `camera, ${new Date().toLocaleTimeString()}`);
+  return queryAll([[shot, `camera, ${new Date().toLocaleTimeString()}`]]);
 }
 at("shoot").addEventListener("click", shoot);
 at("keep").addEventListener("change", async () => {
