@@ -211,7 +211,7 @@ def build(
             said = each_line(
                 names, lambda name: fit(
                     spread(fresh(spade), crew, name), images_in(train_dir / name), index / name),
-                lambda name, error: problems(str(train_dir / name), _reason(error)), crew)
+                lambda name, error: problems(name, _reason(error)), crew)
         _print_lines(as_json, said, problems)
     else:
         images = images_in(train_dir)
@@ -479,8 +479,7 @@ def query(
                 return scored(found, spread(spade, crew, name), out / name, f"{name}: ")
 
             said = each_line(
-                names, work,
-                lambda name, error: problems(str(folder / name), _reason(error)), crew)
+                names, work, lambda name, error: problems(name, _reason(error)), crew)
         _print_lines(as_json, said, problems)
     else:
         if not holds_index(folder) and (names := indexed_lines(folder)):
