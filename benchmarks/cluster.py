@@ -1,8 +1,9 @@
 """What Ray costs, and whether its results are those of one machine: one JSON object a line.
 
-Queries a demo category with EfficientNet-Lite0: without Ray, with `--ray local` and 1, 2 and 4
-workers, and with two Ray nodes in network namespaces of their own, once as they are and once with
-one node killed (SIGKILL to all its processes) in the middle. The latter need root and `ip`.
+Builds an index for each of three demo categories in one job, and queries one of them, with
+EfficientNet-Lite0: without Ray, with `--ray local` and 1, 2 and 4 workers, and (queries) with two
+Ray nodes in network namespaces of their own, once as they are and once with one node killed
+(SIGKILL to all its processes) in the middle. The latter need root and `ip`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import statistics
@@ -27,20 +29,21 @@ _PORT = 6391
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 
 
-def query(index: Path, images: Path, out: Path, *more: str, inside: tuple[str, ...] = ()
-          ) -> subprocess.Popen[bytes]:
-    """Start a query, in a network namespace if one is named."""
-    command = [*inside, sys.executable, "-m", "spade_faiss", "query", str(index), str(images),
-               "--out", str(out), "--engine", "faiss", "--no-overlays", *more]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **_QUIET})
+def spade(*arguments: object, inside: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
+    """Start a command, in a network namespace if one is named."""
+    command = [*inside, sys.executable, "-m", "spade_faiss", *map(str, arguments)]
+    return subprocess.Popen([*command, "--engine", "faiss"], stdout=subprocess.DEVNULL,
+                            env={**os.environ, **_QUIET})
 
 
 def digest(out: Path) -> str:
-    """Return a digest of all files and their names."""
+    """Return a digest of all files and their names, but for what tells an index's generation."""
     found = hashlib.sha256()
-    for path in sorted(out.rglob("*")):
-        if path.is_file():
-            found.update(str(path.relative_to(out)).encode() + path.read_bytes())
+    names = {re.sub("/[0-9a-f]{8}/", "/", str(path.relative_to(out))): path
+             for path in out.rglob("*") if path.is_file()}
+    for name, path in sorted(names.items()):
+        if path.name not in ("manifest.json", "verified.json"):
+            found.update(name.encode() + path.read_bytes())
     return found.hexdigest()
 
 
@@ -106,38 +109,46 @@ def run(work: Path, repeat: int, nodes: bool) -> Iterator[dict[str, Any]]:
     from spade_faiss.datasets import make_demo
 
     make_demo(work / "data")
-    category = sorted(path for path in (work / "data").iterdir() if path.is_dir())[0]
-    index, images = work / "index", category / "test"
-    Spade("efficientnet_lite0", engine="faiss").fit(category / "train", index)
-    n = sum(path.is_file() for path in images.rglob("*"))
-    expected = ""
-    for workers in (0, 1, 2, 4):
-        seconds = []
-        more = ("--ray", "local", "--ray-workers", str(workers)) if workers else ()
-        for _ in range(repeat):
-            shutil.rmtree(work / "out", ignore_errors=True)
-            start = time.perf_counter()
-            if query(index, images, work / "out", *more).wait():
-                raise SystemExit("a query failed")
-            seconds.append(time.perf_counter() - start)
-            expected = expected or digest(work / "out")
-        yield {"setting": f"local, {workers} workers" if workers else "no Ray", "images": n,
-               "seconds": round(statistics.median(seconds), 1), "repeats": repeat,
-               "equal": digest(work / "out") == expected}
+    for category in (path for path in (work / "data").iterdir() if path.is_dir()):
+        shutil.copytree(category / "train" / "good", work / "lines" / category.name)
+    index, images = work / "brick", work / "data" / "brick" / "test"
+    Spade("efficientnet_lite0", engine="faiss").fit(work / "lines" / "brick", index)
+    tasks = {
+        "build of three lines": (work / "lines", ("build", work / "lines", "--each", "--index",
+                                                  work / "out", "--backbone",
+                                                  "efficientnet_lite0")),
+        "query": (images, ("query", index, images, "--out", work / "out", "--no-overlays")),
+    }
+    for task, (folder, arguments) in tasks.items():
+        n = sum(path.is_file() for path in folder.rglob("*"))
+        expected = ""
+        for workers in (0, 1, 2, 4):
+            seconds = []
+            more = ("--ray", "local", "--ray-workers", workers) if workers else ()
+            for _ in range(repeat):
+                shutil.rmtree(work / "out", ignore_errors=True)
+                start = time.perf_counter()
+                if spade(*arguments, *more).wait():
+                    raise SystemExit(f"{task}: failed")
+                seconds.append(time.perf_counter() - start)
+                expected = expected or digest(work / "out")
+            yield {"task": task, "setting": f"local, {workers} workers" if workers else "no Ray",
+                   "images": n, "seconds": round(statistics.median(seconds), 1),
+                   "repeats": repeat, "equal": digest(work / "out") == expected}
     for killed in (False, True) if nodes else ():
         shutil.rmtree(work / "out", ignore_errors=True)
         with two_nodes() as (inside, address):
             wait_for_nodes(inside, address, 2)
             start = time.perf_counter()
-            one = query(index, images, work / "out", "--ray", address, "--ray-workers", "2",
-                        "--batch-size", "8", inside=inside)
+            one = spade(*arguments, "--ray", address, "--ray-workers", 2, inside=inside)
             if killed:
                 while one.poll() is None and not list(work.glob("out/maps/**/*.tiff")):
                     time.sleep(0.05)
                 end_all("spadenode")
             status = one.wait()
-            yield {"setting": "two namespaces" + (", one node killed" if killed else ""),
-                   "images": n, "seconds": round(time.perf_counter() - start, 1), "repeats": 1,
+            setting = "two namespaces" + (", one node killed" if killed else "")
+            yield {"task": task, "setting": setting, "images": n,
+                   "seconds": round(time.perf_counter() - start, 1), "repeats": 1,
                    "equal": status == 0 and digest(work / "out") == expected}
 
 

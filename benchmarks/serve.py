@@ -103,14 +103,13 @@ def load(port: int, bodies: list[bytes], clients: int, seconds: float) -> dict[s
     }
 
 
-def mean_batch(port: int) -> float:
-    """Return how many images were queried together, on average."""
+def batches(port: int) -> np.ndarray:
+    """Return how many images were queried until now, and in how many batches."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
-    images, batches = (float(re.search(rf"^spade_faiss_batch_images_{name} (\S+)", text, re.M)[1])
-                       for name in ("sum", "count"))
-    return round(images / batches, 2)
+    return np.array([float(re.search(rf"^spade_faiss_batch_images_{name} (\S+)", text, re.M)[1])
+                     for name in ("sum", "count")])
 
 
 def main() -> None:
@@ -134,14 +133,16 @@ def main() -> None:
             with served(index, batch) as port:
                 load(port, bodies, 8, 2)  # warms up
                 for clients in args.clients:
-                    busy = os.getloadavg()[0]
+                    busy, before = os.getloadavg()[0], batches(port)
                     result = {
                         "benchmark": "serve", "clients": clients, "batch_size": batch,
                         **load(port, bodies, clients, args.seconds),
-                        "mean_batch": mean_batch(port), "load_before": round(busy, 1),
+                        "load_before": round(busy, 1),
                         "backbone": manifest.backbone.name, "good_images": len(manifest.images),
                         "cores": os.cpu_count(), "python": platform.python_version(),
                     }
+                    images, made = batches(port) - before
+                    result["mean_batch"] = round(images / made, 2)
                     if args.json:
                         print(json.dumps(result), flush=True)
                     else:

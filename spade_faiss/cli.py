@@ -11,7 +11,7 @@ import platform
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from enum import StrEnum
 from importlib import metadata
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from .ensemble import Ensemble
     from .index import EnsembleManifest, Manifest
     from .index.manifest import Calibration
+
+_Said = tuple[dict[str, Any], str]
+"""What a command says: as JSON, and in words."""
 
 # What a command needs is imported inside it: --help and mistakes answer at once, without torch.
 
@@ -73,7 +76,8 @@ Store = Annotated[str, typer.Option(
     help="Keep patches as float32, or as float16 in half the space.")]
 MaxMemory = Annotated[str | None, typer.Option(
     metavar="SIZE", help="Never take more memory than this: 2GiB, 800MiB. What is mapped from "
-    "files does not count.")]
+    "files does not count. With --ray, this process and each worker may take as much; what Ray "
+    "itself takes is not limited.")]
 Ray = Annotated[str | None, typer.Option(
     metavar="ADDRESS", help="Work on a Ray cluster: HOST:PORT, auto for the one that runs here, or "
     "local for one of this machine alone.")]
@@ -166,34 +170,54 @@ def build(
     preset: Preset = "paper", store: Store = "float32", engine: Engine = "auto",
     factory: Factory = None, coreset: Coreset = None, search_params: SearchParams = None,
     device: Device = "auto", batch_size: BatchSize = 8, max_memory: MaxMemory = None,
+    each: Annotated[bool, typer.Option(
+        "--each", help="One index for each folder in TRAIN_DIR, as DIR/<its name>. Each counts as "
+        "soon as it is done; given again, all are built again.")] = False,
     ray: Ray = None, ray_workers: RayWorkers = None, as_json: AsJson = False,
 ) -> None:
     """Build an index of good images, and find the thresholds by scoring each against the rest."""
-    from .distributed import on_ray
+    from .distributed import crew_on, on_ray, spread
     from .images import SUFFIXES, find_images
+    from .lines import each_line, fresh, lines_to_learn
     from .video import VIDEO_SUFFIXES, is_video, open_sources
 
-    _limit(max_memory)
+    size = _size(max_memory)
     problems = _Problems()
-    found = find_images([_folder(train_dir)], problems, SUFFIXES | VIDEO_SUFFIXES)
-    if not found:
-        raise SpadeError(f"{train_dir} holds no images (PNG, JPEG, BMP, TIFF, WebP) or videos")
     spade = _detector(
         backbone, weights, views, device, k=k, kappa=kappa, resize=resize, crop=_crop(crop),
         quantile=quantile, calibrated=calibrated, preset=preset, store=store, engine=engine,
         factory=factory, coreset=coreset, search_params=search_params, batch_size=batch_size,
         progress=True,
     )
-    moving = any(is_video(one.path) for one in found)
-    images = open_sources(found, fps, problems) if moving else [one.path for one in found]
-    with on_ray(spade, ray, ray_workers) as spade:
+
+    def images_in(folder: Path) -> Iterable[Any]:
+        found = find_images([_folder(folder)], problems, SUFFIXES | VIDEO_SUFFIXES)
+        if not found:
+            raise SpadeError(f"{folder} holds no images (PNG, JPEG, BMP, TIFF, WebP) or videos")
+        moving = any(is_video(one.path) for one in found)
+        return open_sources(found, fps, problems) if moving else [one.path for one in found]
+
+    def fit(spade: Spade | Ensemble, images: Iterable[Any], index: Path) -> _Said:
         spade.fit(images, index, on_error=problems)
-    n = len(spade.index_)
-    limit = spade.image_threshold
-    _print(as_json, {"index": str(index), "images": n, "threshold": limit,
-                     "errors": problems.lines},
-           f"{index}: {_images(n)}, " + ("no threshold: that takes two images or more"
-                                         if limit is None else f"threshold {limit:.4g}"))
+        n, limit = len(spade.index_), spade.image_threshold
+        return ({"index": str(index), "images": n, "threshold": limit},
+                f"{index}: {_images(n)}, " + ("no threshold: that takes two images or more"
+                                              if limit is None else f"threshold {limit:.4g}"))
+
+    if each:
+        names = lines_to_learn(_folder(train_dir), index)
+        with crew_on(ray, ray_workers, device, size) as crew:
+            _ = spade.network  # once, for all lines
+            said = each_line(
+                names, lambda name: fit(
+                    spread(fresh(spade), crew, name), images_in(train_dir / name), index / name),
+                lambda name, error: problems(name, _reason(error)), crew)
+        _print_lines(as_json, said, problems)
+    else:
+        images = images_in(train_dir)
+        with on_ray(spade, ray, ray_workers, size) as spade:
+            record, text = fit(spade, images, index)
+        _print(as_json, {**record, "errors": problems.lines}, text)
     problems.exit()
 
 
@@ -391,52 +415,80 @@ def query(
     drift: Annotated[bool, typer.Option(
         "--drift", help="Warn if good images look otherwise than those of calibrate.")] = False,
     weights: EachWeights = None, engine: Engine = "auto", device: Device = "auto",
-    batch_size: BatchSize = 8, max_memory: MaxMemory = None, ray: Ray = None,
-    ray_workers: RayWorkers = None, as_json: AsJson = False,
+    batch_size: BatchSize = 8, max_memory: MaxMemory = None,
+    each: Annotated[bool, typer.Option(
+        "--each", help="Query each index DIR/<name> with the images in the folder <name> of the "
+        "one folder that is given, into a folder <name> of --out.")] = False,
+    ray: Ray = None, ray_workers: RayWorkers = None, as_json: AsJson = False,
 ) -> None:
     """Say which images are wrong, and where: scores.csv, maps/, overlays/, explain/, timelines/."""
-    from .distributed import on_ray
+    from .distributed import crew_on, on_ray, spread
     from .ensemble import open_detector
-    from .images import SUFFIXES, find_images
+    from .images import SUFFIXES, Found, find_images
+    from .lines import each_line, holds_index, indexed_lines, lines_to_query
     from .report import write_query
     from .video import VIDEO_SUFFIXES
 
-    _limit(max_memory)
+    size = _size(max_memory)
     problems = _Problems()
-    found = find_images(images, problems, SUFFIXES | VIDEO_SUFFIXES)
-    if not found:
-        raise SpadeError("there are no images to query (PNG, JPEG, BMP, TIFF, WebP), nor videos")
-    spade = open_detector(
-        folder, k=k, kappa=kappa, weights=weights or (), quantile=quantile, score=score,
-        engine=engine, search_params=search_params, exact=exact, device=device,
-        batch_size=batch_size, progress=True)
-    if spade.index_.manifest.held_out and not spade.held_out:
-        problems.note("the calibration is of other settings, so thresholds are drawn from the "
-                      "index's own images")
-    if drift:
-        spade.drift((), ())  # whether it can be told is said before the work
-    pairs: list[tuple[float, float]] = []  # of images alone: frames are not independent
-    with on_ray(spade, ray, ray_workers) as spread:
+
+    def opened(folder: Path, images: list[Path]) -> tuple[list[Found], Spade | Ensemble]:
+        found = find_images(images, problems, SUFFIXES | VIDEO_SUFFIXES)
+        if not found:
+            raise SpadeError(
+                "there are no images to query (PNG, JPEG, BMP, TIFF, WebP), nor videos")
+        spade = open_detector(
+            folder, k=k, kappa=kappa, weights=weights or (), quantile=quantile, score=score,
+            engine=engine, search_params=search_params, exact=exact, device=device,
+            batch_size=batch_size, progress=True)
+        if spade.index_.manifest.held_out and not spade.held_out:
+            problems.note("the calibration is of other settings, so thresholds are drawn from the "
+                          "index's own images")
+        if drift:
+            spade.drift((), ())  # whether it can be told is said before the work
+        return found, spade
+
+    def scored(found: list[Found], spade: Spade | Ensemble, out: Path, line: str = "") -> _Said:
+        pairs: list[tuple[float, float]] = []  # of images alone: frames are not independent
         rows = write_query(
-            spread, found, out, overlays=overlays, explain=explain, report=report, worst=worst,
+            spade, found, out, overlays=overlays, explain=explain, report=report, worst=worst,
             fps=fps, on_error=problems, on_result=lambda result: pairs.append(
                 (spade.score_of(result), result.descriptor_score)))
-    count = {word: sum(row.verdict == word for row in rows) for word in ("NG", "OK", "ERROR")}
-    lines = [f"{row.verdict:5} {_figure(row.score)}  {_printable(row.path)}" for row in rows
-             if row.map or row.verdict == "ERROR"]  # of a video, only the worst frames
-    summary = f"{_images(len(rows))}: {count['NG']} NG, {count['OK']} OK"
-    if count["ERROR"]:
-        summary += f", {count['ERROR']} could not be used"
-    record: dict[str, object] = {"images": [asdict(row) for row in rows], "errors": problems.lines}
-    lines.append(f"{summary}; results in {out}")
-    if drift:
-        moved = spade.drift([pair[0] for pair in pairs], [pair[1] for pair in pairs])
-        record["drift"] = asdict(moved)
-        if moved.warned:
-            problems.warn(f"drift: {moved.text}")
-        else:
-            lines.append(f"drift: {moved.text}")
-    _print(as_json, record, "\n".join(lines))
+        count = {word: sum(row.verdict == word for row in rows) for word in ("NG", "OK", "ERROR")}
+        lines = [f"{row.verdict:5} {_figure(row.score)}  {_printable(row.path)}" for row in rows
+                 if row.map or row.verdict == "ERROR"]  # of a video, only the worst frames
+        summary = f"{_images(len(rows))}: {count['NG']} NG, {count['OK']} OK"
+        if count["ERROR"]:
+            summary += f", {count['ERROR']} could not be used"
+        record: dict[str, object] = {"images": [asdict(row) for row in rows]}
+        lines.append(f"{summary}; results in {out}")
+        if drift:
+            moved = spade.drift([pair[0] for pair in pairs], [pair[1] for pair in pairs])
+            record["drift"] = asdict(moved)
+            if moved.warned:
+                problems.warn(f"{line}drift: {moved.text}")
+            else:
+                lines.append(f"drift: {moved.text}")
+        return record, "\n".join(lines)
+
+    if each:
+        names = lines_to_query(_folder(folder), images)
+        with crew_on(ray, ray_workers, device, size) as crew:
+            def work(name: str) -> _Said:
+                found, spade = opened(folder / name, [images[0] / name])
+                return scored(found, spread(spade, crew, name), out / name, f"{name}: ")
+
+            said = each_line(
+                names, work, lambda name, error: problems(name, _reason(error)), crew)
+        _print_lines(as_json, said, problems)
+    else:
+        if not holds_index(folder) and (names := indexed_lines(folder)):
+            raise SpadeError(f"{folder} holds no index, but its folders do ({', '.join(names)}): "
+                             f"name one of them, or add --each to query them all")
+        found, spade = opened(folder, images)
+        with on_ray(spade, ray, ray_workers, size) as spread_out:
+            record, text = scored(found, spread_out, out)
+        _print(as_json, {**record, "errors": problems.lines}, text)
     problems.exit()
 
 
@@ -497,14 +549,14 @@ def evaluate_mvtec(
     from .distributed import on_ray
     from .evaluation import evaluate_mvtec
 
-    _limit(max_memory)
+    size = _size(max_memory)
     problems = _Problems()
     root = _folder(root)
     spade = _detector(
         backbone, weights, views, device, k=k, kappa=kappa, resize=resize, crop=_crop(crop),
         preset=preset, store=store, engine=engine, factory=factory, coreset=coreset,
         search_params=search_params, batch_size=batch_size, progress=True)
-    with on_ray(spade, ray, ray_workers) as spade:
+    with on_ray(spade, ray, ray_workers, size) as spade:
         results = evaluate_mvtec(
             spade, root, out, names=category, sweep=sweep or (), original_size=original_size,
             report=report, on_error=problems, on_note=problems.note)
@@ -534,15 +586,14 @@ def evaluate_stc(
     from .detector import Spade
     from .distributed import on_ray
     from .evaluation import evaluate_stc
-    from .features import load_backbone
 
-    _limit(max_memory)
+    size = _size(max_memory)
     problems = _Problems()
     root = _folder(root)
-    spade = Spade(load_backbone(backbone, weights, device), k, kappa, resize=resize,
-                  crop=_crop(crop), preset=preset, store=store, engine=engine, device=device,
+    spade = Spade(backbone, k, kappa, weights=weights, resize=resize, crop=_crop(crop),
+                  preset=preset, store=store, engine=engine, device=device,
                   batch_size=batch_size, progress=True)
-    with on_ray(spade, ray, ray_workers) as spade:
+    with on_ray(spade, ray, ray_workers, size) as spade:
         results = evaluate_stc(
             spade, root, out, names=scene, fps=fps, normalise_clips=normalise_clips,
             sweep=sweep or (), report=report, on_error=problems, on_note=problems.note)
@@ -611,10 +662,14 @@ def _crop(text: str) -> int | None:
         raise SpadeError(f"--crop {text}: give a number of pixels, or 'none'") from None
 
 
-def _limit(size: str | None) -> None:
+def _size(text: str | None) -> int | None:
+    return None if text is None else parse_size(text)
+
+
+def _limit(text: str | None) -> None:
     """Keep to a limit of memory; called once the libraries are there."""
-    if size is not None:
-        limit_memory(parse_size(size))
+    if text is not None:
+        limit_memory(parse_size(text))
 
 
 def _folder(path: Path) -> Path:
@@ -627,6 +682,12 @@ def _folder(path: Path) -> Path:
 
 def _print(as_json: bool, record: object, text: str) -> None:
     print(json.dumps(record, indent=1) if as_json else text)
+
+
+def _print_lines(as_json: bool, said: dict[str, _Said], problems: _Problems) -> None:
+    """Print what was said of each line."""
+    _print(as_json, {"lines": {name: record for name, (record, _) in said.items()},
+                     "errors": problems.lines}, "\n".join(text for _, text in said.values()))
 
 
 def _images(n: int) -> str:
@@ -674,20 +735,25 @@ def _run(command: Callable[..., Any], arguments: list[str], debug: bool) -> int:
         if debug:
             traceback.print_exc()
             return 2
-        if isinstance(error, SpadeError):
-            line = str(error)
-        elif hasattr(error, "format_message"):  # what typer raises for a wrong call
+        if hasattr(error, "format_message"):  # what typer raises for a wrong call
             line = error.format_message()
             if line.startswith("Usage: "):  # no command was given, and this is all the help
                 print(line, file=sys.stderr)
                 return 2
             line = " ".join(line.split()) + " (see --help)"
-        elif isinstance(error, OSError) and error.strerror:
-            line = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-        elif is_shortage(error):
-            line = "out of memory: lower --batch-size, --resize or -k, or raise --max-memory"
         else:
-            line = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            line += " (run again with --debug to see where)"
+            line = _reason(error)
         print(f"spade-faiss: {_printable(line)}", file=sys.stderr)
         return 2
+
+
+def _reason(error: Exception) -> str:
+    """Return in one line what went wrong."""
+    if isinstance(error, SpadeError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if is_shortage(error):
+        return "out of memory: lower --batch-size, --resize or -k, or raise --max-memory"
+    first = str(error).splitlines()[0] if str(error) else ""
+    return f"{type(error).__name__}: {first} (run again with --debug to see where)"

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from spade_faiss import Spade, SpadeError
-from spade_faiss.distributed import RaySpade, on_ray
-from spade_faiss.evaluation import evaluate_mvtec
+from spade_faiss.distributed import crew_on, on_ray, spread
+from spade_faiss.evaluation import evaluate_mvtec, evaluate_stc
 from spade_faiss.features import Backbone
 from spade_faiss.images import find_images
+from spade_faiss.lines import each_line, fresh
 from spade_faiss.report import write_query
 from tests.conftest import texture, with_hole
+from tests.videos import make_stc
 
 OPTIONS = {"engine": "faiss", "batch_size": 3}
 SMALL = {"k": 4, "resize": 96, "crop": 64, **OPTIONS}
@@ -104,22 +106,23 @@ def test_any_number_of_workers_writes_the_same_files(
         assert query(spade, new, tmp_path / "out") == expected
 
 
+def end_worker(ray: object, spade: object) -> None:
+    """Kill one of the actors' processes, whatever it is doing."""
+    handle = spade._crew._handles[0]  # type: ignore
+    os.kill(ray.get(handle.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)  # type: ignore
+
+
 def test_a_killed_worker_loses_and_doubles_nothing(
     ray: object, index: Path, new: Path, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
-    killed: list[int] = []
+    killed: list[object] = []
 
-    def kill(_: object) -> None:
-        if killed:
-            return
-        crew = spade._crew
-        handle, _ = next(iter(crew._working.values()))
-        pid = ray.get(handle.__ray_call__.remote(lambda _: os.getpid()))  # type: ignore
-        os.kill(pid, signal.SIGKILL)
-        killed.append(pid)
+    def kill(result: object) -> None:
+        if not killed:
+            end_worker(ray, spade)
+            killed.append(result)
 
     with on_ray(Spade.load(index, **OPTIONS), "local", 2) as spade:
-        assert isinstance(spade, RaySpade)
         assert query(spade, new, tmp_path / "out", on_result=kill) == expected
     assert killed
 
@@ -130,10 +133,7 @@ def test_what_is_killed_while_it_waits_is_replaced(
     """Even all workers at once, between one query and the next."""
     with on_ray(Spade.load(index, **OPTIONS), "local", 1) as spade:
         assert query(spade, new, tmp_path / "first") == expected
-        crew = spade._crew
-        for handle in crew._idle:
-            os.kill(ray.get(handle.__ray_call__.remote(lambda _: os.getpid())),  # type: ignore
-                    signal.SIGKILL)
+        end_worker(ray, spade)
         assert query(spade, new, tmp_path / "second") == expected
 
 
@@ -179,9 +179,18 @@ def test_an_index_is_the_same_byte_for_byte(
     plain.fit(new, tmp_path / "one", on_error=note)
     with on_ray(plain, "local", 2) as spade:
         spade.fit(new, tmp_path / "many", on_error=note)
-    assert problems == 2 * [str(new / "004b.png")]
-    one, many = (written(tmp_path / name) for name in ("one", "many"))
+        whole = spade._peaks
+
+        def peaks(*arguments: object) -> Iterator[float]:
+            end_worker(ray, spade)
+            yield from whole(*arguments)
+
+        spade._peaks = peaks
+        spade.fit(new, tmp_path / "killed", on_error=note)
+    assert problems == 3 * [str(new / "004b.png")]
+    one, many, killed = (written(tmp_path / name) for name in ("one", "many", "killed"))
     assert one == many
+    assert one == killed
 
 
 def written(folder: Path) -> dict[str, object]:
@@ -219,6 +228,64 @@ def test_an_evaluation_has_the_same_scores(ray: object, lite: Backbone, tmp_path
 
     with on_ray(plain, "local", 2) as spade:
         assert scores(spade, tmp_path / "many") == scores(plain, tmp_path / "one")
+
+
+def test_scenes_have_the_same_scores(ray: object, lite: Backbone, tmp_path: Path) -> None:
+    root = make_stc(tmp_path / "campus")
+
+    def scores(spade: Spade, out: Path) -> tuple[object, dict[str, bytes]]:
+        found = evaluate_stc(spade, root, out, fps=4, on_error=lambda *_: None,
+                             on_note=lambda _: None)
+        for row in found["categories"].values():
+            del row["seconds"], row["stages"]
+        return found["categories"], files(out / "frames")
+
+    plain = Spade(lite, **SMALL)
+    with on_ray(plain, "local", 2) as spade:
+        many = scores(spade, tmp_path / "many")
+    one = scores(plain, tmp_path / "one")
+    assert one == many
+    assert len(one[1]) == 2
+
+
+def test_lines_side_by_side_are_those_of_one_machine(
+    ray: object, lite: Backbone, gravel_folder: Path, new: Path, tmp_path: Path
+) -> None:
+    """Of three lines one has no images; a worker is killed meanwhile."""
+    lines = tmp_path / "lines"
+    for name, folder in (("a", gravel_folder), ("b", new), ("c", None)):
+        (lines / name).mkdir(parents=True)
+        for path in sorted(folder.iterdir())[:6] if folder else ():
+            (lines / name / path.name).write_bytes(path.read_bytes())
+    problems: list[str] = []
+    failed: list[str] = []
+    plain = Spade(lite, **SMALL)
+    with crew_on("local", 2) as crew:
+        killed: list[str] = []
+
+        def learn(name: str) -> int:
+            spade = spread(fresh(plain), crew, name)
+            paths = [one.path for one in find_images([lines / name], lambda *_: None)]
+            whole = spade._peaks
+
+            def peaks(*arguments: object) -> Iterator[float]:
+                if not killed:
+                    killed.append(name)
+                    end_worker(ray, spade)
+                yield from whole(*arguments)
+
+            spade._peaks = peaks
+            spade.fit(paths, tmp_path / "many" / name,
+                      on_error=lambda path, _: problems.append(path))
+            return len(spade.index_)
+
+        done = each_line(["a", "b", "c"], learn, lambda name, error: failed.append(name), crew)
+    assert done == {"a": 6, "b": 5} and failed == ["c"] and killed
+    assert problems == [str(lines / "b" / "004b.png")]
+    for name in done:
+        paths = [one.path for one in find_images([lines / name], lambda *_: None)]
+        fresh(plain).fit(paths, tmp_path / "one" / name, on_error=lambda *_: None)
+        assert written(tmp_path / "one" / name) == written(tmp_path / "many" / name)
 
 
 def test_another_index_in_its_place_is_noticed(

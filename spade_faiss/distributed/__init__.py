@@ -9,8 +9,8 @@ Every node needs this package, and the images, the index, any weights and, for a
 folder of the results at the same paths.
 """
 
-from .cluster import crew_on, on_ray
+from .cluster import crew_on, on_ray, spread
 from .crew import Crew
 from .spade import RaySpade
 
-__all__ = ["Crew", "RaySpade", "crew_on", "on_ray"]
+__all__ = ["Crew", "RaySpade", "crew_on", "on_ray", "spread"]

@@ -51,7 +51,20 @@ def on_ray(
     if address is not None:
         RaySpade.check(spade)
     with crew_on(address, workers, device, memory) as crew:
-        yield cast(Detector, RaySpade.of(spade, crew)) if crew else spade
+        yield spread(spade, crew)
+
+
+def spread(spade: Detector, crew: Crew | None, line: str = "") -> Detector:
+    """Return a copy of an estimator that works with a crew; without a crew, itself.
+
+    `line` names it in progress bars, where several are at work.
+
+    Raises
+    ------
+    SpadeError
+        If there is a crew and the estimator is an ensemble.
+    """
+    return cast(Detector, RaySpade.of(spade, crew, line)) if crew else spade
 
 
 @contextmanager
@@ -59,7 +72,7 @@ def crew_on(
     address: str | None, workers: int | None = None, device: str = "auto",
     memory: int | None = None,
 ) -> Iterator[Crew | None]:
-    """Give actors on a cluster, which any number of estimators may share: see `RaySpade.of`.
+    """Give actors on a cluster, which any number of estimators may share: see `spread`.
 
     Parameters
     ----------
