@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from math import log2
 
@@ -25,11 +24,8 @@ def known(of: Kind) -> str | None:
     return _chosen.get(of)
 
 
-def fastest(
-    of: Kind, names: Sequence[str], trial: Callable[[str], object],
-    prepare: Callable[[str], object] = lambda name: None,
-) -> str:
-    """Measure trials, remember the fastest for a kind of search, and return its name.
+def fastest(of: Kind, names: Sequence[str], cost: Callable[[str], float]) -> str:
+    """Measure the seconds that engines cost, remember the fastest for a kind of search, return it.
 
     They run in turn, for a first run may be slow by chance or cold; who is far behind is dropped.
     The first is the favourite: where it is far ahead of the second, no other is tried.
@@ -42,11 +38,7 @@ def fastest(
                 _FAR * seconds[names[0]] < seconds[names[1]]
             ):
                 break
-            if name not in seconds:
-                prepare(name)
-            start = time.perf_counter()
-            trial(name)
-            seconds[name] = min(seconds.get(name, float("inf")), time.perf_counter() - start)
+            seconds[name] = min(seconds.get(name, float("inf")), cost(name))
         best = min(seconds, key=lambda name: seconds[name])
         racing = [name for name in seconds if seconds[name] < _FAR * seconds[best]]
         if len(racing) == 1:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import warnings
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -26,7 +29,7 @@ KEEP = 64 << 20
 """Bytes of a gallery that may be kept in low precision from one search to the next."""
 _SMALL = 1 << 25
 """Multiplications from which on it pays to measure engines."""
-_PROBE, _PROBE_ONCE = 1 << 28, 1 << 31
+_PROBE, _PROBE_ONCE = 1 << 28, 1 << 30
 """Multiplications that engines are measured with: where what they make is kept, and where not."""
 _ONE_AT_A_TIME = Lock()
 """Triton's autotuner is not made for several threads."""
@@ -146,25 +149,34 @@ class LevelSearch:
     ) -> str:
         """Measure engines on a part of one image's search.
 
-        Where what an engine makes is kept, it is made before, and few of the queries tell;
-        else fewer images, for it costs the same for few queries as for many.
+        Where what an engine makes is kept, it is made before, and few of the queries tell; else
+        fewer images, twice as many the second time, tell what each costs beyond the first.
         """
         work = queries.shape[1] * self.per_image * queries.shape[2]
-        if self.once:
-            images = images[:, : max(2 * torch.get_num_threads(), _PROBE_ONCE // work, k)]
-            few = queries
-        else:
-            few = queries[:, :: -(-work * images.shape[1] // _PROBE)]
+        count = images.shape[1]
+        some = max(2 * torch.get_num_threads(), _PROBE_ONCE // work, k)
+        few = queries[:, :: -(-work * count // _PROBE)]
 
-        def trial(name: str) -> None:
-            gallery = LevelSearch(self.patches, self.per_image) if self.once else self
-            gallery._run(name, few, images, k)
-
-        def prepare(name: str) -> None:
-            if not self.once:
+        def cost(name: str) -> float:
+            if self.once:
+                return cost_once(name)
+            if name not in prepared:
                 self._run(name, few[:, :1], images, k)
+                prepared.add(name)
+            return _seconds(partial(self._run, name, few, images, k))
 
-        chosen = fastest(of, names, trial, prepare)
+        def cost_once(name: str) -> float:
+            def of_first(part: int) -> float:
+                gallery = LevelSearch(self.patches, self.per_image)
+                return _seconds(partial(gallery._run, name, queries, images[:, :part], k))
+
+            if count <= 2 * some:
+                return of_first(count)
+            one, two = of_first(some), of_first(2 * some)
+            return one + max(two - one, 0) / some * (count - some)
+
+        prepared: set[str] = set()
+        chosen = fastest(of, names, cost)
         for name in set(self._screens) - {chosen}:
             del self._screens[name]
         return chosen
@@ -235,6 +247,12 @@ def tensor(values: npt.NDArray[np.floating[Any]]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(values)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def _fits(patches: Tensor, device: torch.device) -> bool:
