@@ -36,6 +36,11 @@ def spade(*arguments: object, inside: tuple[str, ...] = ()) -> subprocess.Popen[
                             env={**os.environ, **_QUIET})
 
 
+def files_in(folder: Path) -> int:
+    """Return how many files a folder holds, at any depth."""
+    return sum(path.is_file() for path in folder.rglob("*"))
+
+
 def digest(out: Path) -> str:
     """Return a digest of all files and their names, but for what tells an index's generation."""
     found = hashlib.sha256()
@@ -113,15 +118,13 @@ def run(work: Path, repeat: int, nodes: bool) -> Iterator[dict[str, Any]]:
         shutil.copytree(category / "train" / "good", work / "lines" / category.name)
     index, images = work / "brick", work / "data" / "brick" / "test"
     Spade("efficientnet_lite0", engine="faiss").fit(work / "lines" / "brick", index)
-    tasks = {
-        "build of three lines": (work / "lines", ("build", work / "lines", "--each", "--index",
-                                                  work / "out", "--backbone",
-                                                  "efficientnet_lite0")),
-        "query": (images, ("query", index, images, "--out", work / "out", "--no-overlays")),
-    }
-    for task, (folder, arguments) in tasks.items():
-        n = sum(path.is_file() for path in folder.rglob("*"))
-        expected = ""
+    build = ("build", work / "lines", "--each", "--index", work / "out", "--backbone",
+             "efficientnet_lite0")
+    query = ("query", index, images, "--out", work / "out", "--no-overlays")
+    expected = ""
+    for task, folder, arguments in (("build of three lines", work / "lines", build),
+                                    ("query", images, query)):
+        n, expected = files_in(folder), ""
         for workers in (0, 1, 2, 4):
             seconds = []
             more = ("--ray", "local", "--ray-workers", workers) if workers else ()
@@ -140,14 +143,14 @@ def run(work: Path, repeat: int, nodes: bool) -> Iterator[dict[str, Any]]:
         with two_nodes() as (inside, address):
             wait_for_nodes(inside, address, 2)
             start = time.perf_counter()
-            one = spade(*arguments, "--ray", address, "--ray-workers", 2, inside=inside)
+            one = spade(*query, "--ray", address, "--ray-workers", 2, inside=inside)
             if killed:
                 while one.poll() is None and not list(work.glob("out/maps/**/*.tiff")):
                     time.sleep(0.05)
                 end_all("spadenode")
             status = one.wait()
             setting = "two namespaces" + (", one node killed" if killed else "")
-            yield {"task": task, "setting": setting, "images": n,
+            yield {"task": "query", "setting": setting, "images": files_in(images),
                    "seconds": round(time.perf_counter() - start, 1), "repeats": 1,
                    "equal": status == 0 and digest(work / "out") == expected}
 

@@ -30,6 +30,7 @@ _M_ARENA_MAX = -8  # of glibc's malloc.h
 if TYPE_CHECKING:
     from .detector import Spade
     from .ensemble import Ensemble
+    from .features import Backbone as Network
     from .index import EnsembleManifest, Manifest
     from .index.manifest import Calibration
 
@@ -181,7 +182,7 @@ def build(
     from .lines import each_line, fresh, lines_to_learn
     from .video import VIDEO_SUFFIXES, is_video, open_sources
 
-    size = _size(max_memory)
+    limit = _limit(max_memory, ray)
     problems = _Problems()
     spade = _detector(
         backbone, weights, views, device, k=k, kappa=kappa, resize=resize, crop=_crop(crop),
@@ -199,14 +200,15 @@ def build(
 
     def fit(spade: Spade | Ensemble, images: Iterable[Any], index: Path) -> _Said:
         spade.fit(images, index, on_error=problems)
-        n, limit = len(spade.index_), spade.image_threshold
-        return ({"index": str(index), "images": n, "threshold": limit},
+        n, threshold = len(spade.index_), spade.image_threshold
+        return ({"index": str(index), "images": n, "threshold": threshold},
                 f"{index}: {_images(n)}, " + ("no threshold: that takes two images or more"
-                                              if limit is None else f"threshold {limit:.4g}"))
+                                              if threshold is None else
+                                              f"threshold {threshold:.4g}"))
 
     if each:
         names = lines_to_learn(_folder(train_dir), index)
-        with crew_on(ray, ray_workers, device, size) as crew:
+        with crew_on(ray, ray_workers, device, limit) as crew:
             _ = spade.network  # once, for all lines
             said = each_line(
                 names, lambda name: fit(
@@ -215,7 +217,7 @@ def build(
         _print_lines(as_json, said, problems)
     else:
         images = images_in(train_dir)
-        with on_ray(spade, ray, ray_workers, size) as spade:
+        with on_ray(spade, ray, ray_workers, limit) as spade:
             record, text = fit(spade, images, index)
         _print(as_json, {**record, "errors": problems.lines}, text)
     problems.exit()
@@ -423,14 +425,15 @@ def query(
 ) -> None:
     """Say which images are wrong, and where: scores.csv, maps/, overlays/, explain/, timelines/."""
     from .distributed import crew_on, on_ray, spread
-    from .ensemble import open_detector
+    from .ensemble import members_of, open_detector
     from .images import SUFFIXES, Found, find_images
     from .lines import each_line, holds_index, indexed_lines, lines_to_query
     from .report import write_query
     from .video import VIDEO_SUFFIXES
 
-    size = _size(max_memory)
+    limit = _limit(max_memory, ray)
     problems = _Problems()
+    networks: list[Network] = []  # of the line before, which are mostly those of the next
 
     def opened(folder: Path, images: list[Path]) -> tuple[list[Found], Spade | Ensemble]:
         found = find_images(images, problems, SUFFIXES | VIDEO_SUFFIXES)
@@ -438,8 +441,8 @@ def query(
             raise SpadeError(
                 "there are no images to query (PNG, JPEG, BMP, TIFF, WebP), nor videos")
         spade = open_detector(
-            folder, k=k, kappa=kappa, weights=weights or (), quantile=quantile, score=score,
-            engine=engine, search_params=search_params, exact=exact, device=device,
+            folder, networks=networks, k=k, kappa=kappa, weights=weights or (), quantile=quantile,
+            score=score, engine=engine, search_params=search_params, exact=exact, device=device,
             batch_size=batch_size, progress=True)
         if spade.index_.manifest.held_out and not spade.held_out:
             problems.note("the calibration is of other settings, so thresholds are drawn from the "
@@ -473,10 +476,13 @@ def query(
 
     if each:
         names = lines_to_query(_folder(folder), images)
-        with crew_on(ray, ray_workers, device, size) as crew:
+        with crew_on(ray, ray_workers, device, limit) as crew:
             def work(name: str) -> _Said:
                 found, spade = opened(folder / name, [images[0] / name])
-                return scored(found, spread(spade, crew, name), out / name, f"{name}: ")
+                said = scored(found, spread(spade, crew, name), out / name, f"{name}: ")
+                if crew is None:  # else none is loaded here
+                    networks[:] = [one.network for one in members_of(spade)]
+                return said
 
             said = each_line(
                 names, work, lambda name, error: problems(name, _reason(error)), crew)
@@ -484,10 +490,10 @@ def query(
     else:
         if not holds_index(folder) and (names := indexed_lines(folder)):
             raise SpadeError(f"{folder} holds no index, but its folders do ({', '.join(names)}): "
-                             f"name one of them, or add --each to query them all")
+                             "name one of them, or add --each to query them all")
         found, spade = opened(folder, images)
-        with on_ray(spade, ray, ray_workers, size) as spread_out:
-            record, text = scored(found, spread_out, out)
+        with on_ray(spade, ray, ray_workers, limit) as spade:
+            record, text = scored(found, spade, out)
         _print(as_json, {**record, "errors": problems.lines}, text)
     problems.exit()
 
@@ -549,14 +555,14 @@ def evaluate_mvtec(
     from .distributed import on_ray
     from .evaluation import evaluate_mvtec
 
-    size = _size(max_memory)
+    limit = _limit(max_memory, ray)
     problems = _Problems()
     root = _folder(root)
     spade = _detector(
         backbone, weights, views, device, k=k, kappa=kappa, resize=resize, crop=_crop(crop),
         preset=preset, store=store, engine=engine, factory=factory, coreset=coreset,
         search_params=search_params, batch_size=batch_size, progress=True)
-    with on_ray(spade, ray, ray_workers, size) as spade:
+    with on_ray(spade, ray, ray_workers, limit) as spade:
         results = evaluate_mvtec(
             spade, root, out, names=category, sweep=sweep or (), original_size=original_size,
             report=report, on_error=problems, on_note=problems.note)
@@ -587,13 +593,13 @@ def evaluate_stc(
     from .distributed import on_ray
     from .evaluation import evaluate_stc
 
-    size = _size(max_memory)
+    limit = _limit(max_memory, ray)
     problems = _Problems()
     root = _folder(root)
     spade = Spade(backbone, k, kappa, weights=weights, resize=resize, crop=_crop(crop),
                   preset=preset, store=store, engine=engine, device=device,
                   batch_size=batch_size, progress=True)
-    with on_ray(spade, ray, ray_workers, size) as spade:
+    with on_ray(spade, ray, ray_workers, limit) as spade:
         results = evaluate_stc(
             spade, root, out, names=scene, fps=fps, normalise_clips=normalise_clips,
             sweep=sweep or (), report=report, on_error=problems, on_note=problems.note)
@@ -662,14 +668,15 @@ def _crop(text: str) -> int | None:
         raise SpadeError(f"--crop {text}: give a number of pixels, or 'none'") from None
 
 
-def _size(text: str | None) -> int | None:
-    return None if text is None else parse_size(text)
+def _limit(text: str | None, ray: str | None = None) -> int | None:
+    """Keep to a limit of memory, and return it; called once the libraries are there.
 
-
-def _limit(text: str | None) -> None:
-    """Keep to a limit of memory; called once the libraries are there."""
-    if text is not None:
-        limit_memory(parse_size(text))
+    With a cluster it is kept from when that runs: what is started before would inherit it.
+    """
+    size = None if text is None else parse_size(text)
+    if size is not None and ray is None:
+        limit_memory(size)
+    return size
 
 
 def _folder(path: Path) -> Path:

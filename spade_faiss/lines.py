@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -108,7 +109,7 @@ def each_line(
     with tqdm(total=len(names), desc="lines", unit="line", disable=None) as bar:
         if crew is None:
             for name in names:
-                take(name, lambda name=name: work(name))  # type: ignore[misc]
+                take(name, partial(work, name))
                 bar.update()
         else:
             for name, future in _side_by_side(names, work, crew):

@@ -4,8 +4,11 @@ import json
 import shutil
 
 import pytest
+from typer.testing import CliRunner
 
 from spade_faiss import SpadeError
+from spade_faiss.cli import app
+from spade_faiss.features import load_backbone
 from spade_faiss.lines import each_line, lines_to_learn, lines_to_query
 from tests.test_cli import LITE, done, one_line, run
 
@@ -60,6 +63,20 @@ def test_results_are_those_of_each_line_alone(lines, built, tmp_path):
         alone = sorted((tmp_path / "alone" / name).rglob("*.*"))
         assert [path.read_bytes() for path in each] == [path.read_bytes() for path in alone]
         assert (tmp_path / "all" / name / "scores.csv") in each
+
+
+def test_lines_of_one_network_load_it_once(lines, built, tmp_path, monkeypatch):
+    loaded = []
+
+    def counted(*arguments, **settings):
+        loaded.append(arguments)
+        return load_backbone(*arguments, **settings)
+
+    monkeypatch.setattr("spade_faiss.detector.load_backbone", counted)
+    CliRunner().invoke(app, [
+        "query", str(built[0]), str(lines), "--each", "--out", str(tmp_path), "--engine", "faiss"])
+    assert sorted(path.parent.name for path in tmp_path.glob("*/scores.csv")) == ["a", "b"]
+    assert len(loaded) == 1
 
 
 def test_a_folder_of_indices_without_each_is_explained(lines, built, tmp_path):

@@ -84,7 +84,8 @@ def crew_on(
     device : str
         As `Spade` takes it.
     memory : int, optional
-        Bytes that this process may take, and each actor; see `spade_faiss.memory`.
+        Bytes that this process may take from when the cluster runs, and each actor; see
+        `spade_faiss.memory`. Without an address nothing is limited.
 
     Raises
     ------
@@ -94,8 +95,6 @@ def crew_on(
     if address is None:
         if workers is not None:
             raise SpadeError("--ray-workers is for --ray: add --ray local, auto or an address")
-        if memory is not None:
-            limit_memory(memory)
         yield None
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -250,5 +250,10 @@ def _shorten(text: str, length: int) -> str:
 
 def _box(image: Picture, box: Sequence[float], scale: float) -> None:
     left, top, right, bottom = (round(side * scale) for side in box)
-    cv2.rectangle(image, (left - 2, top - 2), (right + 1, bottom + 1), (0, 0, 0), 4)
-    cv2.rectangle(image, (left - 2, top - 2), (right + 1, bottom + 1), _MARK, 2)
+    draw_box(image, (left - 2, top - 2), (right + 1, bottom + 1))
+
+
+def draw_box(image: Picture, corner: tuple[int, int], opposite: tuple[int, int]) -> None:
+    """Draw a box that is seen on light and on dark, by the corners x, y that are its lines'."""
+    cv2.rectangle(image, corner, opposite, (0, 0, 0), 4)
+    cv2.rectangle(image, corner, opposite, _MARK, 2)

@@ -153,33 +153,34 @@ class LevelSearch:
         fewer images, twice as many the second time, tell what each costs beyond the first.
         """
         work = queries.shape[1] * self.per_image * queries.shape[2]
-        count = images.shape[1]
-        some = max(2 * torch.get_num_threads(), _PROBE_ONCE // work, k)
-        few = queries[:, :: -(-work * count // _PROBE)]
-
-        def cost(name: str) -> float:
-            if self.once:
-                return cost_once(name)
-            if name not in prepared:
-                self._run(name, few[:, :1], images, k)
-                prepared.add(name)
-            return _seconds(partial(self._run, name, few, images, k))
-
-        def cost_once(name: str) -> float:
-            def of_first(part: int) -> float:
-                gallery = LevelSearch(self.patches, self.per_image)
-                return _seconds(partial(gallery._run, name, queries, images[:, :part], k))
-
-            if count <= 2 * some:
-                return of_first(count)
-            one, two = of_first(some), of_first(2 * some)
-            return one + max(two - one, 0) / some * (count - some)
-
-        prepared: set[str] = set()
+        if self.once:
+            some = max(2 * torch.get_num_threads(), _PROBE_ONCE // work, k)
+            cost = partial(self._cost_once, queries, images, some, k)
+        else:
+            few = queries[:, :: -(-work * images.shape[1] // _PROBE)]
+            cost = partial(self._cost_kept, few, images, k)
         chosen = fastest(of, names, cost)
         for name in set(self._screens) - {chosen}:
             del self._screens[name]
         return chosen
+
+    def _cost_kept(self, queries: Tensor, images: Tensor, k: int, name: str) -> float:
+        """Return the seconds of a search once what the engine makes of the gallery is there."""
+        if name != "faiss" and name not in self._screens:
+            self._run(name, queries[:, :1], images, k)
+        return _seconds(partial(self._run, name, queries, images, k))
+
+    def _cost_once(self, queries: Tensor, images: Tensor, some: int, k: int, name: str) -> float:
+        """Return the seconds of a search that makes it all, told from the first `some` images."""
+        def of_first(part: int) -> float:
+            gallery = LevelSearch(self.patches, self.per_image)
+            return _seconds(partial(gallery._run, name, queries, images[:, :part], k))
+
+        count = images.shape[1]
+        if count <= 2 * some:
+            return of_first(count)
+        one, two = of_first(some), of_first(2 * some)
+        return one + max(two - one, 0) / some * (count - some)
 
     def _run(self, name: str, queries: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if name == "triton":

@@ -228,7 +228,7 @@ def screened(
     even = threads if len(queries) == 1 and len(queries[0]) > _QUERIES[0] else 1
     pieces = [
         (i, part) for i, one in enumerate(queries)
-        for part in torch.split(one, -(-len(one) // (-(-len(one) // (piece * even)) * even)))
+        for part in torch.tensor_split(one, -(-len(one) // (piece * even)) * even)
     ]
     each = _side_by_side(len(pieces))
     found: list[list[Found]] = [[] for _ in queries]

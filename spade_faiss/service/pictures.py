@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import tifffile
@@ -15,7 +14,7 @@ from ..detector import Result
 from ..images import Framing
 from ..index import Index
 from ..report import Region
-from ..report.pictures import View, closer_looks, fitted, overlaid, unseen_in
+from ..report.pictures import View, closer_looks, draw_box, fitted, overlaid, unseen_in
 from .answers import Picture
 
 _SIDE = 640
@@ -54,8 +53,7 @@ def _boxed(view: View) -> Pixels:
     """Return a view enlarged, with a box around its patch."""
     enlarged = fitted(view.picture, _LOOK)
     left, top, right, bottom = (round(side * _LOOK / len(view.picture)) for side in view.box)
-    cv2.rectangle(enlarged, (left, top), (right, bottom), (0, 0, 0), 4)
-    cv2.rectangle(enlarged, (left, top), (right, bottom), (0, 200, 255), 2)
+    draw_box(enlarged, (left, top), (right, bottom))
     return enlarged
 
 
