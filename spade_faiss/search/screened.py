@@ -237,7 +237,7 @@ def screened(
         here = pieces[at : at + at_once]
         sets = each(lambda p: _Set.make(screen, p[1], images[p[0]], k), here)
         for tile in screen.tiles(np.unique(np.concatenate([one.images for one in sets]))):
-            each(partial(_bound, screen, tile, screen.prepared(tile)), sets)
+            _bound_all(screen, tile, sets)
         decided = each(partial(_decide, screen, k), sets)
         for (i, _), part in zip(here, decided, strict=True):
             found[i].append(part)
@@ -302,11 +302,23 @@ class _Set:
         )
 
 
-def _bound(screen: Screen, tile: Ids, prepared: Tensor, one: _Set) -> None:
-    """Find the bounds of one set in a tile of training images."""
+def _bound_all(screen: Screen, tile: Ids, sets: Sequence[_Set]) -> None:
+    """Find the bounds of all sets in a tile of training images: a thread a set, or a part of it."""
+    prepared = screen.prepared(tile)
+    cuts = torch.get_num_threads() if len(sets) == 1 else 1
+    parts = list(zip(np.array_split(tile, cuts), torch.tensor_split(prepared, cuts), strict=True))
+    work = [(one, *part) for one in sets for part in parts if len(part[0])]
+    largest = _side_by_side(len(work))(lambda item: _bound(screen, *item), work)
+    for (one, _, _), best in zip(work, largest, strict=True):
+        if best is not None:
+            torch.maximum(one.best, best, out=one.best)
+
+
+def _bound(screen: Screen, one: _Set, tile: Ids, prepared: Tensor) -> Tensor | None:
+    """Find the bounds of one set in a tile of training images; return the largest a query."""
     begin, end = np.searchsorted(one.images, [tile[0], tile[-1] + 1]).tolist()
     if begin == end:
-        return
+        return None
     places = np.searchsorted(tile, one.images[begin:end])
     rows = prepared[_index(places)].view(-1, screen.width)
     best = one.bounds[begin * screen.groups : end * screen.groups]
@@ -317,7 +329,7 @@ def _bound(screen: Screen, tile: Ids, prepared: Tensor, one: _Set) -> None:
     for part, largest in zip(torch.split(rows, step * group), torch.split(best, step), strict=True):
         torch.mm(part, one.columns, out=product[: len(part)])
         torch.amax(bits[: len(largest)], 1, out=largest)
-    torch.maximum(one.best, best.amax(0), out=one.best)
+    return best.amax(0)
 
 
 def _decide(screen: Screen, k: int, one: _Set) -> Found:

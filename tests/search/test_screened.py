@@ -40,7 +40,7 @@ def test_a_bound_is_never_under_what_it_bounds(precision):
         screen = Screen(gallery, 100, precision)
         images = np.arange(4)
         one = _Set.make(screen, queries, images, 1)
-        _bound(screen, images, screen.prepared(images), one)
+        _bound(screen, one, images, screen.prepared(images))
         centred = queries.double() - screen.centre, gallery.double() - screen.centre
         scores = centred[0] @ centred[1].T - centred[1].square().sum(1) / 2
         scores = (scores + one.offset[:, None]).view(100, 4, 100)
