@@ -61,8 +61,9 @@ _BOUNDS = 48 << 20
 """Bytes of bounds that are kept at a time."""
 _PREPARED = 8 << 20
 """Bytes of gallery in low precision at a time."""
-_LOWERED = 1 << 20
-"""Bytes of gallery that are rounded to low precision at a time."""
+_LOWERED = 1 << 22
+"""Bytes of gallery that are rounded to low precision at a time: with fewer, threads wait for one
+another between the steps."""
 _PRODUCT = 3 << 20
 """Bytes of the product at a time: it is to stay in cache."""
 _RESCORED = 1 << 20
@@ -121,18 +122,20 @@ class Screen:
         unit = 2.0**-7 if self.dtype == torch.bfloat16 else 2.0**-22
         return values + values.abs() * unit
 
-    def lowered(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the rows in low precision with room for more columns, norms, and roundings."""
-        low = torch.empty(len(rows), self.width, dtype=self.dtype)
+    def lowered(self, rows: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+        """Write rows in low precision to [rows, width], and return norms and roundings.
+
+        What is rounded away of `rows` is left in their place.
+        """
         low[:, self.channels :] = 0
         low[:, : self.channels] = rows
         norm = torch.linalg.vector_norm(rows, dim=1)
         if not bool(norm.max() < LARGEST_NORM):
             raise OverflowError
         if self.dtype == torch.float32:
-            return low, norm, torch.zeros_like(norm)
-        rounding = torch.linalg.vector_norm(rows - low[:, : self.channels], dim=1)
-        return low, norm, rounding
+            return norm, torch.zeros_like(norm)
+        rows -= low[:, : self.channels].float()  # of two types it would take twice as long
+        return norm, torch.linalg.vector_norm(rows, dim=1)
 
     def prepared(self, images: Ids) -> Tensor:
         """Return ascending images' rows in low precision, [n, groups * group, width]."""
@@ -147,7 +150,10 @@ class Screen:
         parts = [slice(at, at + step) for at in range(0, len(new), step)]
 
         def lower(part: slice) -> None:
-            out[_index(places[part])] = self._prepare(new[part])
+            where = _index(places[part])
+            self._prepare(new[part], into := out[where])
+            if not isinstance(where, slice):  # then that was a copy
+                out[where] = into
 
         _side_by_side(len(parts))(lower, parts)
         if self._kept is None:
@@ -163,7 +169,7 @@ class Screen:
         step = max(1, _PREPARED // image_bytes)
         return [images[at : at + step] for at in range(0, len(images), step)]
 
-    def _prepare(self, images: Ids) -> Tensor:
+    def _prepare(self, images: Ids, out: Tensor) -> None:
         """Compute them, each image filled up to whole groups with rows that bound nothing."""
         first, last = int(images[0]), int(images[-1])
         if last - first == len(images) - 1:
@@ -171,28 +177,34 @@ class Screen:
         else:
             whole = self.patches[: len(self.patches) // self.per_image * self.per_image]
             if last * self.per_image >= len(whole):  # the last image is not whole
-                return torch.cat([self._prepare(images[:-1]), self._prepare(images[-1:])])
+                self._prepare(images[:-1], out[:-1])
+                self._prepare(images[-1:], out[-1:])
+                return
             rows = whole.view(-1, self.per_image, self.channels)[torch.from_numpy(images)]
             rows = rows.view(-1, self.channels)
-        rows = rows - self.centre
-        low, norm, rounding = self.lowered(rows)
-        half = norm.square() / 2
+        if len(rows) == out.shape[0] * out.shape[1]:
+            self._fill(rows, out.view(-1, self.width))
+            return
+        low = torch.empty(len(rows), self.width, dtype=self.dtype)
+        self._fill(rows, low)
+        out.zero_()
+        out[:, :, self.channels + 2] = -(2.0**120)
+        for i, part in enumerate(torch.split(low, self.per_image)):
+            out[i, : len(part)] = part
+
+    def _fill(self, rows: Tensor, out: Tensor) -> None:
+        """Write rows and what bounds them to [rows, width]."""
+        step = max(1, _LOWERED // (4 * self.channels))
         c = self.channels
-        high = (-half).to(self.dtype)
-        low[:, c] = self.up(norm)
-        low[:, c + 1] = self.up(rounding + self.gamma * norm)
-        low[:, c + 2] = high
-        low[:, c + 3] = self.up(-half - high + self.gamma * half)
-        low[:, c + 4] = 1
-        padded = self.groups * self.group
-        if len(low) < len(images) * padded:
-            filled = torch.zeros(len(images), padded, self.width, dtype=self.dtype)
-            filled[:, :, c + 2] = -(2.0**120)
-            for i in range(len(images)):
-                part = low[i * self.per_image : (i + 1) * self.per_image]
-                filled[i, : len(part)] = part
-            return filled
-        return low.view(len(images), padded, self.width)
+        for some, low in zip(torch.split(rows, step), torch.split(out, step), strict=True):
+            norm, rounding = self.lowered(some - self.centre, low)
+            half = norm.square() / 2
+            high = (-half).to(self.dtype)
+            low[:, c] = self.up(norm)
+            low[:, c + 1] = self.up(rounding + self.gamma * norm)
+            low[:, c + 2] = high
+            low[:, c + 3] = self.up(-half - high + self.gamma * half)
+            low[:, c + 4] = 1
 
 
 def screened(
@@ -278,7 +290,8 @@ class _Set:
         sample = screen.patches[start:stop:step] - screen.centre
         centred = queries - screen.centre
         half = sample.square().sum(1) / 2
-        low, norm, rounding = screen.lowered(centred)
+        low = torch.empty(len(queries), screen.width, dtype=screen.dtype)
+        norm, rounding = screen.lowered(centred.clone(), low)
         if k > len(sample):
             reached = torch.full_like(norm, -torch.inf)
         else:
