@@ -83,11 +83,13 @@ def build_seconds(index: Index, way: dict[str, Any]) -> float:
     """Return how long the galleries take to make, beside the features."""
     if not way:
         return 0
+    shapes = [(level.height, level.width, level.channels) for level in index.manifest.levels]
+    spec = GallerySpec(**way).tried(shapes, len(index))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder, "0" * 8)
         place.mkdir()
         start = time.perf_counter()
-        build_galleries(place, index.levels, GallerySpec(**way))
+        build_galleries(place, index.levels, spec)
         return time.perf_counter() - start
 
 
