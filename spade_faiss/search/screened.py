@@ -151,9 +151,12 @@ class Screen:
 
         def lower(part: slice) -> None:
             where = _index(places[part])
-            self._prepare(new[part], into := out[where])
-            if not isinstance(where, slice):  # then that was a copy
-                out[where] = into
+            if isinstance(where, slice):
+                self._prepare(new[part], out[where])
+            else:
+                scattered = torch.empty(len(where), *shape, dtype=self.dtype)
+                self._prepare(new[part], scattered)
+                out[where] = scattered
 
         _side_by_side(len(parts))(lower, parts)
         if self._kept is None:
