@@ -11,6 +11,8 @@ logger = logging.getLogger("spade_faiss")
 Kind = tuple[object, ...]
 
 _ROUNDS, _FAR = 2, 1.7
+_FIRST = 0.02
+"""Seconds that a first run may take longer than others, for code that is compiled in it."""
 _chosen: dict[Kind, str] = {}
 
 
@@ -40,7 +42,7 @@ def fastest(of: Kind, names: Sequence[str], cost: Callable[[str], float]) -> str
                 break
             seconds[name] = min(seconds.get(name, float("inf")), cost(name))
         best = min(seconds, key=lambda name: seconds[name])
-        racing = [name for name in seconds if seconds[name] < _FAR * seconds[best]]
+        racing = [name for name in seconds if seconds[name] < _FAR * seconds[best] + _FIRST]
         if len(racing) == 1:
             break
     _chosen[of] = best

@@ -11,8 +11,8 @@ differences in float64.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from importlib import import_module
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .._faiss import faiss
+from .threads import in_parts
 
 _TILE_BYTES = 64 << 20
 """How much of a gallery that lies in pieces is gathered at a time."""
@@ -54,16 +55,18 @@ def exhaustive_in_images(
     -------
     distances : float32 [Q, k], squared Euclidean, ascending
     ids : int64 [Q, k], rows of `patches`
+
+    Raises
+    ------
+    ValueError
+        If values are not finite.
     """
     if largest is None:
         largest = torch.full((-(-len(patches) // per_image),), torch.nan)
-    for image in images[largest[images].isnan()].tolist():
-        own = patches[image * per_image : (image + 1) * per_image]
-        largest[image] = torch.linalg.vector_norm(own.float(), dim=1).max()
-    norm = float(largest[images].max())
+    scale = cache(partial(_scale, queries, patches, images, per_image, largest))
     best: tuple[Tensor, Tensor] | None = None
     for tile, rows in _tiles(patches, images.sort().values, per_image):
-        distances, places = _knn(queries, tile, min(k, len(tile)), norm)
+        distances, places = _knn(queries, tile, min(k, len(tile)), scale)
         ids = rows.to(places.device)[places]
         if best is not None:
             distances, ids = torch.cat([best[0], distances], 1), torch.cat([best[1], ids], 1)
@@ -95,10 +98,44 @@ def _tiles(patches: Tensor, images: Tensor, per_image: int) -> Iterator[tuple[Te
         yield patches[rows.to(patches.device)].float(), rows
 
 
+def _scale(
+    queries: Tensor, patches: Tensor, images: Tensor, per_image: int, largest: Tensor
+) -> Tensor:
+    """Return for each query x a number [Q] that is no less than (|x| + |y|)² of any row y."""
+    def of_each(some: Tensor) -> Tensor:
+        rows = (patches[i * per_image : (i + 1) * per_image] for i in some.tolist())
+        return torch.tensor([float(_norms(own.float()).max()) for own in rows])
+
+    unknown = images[largest[images].isnan()]
+    if len(unknown):
+        largest[unknown] = torch.cat(in_parts(of_each, unknown))
+    norm, sizes = largest[images].max(), torch.cat(in_parts(_norms, queries))
+    if not bool(norm.isfinite()):
+        for i in images.tolist():
+            _must_be_finite("gallery", patches[i * per_image : (i + 1) * per_image])
+    if not bool(sizes.max().isfinite()):
+        _must_be_finite("queries", queries)
+    return (sizes + float(norm)).square()
+
+
+def _norms(rows: Tensor) -> Tensor:
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms
+
+
+def _must_be_finite(name: str, rows: Tensor) -> None:
+    """Norms are not finite either where their squares leave the range of float32."""
+    if not all(bool(end.isfinite()) for end in rows.aminmax()):
+        raise ValueError(f"{name} hold NaN or infinite values")
+
+
 def _knn(
-    queries: Tensor, gallery: Tensor, k: int, largest: float
+    queries: Tensor, gallery: Tensor, k: int, scale: Callable[[], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Search one tile, none of whose norms is above `largest`."""
+    """Search one tile.
+
+    FAISS goes first: its threads are slow to find idle CPUs once others have run.
+    """
     distances = queries.new_empty(len(queries), k)
     ids = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
     doubtful = torch.arange(len(queries), device=queries.device)
@@ -107,9 +144,9 @@ def _knn(
         asked = queries[doubtful]
         wanted = min(k + more, len(gallery))
         near, places = _faiss_knn(asked, gallery, wanted)
+        near -= gamma * scale()[doubtful][:, None]
         exact, order = by_differences(asked, gallery, places[:, :k]).sort(1)
         found = places.gather(1, order)
-        near -= gamma * (torch.linalg.vector_norm(asked, dim=1) + largest).square()[:, None]
         may_be_nearer = near < exact[:, -1:] * (1 + gamma)
         may_be_nearer[exact[:, -1] == 0] = False
         rivals = may_be_nearer[:, k:].any(1).nonzero().view(-1)
@@ -131,6 +168,10 @@ def _knn(
 
 def by_differences(queries: Tensor, gallery: Tensor, places: Tensor) -> Tensor:
     """Return the squared distances [Q, k] to rows of the gallery, int64 [Q, k]."""
+    return torch.cat(in_parts(partial(_differences, gallery), queries, places))
+
+
+def _differences(gallery: Tensor, queries: Tensor, places: Tensor) -> Tensor:
     distances = queries.new_empty(places.shape)
     step = max(1, _DIFFERENCES // (4 * gallery.shape[1] * places.shape[1]))
     for at in range(0, len(queries), step):

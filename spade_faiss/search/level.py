@@ -29,7 +29,7 @@ KEEP = 64 << 20
 """Bytes of a gallery that may be kept in low precision from one search to the next."""
 _SMALL = 1 << 25
 """Multiplications from which on it pays to measure engines."""
-_PROBE, _PROBE_ONCE = 1 << 28, 1 << 30
+_PROBE, _PROBE_ONCE = 1 << 28, 1 << 31
 """Multiplications that engines are measured with: where what they make is kept, and where not."""
 _ONE_AT_A_TIME = Lock()
 """Triton's autotuner is not made for several threads."""
@@ -88,7 +88,8 @@ class LevelSearch:
         Raises
         ------
         ValueError
-            If `k` is out of range, or the engine unknown or not to be had on this device.
+            If `k` is out of range, values are not finite, or the engine is unknown or not to be
+            had on this device.
         """
         if engine not in ENGINES:
             raise ValueError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
@@ -150,12 +151,12 @@ class LevelSearch:
         """Measure engines on a part of one image's search.
 
         Where what an engine makes is kept, it is made before, and few of the queries tell; else
-        fewer images, twice as many the second time, tell what each costs beyond the first.
+        the first images tell.
         """
         work = queries.shape[1] * self.per_image * queries.shape[2]
         if self.once:
-            some = max(2 * torch.get_num_threads(), _PROBE_ONCE // work, k)
-            cost = partial(self._cost_once, queries, images, some, k)
+            some = images[:, : max(torch.get_num_threads(), _PROBE_ONCE // work, k)]
+            cost = partial(self._cost_once, queries, some, k)
         else:
             few = queries[:, :: -(-work * images.shape[1] // _PROBE)]
             cost = partial(self._cost_kept, few, images, k)
@@ -170,17 +171,10 @@ class LevelSearch:
             self._run(name, queries[:, :1], images, k)
         return _seconds(partial(self._run, name, queries, images, k))
 
-    def _cost_once(self, queries: Tensor, images: Tensor, some: int, k: int, name: str) -> float:
-        """Return the seconds of a search that makes it all, told from the first `some` images."""
-        def of_first(part: int) -> float:
-            gallery = LevelSearch(self.patches, self.per_image)
-            return _seconds(partial(gallery._run, name, queries, images[:, :part], k))
-
-        count = images.shape[1]
-        if count <= 2 * some:
-            return of_first(count)
-        one, two = of_first(some), of_first(2 * some)
-        return one + max(two - one, 0) / some * (count - some)
+    def _cost_once(self, queries: Tensor, images: Tensor, k: int, name: str) -> float:
+        """Return the seconds of a search that makes it all."""
+        gallery = LevelSearch(self.patches, self.per_image)
+        return _seconds(partial(gallery._run, name, queries, images, k))
 
     def _run(self, name: str, queries: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if name == "triton":
@@ -222,13 +216,14 @@ class LevelSearch:
         distances = torch.empty(b, q, k)
         ids = torch.empty(b, q, k, dtype=torch.int64)
         # Items of the batch that search among the same images make one set.
-        _, place = np.unique(images.sort().values.numpy(), axis=0, return_inverse=True)
-        members = [np.flatnonzero(place.ravel() == i) for i in range(int(place.max()) + 1)]
+        members: dict[bytes, list[int]] = {}
+        for item, among in enumerate(np.sort(images.numpy())):
+            members.setdefault(among.tobytes(), []).append(item)
         found = screened(
-            self._screens[name], [queries[who].view(-1, channels) for who in members],
-            [images[int(who[0])].numpy() for who in members], k,
+            self._screens[name], [queries[who].view(-1, channels) for who in members.values()],
+            [images[who[0]].numpy() for who in members.values()], k,
         )
-        for who, (near, rows) in zip(members, found, strict=True):
+        for who, (near, rows) in zip(members.values(), found, strict=True):
             distances[who] = torch.from_numpy(near).view(-1, q, k)
             ids[who] = torch.from_numpy(rows).view(-1, q, k)
         return distances, ids

@@ -34,18 +34,17 @@ nearest are near-ties, which differences alone can tell apart.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
-from threading import Barrier
-from typing import Any
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from .threads import side_by_side
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -106,7 +105,8 @@ class Screen:
         self.images = -(-len(patches) // per_image)
         # Few rows suffice, and where they are read from a disk each costs a seek.
         step = max(1, len(patches) // 256)
-        self.centre = patches[::step].float().mean(0)
+        [self.centre] = side_by_side(lambda rows: rows.float().mean(0), [patches[::step]])
+        self._short = -len(patches) % per_image
         self._ready = np.zeros(self.images, bool)
         shape = (self.images, self.groups * self.group, self.width)
         self._kept: Tensor | None = None
@@ -122,43 +122,35 @@ class Screen:
         unit = 2.0**-7 if self.dtype == torch.bfloat16 else 2.0**-22
         return values + values.abs() * unit
 
-    def lowered(self, rows: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
-        """Write rows in low precision to [rows, width], and return norms and roundings.
+    def lowered(self, centred: Tensor, low: Tensor, back: Tensor, sizes: Tensor) -> None:
+        """Write rows in low precision to [rows, C], their norms and roundings to [2, rows].
 
-        What is rounded away of `rows` is left in their place.
+        What is rounded away of `centred` is left in its place. `back` is as large, to work in.
         """
-        low[:, self.channels :] = 0
-        low[:, : self.channels] = rows
-        norm = torch.linalg.vector_norm(rows, dim=1)
-        if not bool(norm.max() < LARGEST_NORM):
-            raise OverflowError
+        torch.linalg.vector_norm(centred, dim=1, out=sizes[0])
+        low.copy_(centred)
         if self.dtype == torch.float32:
-            return norm, torch.zeros_like(norm)
-        rows -= low[:, : self.channels].float()  # of two types it would take twice as long
-        return norm, torch.linalg.vector_norm(rows, dim=1)
+            sizes[1] = 0
+        else:
+            back.copy_(low)  # of two types a subtraction would take twice as long
+            torch.linalg.vector_norm(centred.sub_(back), dim=1, out=sizes[1])
 
     def prepared(self, images: Ids) -> Tensor:
         """Return ascending images' rows in low precision, [n, groups * group, width]."""
-        new, shape = images, (self.groups * self.group, self.width)
         if self._kept is None:
-            out = torch.empty(len(images), *shape, dtype=self.dtype)
-            places = np.arange(len(images))
+            new, places = images, np.arange(len(images))
+            out = torch.empty(
+                len(images), self.groups * self.group, self.width, dtype=self.dtype)
         else:
             new = places = images[~self._ready[images]]
             out = self._kept
-        step = max(1, _LOWERED // (4 * self.per_image * self.channels))
-        parts = [slice(at, at + step) for at in range(0, len(new), step)]
-
-        def lower(part: slice) -> None:
-            where = _index(places[part])
-            if isinstance(where, slice):
-                self._prepare(new[part], out[where])
-            else:
-                scattered = torch.empty(len(where), *shape, dtype=self.dtype)
-                self._prepare(new[part], scattered)
-                out[where] = scattered
-
-        _side_by_side(len(parts))(lower, parts)
+        if len(new):
+            sizes = torch.empty(2, len(new), self.per_image)
+            threads = torch.get_num_threads()
+            side_by_side(
+                partial(self._lower, out), np.array_split(new, threads),
+                np.array_split(places, threads), torch.tensor_split(sizes, threads, 1))
+            side_by_side(partial(self._complete, out), [new], [places], [sizes])
         if self._kept is None:
             return out
         self._ready[new] = True
@@ -172,42 +164,63 @@ class Screen:
         step = max(1, _PREPARED // image_bytes)
         return [images[at : at + step] for at in range(0, len(images), step)]
 
-    def _prepare(self, images: Ids, out: Tensor) -> None:
-        """Compute them, each image filled up to whole groups with rows that bound nothing."""
-        first, last = int(images[0]), int(images[-1])
-        if last - first == len(images) - 1:
-            rows = self.patches[first * self.per_image : (last + 1) * self.per_image]
-        else:
-            whole = self.patches[: len(self.patches) // self.per_image * self.per_image]
-            if last * self.per_image >= len(whole):  # the last image is not whole
-                self._prepare(images[:-1], out[:-1])
-                self._prepare(images[-1:], out[-1:])
-                return
-            rows = whole.view(-1, self.per_image, self.channels)[torch.from_numpy(images)]
-            rows = rows.view(-1, self.channels)
-        if len(rows) == out.shape[0] * out.shape[1]:
-            self._fill(rows, out.view(-1, self.width))
-            return
-        low = torch.empty(len(rows), self.width, dtype=self.dtype)
-        self._fill(rows, low)
-        out.zero_()
-        out[:, :, self.channels + 2] = -(2.0**120)
-        for i, part in enumerate(torch.split(low, self.per_image)):
-            out[i, : len(part)] = part
-
-    def _fill(self, rows: Tensor, out: Tensor) -> None:
-        """Write rows and what bounds them to [rows, width]."""
-        step = max(1, _LOWERED // (4 * self.channels))
+    def _lower(self, out: Tensor, images: Ids, places: Ids, sizes: Tensor) -> None:
+        """Round ascending images' rows, with no small operation between the large ones."""
         c = self.channels
-        for some, low in zip(torch.split(rows, step), torch.split(out, step), strict=True):
-            norm, rounding = self.lowered(some - self.centre, low)
-            half = norm.square() / 2
-            high = (-half).to(self.dtype)
-            low[:, c] = self.up(norm)
-            low[:, c + 1] = self.up(rounding + self.gamma * norm)
-            low[:, c + 2] = high
-            low[:, c + 3] = self.up(-half - high + self.gamma * half)
-            low[:, c + 4] = 1
+        step = max(1, _LOWERED // (4 * c))
+        room = torch.empty(2, min(step, len(images) * self.per_image), c)
+        starts = {*range(0, len(images), max(1, step // self.per_image))}
+        if self._short and len(images) and images[-1] == self.images - 1:
+            starts.add(len(images) - 1)  # not whole, so it is copied
+        for begin, end in pairwise([*sorted(starts), len(images)]):
+            rows, where = self._rows(images[begin:end]), _index(places[begin:end])
+            direct = self.per_image == out.shape[1] and isinstance(where, slice)
+            low = out[where].view(-1, self.width)[:, :c] if direct else (
+                torch.empty(len(rows), c, dtype=self.dtype))
+            for part, into, measures in zip(
+                torch.split(rows, step), torch.split(low, step),
+                torch.split(sizes[:, begin:end].flatten(1), step, 1), strict=True,
+            ):
+                centred, back = room[:, : len(part)]
+                torch.sub(part, self.centre, out=centred)
+                self.lowered(centred, into, back, measures)
+            if not direct:
+                out[where, : self.per_image, :c] = low.view(-1, self.per_image, c)
+
+    def _rows(self, images: Ids) -> Tensor:
+        """Return ascending images' rows, where they lie if these follow one another.
+
+        An image that is not whole comes alone, and is filled up.
+        """
+        first, last = int(images[0]), int(images[-1])
+        rows = self.patches[first * self.per_image : (last + 1) * self.per_image]
+        if last - first > len(images) - 1:
+            rows = rows.view(-1, self.per_image, self.channels)[torch.from_numpy(images - first)]
+            return rows.view(-1, self.channels)
+        more = len(images) * self.per_image - len(rows)
+        return torch.cat([rows, rows[-1:].expand(more, -1)]) if more else rows
+
+    def _complete(self, out: Tensor, images: Ids, places: Ids, sizes: Tensor) -> None:
+        """Write what bounds rows beside them, and fill up each image to whole groups."""
+        norm, rounding = sizes
+        if not bool(norm.max() < LARGEST_NORM):
+            raise OverflowError
+        half = norm.square() / 2
+        high = (-half).to(self.dtype)
+        c, where = self.channels, _index(places)
+        more = torch.zeros(len(images), out.shape[1], self.width - c, dtype=self.dtype)
+        bound = more[:, : self.per_image]
+        bound[:, :, 0] = self.up(norm)
+        bound[:, :, 1] = self.up(rounding + self.gamma * norm)
+        bound[:, :, 2] = high
+        bound[:, :, 3] = self.up(-half - high + self.gamma * half)
+        bound[:, :, 4] = 1
+        nothing = -(2.0**120)
+        more[:, self.per_image :, 2] = nothing
+        if images[-1] == self.images - 1:
+            more[-1, self.per_image - self._short :, 2] = nothing
+        out[where, :, c:] = more
+        out[where, self.per_image :, :c] = 0
 
 
 def screened(
@@ -239,21 +252,19 @@ def screened(
     row = max(map(len, images)) * screen.groups * _size(screen.dtype)
     most = max(64, min(_QUERIES[1], _BOUNDS // threads // row))
     piece = min(max(_QUERIES[0], -(-sum(map(len, queries)) // threads)), most)
-    # One set alone is cut so that no thread waits for the last piece.
-    even = threads if len(queries) == 1 and len(queries[0]) > _QUERIES[0] else 1
     pieces = [
         (i, part) for i, one in enumerate(queries)
-        for part in torch.tensor_split(one, -(-len(one) // (piece * even)) * even)
+        for part in torch.tensor_split(one, -(-len(one) // piece))
     ]
-    each = _side_by_side(len(pieces))
     found: list[list[Found]] = [[] for _ in queries]
     at_once = max(threads, _BOUNDS // (piece * row))
     for at in range(0, len(pieces), at_once):
         here = pieces[at : at + at_once]
-        sets = each(lambda p: _Set.make(screen, p[1], images[p[0]], k), here)
+        sets = [_Set.of(screen, part, images[i]) for i, part in here]
+        side_by_side(partial(_describe, screen, k), sets)
         for tile in screen.tiles(np.unique(np.concatenate([one.images for one in sets]))):
             _bound_all(screen, tile, sets)
-        decided = each(partial(_decide, screen, k), sets)
+        decided = side_by_side(partial(_decide, screen, k), sets)
         for (i, _), part in zip(here, decided, strict=True):
             found[i].append(part)
     return [
@@ -269,6 +280,8 @@ class _Set:
     Attributes
     ----------
     queries : float32 [Q, C]
+    nearest : int
+        The training image that serves to estimate the best score.
     images : int64 [K], ascending
     columns : [width, Q], in low precision
     half, offset : float64 [Q]
@@ -278,6 +291,7 @@ class _Set:
     """
 
     queries: Tensor
+    nearest: int
     images: Ids
     columns: Tensor
     half: Tensor
@@ -286,45 +300,56 @@ class _Set:
     best: Tensor
 
     @classmethod
-    def make(cls, screen: Screen, queries: Tensor, images: Ids, k: int) -> _Set:
-        start = int(images[0]) * screen.per_image
-        stop = int(screen.ends(images[:1])[0])
-        step = -(-(stop - start) // max(_SAMPLE, 2 * k))
-        sample = screen.patches[start:stop:step] - screen.centre
-        centred = queries - screen.centre
-        half = sample.square().sum(1) / 2
-        low = torch.empty(len(queries), screen.width, dtype=screen.dtype)
-        norm, rounding = screen.lowered(centred.clone(), low)
-        if k > len(sample):
-            reached = torch.full_like(norm, -torch.inf)
-        else:
-            scores = torch.addmm(half, centred, sample.T, beta=-1)
-            reached = scores.amax(1) if k == 1 else scores.kthvalue(len(sample) - k + 1).values
-        # Less what the sample's scores, and this column's own part in the product, may lose.
-        most = half.max()
-        doubt = norm * (2 * most).sqrt() + most
-        known = screen.gamma * (doubt + reached.abs()) - reached
-        known = torch.where(known.isfinite(), known, norm.square() / 2)
-        c = screen.channels
-        low[:, c] = screen.up(rounding)
-        low[:, c + 1] = screen.up(norm + rounding)
-        low[:, c + 2 : c + 4] = 1
-        low[:, c + 4] = screen.up(known + _TINY)
+    def of(cls, screen: Screen, queries: Tensor, images: Ids) -> _Set:
+        """Return room for what is to be computed of some queries."""
+        n, bits = len(queries), _bits(screen.dtype)
         return cls(
-            queries, np.sort(images), low.T.contiguous(), norm.double().square() / 2,
-            low[:, c + 4].double(),
-            torch.empty(len(images) * screen.groups, len(queries), dtype=_bits(screen.dtype)),
-            torch.zeros(len(queries), dtype=_bits(screen.dtype)),
+            queries, int(images[0]), np.sort(images),
+            torch.empty(n, screen.width, dtype=screen.dtype).T,
+            torch.empty(n, dtype=torch.float64), torch.empty(n, dtype=torch.float64),
+            torch.empty(len(images) * screen.groups, n, dtype=bits), torch.zeros(n, dtype=bits),
         )
 
 
+def _describe(screen: Screen, k: int, one: _Set) -> None:
+    """Compute the columns of some queries."""
+    start = one.nearest * screen.per_image
+    stop = min(start + screen.per_image, len(screen.patches))
+    step = -(-(stop - start) // max(_SAMPLE, 2 * k))
+    sample = screen.patches[start:stop:step] - screen.centre
+    half = sample.square().sum(1) / 2
+    centred = one.queries - screen.centre
+    if k > len(sample):
+        reached = torch.full((len(centred),), -torch.inf)
+    else:
+        scores = torch.addmm(half, centred, sample.T, beta=-1)
+        reached = scores.amax(1) if k == 1 else scores.kthvalue(len(sample) - k + 1).values
+    low, c = one.columns.T, screen.channels
+    norm, rounding = sizes = torch.empty(2, len(centred))
+    screen.lowered(centred, low[:, :c], torch.empty_like(centred), sizes)
+    if not bool(norm.max() < LARGEST_NORM):
+        raise OverflowError
+    # Less what the sample's scores, and this column's own part in the product, may lose.
+    most = half.max()
+    doubt = norm * (2 * most).sqrt() + most
+    known = screen.gamma * (doubt + reached.abs()) - reached
+    known = torch.where(known.isfinite(), known, norm.square() / 2)
+    low[:, c:] = 0
+    low[:, c] = screen.up(rounding)
+    low[:, c + 1] = screen.up(norm + rounding)
+    low[:, c + 2 : c + 4] = 1
+    low[:, c + 4] = screen.up(known + _TINY)
+    one.half.copy_(norm.double().square_()).div_(2)
+    one.offset.copy_(low[:, c + 4])
+
+
 def _bound_all(screen: Screen, tile: Ids, sets: Sequence[_Set]) -> None:
-    """Find the bounds of all sets in a tile of training images: a thread a set, or a part of it."""
+    """Find the bounds of all sets in a tile of training images; few sets leave threads a part."""
     prepared = screen.prepared(tile)
-    cuts = torch.get_num_threads() if len(sets) == 1 else 1
+    cuts = -(-torch.get_num_threads() // len(sets))
     parts = list(zip(np.array_split(tile, cuts), torch.tensor_split(prepared, cuts), strict=True))
     work = [(one, *part) for one in sets for part in parts if len(part[0])]
-    largest = _side_by_side(len(work))(lambda item: _bound(screen, *item), work)
+    largest = side_by_side(lambda item: _bound(screen, *item), work)
     for (one, _, _), best in zip(work, largest, strict=True):
         if best is not None:
             torch.maximum(one.best, best, out=one.best)
@@ -482,34 +507,6 @@ def _rescore(screen: Screen, one: _Set, places: Ids, k: int) -> tuple[Ids, Float
         distances[part] = least.numpy()
         ids[part] = start[part, None] + order.numpy()
     return who, distances, ids
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Return threads that leave the inner loops of torch to one thread each."""
-    start = Barrier(threads)
-
-    def alone() -> None:
-        torch.set_num_threads(1)
-        start.wait()
-
-    pool = ThreadPoolExecutor(threads, "spade-faiss-search", alone)
-    for _ in range(threads):
-        pool.submit(int)
-    pool.submit(int).result()
-    torch.set_num_threads(threads)  # what those threads set became the default of new ones
-    return pool
-
-
-os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-def _side_by_side(n: int) -> Callable[[Callable[[Any], Any], Iterable[Any]], list[Any]]:
-    """Return a `map`: a thread an item, which needs no barriers, or all threads for one item."""
-    threads = torch.get_num_threads()
-    if n == 1 or threads == 1:
-        return lambda work, items: [work(item) for item in items]
-    return lambda work, items: list(_pool(threads).map(work, items))
 
 
 def _group_size(per_image: int, channels: int) -> int:

@@ -177,6 +177,20 @@ def test_bad_input_is_explained(queries, gallery, k, why):
         nearest(queries, gallery, k)
 
 
+@pytest.mark.parametrize("engine", ON_CPU)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["queries", "gallery"])
+@pytest.mark.parametrize("rows", [(3, 5, 4), (300, 3000, 64)])  # too few to measure engines, or not
+def test_one_value_that_is_not_finite_is_found(engine, value, where, rows):
+    rng = np.random.default_rng(0)
+    q, g, channels = rows
+    given = {"queries": rng.standard_normal((q, channels), np.float32),
+             "gallery": rng.standard_normal((g, channels), np.float32)}
+    given[where][-1, -1] = value
+    with pytest.raises(ValueError, match=f"{where} hold NaN or infinite"):
+        nearest(**given, engine=engine)
+
+
 def test_an_unknown_engine_is_named():
     with pytest.raises(ValueError, match="warp"):
         nearest(np.zeros((1, 1)), np.zeros((1, 1)), engine="warp")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from spade_faiss.search.screened import LARGEST_NORM, Screen, _bound, _Set, screened
+from spade_faiss.search.screened import LARGEST_NORM, Screen, _bound, _describe, _Set, screened
 from tests.conftest import texture
 
 from .oracle import assert_exact, brute_force
@@ -39,7 +39,8 @@ def test_a_bound_is_never_under_what_it_bounds(precision):
         queries, gallery = vectors[:100], vectors[100:]
         screen = Screen(gallery, 100, precision)
         images = np.arange(4)
-        one = _Set.make(screen, queries, images, 1)
+        one = _Set.of(screen, queries, images)
+        _describe(screen, 1, one)
         _bound(screen, one, images, screen.prepared(images))
         centred = queries.double() - screen.centre, gallery.double() - screen.centre
         scores = centred[0] @ centred[1].T - centred[1].square().sum(1) / 2

@@ -1,0 +1,58 @@
+"""Threads that search side by side: each has torch's inner loops to itself, and CPUs of its own.
+
+Linux wakes a thread where the one that wakes it runs, and if there are few CPUs it may take three
+milliseconds to find that another is idle: as long as a small search takes. So no search waits for
+torch's threads, and each of these has its own share of the CPUs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Barrier
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def side_by_side(work: Callable[..., Any], *items: Iterable[Any]) -> list[Any]:
+    """Return what `work` makes of each item: `map` by as many threads as torch has."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return list(map(work, *items))
+    return list(_pool(threads).map(work, *items))
+
+
+def in_parts(work: Callable[..., Any], *values: Tensor) -> list[Any]:
+    """Return what `work` makes of tensors' rows: a part a thread, or of all of them on a GPU."""
+    parts = 1 if values[0].is_cuda else max(1, min(torch.get_num_threads(), len(values[0])))
+    if parts == 1:
+        return [work(*values)]
+    return side_by_side(work, *(torch.tensor_split(one, parts) for one in values))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    start = Barrier(threads)
+    places = iter(range(threads))
+
+    def alone() -> None:
+        if hasattr(os, "sched_setaffinity"):
+            cpus = sorted(os.sched_getaffinity(0))
+            place = next(places)
+            os.sched_setaffinity(0, cpus[place::threads] or {cpus[place % len(cpus)]})
+        torch.set_num_threads(1)
+        start.wait()
+
+    pool = ThreadPoolExecutor(threads, "spade-faiss-search", alone)
+    for _ in range(threads):
+        pool.submit(int)
+    pool.submit(int).result()
+    torch.set_num_threads(threads)  # what those threads set became the default of new ones
+    return pool
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)
