@@ -13,6 +13,7 @@ growth    memory and disk against training images, with a network that does litt
 limit     the same network: an index ten times what the process is allowed, built and queried.
 curve     the cost of a query against training images (the first n of the index).
 batch     the cost of a query against the images that are searched for at once.
+cold      the same with nothing of the index in the page cache, beside a second time.
 open      seconds to open the index: every byte read, or nothing but the stamp.
 float16   accuracy, size and time of float16 patches beside float32, on the demo's categories and,
           with `--mvtec`, on MVTec AD's hazelnuts.
@@ -26,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import json
 import os
 import re
@@ -284,6 +286,43 @@ def draw(points: Sequence[tuple[int, float]], slope: float, path: Path) -> None:
     picture.save(path, optimize=True)
 
 
+def cold(index: Path) -> Iterator[dict[str, object]]:
+    """Yield what a search takes when the patches must be read from the disk first."""
+    new = [render(1, TEXTURES[i % 3], "good", i).image for i in range(8)]
+    for size in (1, 8):
+        spade = Spade.load(index, batch_size=size)
+        batch = next(iter(spade.extract(new[:size])))
+        for _ in range(3):
+            del spade  # pages that are mapped are not dropped
+            gc.collect()
+            forget(index)
+            spade = Spade.load(index, batch_size=size)
+            read, seconds = [], []
+            for _ in range(2):
+                before, start = bytes_read(), time.perf_counter()
+                list(spade.compare(batch))
+                seconds.append(round(time.perf_counter() - start, 3))
+                read.append(bytes_read() - before >> 20)
+            yield {"part": "cold", "training_images": len(spade.index_), "batch": size,
+                   "seconds": seconds[0], "again": seconds[1], "mib_read": read[0],
+                   "mib_read_again": read[1]}
+
+
+def forget(folder: Path) -> None:
+    """Have the system drop a folder's files from its page cache."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def bytes_read() -> int:
+    """Return what this process has had read from disks."""
+    found = re.search(r"^read_bytes: (\d+)$", Path("/proc/self/io").read_text(), re.MULTILINE)
+    assert found
+    return int(found[1])
+
+
 def opening(index: Path) -> Iterator[dict[str, object]]:
     """Yield what it takes to open an index."""
     for stamp in index.glob("*/verified.json"):
@@ -336,7 +375,7 @@ def main() -> None:
     """Run the parts."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--json", action="store_true", help="for a common call; it always is JSON")
-    parts = ("build", "growth", "limit", "curve", "batch", "open", "float16")
+    parts = ("build", "growth", "limit", "curve", "batch", "cold", "open", "float16")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts)
     parser.add_argument("--images", type=int, default=7000)
     parser.add_argument("--index", type=Path)
@@ -361,7 +400,7 @@ def main() -> None:
             "build": lambda: commands(work, args.images, args.index),
             "growth": lambda: growth(work), "limit": lambda: limit(work),
             "curve": lambda: curve(index, args.counts), "batch": lambda: batches(index),
-            "open": lambda: opening(index),
+            "cold": lambda: cold(index), "open": lambda: opening(index),
             "float16": lambda: float16(work, args.mvtec),
         }
         for part in args.only:

@@ -646,7 +646,6 @@ def _detector(
     """Return what the options describe: one detector, or an ensemble."""
     from .detector import Spade
     from .ensemble import Ensemble
-    from .features import load_backbone
 
     names = backbone.split(",")
     files: list[Path | None] = [*weights] if weights else [None] * len(names)
@@ -655,8 +654,7 @@ def _detector(
                          "networks: give it once for each, or not at all")
     if len(names) == 1 and not views:
         return Spade(backbone, weights=files[0], device=device, **settings)
-    networks = [load_backbone(*one, device) for one in zip(names, files, strict=True)]
-    return Ensemble.of(networks, views.split(",") if views else (), device=device, **settings)
+    return Ensemble.of(names, views.split(",") if views else (), files, device=device, **settings)
 
 
 def _crop(text: str) -> int | None:

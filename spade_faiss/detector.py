@@ -534,11 +534,17 @@ class Spade:
         Both are as if the image were not in the index, which must hold two or more.
         """
         index = self._fitted()
-        others, scores = _other_images(index.descriptors, self.k)
+        others, scores = self._others(index)
+        maps = self._maps_left_out(index, np.arange(len(index)), others)
+        for score, values in zip(scores, self._bar(maps, "leave one out", len(index)), strict=True):
+            yield float(score), values
+
+    def _maps_left_out(self, index: Index, images: Ids, others: Ids) -> Iterator[Floats]:
+        """Yield each training image's map, against its nearest others [n, K] alone."""
         size = index.manifest.framing.framing().size
-        for i in self._bar(range(len(index)), "leave one out"):
-            distances = self._left_out(index, i, others[i : i + 1], self.exact)
-            yield float(scores[i]), anomaly_map(distances, size, self.sigma)
+        for at, i in enumerate(images.tolist()):
+            distances = self._left_out(index, i, others[at : at + 1], self.exact)
+            yield anomaly_map(distances, size, self.sigma)
 
     def _usual(self, index: Index) -> Iterator[Floats]:
         """Yield, level by level and image by image, what is usual for good patches."""

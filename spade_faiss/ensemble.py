@@ -73,28 +73,34 @@ class Ensemble:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
-    def of(cls, networks: Sequence[Backbone], views: Sequence[str] = (), **settings: object
-           ) -> Ensemble:
+    def of(
+        cls, networks: Sequence[Backbone | str], views: Sequence[str] = (),
+        weights: Sequence[str | os.PathLike[str] | None] = (), **settings: object,
+    ) -> Ensemble:
         """Return an ensemble of each network on the image itself and on each view of it.
 
         Parameters
         ----------
-        networks : sequence of Backbone
+        networks : sequence of Backbone or str
+            Those that are named are loaded here, once for all views.
         views : sequence of str, some of VIEWS
+        weights : sequence of path or None
+            One for each network, or none.
         **settings
             As `Spade` takes them.
 
         Raises
         ------
         SpadeError
-            If a view is unknown.
+            If a view is unknown, or a network or its weights cannot be had.
         """
         for view in views:
             if view not in VIEWS:
                 raise SpadeError(f"unknown view {view!r}: choose one of {', '.join(VIEWS)}")
         members = []
-        for network in networks:
-            plain = Spade(network, **settings)  # type: ignore[arg-type]
+        for network, file in zip(networks, weights or [None] * len(networks), strict=True):
+            plain = Spade(network, weights=file, **settings)  # type: ignore[arg-type]
+            plain._loaded_network()  # which the views' copies share
             members.append(plain)
             if "flip" in views:
                 members.append(plain.with_options(mirror=True))
@@ -169,7 +175,7 @@ class Ensemble:
             for number, member in enumerate(self.members):
                 member.stages = self.stages
                 member.fit(images, place / str(number + 1), calibrate=False,
-                           on_error=_once(on_error, number))
+                           on_error=first_alone(on_error, number))
                 _check_size(member.index_)
             self._keep(folder, place, self.members, calibrate)
         return self
@@ -207,7 +213,7 @@ class Ensemble:
                 changed = member.with_options()
                 changed.index_ = Index.open(own, verify=False)  # the change itself verifies it
                 members.append(changed)
-            counts = [change(member, _once(on_error, number))
+            counts = [change(member, first_alone(on_error, number))
                       for number, member in enumerate(members)]
             if counts[0]:
                 self._keep(folder, place, members, old.calibration is not None)
@@ -565,6 +571,6 @@ def _again_and_again(images: Images) -> Images:
     return images
 
 
-def _once(on_error: OnError | None, number: int) -> OnError | None:
+def first_alone(on_error: OnError | None, number: int) -> OnError | None:
     """Return what reports an image for the first member alone: the others cannot use it either."""
     return on_error if number == 0 or on_error is None else lambda name, why: None

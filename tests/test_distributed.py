@@ -10,11 +10,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from spade_faiss import Spade, SpadeError
 from spade_faiss.distributed import crew_on, on_ray, spread
+from spade_faiss.ensemble import Ensemble
 from spade_faiss.evaluation import evaluate_mvtec, evaluate_stc
 from spade_faiss.features import Backbone
+from spade_faiss.features.efficientnet import packaged_weights
+from spade_faiss.features.resnet import RESNETS
 from spade_faiss.images import find_images
 from spade_faiss.lines import each_line, fresh
 from spade_faiss.report import write_query
@@ -204,6 +208,55 @@ def written(folder: Path) -> dict[str, object]:
             found[file] = data
             text = text.replace(generation, "")
     return found | {"manifest": text}
+
+
+def test_an_ensemble_is_the_same_and_writes_the_same_files(
+    ray: object, lite: Backbone, new: Path, tmp_path: Path
+) -> None:
+    """Two networks, one of them on a view as well; workers are killed in the middle of both."""
+    def ignore(*_: object) -> None:
+        pass
+
+    weights = tmp_path / "resnet18.pth"
+    torch.manual_seed(0)
+    torch.save(RESNETS["resnet18"]().state_dict(), weights)
+
+    def members() -> list[Spade]:
+        return [*Ensemble.of([lite], ["scale"], **SMALL).members,
+                Spade("resnet18", weights=weights, **SMALL)]
+
+    Ensemble(members()).fit(new, tmp_path / "one", on_error=ignore)
+    with on_ray(Ensemble(members()), "local", 2) as spread_out:
+        whole = spread_out.members[1]._maps_left_out
+
+        def maps(*arguments: object) -> Iterator[object]:
+            end_worker(ray, spread_out.members[0])
+            yield from whole(*arguments)
+
+        spread_out.members[1]._maps_left_out = maps  # type: ignore
+        spread_out.fit(new, tmp_path / "many", on_error=ignore)
+    both = [packaged_weights("efficientnet_lite0"), weights]
+    one, many = (Ensemble.load(tmp_path / name, weights=both, **OPTIONS)
+                 for name in ("one", "many"))
+    assert one.calibration == many.calibration and one._usual == many._usual
+    for number in range(3):
+        here, there = (written(one.members[number].index_.folder) for one in (one, many))
+        assert here == there
+    expected = query(one, new, tmp_path / "expected", explain=True)
+    killed: list[object] = []
+
+    def kill(result: object) -> None:
+        if not killed:
+            end_worker(ray, spread_out.members[0])
+            killed.append(result)
+
+    with on_ray(many, "local", 2) as spread_out:
+        assert query(spread_out, new, tmp_path / "out", explain=True, on_result=kill) == expected
+        frames = texture("gravel", 4, seed=5)
+        results = list(spread_out.query(iter(frames)))
+    assert killed and [one.position for one in results] == [0, 1, 2, 3]
+    for here, there in zip(one.query(frames), results, strict=True):
+        np.testing.assert_array_equal(here.map, there.map)
 
 
 def test_an_evaluation_has_the_same_scores(ray: object, lite: Backbone, tmp_path: Path) -> None:

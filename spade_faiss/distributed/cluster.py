@@ -14,11 +14,11 @@ from typing import Any, TypeVar, cast
 import torch
 
 from ..detector import Spade
-from ..ensemble import Ensemble
+from ..ensemble import Ensemble, members_of
 from ..errors import SpadeError
 from ..memory import limit_memory
 from .crew import Crew
-from .spade import RaySpade
+from .spade import RayEnsemble, RaySpade
 from .worker import Setting
 
 Detector = TypeVar("Detector", bound=Spade | Ensemble)
@@ -37,19 +37,16 @@ def on_ray(
 
     Parameters
     ----------
-    spade : Spade
-        An ensemble is given back where there is no address, and refused otherwise.
+    spade : Spade or Ensemble
     address, workers, memory
         As `crew_on` takes them. Without an address the estimator itself is given.
 
     Raises
     ------
     SpadeError
-        As `crew_on` does, or if the estimator is an ensemble.
+        As `crew_on` does.
     """
-    device = spade.device if isinstance(spade, Spade) else "auto"
-    if address is not None:
-        RaySpade.check(spade)
+    device = members_of(spade)[0].device
     with crew_on(address, workers, device, memory) as crew:
         yield spread(spade, crew)
 
@@ -58,13 +55,12 @@ def spread(spade: Detector, crew: Crew | None, line: str = "") -> Detector:
     """Return a copy of an estimator that works with a crew; without a crew, itself.
 
     `line` names it in progress bars, where several are at work.
-
-    Raises
-    ------
-    SpadeError
-        If there is a crew and the estimator is an ensemble.
     """
-    return cast(Detector, RaySpade.of(spade, crew, line)) if crew else spade
+    if crew is None:
+        return spade
+    if isinstance(spade, Ensemble):
+        return cast(Detector, RayEnsemble.on_crew(spade, crew, line))
+    return cast(Detector, RaySpade.on_crew(spade, crew, line))
 
 
 @contextmanager

@@ -1,23 +1,23 @@
-"""SPADE whose network, and whose searches, are on a cluster."""
+"""Estimators whose networks, and whose searches, are on a cluster."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import tee
 from typing import Any
 
 from tqdm import tqdm
 
-from ..detector import Batch, Floats, Ids, Images, Made, Spade, sources_of
-from ..ensemble import Ensemble
-from ..errors import SpadeError
+from ..detector import Batch, Floats, Ids, Images, Made, Result, Spade, sources_of
+from ..ensemble import Ensemble, first_alone
 from ..features import Backbone
 from ..images import Framing, OnError, Source, report_problem
 from ..index import Index
 from .batches import answers
 from .crew import Crew
-from .worker import Answer, Recipe, itself, others, peaks, usual
+from .worker import Answer, Recipe, itself, left_out, map_alone, others, peaks, usual
 
 _SETTINGS = [name for name in inspect.signature(Spade).parameters if name != "preset"]
 _AT_ONCE = 4
@@ -33,28 +33,18 @@ class RaySpade(Spade):
 
     _crew: Crew
     _line: str
+    _beside: int
 
     @classmethod
-    def of(cls, spade: Spade | Ensemble, crew: Crew, line: str = "") -> RaySpade:
-        """Return a copy of an estimator that works with a crew; `line` names it in progress bars.
+    def on_crew(cls, spade: Spade, crew: Crew, line: str = "", beside: int = 0) -> RaySpade:
+        """Return a copy of an estimator that works with a crew.
 
-        Raises
-        ------
-        SpadeError
-            If it is an ensemble.
+        `line` names it in progress bars. A worker keeps it and `beside` others at hand.
         """
         one = cls.__new__(cls)
-        one.__dict__.update(cls.check(spade).__dict__)
-        one._crew, one._line = crew, line
+        one.__dict__.update(spade.__dict__)
+        one._crew, one._line, one._beside = crew, line, beside
         return one
-
-    @staticmethod
-    def check(spade: Spade | Ensemble) -> Spade:
-        """Return an estimator that is not an ensemble, or raise SpadeError."""
-        if not isinstance(spade, Spade):
-            raise SpadeError("--ray is for one network: leave out --views, name one --backbone, "
-                             "and query the index of one")
-        return spade
 
     def map_batches(
         self, images: Images, of: Callable[[Spade, Batch], Iterable[Made]],
@@ -80,7 +70,7 @@ class RaySpade(Spade):
         self, sources: Iterable[Source], framing: Framing, network: Backbone,
         on_error: OnError | None,
     ) -> Iterator[Batch]:
-        recipe = Recipe(self._settings(), network.weights_sha256)
+        recipe = Recipe(self._settings(), network.weights_sha256, beside=self._beside)
         for _, found in self._answers(recipe, sources, framing, itself, on_error):
             yield from found.made
 
@@ -94,6 +84,12 @@ class RaySpade(Spade):
     def _peaks(self, index: Index, images: Ids, others: Ids, exact: bool) -> Iterator[float]:
         for some in self._in_parts(index, images, "the maps", lambda part: partial(
             peaks, images=images[part], others=others[part], exact=exact
+        )):
+            yield from some
+
+    def _maps_left_out(self, index: Index, images: Ids, others: Ids) -> Iterator[Floats]:
+        for some in self._in_parts(index, images, "the maps", lambda part: partial(
+            left_out, images=images[part], others=others[part]
         )):
             yield from some
 
@@ -121,7 +117,7 @@ class RaySpade(Spade):
     def _recipe(self, index: Index) -> Recipe:
         draft = getattr(self, "index_", None) is not index
         return Recipe(self._settings(), index.manifest.backbone.weights_sha256,
-                      str(index.folder.absolute()), index.manifest, draft)
+                      str(index.folder.absolute()), index.manifest, draft, self._beside)
 
     def _answers(
         self, recipe: Recipe, sources: Iterable[Source], framing: Framing,
@@ -136,3 +132,32 @@ class RaySpade(Spade):
         self, over: Iterable[Any] | None, title: str, total: int | None = None
     ) -> tqdm[Any]:
         return super()._bar(over, f"{self._line}: {title}" if self._line else title, total)
+
+
+class RayEnsemble(Ensemble):
+    """An ensemble whose members work with a crew; made by `on_ray`."""
+
+    @classmethod
+    def on_crew(cls, ensemble: Ensemble, crew: Crew, line: str = "") -> RayEnsemble:
+        """Return a copy of an ensemble that works with a crew; `line` is as for `RaySpade`."""
+        one = cls.__new__(cls)
+        one.__dict__.update(ensemble.__dict__)
+        one.members = tuple(RaySpade.on_crew(member, crew, line, len(ensemble.members))
+                            for member in ensemble.members)
+        return one
+
+    def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
+        """Yield what `Ensemble.query` yields; images are decoded where the members query them."""
+        self._fitted()
+        sources = sources_of(images, on_error)
+        each: Iterable[Iterable[Source]] = [sources] * len(self.members)
+        if not isinstance(sources, Sequence):
+            each = tee(sources, len(self.members))
+        streams = [
+            member.query(own, on_error) if number == 0 else
+            member.with_options(progress=False).map_batches(
+                own, map_alone, first_alone(on_error, number))
+            for number, (member, own) in enumerate(zip(self.members, each, strict=True))
+        ]
+        for results in zip(*streams, strict=True):
+            yield self._joined(results, results[0].position)

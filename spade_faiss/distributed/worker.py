@@ -13,13 +13,14 @@ from ..memory import limit_memory
 
 # What imports torch is imported by `prepare`, once the number of threads is set.
 if TYPE_CHECKING:
-    from ..detector import Batch, Floats, Ids, Spade
+    from ..detector import Batch, Floats, Ids, Result, Spade
     from ..features import Backbone
     from ..images import Framing, Source
     from ..index import Index, Manifest
 
 _OPEN = 2
-"""Estimators that a worker keeps: of an index that is being made, one without it and one with."""
+"""Estimators that a worker keeps besides those that an ensemble queries together: of an index
+that is being made, one without it and one with."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class Recipe:
         Which state of it.
     draft : bool
         Whether that state is complete but does not count yet.
+    beside : int
+        Estimators that a worker is to keep along with it.
     """
 
     settings: dict[str, Any]
@@ -64,6 +67,7 @@ class Recipe:
     index: str | None = None
     manifest: Manifest | None = None
     draft: bool = False
+    beside: int = 0
 
     @property
     def key(self) -> str:
@@ -108,6 +112,7 @@ class Worker:
         self._setting = setting
         self._network: tuple[object, Backbone] | None = None
         self._opened: dict[str, Spade] = {}
+        self._room = _OPEN
 
     def prepare(self) -> str | None:
         """Load the libraries; return what is wrong, if anything is."""
@@ -139,9 +144,11 @@ class Worker:
         if spade is None:
             import ray
 
-            spade = self._open(ray.get(recipe[0]))
+            made: Recipe = ray.get(recipe[0])
+            self._room = _OPEN + made.beside
+            spade = self._open(made)
         self._opened[key] = spade
-        if len(self._opened) > _OPEN:
+        while len(self._opened) > self._room:
             del self._opened[next(iter(self._opened))]
         return call(spade)
 
@@ -229,6 +236,18 @@ def answer(
 def itself(spade: Spade, batch: Batch) -> list[Batch]:
     """Want a batch's features alone."""
     return [batch]
+
+
+def map_alone(spade: Spade, batch: Batch) -> Iterable[Result]:
+    """Want of each image no more than an ensemble takes from a member that is not the first."""
+    for result in spade.compare(batch):
+        yield replace(result, image=result.image[:0], input=result.input[:0], map=result.map[:0],
+                      distances=(), matches=())
+
+
+def left_out(spade: Spade, images: Ids, others: Ids) -> list[Floats]:
+    """Return the maps of some training images, each left out of the index."""
+    return list(spade._maps_left_out(spade.index_, images, others))
 
 
 def others(spade: Spade, images: Ids | None) -> tuple[Ids, Floats]:
