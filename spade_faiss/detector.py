@@ -850,6 +850,8 @@ class Spade:
         matches: list[Ids] = []
         among = torch.from_numpy(images)
         expected: Sequence[Floats | None] = index.usual() or [None] * len(levels)
+        if exact or not index.galleries:
+            index.read_ahead(images)
         for number, (queries, search, level, own_usual) in enumerate(
             zip(levels, self._level_searches(index, exact), index.manifest.levels, expected,
                 strict=True)

@@ -19,6 +19,7 @@ leaves the old index whole, or no index where there was none; the next write cle
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import secrets
@@ -46,6 +47,8 @@ Half = np.float16
 _LOCK = ".lock"
 _BLOCK = 1 << 16
 """Rows that are scaled at once."""
+_ADVISED = 128 << 10
+"""Bytes that the system is asked to read ahead at a time; of more it may leave out the rest."""
 _GENERATION = re.compile(r"[0-9a-f]{8}")
 
 
@@ -254,7 +257,9 @@ class Index:
         self.folder = folder
         self.manifest = manifest
         self._usual: list[Floats] | None = None
+        self._mapped: list[tuple[mmap.mmap, int]] = []
         n = len(manifest.images)
+        self._read = np.zeros(n, bool)
         module = faiss()
         kind = module.IndexScalarQuantizer if manifest.store else module.IndexFlatL2
         self.descriptors: Floats = self._map(
@@ -312,8 +317,30 @@ class Index:
             raise SpadeError(f"{path} does not hold {rows} x {columns} values as the manifest says")
         # Not FAISS's own mapping: arrays over that would outlive it.
         dtype = np.dtype(Half if half else np.float32)
-        header = path.stat().st_size - rows * columns * dtype.itemsize
-        return np.asarray(np.memmap(path, dtype, "r", header, (rows, columns)))
+        with path.open("rb") as opened:
+            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        header = len(mapped) - rows * columns * dtype.itemsize
+        self._mapped.append((mapped, header))
+        return np.frombuffer(mapped, dtype, rows * columns, header).reshape(rows, columns)
+
+    def read_ahead(self, images: npt.NDArray[np.int64]) -> None:
+        """Have the system begin to read training images' patches, of each image once.
+
+        Else it would read as the pages are touched, one after another, and more around each.
+        """
+        new = np.unique(images[~self._read[images]])
+        self._read[new] = True
+        if not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        for (mapped, header), level, rows in zip(
+            self._mapped[1:], self.manifest.levels, self.levels, strict=True
+        ):
+            size = level.patches * level.channels * rows.itemsize
+            for image in new.tolist():
+                start = header + image * size
+                end, start = start + size, start - start % mmap.PAGESIZE
+                for at in range(start, end, _ADVISED):
+                    mapped.madvise(mmap.MADV_WILLNEED, at, min(_ADVISED, end - at))
 
     def __len__(self) -> int:
         return len(self.manifest.images)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .choice import Kind, fastest, kind, known
 from .exhaustive import exhaustive_in_images, faiss_has_gpu
-from .screened import Screen, screened
+from .screened import Screen, low_bytes, screened
 
 if TYPE_CHECKING:
     from .fused import PreparedGallery
@@ -29,7 +29,7 @@ KEEP = 64 << 20
 """Bytes of a gallery that may be kept in low precision from one search to the next."""
 _SMALL = 1 << 25
 """Multiplications from which on it pays to measure engines."""
-_PROBE, _PROBE_ONCE = 1 << 28, 1 << 31
+_PROBE, _PROBE_ANEW = 1 << 28, 1 << 31
 """Multiplications that engines are measured with: where what they make is kept, and where not."""
 _ONE_AT_A_TIME = Lock()
 """Triton's autotuner is not made for several threads."""
@@ -141,22 +141,22 @@ class LevelSearch:
         names = [*_PRECISIONS]
         if engine == "auto":
             names.insert(1, "faiss")
-        of = kind(q, g, channels, k, engine, self.once, torch.get_num_threads(),
-                  self.patches.dtype)
-        return known(of) or self._measure(of, names, queries[:1], images[:1], k)
+        anew = self.once or low_bytes(len(self.patches), channels) > KEEP
+        of = kind(q, g, channels, k, engine, anew, torch.get_num_threads(), self.patches.dtype)
+        return known(of) or self._measure(of, names, queries[:1], images[:1], k, anew)
 
     def _measure(
-        self, of: Kind, names: list[str], queries: Tensor, images: Tensor, k: int
+        self, of: Kind, names: list[str], queries: Tensor, images: Tensor, k: int, anew: bool
     ) -> str:
         """Measure engines on a part of one image's search.
 
-        Where what an engine makes is kept, it is made before, and few of the queries tell; else
-        the first images tell.
+        Where what an engine makes is kept, it is made before, and few of the queries tell; where
+        it is made `anew` each time, the first images tell.
         """
         work = queries.shape[1] * self.per_image * queries.shape[2]
-        if self.once:
-            some = images[:, : max(torch.get_num_threads(), _PROBE_ONCE // work, k)]
-            cost = partial(self._cost_once, queries, some, k)
+        if anew:
+            some = images[:, : max(torch.get_num_threads(), _PROBE_ANEW // work, k)]
+            cost = partial(self._cost_anew, queries, some, k)
         else:
             few = queries[:, :: -(-work * images.shape[1] // _PROBE)]
             cost = partial(self._cost_kept, few, images, k)
@@ -171,7 +171,7 @@ class LevelSearch:
             self._run(name, queries[:, :1], images, k)
         return _seconds(partial(self._run, name, queries, images, k))
 
-    def _cost_once(self, queries: Tensor, images: Tensor, k: int, name: str) -> float:
+    def _cost_anew(self, queries: Tensor, images: Tensor, k: int, name: str) -> float:
         """Return the seconds of a search that makes it all."""
         gallery = LevelSearch(self.patches, self.per_image)
         return _seconds(partial(gallery._run, name, queries, images, k))
@@ -211,7 +211,8 @@ class LevelSearch:
         self, name: str, queries: Tensor, images: Tensor, k: int
     ) -> tuple[Tensor, Tensor]:
         if name not in self._screens:
-            self._screens[name] = Screen(self.patches, self.per_image, _PRECISIONS[name], KEEP)
+            self._screens[name] = Screen(
+                self.patches, self.per_image, _PRECISIONS[name], KEEP, images[0].numpy())
         b, q, channels = queries.shape
         distances = torch.empty(b, q, k)
         ids = torch.empty(b, q, k, dtype=torch.int64)

@@ -67,6 +67,8 @@ _PRODUCT = 3 << 20
 """Bytes of the product at a time: it is to stay in cache."""
 _RESCORED = 1 << 20
 """Bytes of gallery rows gathered at a time to be scored by differences."""
+_CENTRE = 16, 256
+"""Images, and rows of them in all, whose mean is the common centre."""
 _SAMPLE = 128
 """Rows from which a query's best score is estimated."""
 _HOPELESS = 1 / 64
@@ -89,28 +91,35 @@ class Screen:
         What the screen computes in. The result does not depend on it.
     keep : int
         Bytes of prepared rows that may be kept from one search to the next.
+    images : int64 [n], optional
+        Some images that the common centre is to be that of, instead of all.
     """
 
     def __init__(
-        self, patches: Tensor, per_image: int, dtype: torch.dtype = torch.bfloat16, keep: int = 0
+        self, patches: Tensor, per_image: int, dtype: torch.dtype = torch.bfloat16, keep: int = 0,
+        images: Ids | None = None,
     ) -> None:
         self.patches = patches
         self.per_image = per_image
         self.dtype = dtype
         self.channels = patches.shape[1]
-        self.width = -(-(self.channels + 5) // 16) * 16
+        self.width = _width(self.channels)
         self.group = _group_size(per_image, self.channels)
         self.groups = -(-per_image // self.group)
         self.gamma = (self.channels + 8) * 2.0**-23
         self.images = -(-len(patches) // per_image)
-        # Few rows suffice, and where they are read from a disk each costs a seek.
-        step = max(1, len(patches) // 256)
-        [self.centre] = side_by_side(lambda rows: rows.float().mean(0), [patches[::step]])
+        # Few rows suffice, of images that are read anyway.
+        if images is None:
+            images = np.arange(self.images)
+        some = images[:: -(-len(images) // _CENTRE[0])]
+        step = -(-per_image // (_CENTRE[1] // len(some)))
+        rows = torch.cat([patches[i * per_image : (i + 1) * per_image : step] for i in some])
+        [self.centre] = side_by_side(lambda rows: rows.float().mean(0), [rows])
         self._short = -len(patches) % per_image
         self._ready = np.zeros(self.images, bool)
         shape = (self.images, self.groups * self.group, self.width)
         self._kept: Tensor | None = None
-        if np.prod(shape) * _size(dtype) <= keep:
+        if low_bytes(len(patches), self.channels, dtype) <= keep:
             self._kept = torch.empty(shape, dtype=dtype)
 
     def ends(self, images: Ids) -> Ids:
@@ -507,6 +516,15 @@ def _rescore(screen: Screen, one: _Set, places: Ids, k: int) -> tuple[Ids, Float
         distances[part] = least.numpy()
         ids[part] = start[part, None] + order.numpy()
     return who, distances, ids
+
+
+def low_bytes(rows: int, channels: int, dtype: torch.dtype = torch.bfloat16) -> int:
+    """Return what a gallery takes in low precision, but for what fills up groups."""
+    return rows * _width(channels) * _size(dtype)
+
+
+def _width(channels: int) -> int:
+    return -(-(channels + 5) // 16) * 16
 
 
 def _group_size(per_image: int, channels: int) -> int:

@@ -178,6 +178,19 @@ def test_bad_input_is_explained(queries, gallery, k, why):
 
 
 @pytest.mark.parametrize("engine", ON_CPU)
+def test_other_images_are_not_even_read(engine):
+    """They may be on a disk; here they hold NaN, which would show in anything made of them."""
+    rng = np.random.default_rng(0)
+    patches = np.full((40 * 50, 24), np.nan, np.float32)
+    rows = np.concatenate([np.arange(i * 50, (i + 1) * 50) for i in (3, 17, 39)])
+    patches[rows] = rng.standard_normal((150, 24), np.float32)
+    queries = rng.standard_normal((30, 24), np.float32)
+    images = np.array([[17, 39, 3]])
+    distances, ids = nearest_in_images(queries[None], patches, images, 50, 1, engine)
+    assert_exact(queries, patches[rows], 1, distances[0], np.searchsorted(rows, ids[0]))
+
+
+@pytest.mark.parametrize("engine", ON_CPU)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["queries", "gallery"])
 @pytest.mark.parametrize("rows", [(3, 5, 4), (300, 3000, 64)])  # too few to measure engines, or not
