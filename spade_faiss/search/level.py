@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
+from math import ceil, sqrt
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -151,15 +152,15 @@ class LevelSearch:
         """Measure engines on a part of one image's search.
 
         Where what an engine makes is kept, it is made before, and few of the queries tell; where
-        it is made `anew` each time, the first images tell.
+        it is made `anew` each time, fewer of both queries and images.
         """
-        work = queries.shape[1] * self.per_image * queries.shape[2]
+        work = queries[0].numel() * images.shape[1] * self.per_image
         if anew:
-            some = images[:, : max(torch.get_num_threads(), _PROBE_ANEW // work, k)]
-            cost = partial(self._cost_anew, queries, some, k)
+            part = min(1.0, sqrt(_PROBE_ANEW / work))
+            some = max(torch.get_num_threads(), k, ceil(images.shape[1] * part))
+            cost = partial(self._cost_anew, queries[:, :: round(1 / part)], images[:, :some], k)
         else:
-            few = queries[:, :: -(-work * images.shape[1] // _PROBE)]
-            cost = partial(self._cost_kept, few, images, k)
+            cost = partial(self._cost_kept, queries[:, :: ceil(work / _PROBE)], images, k)
         chosen = fastest(of, names, cost)
         for name in set(self._screens) - {chosen}:
             del self._screens[name]

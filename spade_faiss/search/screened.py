@@ -178,17 +178,14 @@ class Screen:
         c = self.channels
         step = max(1, _LOWERED // (4 * c))
         room = torch.empty(2, min(step, len(images) * self.per_image), c)
-        starts = {*range(0, len(images), max(1, step // self.per_image))}
-        if self._short and len(images) and images[-1] == self.images - 1:
-            starts.add(len(images) - 1)  # not whole, so it is copied
-        for begin, end in pairwise([*sorted(starts), len(images)]):
-            rows, where = self._rows(images[begin:end]), _index(places[begin:end])
+        for some in self.parts(images):
+            rows, where = self._rows(images[some]), _index(places[some])
             direct = self.per_image == out.shape[1] and isinstance(where, slice)
             low = out[where].view(-1, self.width)[:, :c] if direct else (
                 torch.empty(len(rows), c, dtype=self.dtype))
             for part, into, measures in zip(
                 torch.split(rows, step), torch.split(low, step),
-                torch.split(sizes[:, begin:end].flatten(1), step, 1), strict=True,
+                torch.split(sizes[:, some].flatten(1), step, 1), strict=True,
             ):
                 centred, back = room[:, : len(part)]
                 torch.sub(part, self.centre, out=centred)
@@ -196,10 +193,22 @@ class Screen:
             if not direct:
                 out[where, : self.per_image, :c] = low.view(-1, self.per_image, c)
 
+    def parts(self, images: Ids) -> list[slice]:
+        """Cut ascending images into a few at a time; one that is not whole comes alone."""
+        step = max(1, _LOWERED // (4 * self.channels * self.per_image))
+        starts = {*range(0, len(images), step)}
+        if self._short and len(images) and images[-1] == self.images - 1:
+            starts.add(len(images) - 1)
+        return [slice(*ends) for ends in pairwise([*sorted(starts), len(images)])]
+
+    def rows_of(self, images: Ids) -> Tensor:
+        """Return the rows of a part of the images, [n, C], and no more than there are."""
+        return self._rows(images)[: int((self.ends(images) - images * self.per_image).sum())]
+
     def _rows(self, images: Ids) -> Tensor:
         """Return ascending images' rows, where they lie if these follow one another.
 
-        An image that is not whole comes alone, and is filled up.
+        An image that is not whole is filled up.
         """
         first, last = int(images[0]), int(images[-1])
         rows = self.patches[first * self.per_image : (last + 1) * self.per_image]
@@ -261,9 +270,11 @@ def screened(
     row = max(map(len, images)) * screen.groups * _size(screen.dtype)
     most = max(64, min(_QUERIES[1], _BOUNDS // threads // row))
     piece = min(max(_QUERIES[0], -(-sum(map(len, queries)) // threads)), most)
+    # One set alone is cut so that no thread waits for the last piece.
+    even = threads if len(queries) == 1 and len(queries[0]) > piece else 1
     pieces = [
         (i, part) for i, one in enumerate(queries)
-        for part in torch.tensor_split(one, -(-len(one) // piece))
+        for part in torch.tensor_split(one, -(-len(one) // (piece * even)) * even)
     ]
     found: list[list[Found]] = [[] for _ in queries]
     at_once = max(threads, _BOUNDS // (piece * row))
@@ -431,17 +442,16 @@ def _finely(screen: Screen, one: _Set, which: Ids, k: int) -> Found:
     """Search for the queries that the screen leaves too much of by scores in float32."""
     queries = one.queries[torch.from_numpy(which)]
     found = _Nearest(len(which), k)
-    ends = screen.ends(one.images)
-    rows = [
-        np.arange(i * screen.per_image, end) for i, end in zip(one.images, ends, strict=True)
-    ]
-    every = np.concatenate(rows)
+    every = np.concatenate([
+        np.arange(i * screen.per_image, end)
+        for i, end in zip(one.images, screen.ends(one.images), strict=True)
+    ])
     step = max(1, _SCORES // (4 * len(every)))
     for at in range(0, len(which), step):
         centred = queries[at : at + step] - screen.centre
         scores, most = [], torch.zeros(())
-        for part in rows:
-            gallery = screen.patches[part[0] : part[-1] + 1] - screen.centre
+        for part in screen.parts(one.images):
+            gallery = screen.rows_of(one.images[part]) - screen.centre
             half = gallery.square().sum(1) / 2
             most = torch.maximum(most, half.max())
             scores.append(torch.addmm(half, centred, gallery.T, beta=-1))
