@@ -17,6 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_ALONE, _LITTLE = 1 << 15, 1 << 18
+"""Values of which torch does an operation by one thread, and that are not worth several."""
+
 
 def side_by_side(work: Callable[..., Any], *items: Iterable[Any]) -> list[Any]:
     """Return what `work` makes of each item: `map` by as many threads as torch has."""
@@ -27,11 +30,19 @@ def side_by_side(work: Callable[..., Any], *items: Iterable[Any]) -> list[Any]:
 
 
 def in_parts(work: Callable[..., Any], *values: Tensor) -> list[Any]:
-    """Return what `work` makes of tensors' rows: a part a thread, or of all of them on a GPU."""
-    parts = 1 if values[0].is_cuda else max(1, min(torch.get_num_threads(), len(values[0])))
-    if parts == 1:
+    """Return what `work` makes of parts of tensors' rows: a part a thread, or all on a GPU.
+
+    Little is done right here, in parts for which torch wakes no threads.
+    """
+    rows = len(values[0])
+    if values[0].is_cuda or not rows:
         return [work(*values)]
-    return side_by_side(work, *(torch.tensor_split(one, parts) for one in values))
+    size = values[0].numel()
+    parts = min(rows, torch.get_num_threads() if size > _LITTLE else -(-size // _ALONE))
+    apart = zip(*(torch.tensor_split(one, parts) for one in values), strict=True)
+    if size <= _LITTLE:
+        return [work(*some) for some in apart]
+    return side_by_side(lambda some: work(*some), apart)
 
 
 @cache
