@@ -13,7 +13,7 @@ Trained with Adam (rate 2e-4, decay 1e-5) on random windows of good images. An i
 together from windows that overlap, averaged where they do.
 
 Differences: colour instead of grey, and no smaller scale for images of objects: what is a texture
-and what an object is not known of a user's own images. `small` has half the channels and takes 400
+and what an object is not known of a user's own images. `small` has half the channels and takes 2000
 steps of 16 windows at a rate of 1e-3, where the paper has 200 epochs of 10 000 windows in batches
 of 128: 15 600 steps.
 """
@@ -62,7 +62,7 @@ class Setting:
 
 
 BUDGETS = {
-    "small": Setting(Schedule(steps=400, batch=16, rate=1e-3), channels=16, stride=48),
+    "small": Setting(Schedule(steps=2000, batch=16, rate=1e-3), channels=16, stride=48),
     "paper": Setting(Schedule(steps=15_600, batch=128, rate=2e-4)),
 }
 

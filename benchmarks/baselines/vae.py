@@ -38,12 +38,12 @@ class Vae(Autoencoder):
         return _Network(self.setting)
 
     def loss(self, windows: Tensor, noise: torch.Generator) -> Tensor:
-        """Return the negative evidence lower bound a pixel and colour, constants left out."""
+        """Return the negative evidence lower bound of a window, constants left out."""
         means, logs = self._code(windows)
         made = self._autoencoder.decoder(self._draw(means, logs, noise))
         apart = (made - windows).square().sum() / (2 * _DEVIATION**2)
         divergence = (means.square() + logs.exp() - 1 - logs).sum() / 2
-        loss: Tensor = (apart + divergence) / windows.numel()
+        loss: Tensor = (apart + divergence) / len(windows)
         return loss
 
     def errors(self, windows: Tensor, noise: torch.Generator) -> Tensor:
