@@ -17,8 +17,8 @@ network distilled to see as much as a student and trained on patches of ImageNet
 published. The paper computes a descriptor for every pixel, by dilation; here the poolings' stride
 leaves one every 8, just where the teacher has them, and the map is enlarged. One of ten good images
 is held back, and at least one if there are two. One receptive field only. `small` has 24 channels
-in place of 128, and takes 1500 steps of an image a student at a rate of 1e-3. Image score: the map's
-maximum.
+in place of 128, and takes 1500 steps of an image a student at a rate of 1e-3. Image score: the
+map's maximum.
 """
 
 from __future__ import annotations
