@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from threading import Barrier
 from typing import Any
@@ -54,7 +55,9 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         if hasattr(os, "sched_setaffinity"):
             cpus = sorted(os.sched_getaffinity(0))
             place = next(places)
-            os.sched_setaffinity(0, cpus[place::threads] or {cpus[place % len(cpus)]})
+            with suppress(OSError):  # where it is forbidden, all goes on, more slowly
+                os.sched_setaffinity(0, cpus[place::threads] or {cpus[place % len(cpus)]})
+        torch.get_num_threads()  # torch takes the default at a thread's first question, not before
         torch.set_num_threads(1)
         start.wait()
 

@@ -1,0 +1,68 @@
+import os
+import threading
+import time
+
+import pytest
+import torch
+
+from spade_faiss.search import threads
+from spade_faiss.search.threads import in_parts, side_by_side
+
+
+@pytest.fixture
+def three():
+    """A pool of three threads, made for the test alone."""
+    before = torch.get_num_threads()
+    threads._pool.cache_clear()
+    torch.set_num_threads(3)
+    yield
+    threads._pool.cache_clear()
+    torch.set_num_threads(before)
+
+
+def where(_):
+    time.sleep(0.05)  # so that each thread gets one
+    return threading.current_thread().name, torch.get_num_threads(), affinity()
+
+
+def affinity():
+    return frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+def test_threads_share_out_the_cpus_and_leave_the_callers_alone(three):
+    before = affinity()
+    found = side_by_side(where, range(3))
+    assert len({name for name, _, _ in found}) == 3
+    assert [count for _, count, _ in found] == [1, 1, 1]
+    assert (torch.get_num_threads(), affinity()) == (3, before)
+    if before is not None:
+        shares = [cpus for _, _, cpus in found]
+        assert frozenset().union(*shares) == before
+        if len(before) >= 3:
+            assert sum(map(len, shares)) == len(before)
+
+
+def test_where_threads_may_not_choose_their_cpus_they_work_all_the_same(three, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
+    assert side_by_side(abs, [-1, 2, -3]) == [1, 2, 3]
+
+
+def test_what_is_raised_in_a_thread_is_raised_here(three):
+    with pytest.raises(ZeroDivisionError):
+        side_by_side(lambda n: 1 // n, [1, 0, 2])
+
+
+def test_threads_may_share_out_work_of_their_own(three):
+    assert side_by_side(lambda n: side_by_side(abs, [n, -n]), [1, 2, 3, 4]) == [
+        [1, 1], [2, 2], [3, 3], [4, 4]]
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 700, 300_000])
+def test_parts_are_the_whole(three, rows):
+    values = torch.arange(2 * rows).view(rows, 2)
+    parts = in_parts(lambda some, same: (some, same.sum(1)), values, values)
+    assert torch.equal(torch.cat([part[0] for part in parts]), values)
+    assert torch.equal(torch.cat([part[1] for part in parts]), values.sum(1))
