@@ -6,18 +6,28 @@ import re
 from functools import cache
 from types import ModuleType
 
+import numpy as np
+
 from .errors import SpadeError
+from .memory import available, human
+
+_BLAS = 160 << 20
+"""Bytes that OpenBLAS sets aside at its first large product; if refused them, it crashes."""
 
 
 @cache
 def faiss() -> ModuleType:
-    """Return the faiss module, from faiss-cpu or faiss-gpu.
+    """Return the faiss module, from faiss-cpu or faiss-gpu, with what its BLAS sets aside at hand.
 
     Raises
     ------
     SpadeError
         If neither is installed.
+    MemoryError
+        If this process may not have as much memory as FAISS takes to start.
     """
+    if available() < _BLAS:
+        raise MemoryError(f"out of memory: FAISS needs {human(_BLAS)} to start")
     try:
         import faiss as module
     except ModuleNotFoundError:
@@ -26,6 +36,8 @@ def faiss() -> ModuleType:
             "or 'spade-faiss[gpu]' for CUDA on Linux"
         ) from None
     assert isinstance(module, ModuleType)
+    large = np.zeros((64, 4096), np.float32)
+    module.knn(large, large, 1)
     return module
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import resource
+from contextlib import suppress
 from pathlib import Path
 
 from .errors import SpadeError
@@ -78,6 +79,10 @@ def limit_memory(size: int) -> None:
     SpadeError
         If that is less than is needed to start, or the process is limited to less already.
     """
+    from ._faiss import faiss
+
+    with suppress(SpadeError):  # where FAISS is missing, it may not be needed
+        faiss()  # which crashes if refused memory at its first search
     used = anonymous()
     if size < max(_LEAST, used):
         raise SpadeError(f"--max-memory {human(size)} is too little: allow "

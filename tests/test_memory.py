@@ -91,6 +91,32 @@ def test_an_index_ten_times_the_memory_is_built_and_answers(tmp_path):
     assert found["distance"] == pytest.approx(near[best].min() ** 0.5, rel=1e-4)
 
 
+SHORT = """
+import resource, sys
+import torch
+from spade_faiss._faiss import faiss
+from spade_faiss.memory import _status, limit_memory
+
+if sys.argv[1] == "before":
+    limit_memory(1 << 30)
+resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + (100 << 20),) * 2)
+vectors = torch.zeros(2000, 64).numpy()
+print(faiss().knn(vectors, vectors, 1)[0].sum())
+"""
+
+
+@linux
+def test_faiss_has_what_it_sets_aside_before_a_limit_or_says_that_it_has_not():
+    def ended(when):
+        return subprocess.run([sys.executable, "-c", SHORT, when], capture_output=True, text=True,
+                              env=ONE_THREAD)
+
+    assert ended("before").stdout == "0.0\n", ended("before").stderr
+    late = ended("after")
+    assert late.returncode == 1 and late.stderr.endswith(
+        "MemoryError: out of memory: FAISS needs 160.0 MiB to start\n"), late
+
+
 def command(*arguments):
     return subprocess.run([sys.executable, "-m", "spade_faiss", *map(str, arguments)],
                           capture_output=True, text=True, env=ONE_THREAD)
