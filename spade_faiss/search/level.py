@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import time
 import warnings
-from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from math import ceil, sqrt
@@ -16,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .choice import Kind, fastest, kind, known
+from .choice import Kind, fastest, has_fast_products, kind, known, seconds_of
 from .exhaustive import exhaustive_in_images, faiss_has_gpu
 from .screened import Screen, low_bytes, screened
 
@@ -139,10 +137,12 @@ class LevelSearch:
             raise ValueError("the engine 'triton' needs CUDA: choose screened or faiss")
         if engine == "faiss" or (engine == "auto" and b * q * g * channels < _SMALL):
             return "faiss"
-        names = [*_PRECISIONS]
+        names = _screens()
+        anew = self.once or low_bytes(len(self.patches), channels, _PRECISIONS[names[0]]) > KEEP
         if engine == "auto":
             names.insert(1, "faiss")
-        anew = self.once or low_bytes(len(self.patches), channels) > KEEP
+        if len(names) == 1:
+            return names[0]
         of = kind(q, g, channels, k, engine, anew, torch.get_num_threads(), self.patches.dtype)
         return known(of) or self._measure(of, names, queries[:1], images[:1], k, anew)
 
@@ -170,12 +170,12 @@ class LevelSearch:
         """Return the seconds of a search once what the engine makes of the gallery is there."""
         if name != "faiss" and name not in self._screens:
             self._run(name, queries[:, :1], images, k)
-        return _seconds(partial(self._run, name, queries, images, k))
+        return seconds_of(partial(self._run, name, queries, images, k))
 
     def _cost_anew(self, queries: Tensor, images: Tensor, k: int, name: str) -> float:
         """Return the seconds of a search that makes it all."""
         gallery = LevelSearch(self.patches, self.per_image)
-        return _seconds(partial(gallery._run, name, queries, images, k))
+        return seconds_of(partial(gallery._run, name, queries, images, k))
 
     def _run(self, name: str, queries: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if name == "triton":
@@ -247,10 +247,10 @@ def tensor(values: npt.NDArray[np.floating[Any]]) -> Tensor:
         return torch.from_numpy(values)
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def _screens() -> list[str]:
+    """Return the precisions to screen in, the likely best first."""
+    return [name for name, dtype in _PRECISIONS.items()
+            if dtype == torch.float32 or has_fast_products(dtype)]
 
 
 def _fits(patches: Tensor, device: torch.device) -> bool:

@@ -1,8 +1,10 @@
 """Threads that search side by side: each has torch's inner loops to itself, and CPUs of its own.
 
 Linux wakes a thread where the one that wakes it runs, and if there are few CPUs it may take three
-milliseconds to find that another is idle: as long as a small search takes. So no search waits for
-torch's threads, and each of these has its own share of the CPUs.
+milliseconds to find that another is idle: as long as a small search takes. And GNU's OpenMP lets
+its threads wait busily for up to eight after each operation, unless it has more of them than there
+are CPUs. So no search waits for torch's threads, each of these has its own share of the CPUs, and
+each has once had OpenMP threads of its own, which sleep but are counted.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
             place = next(places)
             with suppress(OSError):  # where it is forbidden, all goes on, more slowly
                 os.sched_setaffinity(0, cpus[place::threads] or {cpus[place % len(cpus)]})
-        torch.get_num_threads()  # torch takes the default at a thread's first question, not before
+        torch.ones(_LITTLE)  # large enough for torch to start the threads that are to be counted
         torch.set_num_threads(1)
         start.wait()
 

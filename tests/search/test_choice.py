@@ -1,0 +1,70 @@
+import logging
+import time
+
+import pytest
+import torch
+
+from spade_faiss.search import LevelSearch, choice
+
+
+@pytest.fixture
+def nothing_known(monkeypatch):
+    monkeypatch.setattr(choice, "_chosen", {})
+    choice.has_fast_products.cache_clear()
+    yield
+    choice.has_fast_products.cache_clear()
+
+
+def slower(dtype, pause):
+    product = torch.mm
+
+    def multiply(a, b, **more):
+        if a.dtype == dtype:
+            time.sleep(pause)
+        return product(a, b, **more)
+
+    return multiply
+
+
+@pytest.mark.parametrize("slow, fast", [(torch.bfloat16, False), (torch.float32, True)])
+def test_a_product_that_is_emulated_is_found_out(nothing_known, monkeypatch, slow, fast):
+    monkeypatch.setattr(torch, "mm", slower(slow, 0.2))
+    assert choice.has_fast_products(torch.bfloat16) is fast
+    assert choice.has_fast_products(torch.float32)
+
+
+@pytest.mark.parametrize("engine", ["auto", "screened"])
+def test_where_bfloat16_is_emulated_nothing_is_screened_in_it(
+    nothing_known, monkeypatch, caplog, engine
+):
+    """However fast a part of one search may seem."""
+    monkeypatch.setattr(torch, "mm", slower(torch.bfloat16, 0.2))
+    tried = []
+    run = LevelSearch._run
+    monkeypatch.setattr(
+        LevelSearch, "_run", lambda self, name, *more: tried.append(name) or run(self, name, *more))
+    patches = torch.randn(40 * 300, 40, generator=torch.Generator().manual_seed(0))
+    with caplog.at_level(logging.DEBUG, "spade_faiss"):
+        LevelSearch(patches, 300).search(patches[None, :300] + 1, torch.arange(40)[None], 1, engine)
+    assert "screened in float32" in tried and "screened in bfloat16" not in tried
+    assert "in torch.bfloat16" in caplog.text
+
+
+def test_the_fastest_is_found_and_remembered(nothing_known):
+    costs, seen = {"a": 3.0, "b": 2.0, "c": 1.0}, []
+
+    def cost(name):
+        seen.append(name)
+        return costs[name]
+
+    of = choice.kind(100, 1000, 8, 1)
+    assert choice.fastest(of, "abc", cost) == "c"
+    assert choice.known(of) == "c" and choice.known(choice.kind(100, 1000, 9, 1)) is None
+    assert seen.count("a") == 1  # far behind, it was dropped
+
+
+def test_a_favourite_far_ahead_of_the_second_meets_no_third(nothing_known):
+    seen = []
+    assert choice.fastest(("of",) * 4, "abc", lambda name: seen.append(name) or ord(name) ** 9
+                          * (name != "a")) == "a"
+    assert "c" not in seen
