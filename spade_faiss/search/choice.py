@@ -17,9 +17,9 @@ Kind = tuple[object, ...]
 _ROUNDS, _FAR = 2, 1.7
 _FIRST = 0.02
 """Seconds that a first run may take longer than others, for code that is compiled in it."""
-_SLOW = 2
-"""Times as long as in float32 that a product takes where it is emulated, at the very least: 20
-is usual."""
+_SLOW = 4
+"""Times as long as in float32 that a product takes at the very least where it is emulated; 20 is
+usual."""
 _chosen: dict[Kind, str] = {}
 
 
@@ -28,7 +28,8 @@ def has_fast_products(dtype: torch.dtype) -> bool:
     """Say whether this CPU multiplies matrices of a low precision itself, by a measurement."""
     pairs = [(torch.ones(256, 128, dtype=t), torch.ones(128, 128, dtype=t))
              for t in (dtype, torch.float32)]
-    low, full = (min(seconds_of(partial(torch.mm, *pair)) for _ in range(3)) for pair in pairs)
+    rounds = [[seconds_of(partial(torch.mm, *pair)) for pair in pairs] for _ in range(5)]
+    low, full = (min(times) for times in zip(*rounds, strict=True))
     logger.debug("search: a product takes %.3g ms in %s, %.3g in float32", 1e3 * low, dtype,
                  1e3 * full)
     return low < _SLOW * full

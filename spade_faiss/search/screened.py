@@ -34,7 +34,7 @@ nearest are near-ties, which differences alone can tell apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -63,8 +63,10 @@ _PREPARED = 8 << 20
 _LOWERED = 1 << 22
 """Bytes of gallery that are rounded to low precision at a time: with fewer, threads wait for one
 another between the steps."""
-_PRODUCT = 3 << 20
+_PRODUCT = {torch.bfloat16: 3 << 20, torch.float32: 1 << 20}
 """Bytes of the product at a time: it is to stay in cache."""
+_GATHERED = 2 << 20
+"""Bytes of prepared rows that are gathered at a time where images do not follow one another."""
 _RESCORED = 1 << 20
 """Bytes of gallery rows gathered at a time to be scored by differences."""
 _CENTRE = 16, 256
@@ -144,15 +146,19 @@ class Screen:
             back.copy_(low)  # of two types a subtraction would take twice as long
             torch.linalg.vector_norm(centred.sub_(back), dim=1, out=sizes[1])
 
-    def prepared(self, images: Ids) -> Tensor:
-        """Return ascending images' rows in low precision, [n, groups * group, width]."""
+    def prepared(self, images: Ids) -> tuple[Tensor, Ids]:
+        """Return rows in low precision, [n, groups * group, width], and ascending images' places.
+
+        Of rows that are kept, all are returned.
+        """
         if self._kept is None:
-            new, places = images, np.arange(len(images))
+            new = images
+            places = which = np.arange(len(images))
             out = torch.empty(
                 len(images), self.groups * self.group, self.width, dtype=self.dtype)
         else:
             new = places = images[~self._ready[images]]
-            out = self._kept
+            out, which = self._kept, images
         if len(new):
             sizes = torch.empty(2, len(new), self.per_image)
             threads = torch.get_num_threads()
@@ -160,10 +166,9 @@ class Screen:
                 partial(self._lower, out), np.array_split(new, threads),
                 np.array_split(places, threads), torch.tensor_split(sizes, threads, 1))
             side_by_side(partial(self._complete, out), [new], [places], [sizes])
-        if self._kept is None:
-            return out
-        self._ready[new] = True
-        return self._kept[_index(images)]
+        if self._kept is not None:
+            self._ready[new] = True
+        return out, which
 
     def tiles(self, images: Ids) -> list[Ids]:
         """Cut ascending images into tiles that are to be prepared at a time."""
@@ -365,32 +370,55 @@ def _describe(screen: Screen, k: int, one: _Set) -> None:
 
 def _bound_all(screen: Screen, tile: Ids, sets: Sequence[_Set]) -> None:
     """Find the bounds of all sets in a tile of training images; few sets leave threads a part."""
-    prepared = screen.prepared(tile)
+    prepared, places = screen.prepared(tile)
     cuts = -(-torch.get_num_threads() // len(sets))
-    parts = list(zip(np.array_split(tile, cuts), torch.tensor_split(prepared, cuts), strict=True))
-    work = [(one, *part) for one in sets for part in parts if len(part[0])]
+    parts = list(zip(np.array_split(tile, cuts), np.array_split(places, cuts), strict=True))
+    work = [(one, *part, prepared) for one in sets for part in parts if len(part[0])]
     largest = side_by_side(lambda item: _bound(screen, *item), work)
-    for (one, _, _), best in zip(work, largest, strict=True):
+    for (one, *_), best in zip(work, largest, strict=True):
         if best is not None:
             torch.maximum(one.best, best, out=one.best)
 
 
-def _bound(screen: Screen, one: _Set, tile: Ids, prepared: Tensor) -> Tensor | None:
+def _bound(
+    screen: Screen, one: _Set, tile: Ids, places: Ids, prepared: Tensor
+) -> Tensor | None:
     """Find the bounds of one set in a tile of training images; return the largest a query."""
     begin, end = np.searchsorted(one.images, [tile[0], tile[-1] + 1]).tolist()
     if begin == end:
         return None
-    places = np.searchsorted(tile, one.images[begin:end])
-    rows = prepared[_index(places)].view(-1, screen.width)
+    where = places[np.searchsorted(tile, one.images[begin:end])]
     best = one.bounds[begin * screen.groups : end * screen.groups]
     group, n = screen.group, one.columns.shape[1]
-    step = max(1, _PRODUCT // (_size(screen.dtype) * n * group))
+    step = max(1, _PRODUCT[screen.dtype] // (_size(screen.dtype) * n * group))
     product = torch.empty(min(step, len(best)) * group, n, dtype=screen.dtype)
     bits = product.view(best.dtype).view(-1, group, n)
-    for part, largest in zip(torch.split(rows, step * group), torch.split(best, step), strict=True):
-        torch.mm(part, one.columns, out=product[: len(part)])
-        torch.amax(bits[: len(largest)], 1, out=largest)
+    at = 0
+    for rows in _in_turn(prepared, where):
+        here = best[at : at + len(rows) // group]
+        at += len(here)
+        for part, largest in zip(
+            torch.split(rows, step * group), torch.split(here, step), strict=True
+        ):
+            torch.mm(part, one.columns, out=product[: len(part)])
+            torch.amax(bits[: len(largest)], 1, out=largest)
     return best.amax(0)
+
+
+def _in_turn(prepared: Tensor, images: Ids) -> Iterator[Tensor]:
+    """Yield ascending images' rows: all of them where they lie, or a few at a time."""
+    all_ = _index(images)
+    if isinstance(all_, slice):
+        yield prepared[all_].flatten(0, 1)
+        return
+    step = max(1, _GATHERED // (prepared[0].numel() * prepared.element_size()))
+    room = prepared.new_empty(step, *prepared.shape[1:])
+    for at in range(0, len(images), step):
+        some = _index(images[at : at + step])
+        if isinstance(some, slice):
+            yield prepared[some].flatten(0, 1)
+        else:
+            yield torch.index_select(prepared, 0, some, out=room[: len(some)]).flatten(0, 1)
 
 
 def _decide(screen: Screen, k: int, one: _Set) -> Found:

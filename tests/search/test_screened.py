@@ -41,7 +41,8 @@ def test_a_bound_is_never_under_what_it_bounds(precision):
         images = np.arange(4)
         one = _Set.of(screen, queries, images)
         _describe(screen, 1, one)
-        _bound(screen, one, images, screen.prepared(images))
+        prepared, places = screen.prepared(images)
+        _bound(screen, one, images, places, prepared)
         centred = queries.double() - screen.centre, gallery.double() - screen.centre
         scores = centred[0] @ centred[1].T - centred[1].square().sum(1) / 2
         scores = (scores + one.offset[:, None]).view(100, 4, 100)
@@ -69,7 +70,8 @@ def test_a_plain_search_in_bfloat16_errs_on_real_features_and_the_screen_does_no
     assert_exact(queries.numpy(), gallery.numpy(), 1, distances, ids)
 
 
-def test_more_queries_than_fit_at_a_time(monkeypatch, lite):
+@pytest.mark.parametrize("keep", [0, 1 << 30])
+def test_more_than_fits_at_a_time(monkeypatch, keep):
     from spade_faiss.search import screened as module
 
     patches = torch.from_numpy(np.random.default_rng(0).standard_normal((900, 8), np.float32))
@@ -77,10 +79,16 @@ def test_more_queries_than_fit_at_a_time(monkeypatch, lite):
     monkeypatch.setattr(module, "_QUERIES", (16, 64))
     monkeypatch.setattr(module, "_BOUNDS", 1 << 12)
     monkeypatch.setattr(module, "_PREPARED", 1 << 10)
-    monkeypatch.setattr(module, "_PRODUCT", 1 << 10)
-    found = screened(Screen(patches, 90), [queries, queries[:5]], [np.arange(10), np.arange(2, 4)])
+    monkeypatch.setattr(module, "_PRODUCT", dict.fromkeys(PRECISIONS, 1 << 10))
+    monkeypatch.setattr(module, "_GATHERED", 1 << 13)
+    some = np.array([7, 2, 3, 0, 9])  # in part one after another
+    found = screened(
+        Screen(patches, 90, keep=keep), [queries, queries[:5]], [np.arange(10), some])
     assert_exact(queries.numpy(), patches.numpy(), 1, *found[0])
-    assert_exact(queries[:5].numpy(), patches[180:360].numpy(), 1, found[1][0], found[1][1] - 180)
+    rows = np.concatenate([np.arange(i * 90, (i + 1) * 90) for i in some])
+    place = np.full(900, -1)
+    place[rows] = np.arange(len(rows))
+    assert_exact(queries[:5].numpy(), patches[rows].numpy(), 1, found[1][0], place[found[1][1]])
 
 
 def test_norms_whose_squares_overflow_are_refused():
