@@ -32,7 +32,7 @@ def has_fast_products(dtype: torch.dtype) -> bool:
     low, full = (min(times) for times in zip(*rounds, strict=True))
     logger.debug("search: a product takes %.3g ms in %s, %.3g in float32", 1e3 * low, dtype,
                  1e3 * full)
-    return low < _SLOW * full
+    return bool(low < _SLOW * full)
 
 
 def seconds_of(work: Callable[[], object]) -> float:
