@@ -47,13 +47,14 @@ def striped(image):
     return np.where((DISTANCE <= RADIUS)[:, :, None], stripes, image).astype(np.uint8)
 
 
-def blurred(image):
-    """Return a copy with a round blur: as dull as what a network says that knows nothing yet."""
-    return np.where((DISTANCE <= RADIUS)[:, :, None], cv2.GaussianBlur(image, (0, 0), 5), image)
+def scratched(image):
+    """Return a copy with a short, bright bar, no brighter than the brightest grains."""
+    bar = (abs(GRID_Y - Y) < 4) & (abs(GRID_X - X) <= RADIUS)
+    return np.where(bar[:, :, None], 210, image).astype(np.uint8)
 
 
 HOLE = with_hole(NEW, X, Y, RADIUS)
-DEFECTS = {"SSIM-AE": striped(NEW), "Student": blurred(NEW)}
+DEFECTS = {"SSIM-AE": striped(NEW), "Student": scratched(NEW)}
 """A hole, but where an untrained network's map would show that, too."""
 
 
@@ -69,7 +70,7 @@ def small(name, **schedule):
     """Return a method's setting of the small budget, smaller still where it trains a network."""
     setting = METHODS[name].budgets["small"]
     if name == "Student":
-        steps = Schedule(**{"steps": 150, "batch": 1, "rate": 2e-3} | schedule)
+        steps = Schedule(**{"steps": 250, "batch": 1, "rate": 2e-3} | schedule)
         return replace(setting, schedule=steps, channels=12)
     if name in NETWORKS:
         more = 300 if name == "SSIM-AE" else 200
