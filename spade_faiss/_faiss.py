@@ -9,10 +9,11 @@ from types import ModuleType
 import numpy as np
 
 from .errors import SpadeError
-from .memory import available, human
+from .memory import human, may_be_set_aside
 
 _BLAS = 160 << 20
-"""Bytes that OpenBLAS sets aside at its first large product; if refused them, it crashes."""
+"""Bytes that its BLAS sets aside, and hardly uses, at the first large product; if refused them,
+it crashes."""
 
 
 @cache
@@ -26,7 +27,7 @@ def faiss() -> ModuleType:
     MemoryError
         If this process may not have as much memory as FAISS takes to start.
     """
-    if available() < _BLAS:
+    if may_be_set_aside() < _BLAS:
         raise MemoryError(f"out of memory: FAISS needs {human(_BLAS)} to start")
     try:
         import faiss as module

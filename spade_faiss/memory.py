@@ -61,10 +61,17 @@ def available() -> int:
             room = min(room, int((_CGROUPS / name).read_text()) - anonymous())
         except (OSError, ValueError):
             continue
-    limit = resource.getrlimit(resource.RLIMIT_DATA)[0]
-    if limit != resource.RLIM_INFINITY:
-        room = min(room, limit - _status("VmData"))
-    return max(room, 0)
+    return max(min(room, may_be_set_aside()), 0)
+
+
+def may_be_set_aside() -> int:
+    """Return the bytes that this process's limits let it set aside, used or not."""
+    room = 1 << 62
+    for of, name in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
+        limit = resource.getrlimit(of)[0]
+        if limit != resource.RLIM_INFINITY:
+            room = min(room, limit - _status(name))
+    return room
 
 
 def limit_memory(size: int) -> None:

@@ -99,7 +99,8 @@ from spade_faiss.memory import _status, limit_memory
 
 if sys.argv[1] == "before":
     limit_memory(1 << 30)
-resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + (100 << 20),) * 2)
+used, limit = ("VmSize", "AS") if sys.argv[1] == "all" else ("VmData", "DATA")
+resource.setrlimit(getattr(resource, "RLIMIT_" + limit), (_status(used) + (100 << 20),) * 2)
 vectors = torch.zeros(2000, 64).numpy()
 print(faiss().knn(vectors, vectors, 1)[0].sum())
 """
@@ -112,9 +113,9 @@ def test_faiss_has_what_it_sets_aside_before_a_limit_or_says_that_it_has_not():
                               env=ONE_THREAD)
 
     assert ended("before").stdout == "0.0\n", ended("before").stderr
-    late = ended("after")
-    assert late.returncode == 1 and late.stderr.endswith(
-        "MemoryError: out of memory: FAISS needs 160.0 MiB to start\n"), late
+    for late in map(ended, ("after", "all")):
+        assert late.returncode == 1 and late.stderr.endswith(
+            "MemoryError: out of memory: FAISS needs 160.0 MiB to start\n"), late
 
 
 def command(*arguments):
