@@ -137,12 +137,12 @@ class LevelSearch:
             raise ValueError("the engine 'triton' needs CUDA: choose screened or faiss")
         if engine == "faiss" or (engine == "auto" and b * q * g * channels < _SMALL):
             return "faiss"
-        names = _screens()
-        anew = self.once or low_bytes(len(self.patches), channels, _PRECISIONS[names[0]]) > KEEP
+        names = _precisions()
         if engine == "auto":
             names.insert(1, "faiss")
         if len(names) == 1:
             return names[0]
+        anew = self.once or low_bytes(len(self.patches), channels, _PRECISIONS[names[0]]) > KEEP
         of = kind(q, g, channels, k, engine, anew, torch.get_num_threads(), self.patches.dtype)
         return known(of) or self._measure(of, names, queries[:1], images[:1], k, anew)
 
@@ -247,7 +247,7 @@ def tensor(values: npt.NDArray[np.floating[Any]]) -> Tensor:
         return torch.from_numpy(values)
 
 
-def _screens() -> list[str]:
+def _precisions() -> list[str]:
     """Return the precisions to screen in, the likely best first."""
     return [name for name, dtype in _PRECISIONS.items()
             if dtype == torch.float32 or has_fast_products(dtype)]

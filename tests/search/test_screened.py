@@ -11,6 +11,15 @@ from .test_nearest import KINDS, hard_vectors
 PRECISIONS = [torch.bfloat16, torch.float32]
 
 
+def among(images, per_image, total):
+    """Return the rows of some images, and for every row its place among these, or -1."""
+    rows = np.concatenate([np.arange(i * per_image, (i + 1) * per_image) for i in images])
+    rows = rows[rows < total]
+    place = np.full(total, -1)
+    place[rows] = np.arange(len(rows))
+    return rows, place
+
+
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("huge", "mixed scales")])
 @pytest.mark.parametrize("per_image, k", [(40, 1), (97, 1), (196, 3), (500, 60)])
@@ -20,13 +29,10 @@ def test_both_precisions_are_exact(precision, kind, per_image, k):
     vectors = hard_vectors(kind, 60 + 4 * per_image - per_image // 3, 20, rng)
     queries, gallery = vectors[:60], vectors[60:]
     images = np.array([3, 0, 1])
-    rows = np.concatenate([np.arange(i * per_image, (i + 1) * per_image) for i in images])
-    rows = rows[rows < len(gallery)]
+    rows, place = among(images, per_image, len(gallery))
     screen = Screen(torch.from_numpy(gallery), per_image, precision)
     [(distances, ids)] = screened(screen, [torch.from_numpy(queries)], [images], k)
     assert np.isin(ids, rows).all()
-    place = np.full(len(gallery), -1)
-    place[rows] = np.arange(len(rows))
     assert_exact(queries, gallery[rows], k, distances, place[ids])
 
 
@@ -85,9 +91,7 @@ def test_more_than_fits_at_a_time(monkeypatch, keep):
     found = screened(
         Screen(patches, 90, keep=keep), [queries, queries[:5]], [np.arange(10), some])
     assert_exact(queries.numpy(), patches.numpy(), 1, *found[0])
-    rows = np.concatenate([np.arange(i * 90, (i + 1) * 90) for i in some])
-    place = np.full(900, -1)
-    place[rows] = np.arange(len(rows))
+    rows, place = among(some, 90, 900)
     assert_exact(queries[:5].numpy(), patches[rows].numpy(), 1, found[1][0], place[found[1][1]])
 
 
