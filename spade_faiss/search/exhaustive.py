@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .._faiss import faiss
+from .pairs import pair_distances
 from .threads import in_parts
 
 _TILE_BYTES = 64 << 20
@@ -168,17 +169,8 @@ def _knn(
 
 def by_differences(queries: Tensor, gallery: Tensor, places: Tensor) -> Tensor:
     """Return the squared distances [Q, k] to rows of the gallery, int64 [Q, k]."""
-    return torch.cat(in_parts(partial(_differences, gallery), queries, places))
-
-
-def _differences(gallery: Tensor, queries: Tensor, places: Tensor) -> Tensor:
-    distances = queries.new_empty(places.shape)
-    step = max(1, _DIFFERENCES // (4 * gallery.shape[1] * places.shape[1]))
-    for at in range(0, len(queries), step):
-        part = slice(at, at + step)
-        gap = gallery[places[part]] - queries[part, None]
-        distances[part] = gap.square_().sum(2)
-    return distances
+    who = torch.arange(len(queries), device=queries.device).repeat_interleave(places.shape[1])
+    return pair_distances(queries, who, gallery, places.reshape(-1)).view(places.shape)
 
 
 def _among_all(query: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:

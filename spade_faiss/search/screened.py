@@ -44,6 +44,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .pairs import pair_distances
 from .threads import side_by_side
 
 Floats = npt.NDArray[np.float32]
@@ -67,8 +68,8 @@ _PRODUCT = {torch.bfloat16: 3 << 20, torch.float32: 1 << 20}
 """Bytes of the product at a time: it is to stay in cache."""
 _GATHERED = 2 << 20
 """Bytes of prepared rows that are gathered at a time where images do not follow one another."""
-_RESCORED = 1 << 20
-"""Bytes of gallery rows gathered at a time to be scored by differences."""
+_RESCORED = 1 << 16
+"""Gallery rows that are scored by differences at a time."""
 _CENTRE = 16, 256
 """Images, and rows of them in all, whose mean is the common centre."""
 _SAMPLE = 128
@@ -488,9 +489,10 @@ def _finely(screen: Screen, one: _Set, which: Ids, k: int) -> Found:
             near = every[likely[i]]
             for begin in range(0, len(near), 1 << 14):
                 ids = near[begin : begin + (1 << 14)]
-                gap = screen.patches[torch.from_numpy(ids)] - queries[at + i]
-                distances = gap.square_().sum(1).numpy()
-                found.add(np.full(len(ids), at + i), distances[:, None], ids[:, None])
+                own = np.full(len(ids), at + i)
+                distances = pair_distances(
+                    queries, torch.from_numpy(own), screen.patches, torch.from_numpy(ids)).numpy()
+                found.add(own, distances[:, None], ids[:, None])
     return found.distances, found.ids
 
 
@@ -521,7 +523,6 @@ def _rescore(screen: Screen, one: _Set, places: Ids, k: int) -> tuple[Ids, Float
     """Return for places in the bounds the query, and the group's `k` nearest rows, or all."""
     groups, who = np.divmod(places, one.bounds.shape[1])
     size = min(screen.group, len(screen.patches))
-    channels = screen.channels
     image, inside = np.divmod(groups, screen.groups)
     begin = one.images[image] * screen.per_image + inside * screen.group
     end = np.minimum(begin + screen.group, screen.ends(one.images)[image])
@@ -530,18 +531,15 @@ def _rescore(screen: Screen, one: _Set, places: Ids, k: int) -> tuple[Ids, Float
     m = min(k, size)
     distances = np.empty((len(groups), m), np.float32)
     ids = np.empty((len(groups), m), np.int64)
-    windows = screen.patches.as_strided(
-        (len(screen.patches) - size + 1, size * channels), (channels, 1)
-    )
-    place = np.arange(size)
-    step = max(1, _RESCORED // (4 * size * channels))
+    step = max(1, _RESCORED // size)
     for at in range(0, len(groups), step):
         part = slice(at, at + step)
-        rows = windows[torch.from_numpy(start[part])].view(-1, size, channels).float()
-        rows -= one.queries[torch.from_numpy(who[part])][:, None]
-        near = rows.square_().sum(2)
-        here = start[part, None] + place
-        outside = (here < begin[part, None]) | (here >= end[part, None])
+        rows = start[part, None] + np.arange(size)
+        near = pair_distances(
+            one.queries, torch.from_numpy(who[part].repeat(size)), screen.patches,
+            torch.from_numpy(rows.ravel()),
+        ).view(-1, size)
+        outside = (rows < begin[part, None]) | (rows >= end[part, None])
         if outside.any():
             near[torch.from_numpy(outside)] = torch.inf
         if m == 1:

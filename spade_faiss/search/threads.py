@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._faiss import faiss
+
 _ALONE, _LITTLE = 1 << 15, 1 << 18
 """Values of which torch does an operation by one thread, and that are not worth several."""
 
@@ -61,6 +63,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
                 os.sched_setaffinity(0, cpus[place::threads] or {cpus[place % len(cpus)]})
         torch.ones(_LITTLE)  # large enough for torch to start the threads that are to be counted
         torch.set_num_threads(1)
+        faiss().omp_set_num_threads(1)
         start.wait()
 
     pool = ThreadPoolExecutor(threads, "spade-faiss-search", alone)

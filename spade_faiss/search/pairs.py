@@ -1,0 +1,41 @@
+"""Distances of pairs of rows by their differences, of which cancellation takes nothing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._faiss import faiss
+
+_GATHERED = 1 << 20
+"""Bytes of rows that are gathered at a time where FAISS cannot read them in their place."""
+
+
+def pair_distances(queries: Tensor, who: Tensor, gallery: Tensor, rows: Tensor) -> Tensor:
+    """Return |queries[who] - gallery[rows]|².
+
+    FAISS reads float32 rows on the CPU where they lie; others are gathered a few at a time.
+
+    Parameters
+    ----------
+    queries : float32 [Q, C]
+    who : int64 [n]
+    gallery : float32 or float16 [rows, C], on the queries' device
+    rows : int64 [n]
+
+    Returns
+    -------
+    float32 [n]
+    """
+    distances = torch.empty(len(rows), device=queries.device)
+    if not queries.is_cuda and gallery.dtype == torch.float32:
+        module, (n, c) = faiss(), (len(rows), gallery.shape[1])
+        lie = [one.contiguous().numpy() for one in (queries, who, gallery, rows, distances)]
+        module.pairwise_indexed_L2sqr(c, n, *map(module.swig_ptr, lie))
+        return distances
+    step = max(1, _GATHERED // (4 * gallery.shape[1]))
+    for at in range(0, len(rows), step):
+        part = slice(at, at + step)
+        gap = gallery[rows[part]].float().sub_(queries[who[part]])
+        distances[part] = gap.square_().sum(1)
+    return distances
