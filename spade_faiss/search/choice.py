@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from math import log2
 
 import torch
+
+from .integers import bounds_type, largest, product_of
+from .threads import seconds_of
 
 logger = logging.getLogger("spade_faiss")
 
@@ -17,29 +19,37 @@ Kind = tuple[object, ...]
 _ROUNDS, _FAR = 2, 1.7
 _FIRST = 0.02
 """Seconds that a first run may take longer than others, for code that is compiled in it."""
-_SLOW = 4
-"""Times as long as in float32 that a product takes at the very least where it is emulated; 20 is
-usual."""
 _chosen: dict[Kind, str] = {}
 
 
 @cache
 def has_fast_products(dtype: torch.dtype) -> bool:
     """Say whether this CPU multiplies matrices of a low precision itself, by a measurement."""
-    pairs = [(torch.ones(256, 128, dtype=t), torch.ones(128, 128, dtype=t))
-             for t in (dtype, torch.float32)]
-    rounds = [[seconds_of(partial(torch.mm, *pair)) for pair in pairs] for _ in range(5)]
-    low, full = (min(times) for times in zip(*rounds, strict=True))
+    if dtype == torch.int8 and not largest():
+        return False
+    low, full = _seconds_of_products((dtype, torch.float32), 256, 256, 256)
     logger.debug("search: a product takes %.3g ms in %s, %.3g in float32", 1e3 * low, dtype,
                  1e3 * full)
-    return bool(low < _SLOW * full)
+    return low < full
 
 
-def seconds_of(work: Callable[[], object]) -> float:
-    """Return how long some work takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+@cache
+def by_speed(*dtypes: torch.dtype) -> list[torch.dtype]:
+    """Return precisions in the order of what a large product takes."""
+    if len(dtypes) == 1:
+        return [*dtypes]
+    seconds = dict(zip(dtypes, _seconds_of_products(dtypes, 512, 800, 256), strict=True))
+    return sorted(dtypes, key=lambda dtype: seconds[dtype])
+
+
+def _seconds_of_products(dtypes: Sequence[torch.dtype], n: int, m: int, c: int) -> list[float]:
+    products = []
+    for dtype in dtypes:
+        a, b = (torch.ones(rows, c, dtype=dtype) for rows in (n, m))
+        products.append(product_of(a, b, bounds_type()) if dtype == torch.int8 else
+                        partial(torch.mm, a, b.T))
+    rounds = [[seconds_of(product) for product in products] for _ in range(5)]
+    return [min(times) for times in zip(*rounds, strict=True)]
 
 
 def kind(queries: int, gallery: int, channels: int, k: int, *more: object) -> Kind:

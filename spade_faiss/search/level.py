@@ -14,9 +14,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .choice import Kind, fastest, has_fast_products, kind, known, seconds_of
+from .choice import Kind, by_speed, fastest, has_fast_products, kind, known
 from .exhaustive import exhaustive_in_images, faiss_has_gpu
-from .screened import Screen, low_bytes, screened
+from .integers import MOST_CHANNELS
+from .screen import Screen
+from .screened import low_bytes, make_screen, screened
+from .threads import seconds_of
 
 if TYPE_CHECKING:
     from .fused import PreparedGallery
@@ -32,7 +35,10 @@ _PROBE, _PROBE_ANEW = 1 << 28, 1 << 31
 """Multiplications that engines are measured with: where what they make is kept, and where not."""
 _ONE_AT_A_TIME = Lock()
 """Triton's autotuner is not made for several threads."""
-_PRECISIONS = {"screened in bfloat16": torch.bfloat16, "screened in float32": torch.float32}
+_PRECISIONS = {
+    f"screened in {name}": getattr(torch, name) for name in ("int8", "bfloat16", "float32")}
+_WIDE = range(128, MOST_CHANNELS + 1)
+"""Channels that pay for what a screen in integers does besides multiplying."""
 
 
 class LevelSearch:
@@ -137,7 +143,7 @@ class LevelSearch:
             raise ValueError("the engine 'triton' needs CUDA: choose screened or faiss")
         if engine == "faiss" or (engine == "auto" and b * q * g * channels < _SMALL):
             return "faiss"
-        names = _precisions()
+        names = _precisions(channels)
         if engine == "auto":
             names.insert(1, "faiss")
         if len(names) == 1:
@@ -212,7 +218,7 @@ class LevelSearch:
         self, name: str, queries: Tensor, images: Tensor, k: int
     ) -> tuple[Tensor, Tensor]:
         if name not in self._screens:
-            self._screens[name] = Screen(
+            self._screens[name] = make_screen(
                 self.patches, self.per_image, _PRECISIONS[name], KEEP, images[0].numpy())
         b, q, channels = queries.shape
         distances = torch.empty(b, q, k)
@@ -247,10 +253,12 @@ def tensor(values: npt.NDArray[np.floating[Any]]) -> Tensor:
         return torch.from_numpy(values)
 
 
-def _precisions() -> list[str]:
-    """Return the precisions to screen in, the likely best first."""
-    return [name for name, dtype in _PRECISIONS.items()
-            if dtype == torch.float32 or has_fast_products(dtype)]
+def _precisions(channels: int) -> list[str]:
+    """Return the precisions that are worth screening in, the likely best first."""
+    low = [torch.int8] if channels in _WIDE else []
+    fast = [dtype for dtype in (*low, torch.bfloat16) if has_fast_products(dtype)]
+    return [f"screened in {str(dtype).removeprefix('torch.')}"
+            for dtype in (by_speed(*fast) if fast else [torch.float32])]
 
 
 def _fits(patches: Tensor, device: torch.device) -> bool:

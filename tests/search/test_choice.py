@@ -4,15 +4,18 @@ import time
 import pytest
 import torch
 
-from spade_faiss.search import LevelSearch, choice
+from spade_faiss.search import LevelSearch, choice, level
 
 
 @pytest.fixture
 def nothing_known(monkeypatch):
     monkeypatch.setattr(choice, "_chosen", {})
-    choice.has_fast_products.cache_clear()
+    measured = choice.has_fast_products, choice.by_speed
+    for one in measured:
+        one.cache_clear()
     yield
-    choice.has_fast_products.cache_clear()
+    for one in measured:
+        one.cache_clear()
 
 
 def slower(dtype, pause):
@@ -31,6 +34,26 @@ def test_a_product_that_is_emulated_is_found_out(nothing_known, monkeypatch, slo
     monkeypatch.setattr(torch, "mm", slower(slow, 0.2))
     assert choice.has_fast_products(torch.bfloat16) is fast
     assert choice.has_fast_products(torch.float32)
+
+
+@pytest.mark.parametrize("channels, slow, tried", [
+    (120, [], ["bfloat16"]), (120, [torch.bfloat16], ["float32"]),
+    (128, [torch.bfloat16], ["int8"]), (128, [torch.int8], ["bfloat16"]),
+    (128, [torch.bfloat16, torch.int8], ["float32"]),
+])
+def test_precisions_that_are_slow_are_not_tried(nothing_known, monkeypatch, channels, slow, tried):
+    monkeypatch.setattr(level, "has_fast_products", lambda dtype: dtype not in slow)
+    assert level._precisions(channels) == [f"screened in {name}" for name in tried]
+
+
+@pytest.mark.parametrize("first, second", [
+    (torch.int8, torch.bfloat16), (torch.bfloat16, torch.int8)])
+def test_the_faster_product_is_tried_first(nothing_known, monkeypatch, first, second):
+    monkeypatch.setattr(level, "has_fast_products", lambda dtype: True)
+    monkeypatch.setattr(
+        choice, "_seconds_of_products", lambda dtypes, *size: [dtype == second for dtype in dtypes])
+    assert level._precisions(256) == [
+        f"screened in {str(one).removeprefix('torch.')}" for one in (first, second)]
 
 
 @pytest.mark.parametrize("engine", ["auto", "screened"])

@@ -1,0 +1,224 @@
+"""A screen in bfloat16, or in float32 where that is emulated: upper bounds by one product.
+
+Rounded to bfloat16 a query x and a row y become x̂ and ŷ, and
+
+    x·y = x̂·ŷ + (x - x̂)·y + x̂·(y - ŷ)  ≤  x̂·ŷ + |x - x̂||y| + |x̂||y - ŷ|.
+
+The right-hand side, and all else that rounding can add, is one inner product of longer vectors:
+
+    query         x̂   |x - x̂|   |x̂|              1      1            o
+    gallery row   ŷ   |y|        |y - ŷ| + γ|y|   hi     lo + γ|y|²/2  1
+
+with hi + lo = -|y|²/2, and each entry rounded upwards. So a matrix product in bfloat16 yields upper
+bounds of s + o. Each query has an offset o of its own, so that the bounds that matter lie near
+zero, where rounding the product to bfloat16 takes little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .screen import LOWERED, NOTHING, TINY, Ids, Part, Screen, group_size, must_be_small
+from .threads import side_by_side
+
+_PREPARED = 8 << 20
+"""Bytes of gallery in low precision at a time."""
+_PRODUCT = {torch.bfloat16: 3 << 20, torch.float32: 1 << 20}
+"""Bytes of the product at a time: it is to stay in cache."""
+_GATHERED = 2 << 20
+"""Bytes of prepared rows that are gathered at a time where images do not follow one another."""
+
+
+class FloatScreen(Screen):
+    """A gallery whose rows become columns of the screen's product.
+
+    Parameters
+    ----------
+    patches, per_image, images
+        As `Screen` takes them.
+    dtype : torch.bfloat16 or torch.float32
+        What the screen computes in. The result does not depend on it.
+    keep : int
+        Bytes of prepared rows that may be kept from one search to the next.
+    """
+
+    def __init__(
+        self, patches: Tensor, per_image: int, dtype: torch.dtype = torch.bfloat16, keep: int = 0,
+        images: Ids | None = None,
+    ) -> None:
+        super().__init__(patches, per_image, group_size(per_image, patches.shape[1]), images)
+        self.low = dtype
+        self.bits = torch.int16 if dtype == torch.bfloat16 else torch.int32
+        self.width = _width(self.channels)
+        self._ready = np.zeros(self.images, bool)
+        shape = (self.images, self.groups * self.group, self.width)
+        self._kept: Tensor | None = None
+        if float_bytes(len(patches), self.channels, dtype) <= keep:
+            self._kept = torch.empty(shape, dtype=dtype)
+
+    def up(self, values: Tensor) -> Tensor:
+        """Return values that are no less once they are rounded to the screen's type."""
+        unit = 2.0**-7 if self.low == torch.bfloat16 else 2.0**-22
+        return values + values.abs() * unit
+
+    def lowered(self, centred: Tensor, low: Tensor, back: Tensor, rounding: Tensor) -> None:
+        """Write rows in low precision to [rows, C], and the norms of what is rounded away, [rows].
+
+        That is left in place of `centred`. `back` is as large, to work in.
+        """
+        low.copy_(centred)
+        if self.low == torch.float32:
+            rounding.zero_()
+        else:
+            back.copy_(low)  # of two types a subtraction would take twice as long
+            torch.linalg.vector_norm(centred.sub_(back), dim=1, out=rounding)
+
+    def part(self, queries: Tensor, images: Ids) -> Part:
+        """Return room: the queries' columns, [width, Q]."""
+        n = len(queries)
+        return Part(
+            queries, int(images[0]), np.sort(images),
+            torch.empty(n, self.width, dtype=self.low).T, torch.empty(0),
+            torch.empty(n, dtype=torch.float64), torch.empty(n, dtype=torch.float64),
+            torch.empty(len(images) * self.groups, n, dtype=self.bits),
+            torch.zeros(n, dtype=self.bits),
+        )
+
+    def describe(self, one: Part, centred: Tensor, norm: Tensor, known: Tensor) -> None:
+        """Write the columns of some queries, each with its own offset."""
+        low, c = one.lowered.T, self.channels
+        rounding = torch.empty(len(centred))
+        self.lowered(centred, low[:, :c], torch.empty_like(centred), rounding)
+        low[:, c:] = 0
+        low[:, c] = self.up(rounding)
+        low[:, c + 1] = self.up(norm + rounding)
+        low[:, c + 2 : c + 4] = 1
+        low[:, c + 4] = self.up(known + TINY)
+        one.offset.copy_(low[:, c + 4])
+
+    def prepared(self, images: Ids) -> tuple[Tensor, Ids]:
+        """Return rows in low precision, [n, groups * group, width], and ascending images' places.
+
+        Of rows that are kept, all are returned.
+        """
+        if self._kept is None:
+            places = np.arange(len(images))
+            out = torch.empty(
+                len(images), self.groups * self.group, self.width, dtype=self.low)
+        else:
+            places, out = images, self._kept
+        missing = ~self._ready[images]
+        if missing.any():
+            new, into = images[missing], places[missing]
+            sizes = torch.empty(2, len(new), self.per_image)
+            threads = torch.get_num_threads()
+            side_by_side(
+                partial(self._lower, out), np.array_split(new, threads),
+                np.array_split(into, threads), torch.tensor_split(sizes, threads, 1))
+            side_by_side(partial(self._complete, out), [new], [into], [sizes])
+            self._ready[new] = self._kept is not None
+        return out, places
+
+    def tiles(self, images: Ids) -> list[Ids]:
+        """Cut ascending images into tiles that are to be prepared at a time."""
+        if self._kept is not None:
+            return [images]
+        image_bytes = self.groups * self.group * self.width * self.low.itemsize
+        step = max(1, _PREPARED // image_bytes)
+        return [images[at : at + step] for at in range(0, len(images), step)]
+
+    def bound(self, one: Part, begin: int, prepared: Tensor, places: Ids) -> Tensor:
+        """Multiply a few groups at a time, in whose cache their largest are found."""
+        best = one.bounds[begin * self.groups : (begin + len(places)) * self.groups]
+        group, n = self.group, one.lowered.shape[1]
+        step = max(1, _PRODUCT[self.low] // (self.low.itemsize * n * group))
+        product = torch.empty(min(step, len(best)) * group, n, dtype=self.low)
+        bits = product.view(best.dtype).view(-1, group, n)
+        at = 0
+        for rows in _in_turn(prepared, places):
+            here = best[at : at + len(rows) // group]
+            at += len(here)
+            for part, largest in zip(
+                torch.split(rows, step * group), torch.split(here, step), strict=True
+            ):
+                torch.mm(part, one.lowered, out=product[: len(part)])
+                torch.amax(bits[: len(largest)], 1, out=largest)
+        return best.amax(0)
+
+    def _lower(self, out: Tensor, images: Ids, places: Ids, sizes: Tensor) -> None:
+        """Round ascending images' rows, with no small operation between the large ones."""
+        c = self.channels
+        step = max(1, LOWERED // (4 * c))
+        room = torch.empty(2, min(step, len(images) * self.per_image), c)
+        for some in self.parts(images):
+            rows, where = self.rows(images[some]), _index(places[some])
+            direct = self.per_image == out.shape[1] and isinstance(where, slice)
+            low = out[where].view(-1, self.width)[:, :c] if direct else (
+                torch.empty(len(rows), c, dtype=self.low))
+            for part, into, measures in zip(
+                torch.split(rows, step), torch.split(low, step),
+                torch.split(sizes[:, some].flatten(1), step, 1), strict=True,
+            ):
+                centred, back = room[:, : len(part)]
+                torch.sub(part, self.centre, out=centred)
+                torch.linalg.vector_norm(centred, dim=1, out=measures[0])
+                self.lowered(centred, into, back, measures[1])
+            if not direct:
+                out[where, : self.per_image, :c] = low.view(-1, self.per_image, c)
+
+    def _complete(self, out: Tensor, images: Ids, places: Ids, sizes: Tensor) -> None:
+        """Write what bounds rows beside them, and fill up each image to whole groups."""
+        norm, rounding = sizes
+        must_be_small(norm)
+        half = norm.square() / 2
+        high = (-half).to(self.low)
+        c, where = self.channels, _index(places)
+        more = torch.zeros(len(images), out.shape[1], self.width - c, dtype=self.low)
+        bound = more[:, : self.per_image]
+        bound[:, :, 0] = self.up(norm)
+        bound[:, :, 1] = self.up(rounding + self.gamma * norm)
+        bound[:, :, 2] = high
+        bound[:, :, 3] = self.up(-half - high + self.gamma * half)
+        bound[:, :, 4] = 1
+        more[:, self.per_image :, 2] = NOTHING
+        more[-1, self.per_image - self.filled(images) : self.per_image, 2] = NOTHING
+        out[where, :, c:] = more
+        out[where, self.per_image :, :c] = 0
+
+
+def float_bytes(rows: int, channels: int, dtype: torch.dtype) -> int:
+    """Return what a gallery takes in low precision, but for what fills up groups."""
+    return rows * _width(channels) * dtype.itemsize
+
+
+def _width(channels: int) -> int:
+    return -(-(channels + 5) // 16) * 16
+
+
+def _in_turn(prepared: Tensor, images: Ids) -> Iterator[Tensor]:
+    """Yield ascending images' rows: all of them where they lie, or a few at a time."""
+    all_ = _index(images)
+    if isinstance(all_, slice):
+        yield prepared[all_].flatten(0, 1)
+        return
+    step = max(1, _GATHERED // prepared[0].nbytes)
+    room = prepared.new_empty(step, *prepared.shape[1:])  # anew each time, 5 % are lost
+    for at in range(0, len(images), step):
+        some = _index(images[at : at + step])
+        if isinstance(some, slice):
+            yield prepared[some].flatten(0, 1)
+        else:
+            yield torch.index_select(prepared, 0, some, out=room[: len(some)]).flatten(0, 1)
+
+
+def _index(images: Ids) -> slice | Tensor:
+    """Return an index of ascending places that copies nothing if they follow one another."""
+    first, last = int(images[0]), int(images[-1])
+    if last - first == len(images) - 1:
+        return slice(first, last + 1)
+    return torch.from_numpy(images)
