@@ -33,6 +33,8 @@ _SMALL = 1 << 25
 """Multiplications from which on it pays to measure engines."""
 _PROBE, _PROBE_ANEW = 1 << 28, 1 << 31
 """Multiplications that engines are measured with: where what they make is kept, and where not."""
+_FEWEST = 12
+"""Images that they are measured with, at the least."""
 _ONE_AT_A_TIME = Lock()
 """Triton's autotuner is not made for several threads."""
 _PRECISIONS = {
@@ -157,16 +159,15 @@ class LevelSearch:
     ) -> str:
         """Measure engines on a part of one image's search.
 
-        Where what an engine makes is kept, it is made before, and few of the queries tell; where
+        Where what an engine makes is kept, it is made before, and few of the images tell; where
         it is made `anew` each time, fewer of both queries and images.
         """
         work = queries[0].numel() * images.shape[1] * self.per_image
-        if anew:
-            part = min(1.0, sqrt(_PROBE_ANEW / work))
-            some = max(torch.get_num_threads(), k, ceil(images.shape[1] * part))
-            cost = partial(self._cost_anew, queries[:, :: round(1 / part)], images[:, :some], k)
-        else:
-            cost = partial(self._cost_kept, queries[:, :: ceil(work / _PROBE)], images, k)
+        part = min(1.0, (_PROBE_ANEW if anew else _PROBE) / work)
+        wanted = max(ceil(images.shape[1] * (sqrt(part) if anew else part)), _FEWEST, k)
+        some = images[:, :wanted]
+        step = max(1, round(some.shape[1] / (images.shape[1] * part)))
+        cost = partial(self._cost_anew if anew else self._cost_kept, queries[:, ::step], some, k)
         chosen = fastest(of, names, cost)
         for name in set(self._screens) - {chosen}:
             del self._screens[name]

@@ -53,7 +53,9 @@ _SAMPLE = 128
 """Rows from which a query's best score is estimated."""
 _HOPELESS = 1 / 16
 """Share of the groups left over from which on a query's scores in float32 are cheaper."""
-_SCORES = 64 << 20
+_PASS = 3
+"""Times as many groups as there are that such queries have to have left: each is read then."""
+_SCORES = 16 << 20
 """Bytes of such scores that are kept at a time."""
 
 
@@ -203,8 +205,9 @@ def _decide(screen: Screen, k: int, one: Part) -> Found:
     left = _reach(one.bounds, threshold.view(one.bounds.dtype))
     left = np.setdiff1d(left, first, assume_unique=True)
     if len(left) > total * _HOPELESS:
-        many = np.bincount(left % n, minlength=n) > max(total * _HOPELESS, 8)
-        if many.any():
+        counts = np.bincount(left % n, minlength=n)
+        many = counts > max(total * _HOPELESS, 8)
+        if counts[many].sum() > total * _PASS:
             finely = _finely(screen, one, np.flatnonzero(many), k)
             found.distances[many], found.ids[many] = finely
             left = left[~many[left % n]]
@@ -242,13 +245,13 @@ def _finely(screen: Screen, one: Part, which: Ids, k: int) -> Found:
     step = max(1, _SCORES // (4 * len(every)))
     for at in range(0, len(which), step):
         centred = queries[at : at + step] - screen.centre
-        scores, most = [], torch.zeros(())
+        score, most, row = torch.empty(len(centred), len(every)), torch.zeros(()), 0
         for part in screen.parts(one.images):
             gallery = screen.rows_of(one.images[part]) - screen.centre
-            half = gallery.square().sum(1) / 2
+            half = torch.linalg.vector_norm(gallery, dim=1).square_().div_(2)
             most = torch.maximum(most, half.max())
-            scores.append(torch.addmm(half, centred, gallery.T, beta=-1))
-        score = torch.cat(scores, 1)
+            here = slice(row, row := row + len(gallery))
+            torch.addmm(half, centred, gallery.T, beta=-1, out=score[:, here])
         reached = score.topk(k, 1).values[:, -1]
         doubt = torch.linalg.vector_norm(centred, dim=1) * (2 * most).sqrt() + most
         likely = (score >= (reached - 2 * screen.gamma * doubt - TINY)[:, None]).numpy()
