@@ -19,6 +19,10 @@ Kind = tuple[object, ...]
 _ROUNDS, _FAR = 2, 1.7
 _FIRST = 0.02
 """Seconds that a first run may take longer than others, for code that is compiled in it."""
+_SIZES = (256, 256, 256), (512, 800, 256)
+"""Of products that are measured: a small one finds out those that are emulated."""
+_SLOW = 2
+"""Times as long that a small product may take as in float32."""
 _chosen: dict[Kind, str] = {}
 
 
@@ -27,9 +31,12 @@ def has_fast_products(dtype: torch.dtype) -> bool:
     """Say whether this CPU multiplies matrices of a low precision itself, by a measurement."""
     if dtype == torch.int8 and not largest():
         return False
-    low, full = _seconds_of_products((dtype, torch.float32), 256, 256, 256)
-    logger.debug("search: a product takes %.3g ms in %s, %.3g in float32", 1e3 * low, dtype,
-                 1e3 * full)
+    for size in _SIZES:
+        low, full = _seconds_of_products((dtype, torch.float32), *size)
+        logger.debug("search: a product takes %.3g ms in %s, %.3g in float32", 1e3 * low, dtype,
+                     1e3 * full)
+        if low > _SLOW * full:
+            return False
     return low < full
 
 
@@ -38,7 +45,7 @@ def by_speed(*dtypes: torch.dtype) -> list[torch.dtype]:
     """Return precisions in the order of what a large product takes."""
     if len(dtypes) == 1:
         return [*dtypes]
-    seconds = dict(zip(dtypes, _seconds_of_products(dtypes, 512, 800, 256), strict=True))
+    seconds = dict(zip(dtypes, _seconds_of_products(dtypes, *_SIZES[-1]), strict=True))
     return sorted(dtypes, key=lambda dtype: seconds[dtype])
 
 
