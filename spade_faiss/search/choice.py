@@ -10,7 +10,7 @@ from math import log2
 import torch
 
 from .integers import bounds_type, largest, product_of
-from .threads import seconds_of
+from .timing import least_seconds
 
 logger = logging.getLogger("spade_faiss")
 
@@ -55,8 +55,7 @@ def _seconds_of_products(dtypes: Sequence[torch.dtype], n: int, m: int, c: int) 
         a, b = (torch.ones(rows, c, dtype=dtype) for rows in (n, m))
         products.append(product_of(a, b, bounds_type()) if dtype == torch.int8 else
                         partial(torch.mm, a, b.T))
-    rounds = [[seconds_of(product) for product in products] for _ in range(5)]
-    return [min(times) for times in zip(*rounds, strict=True)]
+    return least_seconds(products)
 
 
 def kind(queries: int, gallery: int, channels: int, k: int, *more: object) -> Kind:

@@ -26,8 +26,6 @@ from torch import Tensor
 from .screen import LOWERED, NOTHING, TINY, Ids, Part, Screen, group_size, must_be_small
 from .threads import side_by_side
 
-_PREPARED = 8 << 20
-"""Bytes of gallery in low precision at a time."""
 _PRODUCT = {torch.bfloat16: 3 << 20, torch.float32: 1 << 20}
 """Bytes of the product at a time: it is to stay in cache."""
 _GATHERED = 2 << 20
@@ -39,27 +37,20 @@ class FloatScreen(Screen):
 
     Parameters
     ----------
-    patches, per_image, images
+    patches, per_image, keep, images
         As `Screen` takes them.
-    dtype : torch.bfloat16 or torch.float32
+    low : torch.bfloat16 or torch.float32
         What the screen computes in. The result does not depend on it.
-    keep : int
-        Bytes of prepared rows that may be kept from one search to the next.
     """
 
     def __init__(
-        self, patches: Tensor, per_image: int, dtype: torch.dtype = torch.bfloat16, keep: int = 0,
+        self, patches: Tensor, per_image: int, low: torch.dtype, keep: int = 0,
         images: Ids | None = None,
     ) -> None:
-        super().__init__(patches, per_image, group_size(per_image, patches.shape[1]), images)
-        self.low = dtype
-        self.bits = torch.int16 if dtype == torch.bfloat16 else torch.int32
-        self.width = _width(self.channels)
-        self._ready = np.zeros(self.images, bool)
-        shape = (self.images, self.groups * self.group, self.width)
-        self._kept: Tensor | None = None
-        if float_bytes(len(patches), self.channels, dtype) <= keep:
-            self._kept = torch.empty(shape, dtype=dtype)
+        channels = patches.shape[1]
+        self.width = _width(channels)
+        super().__init__(patches, per_image, group_size(per_image, channels), low,
+                         float_bytes(channels, low), keep, images)
 
     def up(self, values: Tensor) -> Tensor:
         """Return values that are no less once they are rounded to the screen's type."""
@@ -78,16 +69,9 @@ class FloatScreen(Screen):
             back.copy_(low)  # of two types a subtraction would take twice as long
             torch.linalg.vector_norm(centred.sub_(back), dim=1, out=rounding)
 
-    def part(self, queries: Tensor, images: Ids) -> Part:
-        """Return room: the queries' columns, [width, Q]."""
-        n = len(queries)
-        return Part(
-            queries, int(images[0]), np.sort(images),
-            torch.empty(n, self.width, dtype=self.low).T, torch.empty(0),
-            torch.empty(n, dtype=torch.float64), torch.empty(n, dtype=torch.float64),
-            torch.empty(len(images) * self.groups, n, dtype=self.bits),
-            torch.zeros(n, dtype=self.bits),
-        )
+    def _lowered(self, queries: int) -> Tensor:
+        """Return room for the queries' columns, [width, Q]."""
+        return torch.empty(queries, self.width, dtype=self.low).T
 
     def describe(self, one: Part, centred: Tensor, norm: Tensor, known: Tensor) -> None:
         """Write the columns of some queries, each with its own offset."""
@@ -101,36 +85,18 @@ class FloatScreen(Screen):
         low[:, c + 4] = self.up(known + TINY)
         one.offset.copy_(low[:, c + 4])
 
-    def prepared(self, images: Ids) -> tuple[Tensor, Ids]:
-        """Return rows in low precision, [n, groups * group, width], and ascending images' places.
+    def _room(self, images: int) -> Tensor:
+        """Return room for rows, [n, groups * group, width]."""
+        return torch.empty(images, self.groups * self.group, self.width, dtype=self.low)
 
-        Of rows that are kept, all are returned.
-        """
-        if self._kept is None:
-            places = np.arange(len(images))
-            out = torch.empty(
-                len(images), self.groups * self.group, self.width, dtype=self.low)
-        else:
-            places, out = images, self._kept
-        missing = ~self._ready[images]
-        if missing.any():
-            new, into = images[missing], places[missing]
-            sizes = torch.empty(2, len(new), self.per_image)
-            threads = torch.get_num_threads()
-            side_by_side(
-                partial(self._lower, out), np.array_split(new, threads),
-                np.array_split(into, threads), torch.tensor_split(sizes, threads, 1))
-            side_by_side(partial(self._complete, out), [new], [into], [sizes])
-            self._ready[new] = self._kept is not None
-        return out, places
-
-    def tiles(self, images: Ids) -> list[Ids]:
-        """Cut ascending images into tiles that are to be prepared at a time."""
-        if self._kept is not None:
-            return [images]
-        image_bytes = self.groups * self.group * self.width * self.low.itemsize
-        step = max(1, _PREPARED // image_bytes)
-        return [images[at : at + step] for at in range(0, len(images), step)]
+    def _prepare(self, out: Tensor, images: Ids, places: Ids) -> None:
+        """Round rows by all threads, and then write what bounds them, by one."""
+        sizes = torch.empty(2, len(images), self.per_image)
+        threads = torch.get_num_threads()
+        side_by_side(
+            partial(self._lower, out), np.array_split(images, threads),
+            np.array_split(places, threads), torch.tensor_split(sizes, threads, 1))
+        side_by_side(partial(self._complete, out), [images], [places], [sizes])
 
     def bound(self, one: Part, begin: int, prepared: Tensor, places: Ids) -> Tensor:
         """Multiply a few groups at a time, in whose cache their largest are found."""
@@ -191,9 +157,9 @@ class FloatScreen(Screen):
         out[where, self.per_image :, :c] = 0
 
 
-def float_bytes(rows: int, channels: int, dtype: torch.dtype) -> int:
-    """Return what a gallery takes in low precision, but for what fills up groups."""
-    return rows * _width(channels) * dtype.itemsize
+def float_bytes(channels: int, low: torch.dtype) -> int:
+    """Return what a row takes."""
+    return _width(channels) * low.itemsize
 
 
 def _width(channels: int) -> int:

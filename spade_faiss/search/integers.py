@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from .screen import NOTHING, TINY, Ids, Part, Screen, group_size, must_be_small
-from .threads import seconds_of, side_by_side
+from .threads import side_by_side
+from .timing import least_seconds
 
 _LARGEST = 127
 """The largest of a query's integers."""
@@ -37,8 +38,6 @@ _ZERO = 128
 """What is added to a query's integers: oneDNN wants them unsigned."""
 MOST_CHANNELS = 1 << 15
 """Up to which a sum of 32 bits overflows in no case."""
-_PREPARED = 8 << 20
-"""Bytes of gallery in low precision at a time."""
 _SLOW = 4
 """Times as long that a product takes at the very least where its type is emulated."""
 
@@ -58,49 +57,37 @@ class IntegerScreen(Screen):
 
     Parameters
     ----------
-    patches, per_image, images
+    patches, per_image, keep, images
         As `Screen` takes them.
-    keep : int
-        Bytes of prepared rows that may be kept from one search to the next.
     """
 
+    across = True
     most = 512
 
     def __init__(
         self, patches: Tensor, per_image: int, keep: int = 0, images: Ids | None = None
     ) -> None:
-        group = group_size(per_image, patches.shape[1], (8, 16))
-        super().__init__(patches, per_image, group, images)
+        channels = patches.shape[1]
         self.largest = largest()
-        self.low = bounds_type()
-        self.bits = torch.int16 if self.low == torch.bfloat16 else torch.int32
+        super().__init__(patches, per_image, group_size(per_image, channels, (8, 16)),
+                         bounds_type(), integer_bytes(channels), keep, images)
         self.step = self.groups  # rows that follow one another are then compared at once
-        self._ready = np.zeros(self.images, bool)
-        self._kept: _Packed | None = None
-        if integer_bytes(len(patches), self.channels) <= keep:
-            self._kept = self._room(self.images)
 
     def order(self, queries: Tensor) -> Tensor | None:
         """Return the order of the largest deviations from the centre, which make the scale."""
         if len(queries) <= self.most:
             return None
-        peaks = side_by_side(lambda some: _peaks(*_mixed(some - self.centre, some + 0)),
-                             torch.tensor_split(queries, torch.get_num_threads()))
+        peaks = side_by_side(
+            lambda some: _peaks(*_mixed(some - self.centre, torch.empty_like(some))),
+            torch.tensor_split(queries, torch.get_num_threads()))
         return torch.argsort(torch.cat(peaks))
 
-    def part(self, queries: Tensor, images: Ids) -> Part:
-        """Return room: the queries' integers, [Q, C]; u, E, X and o."""
-        n = len(queries)
-        return Part(
-            queries, int(images[0]), np.sort(images),
-            torch.empty(n, self.channels, dtype=torch.uint8), torch.empty(4),
-            torch.empty(n, dtype=torch.float64), torch.empty(n, dtype=torch.float64),
-            torch.empty(n, len(images) * self.groups, dtype=self.bits).T,
-            torch.zeros(n, dtype=self.bits),
-        )
+    def _lowered(self, queries: int) -> Tensor:
+        """Return room for the queries' integers, [Q, C]."""
+        return torch.empty(queries, self.channels, dtype=torch.uint8)
 
     def describe(self, one: Part, centred: Tensor, norm: Tensor, known: Tensor) -> None:
-        """Round queries to multiples of one scale."""
+        """Round queries to multiples of one scale; the terms are u, E, X and o."""
         centred, integers = _mixed(centred, torch.empty_like(centred))
         scale = _peaks(centred, integers).max().clamp(min=TINY) / _LARGEST
         torch.div(centred, scale, out=integers).round_()
@@ -113,28 +100,6 @@ class IntegerScreen(Screen):
         one.terms[2] = (norm + rounding).max() * (1 + self.gamma)
         one.terms[3] = offset + 2 * self.gamma * offset.abs()
         one.offset.fill_(offset)
-
-    def prepared(self, images: Ids) -> tuple[_Packed, Ids]:
-        """Return packed rows, and the images' places. Of rows that are kept, all are returned."""
-        if self._kept is None:
-            places, out = np.arange(len(images)), self._room(len(images))
-        else:
-            places, out = images, self._kept
-        missing = ~self._ready[images]
-        if missing.any():
-            threads = torch.get_num_threads()
-            side_by_side(
-                partial(self._lower, out), np.array_split(images[missing], threads),
-                np.array_split(places[missing], threads))
-            self._ready[images[missing]] = self._kept is not None
-        return out, places
-
-    def tiles(self, images: Ids) -> list[Ids]:
-        """Cut ascending images into tiles that are to be prepared at a time."""
-        if self._kept is not None:
-            return [images]
-        step = max(1, _PREPARED // integer_bytes(self.per_image, self.channels))
-        return [images[at : at + step] for at in range(0, len(images), step)]
 
     def bound(self, one: Part, begin: int, prepared: _Packed, places: Ids) -> Tensor:
         """Multiply image after image; of each halves' two bounds the larger stays, and so on."""
@@ -156,6 +121,11 @@ class IntegerScreen(Screen):
 
     def _room(self, images: int) -> _Packed:
         return _Packed([None] * images, torch.empty(images, 4, self.groups * self.group))
+
+    def _prepare(self, out: _Packed, images: Ids, places: Ids) -> None:
+        threads = torch.get_num_threads()
+        side_by_side(partial(self._lower, out), np.array_split(images, threads),
+                     np.array_split(places, threads))
 
     def _lower(self, out: _Packed, images: Ids, places: Ids) -> None:
         """Round ascending images' rows, and pack them."""
@@ -260,8 +230,8 @@ def bounds_type() -> torch.dtype:
     """Return what products are best written as: bfloat16, or float32 where that is emulated."""
     ones = torch.ones(64, 64, dtype=torch.int8)
     low, full = (product_of(ones, ones, dtype) for dtype in (torch.bfloat16, torch.float32))
-    rounds = [(seconds_of(low), seconds_of(full)) for _ in range(5)]
-    return torch.bfloat16 if min(rounds)[0] < _SLOW * min(r[1] for r in rounds) else torch.float32
+    of_low, of_full = least_seconds([low, full])
+    return torch.bfloat16 if of_low < _SLOW * of_full else torch.float32
 
 
 def product_of(a: Tensor, b: Tensor, dtype: torch.dtype) -> Callable[[], Tensor]:
@@ -271,6 +241,6 @@ def product_of(a: Tensor, b: Tensor, dtype: torch.dtype) -> Callable[[], Tensor]
         multiply, (a.short() + _ZERO).byte(), 1.0, pack(b), ones, torch.zeros(len(b)), dtype)
 
 
-def integer_bytes(rows: int, channels: int) -> int:
-    """Return what a gallery takes in low precision, but for what fills up groups."""
-    return rows * (channels + 16)
+def integer_bytes(channels: int) -> int:
+    """Return what a row takes."""
+    return channels + 16

@@ -19,7 +19,7 @@ from .exhaustive import exhaustive_in_images, faiss_has_gpu
 from .integers import MOST_CHANNELS
 from .screen import Screen
 from .screened import low_bytes, make_screen, screened
-from .threads import seconds_of
+from .timing import seconds_of
 
 if TYPE_CHECKING:
     from .fused import PreparedGallery
@@ -39,6 +39,7 @@ _ONE_AT_A_TIME = Lock()
 """Triton's autotuner is not made for several threads."""
 _PRECISIONS = {
     f"screened in {name}": getattr(torch, name) for name in ("int8", "bfloat16", "float32")}
+_NAMES = {dtype: name for name, dtype in _PRECISIONS.items()}
 _WIDE = range(128, MOST_CHANNELS + 1)
 """Channels that pay for what a screen in integers does besides multiplying."""
 
@@ -258,8 +259,7 @@ def _precisions(channels: int) -> list[str]:
     """Return the precisions that are worth screening in, the likely best first."""
     low = [torch.int8] if channels in _WIDE else []
     fast = [dtype for dtype in (*low, torch.bfloat16) if has_fast_products(dtype)]
-    return [f"screened in {str(dtype).removeprefix('torch.')}"
-            for dtype in (by_speed(*fast) if fast else [torch.float32])]
+    return [_NAMES[dtype] for dtype in (by_speed(*fast) if fast else [torch.float32])]
 
 
 def _fits(patches: Tensor, device: torch.device) -> bool:

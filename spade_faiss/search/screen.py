@@ -26,6 +26,8 @@ NOTHING = -(2.0**120)
 LOWERED = 1 << 22
 """Bytes of gallery that are rounded to low precision at a time: with fewer, threads wait for one
 another between the steps."""
+_PREPARED = 8 << 20
+"""Bytes of gallery in low precision at a time."""
 _CENTRE = 16, 256
 """Images, and rows of them in all, whose mean is the common centre."""
 
@@ -71,25 +73,32 @@ class Screen(ABC):
     per_image : int
     group : int
         Rows of which only the largest bound is kept.
+    low : torch.bfloat16 or torch.float32
+        What bounds are written as.
+    row_bytes : int
+        What a row takes in low precision.
+    keep : int
+        Bytes of prepared rows that may be kept from one search to the next.
     images : int64 [n], optional
         Some images that the common centre is to be that of, instead of all.
     """
 
-    low: torch.dtype
-    """Of bounds."""
-    bits: torch.dtype
-    """Of the integers that bounds are ordered as."""
+    across = False
+    """Whether a query's bounds lie together, and not a group's."""
     most = 4096
     """The most queries of a part."""
     step = 1
     """From one row of a group to the next."""
 
     def __init__(
-        self, patches: Tensor, per_image: int, group: int, images: Ids | None = None
+        self, patches: Tensor, per_image: int, group: int, low: torch.dtype, row_bytes: int,
+        keep: int, images: Ids | None,
     ) -> None:
         self.patches = patches
         self.per_image = per_image
         self.channels = patches.shape[1]
+        self.low = low
+        self.bits = torch.int16 if low == torch.bfloat16 else torch.int32
         self.group = group
         self.groups = -(-per_image // group)
         self.gamma = (self.channels + 8) * 2.0**-23
@@ -102,14 +111,28 @@ class Screen(ABC):
         rows = torch.cat([patches[i * per_image : (i + 1) * per_image : step] for i in some])
         [self.centre] = side_by_side(lambda rows: rows.float().mean(0), [rows])
         self._short = -len(patches) % per_image
+        self._tile = max(1, _PREPARED // (self.groups * group * row_bytes))
+        self._ready = np.zeros(self.images, bool)
+        self._kept = self._room(self.images) if len(patches) * row_bytes <= keep else None
 
     def order(self, queries: Tensor) -> Tensor | None:
         """Return an order of queries that makes better parts, if one does."""
         return None
 
-    @abstractmethod
     def part(self, queries: Tensor, images: Ids) -> Part:
         """Return room for what is to be computed of some queries."""
+        n, total = len(queries), len(images) * self.groups
+        bounds = (torch.empty(n, total, dtype=self.bits).T if self.across else
+                  torch.empty(total, n, dtype=self.bits))
+        return Part(
+            queries, int(images[0]), np.sort(images), self._lowered(n), torch.empty(4),
+            torch.empty(n, dtype=torch.float64), torch.empty(n, dtype=torch.float64),
+            bounds, torch.zeros(n, dtype=self.bits),
+        )
+
+    @abstractmethod
+    def _lowered(self, queries: int) -> Tensor:
+        """Return room for queries in low precision."""
 
     @abstractmethod
     def describe(self, one: Part, centred: Tensor, norm: Tensor, known: Tensor) -> None:
@@ -118,13 +141,35 @@ class Screen(ABC):
         `norm` is theirs, and `known`, [Q], is minus a score that each is known to reach.
         """
 
-    @abstractmethod
     def prepared(self, images: Ids) -> tuple[Any, Ids]:
-        """Return ascending images' rows in low precision, and the images' places among these."""
+        """Return ascending images' rows in low precision, and the images' places among these.
+
+        Of rows that are kept, all are returned.
+        """
+        if self._kept is None:
+            places, out = np.arange(len(images)), self._room(len(images))
+        else:
+            places, out = images, self._kept
+        missing = ~self._ready[images]
+        if missing.any():
+            new = images[missing]
+            self._prepare(out, new, places[missing])
+            self._ready[new] = self._kept is not None
+        return out, places
 
     @abstractmethod
+    def _room(self, images: int) -> Any:
+        """Return room for images' rows in low precision."""
+
+    @abstractmethod
+    def _prepare(self, out: Any, images: Ids, places: Ids) -> None:
+        """Write ascending images' rows in low precision to their places."""
+
     def tiles(self, images: Ids) -> list[Ids]:
         """Cut ascending images into tiles that are to be prepared at a time."""
+        if self._kept is not None:
+            return [images]
+        return [images[at : at + self._tile] for at in range(0, len(images), self._tile)]
 
     @abstractmethod
     def bound(self, one: Part, begin: int, prepared: Any, places: Ids) -> Tensor:
@@ -143,13 +188,13 @@ class Screen(ABC):
         """Cut ascending images into a few at a time; one that is not whole comes alone."""
         step = max(1, LOWERED // (4 * self.channels * self.per_image))
         starts = {*range(0, len(images), step)}
-        if self._short and len(images) and images[-1] == self.images - 1:
+        if len(images) and self.filled(images):
             starts.add(len(images) - 1)
         return [slice(*ends) for ends in pairwise([*sorted(starts), len(images)])]
 
     def rows_of(self, images: Ids) -> Tensor:
         """Return the rows of a part of the images, [n, C], and no more than there are."""
-        return self.rows(images)[: int((self.ends(images) - images * self.per_image).sum())]
+        return self.rows(images)[: len(images) * self.per_image - self.filled(images)]
 
     def rows(self, images: Ids) -> Tensor:
         """Return ascending images' rows, where they lie if these follow one another.

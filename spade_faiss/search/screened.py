@@ -71,9 +71,8 @@ def make_screen(
 
 def low_bytes(rows: int, channels: int, precision: torch.dtype) -> int:
     """Return what a gallery takes in low precision, but for what fills up groups."""
-    if precision == torch.int8:
-        return integer_bytes(rows, channels)
-    return float_bytes(rows, channels, precision)
+    return rows * (
+        integer_bytes(channels) if precision == torch.int8 else float_bytes(channels, precision))
 
 
 def screened(
@@ -257,8 +256,8 @@ def _finely(screen: Screen, one: Part, which: Ids, k: int) -> Found:
         likely = (score >= (reached - 2 * screen.gamma * doubt - TINY)[:, None]).numpy()
         for i in range(len(likely)):
             near = every[likely[i]]
-            for begin in range(0, len(near), 1 << 14):
-                ids = near[begin : begin + (1 << 14)]
+            for begin in range(0, len(near), _RESCORED):
+                ids = near[begin : begin + _RESCORED]
                 own = np.full(len(ids), at + i)
                 distances = pair_distances(
                     queries, torch.from_numpy(own), screen.patches, torch.from_numpy(ids)).numpy()

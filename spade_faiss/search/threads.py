@@ -10,7 +10,6 @@ each has once had OpenMP threads of its own, which sleep but are counted.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -49,13 +48,6 @@ def in_parts(work: Callable[..., Any], *values: Tensor) -> list[Any]:
     if size <= _LITTLE:
         return [work(*some) for some in apart]
     return side_by_side(lambda some: work(*some), apart)
-
-
-def seconds_of(work: Callable[[], object]) -> float:
-    """Return how long some work takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 @cache

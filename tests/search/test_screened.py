@@ -12,10 +12,10 @@ from tests.conftest import texture
 from .oracle import assert_exact, brute_force
 from .test_nearest import KINDS, hard_vectors
 
-INTEGERS = pytest.param(torch.int8, marks=pytest.mark.skipif(
-    not integers.largest(), reason="needs a torch that multiplies integers exactly"))
+needs_integers = pytest.mark.skipif(
+    not integers.largest(), reason="needs a torch that multiplies integers exactly")
 MODEST = [kind for kind in KINDS if kind not in ("huge", "mixed scales")]
-PRECISIONS = [torch.bfloat16, torch.float32, INTEGERS]
+PRECISIONS = [torch.bfloat16, torch.float32, pytest.param(torch.int8, marks=needs_integers)]
 
 
 def among(images, per_image, total):
@@ -114,8 +114,7 @@ def test_more_than_fits_at_a_time(monkeypatch, keep, precision):
     monkeypatch.setattr(screen.Screen, "most", 64)
     monkeypatch.setattr(integers.IntegerScreen, "most", 64)
     monkeypatch.setattr(screen, "LOWERED", 1 << 12)
-    for kind in (floats, integers):
-        monkeypatch.setattr(kind, "_PREPARED", 1 << 10)
+    monkeypatch.setattr(screen, "_PREPARED", 1 << 10)
     monkeypatch.setattr(floats, "_PRODUCT", dict.fromkeys(floats._PRODUCT, 1 << 10))
     monkeypatch.setattr(floats, "_GATHERED", 1 << 13)
     some = np.array([7, 2, 3, 0, 9])  # in part one after another
@@ -126,7 +125,7 @@ def test_more_than_fits_at_a_time(monkeypatch, keep, precision):
     assert_exact(queries[:5].numpy(), patches[rows].numpy(), 1, found[1][0], place[found[1][1]])
 
 
-@pytest.mark.skipif(not integers.largest(), reason="needs integers that are multiplied exactly")
+@needs_integers
 @pytest.mark.parametrize("largest", [127, 64])
 @pytest.mark.parametrize("bounds", [torch.bfloat16, torch.float32])
 def test_integers_for_processors_of_all_kinds(monkeypatch, largest, bounds):
