@@ -11,7 +11,7 @@ import platform
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from enum import StrEnum
 from importlib import metadata
@@ -177,7 +177,7 @@ def build(
     ray: Ray = None, ray_workers: RayWorkers = None, as_json: AsJson = False,
 ) -> None:
     """Build an index of good images, and find the thresholds by scoring each against the rest."""
-    from .distributed import crew_on, on_ray, spread
+    from .distributed.cluster import crew_on, on_ray, spread
     from .images import SUFFIXES, find_images
     from .lines import each_line, fresh, lines_to_learn
     from .video import VIDEO_SUFFIXES, is_video, open_sources
@@ -424,7 +424,7 @@ def query(
     ray: Ray = None, ray_workers: RayWorkers = None, as_json: AsJson = False,
 ) -> None:
     """Say which images are wrong, and where: scores.csv, maps/, overlays/, explain/, timelines/."""
-    from .distributed import crew_on, on_ray, spread
+    from .distributed.cluster import crew_on, on_ray, spread
     from .ensemble import members_of, open_detector
     from .images import SUFFIXES, Found, find_images
     from .lines import each_line, holds_index, indexed_lines, lines_to_query
@@ -552,7 +552,7 @@ def evaluate_mvtec(
     ray_workers: RayWorkers = None, as_json: AsJson = False,
 ) -> None:
     """MVTec AD, LOCO, AD 2 or VisA: results.json and table.md, beside the paper's Table 3."""
-    from .distributed import on_ray
+    from .distributed.cluster import on_ray
     from .evaluation import evaluate_mvtec
 
     limit = _limit(max_memory, ray)
@@ -590,7 +590,7 @@ def evaluate_stc(
 ) -> None:
     """ShanghaiTech Campus: results.json and table.md, beside the paper's Table 4."""
     from .detector import Spade
-    from .distributed import on_ray
+    from .distributed.cluster import on_ray
     from .evaluation import evaluate_stc
 
     limit = _limit(max_memory, ray)
@@ -713,8 +713,7 @@ def main() -> None:
     gc.set_threshold(100_000)
     if platform.libc_ver()[0] == "glibc":  # would give each thread a heap, and keep 90 MB in them
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    status = _run(typer.main.get_command(app).main, arguments, len(arguments) < len(sys.argv) - 1)
+    status = run(sys.argv[1:])
     gc.freeze()
     sys.exit(status)
 
@@ -724,12 +723,16 @@ def _terminate(number: int, frame: object) -> None:
     sys.exit(128 + number)
 
 
-def _run(command: Callable[..., Any], arguments: list[str], debug: bool) -> int:
+def run(arguments: list[str]) -> int:
+    """Run the command line, and return its exit status."""
+    debug = "--debug" in arguments
     if debug:
         logging.basicConfig(format="spade-faiss: %(message)s")
         logging.getLogger("spade_faiss").setLevel(logging.DEBUG)
     try:
-        return int(command(arguments, "spade-faiss", standalone_mode=False) or 0)
+        rest = [argument for argument in arguments if argument != "--debug"]
+        command = typer.main.get_command(app)
+        return int(command.main(rest, "spade-faiss", standalone_mode=False) or 0)
     except KeyboardInterrupt:
         print("spade-faiss: interrupted", file=sys.stderr)
         return 130

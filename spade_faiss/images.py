@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -469,14 +469,18 @@ def _prepared(
 
 def first_size(
     sources: Iterable[Source]
-) -> tuple[tuple[int, int] | None, Iterator[Source]]:
-    """Return the height and width of the first image that can be decoded, and all the images."""
+) -> tuple[tuple[int, int] | None, Iterable[Source]]:
+    """Return the height and width of the first image that can be decoded, and all the images.
+
+    A list stays one.
+    """
     stream = iter(sources)
     seen: list[Source] = []
     for source in stream:
         seen.append(source)
         try:
-            return _as_image(source).shape[:2], chain(seen, stream)
+            size = _as_image(source).shape[:2]
+            return size, sources if isinstance(sources, Sequence) else chain(seen, stream)
         except SpadeError:
             continue
     return None, iter(seen)

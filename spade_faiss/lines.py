@@ -17,7 +17,7 @@ from .index.manifest import ENSEMBLE, MANIFEST
 
 if TYPE_CHECKING:
     from .detector import Spade
-    from .distributed import Crew
+    from .distributed.crew import Crew
     from .ensemble import Ensemble
 
 Done = TypeVar("Done")

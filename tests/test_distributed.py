@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import pytest
 import torch
 
 from spade_faiss import Spade, SpadeError
-from spade_faiss.distributed import crew_on, on_ray, spread
+from spade_faiss.distributed import stream
+from spade_faiss.distributed.cluster import crew_on, on_ray, spread
 from spade_faiss.ensemble import Ensemble
 from spade_faiss.evaluation import evaluate_mvtec, evaluate_stc
 from spade_faiss.features import Backbone
 from spade_faiss.features.efficientnet import packaged_weights
 from spade_faiss.features.resnet import RESNETS
-from spade_faiss.images import find_images
+from spade_faiss.images import Frame, find_images
 from spade_faiss.lines import each_line, fresh
 from spade_faiss.report import write_query
 from tests.conftest import texture, with_hole
@@ -142,18 +144,66 @@ def test_what_is_killed_while_it_waits_is_replaced(
 
 
 class Deadly(str):
-    """The path of an image that ends whoever receives it."""
+    """The name of an image that ends whoever receives it."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return os._exit, (1,)
 
 
 def test_a_batch_that_ends_every_worker_is_named(ray: object, index: Path) -> None:
+    frame = Frame(Deadly("deadly.png"), texture("gravel", 1)[0])
     with (
         on_ray(Spade.load(index, **OPTIONS), "local", 1) as spade,
         pytest.raises(SpadeError, match=r"^deadly\.png and the 0 images after it ended 3 Ray"),
     ):
-        list(spade.query([Deadly("deadly.png")]))
+        list(spade.query([frame]))
+
+
+def test_what_a_task_that_is_killed_was_to_decode_is_decoded_by_another(
+    ray: object, index: Path, new: Path, tmp_path: Path, expected: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, begun = stream._decode, tmp_path / "begun"
+
+    def once_killed(*arguments: object, **more: object) -> object:
+        result = whole(*arguments, **more)
+        if not begun.exists():
+            begun.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    monkeypatch.setattr(stream, "_decode", once_killed)
+    monkeypatch.setattr(stream, "_WORTH_A_TASK", 4)  # of 18
+    with on_ray(Spade.load(index, **OPTIONS), "local", 2) as spade:
+        assert query(spade, new, tmp_path / "out") == expected
+    assert begun.exists()
+
+
+def test_a_query_that_is_left_ends_its_stream(ray: object, index: Path, new: Path) -> None:
+    paths = 40 * [path for path in sorted(new.iterdir()) if path.name != "004b.png"]
+    with on_ray(Spade.load(index, **OPTIONS), "local", 2) as spade:
+        results = spade.query(paths)
+        assert [next(results).position for _ in range(4)] == [0, 1, 2, 3]
+        results.close()
+        assert not [one for one in threading.enumerate() if "StreamingExecutor" in one.name]
+        with pytest.raises(SpadeError, match=r"004b\.png: "):
+            list(spade.query(new))
+        assert len(list(spade.query(paths[:5]))) == 5
+
+
+def test_paths_of_all_kinds(
+    ray: object, index: Path, new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative to the folder that this process is in now, and with names that are no Unicode."""
+    odd = tmp_path / os.fsdecode(b"h\xe4sslich\n.png")
+    odd.write_bytes((new / "001.png").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    plain = Spade.load(index, **OPTIONS)
+    paths = [odd.name, new / "002.png", str(odd)]
+    with on_ray(plain, "local", 1) as spade:
+        for here, there in zip(plain.query(paths), spade.query(paths), strict=True):
+            assert here.name == there.name
+            np.testing.assert_array_equal(here.map, there.map)
 
 
 def test_arrays_keep_their_numbers(ray: object, index: Path) -> None:

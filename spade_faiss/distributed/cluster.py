@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import socket
@@ -97,9 +98,11 @@ def crew_on(
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
+        import ray.data
     except ImportError:
-        raise SpadeError("--ray needs Ray, which is not installed: "
-                         "pip install 'spade-faiss[ray]'") from None
+        raise SpadeError("--ray needs Ray and what its Ray Data uses, not all of which is "
+                         "installed: pip install 'spade-faiss[ray]'") from None
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it says what it was told to do
     mine = not ray.is_initialized()
     if mine:
         _connect(ray, address)
@@ -143,12 +146,12 @@ def _knock(address: str) -> None:
     socket.create_connection((host, int(port)), timeout=_REACH).close()
 
 
-def _shares(ray: Any, device: str, workers: int | None) -> tuple[int, dict[str, float]]:
-    """Return how many actors to start, and what part of a node's resources each asks for."""
+def _shares(ray: Any, device: str, workers: int | None) -> tuple[int, dict[str, float], int]:
+    """Return how many actors to start, what of its node each asks for, and the cores there are."""
     here = ray.cluster_resources()
-    gpus, cpus = int(here.get("GPU", 0)), int(here.get("CPU", 0))
+    gpus, cpus = int(here.get("GPU", 0)), max(1, int(here.get("CPU", 0)))
     if gpus and device != "cpu":
         count = workers or gpus
-        return count, {"num_cpus": 0, "num_gpus": 1 / ceil(count / gpus)}
-    count = workers or max(1, cpus)
-    return count, {"num_cpus": min(1.0, cpus / count)}
+        return count, {"num_cpus": 0, "num_gpus": 1 / ceil(count / gpus)}, cpus
+    count = workers or cpus
+    return count, {"num_cpus": min(1.0, cpus / count)}, cpus

@@ -38,7 +38,7 @@ class Task:
     key : str
         Of the recipe.
     recipe : list of one ObjectRef
-        In a list, so that Ray does not fetch it for a worker that knows it.
+        A worker that knows it does not fetch it.
     call : callable
     what : str
         What it is about, for a person.
@@ -64,17 +64,20 @@ class Crew:
     ----------
     setting : Setting
     size : int
-        Actors; they are started with the first task.
+        Actors; they are started with the first stream.
     share : dict
         What each asks of its node, such as {"num_cpus": 1}.
+    cores : int
+        What the cluster has, to decode images with.
     """
 
-    def __init__(self, setting: Setting, size: int, share: dict[str, float]) -> None:
+    def __init__(self, setting: Setting, size: int, share: dict[str, float], cores: int) -> None:
         import ray
 
+        self.setting = setting
         self.size = size
+        self.cores = cores
         self._ray = ray
-        self._setting = setting
         self._actor = ray.remote(**share)(Worker)
         self._numbers = count()
         self._changed = Condition()
@@ -89,12 +92,21 @@ class Crew:
 
     # For those who ask --------------------------------------------------------------------
 
+    def put(self, value: object) -> list[Any]:
+        """Have a value kept by Ray; it is in a list so that Ray does not fetch it unasked."""
+        return [self._ray.put(value)]
+
     @contextmanager
     def stream(self, recipe: Recipe) -> Iterator[Stream]:
         """Give a way to have tasks of one recipe done; those not taken at the end are dropped."""
         with self._changed:
             self._streams += 1
-        stream = Stream(self, recipe.key, [self._ray.put(recipe)])
+            if not self._threads:
+                self._last_seen = time.monotonic()
+                self._threads = [Thread(target=self._keep, daemon=True) for _ in range(self.size)]
+                for thread in self._threads:
+                    thread.start()
+        stream = Stream(self, recipe.key, self.put(recipe))
         try:
             yield stream
         finally:
@@ -114,11 +126,6 @@ class Crew:
                 raise self._over
             task = Task(next(self._numbers), key, recipe, call, what)
             self._todo.append(task)
-            if not self._threads:
-                self._last_seen = time.monotonic()
-                self._threads = [Thread(target=self._keep, daemon=True) for _ in range(self.size)]
-                for thread in self._threads:
-                    thread.start()
             self._changed.notify()
         return task
 
@@ -153,7 +160,7 @@ class Crew:
     def _serve(self) -> None:
         """Start an actor and give it one task after another, until it ends."""
         ray = self._ray
-        handle = self._actor.remote(self._setting)
+        handle = self._actor.remote(self.setting)
         self._handles.append(handle)
         task: Task | None = None
         started = begun = False
@@ -170,11 +177,11 @@ class Crew:
                     task.answer.set_result(
                         self._get(handle.do.remote(key, task.recipe, task.call)))
                 except ray.exceptions.RayTaskError as error:
-                    task.answer.set_exception(_told(error.cause))
+                    task.answer.set_exception(told(error.cause))
                 except ray.exceptions.RayError:
                     raise
                 except Exception as error:  # Ray cannot send the task
-                    task.answer.set_exception(_told(error))
+                    task.answer.set_exception(told(error))
         except ray.exceptions.RayError as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             self._lost(task, started, begun, lines[0])
@@ -300,7 +307,7 @@ class Stream:
             yield self.take()
 
 
-def _told(cause: BaseException) -> SpadeError:
+def told(cause: BaseException) -> SpadeError:
     """Return in one line what was raised in a worker."""
     if isinstance(cause, SpadeError):
         return cause

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
-from itertools import tee
+from itertools import islice, tee
 from typing import Any
 
 from tqdm import tqdm
@@ -13,11 +14,11 @@ from tqdm import tqdm
 from ..detector import Batch, Floats, Ids, Images, Made, Result, Spade, sources_of
 from ..ensemble import Ensemble, first_alone
 from ..features import Backbone
-from ..images import Framing, OnError, Source, report_problem
+from ..images import Framing, OnError, Source
 from ..index import Index
-from .batches import answers
 from .crew import Crew
-from .worker import Answer, Recipe, itself, left_out, map_alone, others, peaks, usual
+from .stream import stream_of
+from .worker import Answer, Recipe, answer, itself, left_out, map_alone, others, peaks, usual
 
 _SETTINGS = [name for name in inspect.signature(Spade).parameters if name != "preset"]
 _AT_ONCE = 4
@@ -60,18 +61,18 @@ class RaySpade(Spade):
         total = len(sources) if isinstance(sources, Sequence) else None
         framing = index.manifest.framing.framing()
         with self._bar(None, "query", total) as bar:
-            for end, found in self._answers(self._recipe(index), sources, framing, of, on_error):
+            for found in self._answers(self._recipe(index), sources, framing, of, on_error):
                 for stage, seconds in found.seconds.items():
                     self.stages.add(stage, seconds)
                 yield from found.made
-                bar.update(end - bar.n)
+                bar.update(found.end - bar.n)
 
     def _batches(
         self, sources: Iterable[Source], framing: Framing, network: Backbone,
         on_error: OnError | None,
     ) -> Iterator[Batch]:
         recipe = Recipe(self._settings(), network.weights_sha256, beside=self._beside)
-        for _, found in self._answers(recipe, sources, framing, itself, on_error):
+        for found in self._answers(recipe, sources, framing, itself, on_error):
             yield from found.made
 
     def _others(self, index: Index, images: Ids | None = None) -> tuple[Ids, Floats]:
@@ -122,11 +123,17 @@ class RaySpade(Spade):
     def _answers(
         self, recipe: Recipe, sources: Iterable[Source], framing: Framing,
         of: Callable[[Spade, Batch], Iterable[Any]], on_error: OnError | None,
-    ) -> Iterator[tuple[int, Answer]]:
-        for end, found in answers(self._crew, recipe, sources, self.batch_size, framing, of):
-            for name, why in found.problems:
-                report_problem(on_error, name, why)
-            yield end, found
+    ) -> Iterator[Answer]:
+        """Yield for each batch of images that can be used what is wanted of it, in order."""
+        def calls() -> Iterator[tuple[Callable[[Spade], Answer], str]]:
+            while batch := list(islice(images, self.batch_size)):
+                kept = self._crew.put([one.data for one in batch])
+                yield (partial(answer, images=kept, framing=framing, of=of),
+                       f"{batch[0].name} and the {len(batch) - 1} images after it")
+
+        with (self._crew.stream(recipe) as stream,
+              closing(stream_of(self._crew, sources, framing, on_error)) as images):
+            yield from stream.all(calls())
 
     def _bar(
         self, over: Iterable[Any] | None, title: str, total: int | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import pickle
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from ..memory import limit_memory
 if TYPE_CHECKING:
     from ..detector import Batch, Floats, Ids, Result, Spade
     from ..features import Backbone
-    from ..images import Framing, Source
+    from ..images import Framing, Loaded
     from ..index import Index, Manifest
 
 _OPEN = 2
@@ -86,19 +87,16 @@ class Answer:
 
     Attributes
     ----------
-    problems : list of (name, why)
-        Images that could not be used.
     made : list
-        What was wanted of the batch; empty where it was not filled.
-    filled : bool
-        Whether there were as many images as a batch takes, or no more to come.
+        What was wanted of the batch.
+    end : int
+        The place after its last image.
     seconds : dict of str to float
         By stage.
     """
 
-    problems: list[tuple[str, str]]
     made: list[Any]
-    filled: bool
+    end: int
     seconds: dict[str, float]
 
 
@@ -207,30 +205,18 @@ def _opened(folder: Path, manifest: Manifest, draft: bool, search_params: str | 
 
 
 def answer(
-    spade: Spade, sources: Sequence[Source], start: int, framing: Framing, last: bool,
-    of: Callable[[Spade, Batch], Iterable[Any]],
+    spade: Spade, images: list[Any], framing: Framing, of: Callable[[Spade, Batch], Iterable[Any]]
 ) -> Answer:
-    """Decode images from place `start` on, and answer for those that can be used.
+    """Answer for a batch of pickled images, which Ray keeps."""
+    import ray
 
-    Unless they fill a batch, or are the `last`, nothing is made of them.
-    """
     from .._stages import Stages
-    from ..images import load_images
 
     spade.stages = Stages()
-    problems: list[tuple[str, str]] = []
     with spade.stages("features"):
-        loaded = [
-            replace(one, position=start + one.position)
-            for one in load_images(sources, framing, lambda *which: problems.append(which))
-        ]
-    filled = last or len(loaded) == spade.batch_size
-    made: list[Any] = []
-    if loaded and filled:
-        with spade.stages("features"):
-            batch = spade.features_of(loaded, framing)
-        made = list(of(spade, batch))
-    return Answer(problems, made, filled, spade.stages.seconds)
+        loaded: list[Loaded] = [pickle.loads(one) for one in ray.get(images[0])]
+        batch = spade.features_of(loaded, framing)
+    return Answer(list(of(spade, batch)), loaded[-1].position + 1, spade.stages.seconds)
 
 
 def itself(spade: Spade, batch: Batch) -> list[Batch]:

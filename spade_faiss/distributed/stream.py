@@ -1,0 +1,106 @@
+"""Images as a stream of Ray Data's: decoded by tasks on all nodes, and taken in order."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from math import ceil
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..images import Framing, OnError, Source, load_images, report_problem
+from .crew import Crew, told
+
+if TYPE_CHECKING:
+    import pyarrow
+
+_WORTH_A_TASK = 32
+"""Images; the process that a task may have to wait for takes seconds to start."""
+_AT_ONCE = 8
+"""Images that a task decodes before it looks whether Ray's blocks are full."""
+_MOST_TASKS = 4096
+"""Their names are all put into Ray's object store before the first is decoded."""
+
+
+class Packed(NamedTuple):
+    """A decoded image on its way.
+
+    Attributes
+    ----------
+    position : int
+    name : str
+    data : bytes
+        A pickled `Loaded`, which is opened where it is used.
+    """
+
+    position: int
+    name: str
+    data: bytes
+
+
+def stream_of(
+    crew: Crew, sources: Iterable[Source], framing: Framing, on_error: OnError | None
+) -> Generator[Packed, None, None]:
+    """Yield images that can be used, decoded and framed, in order.
+
+    Paths in a list are decoded on the cluster; Ray Data sees to it that no more images wait than
+    its share of the object store holds, and that those of a lost node are decoded again. What
+    comes one at a time, and what is decoded already, is framed here.
+    """
+    if isinstance(sources, Sequence) and all(isinstance(s, str | os.PathLike) for s in sources):
+        yield from _decoded(crew, [os.fspath(path) for path in sources], framing, on_error)
+        return
+    for loaded in load_images(sources, framing, on_error):
+        yield Packed(loaded.position, loaded.name, pickle.dumps(loaded))
+
+
+def _decoded(
+    crew: Crew, names: Sequence[str], framing: Framing, on_error: OnError | None
+) -> Generator[Packed, None, None]:
+    from ray import data
+
+    # As bytes: a name need not be Unicode.
+    rows = [{"position": i, "name": os.fsencode(name)} for i, name in enumerate(names)]
+    tasks = min(ceil(len(rows) / _WORTH_A_TASK), _MOST_TASKS)
+    images = data.from_items(rows, override_num_blocks=tasks)
+    images.context.execution_options.preserve_order = True
+    images.context.enable_progress_bars = False
+    images.context.print_on_execution_start = False
+    # Tasks that ask for no core start beside actors that have them all.
+    images = images.map_batches(
+        _decode, batch_size=_AT_ONCE, batch_format="pyarrow", num_cpus=0,
+        compute=data.TaskPoolStrategy(size=min(crew.cores, tasks)),
+        fn_kwargs={"folder": crew.setting.folder, "framing": framing})
+    with closing(_rows(images)) as taken:
+        for row in taken:
+            name = os.fsdecode(row["name"])
+            if row["problem"]:
+                report_problem(on_error, name, row["problem"])
+            else:
+                yield Packed(row["position"], name, row["data"])
+
+
+def _rows(images: Any) -> Generator[dict[str, Any], None, None]:
+    try:
+        yield from images.iter_rows()
+    except Exception as error:
+        raise told(error) from None
+
+
+def _decode(table: pyarrow.Table, folder: str, framing: Framing) -> pyarrow.Table:
+    """Return what some rows' images look like, or what is wrong with them."""
+    import pyarrow
+
+    positions, names = (table[column].to_pylist() for column in ("position", "name"))
+    names = [os.fsdecode(name) for name in names]
+    paths = [os.path.join(folder, name) for name in names]  # noqa: PTH118
+    problems: dict[str, str] = {}
+    data = [b""] * len(names)
+    for loaded in load_images(paths, framing, problems.__setitem__, 1):
+        i = loaded.position
+        data[i] = pickle.dumps(replace(loaded, position=positions[i], name=names[i]))
+    return table.append_column("problem", pyarrow.array(
+        [problems.get(path, "") for path in paths], pyarrow.string()
+    )).append_column("data", pyarrow.array(data, pyarrow.large_binary()))
