@@ -11,8 +11,8 @@ from spade_faiss.datasets.demo import render
 from spade_faiss.index import Index, Manifest
 from spade_faiss.rates import chosen_rate, observed_rate
 from spade_faiss.threshold import good_threshold
+from tests.command import done, one_line, run
 from tests.conftest import texture
-from tests.test_cli import done, one_line, run
 
 KINDS = ("hole", "crack", "scratch")
 

@@ -15,32 +15,8 @@ import tifffile
 from PIL import Image
 
 from spade_faiss.index import Index
+from tests.command import LITE, done, one_line, run
 from tests.conftest import texture, with_hole
-
-LITE = ("--backbone", "efficientnet_lite0")
-
-
-def run(*arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "spade_faiss", *map(str, arguments)],
-        capture_output=True, text=True, **options,
-    )
-
-
-def done(*arguments, status=0, **options):
-    ended = run(*arguments, **options)
-    assert ended.returncode == status, (ended.stdout, ended.stderr)
-    return ended
-
-
-def one_line(ended, *words):
-    """Check that a refused call says why in one line, and return that line."""
-    lines = ended.stderr.splitlines()
-    assert ended.returncode == 2 and len(lines) == 1, (ended.returncode, ended.stderr)
-    assert lines[0].startswith("spade-faiss: ") and not ended.stdout
-    for word in words:
-        assert word in lines[0]
-    return lines[0]
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.features.efficientnet import packaged_weights
 from spade_faiss.features.resnet import RESNETS
 from spade_faiss.index import EnsembleManifest
+from tests.command import LITE, done, one_line, run
 from tests.conftest import texture, with_hole
-from tests.test_cli import LITE, done, one_line, run
 
 SMALL = {"resize": 96, "crop": 96}
 

@@ -10,7 +10,7 @@ from spade_faiss import SpadeError
 from spade_faiss.cli import app
 from spade_faiss.features import load_backbone
 from spade_faiss.lines import each_line, lines_to_learn, lines_to_query
-from tests.test_cli import LITE, done, one_line, run
+from tests.command import LITE, done, one_line, run
 
 SMALL = (*LITE, "--resize", "96", "--crop", "64", "-k", "4", "--engine", "faiss")
 

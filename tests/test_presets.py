@@ -9,8 +9,8 @@ from spade_faiss.datasets import load_mvtec, make_demo
 from spade_faiss.evaluation import evaluate_category
 from spade_faiss.features.scale import Spread
 from spade_faiss.index import Index
+from tests.command import LITE, done, one_line, run
 from tests.conftest import texture, with_hole
-from tests.test_cli import LITE, done, one_line, run
 from tests.test_detector import in_float64, oracle
 
 

@@ -15,7 +15,7 @@ from spade_faiss import Spade, SpadeError
 from spade_faiss.images import Framing, load_images
 from spade_faiss.index import Index
 from spade_faiss.video import is_video, open_sources, read_frames
-from tests.test_cli import LITE, done, one_line, run
+from tests.command import LITE, done, one_line, run
 from tests.videos import SIZE, frame, street, walk, write_video
 
 SMALL = (*LITE, "--resize", "64", "--crop", "64")

@@ -18,7 +18,7 @@ from spade_faiss.evaluation import (
     table,
     write_results,
 )
-from tests.test_cli import LITE, done, one_line, run
+from tests.command import LITE, done, one_line, run
 
 
 @pytest.fixture(scope="module")

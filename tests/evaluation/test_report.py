@@ -9,8 +9,8 @@ from spade_faiss.datasets import load_mvtec, make_demo, published_mvtec
 from spade_faiss.ensemble import Ensemble
 from spade_faiss.evaluation import evaluate_mvtec, evaluate_stc
 from spade_faiss.evaluation.report import write_report
+from tests.command import LITE, done
 from tests.evaluation.test_resume import counted, evaluate  # noqa: F401
-from tests.test_cli import LITE, done
 from tests.videos import make_stc
 
 SMALL = {"resize": 64, "crop": 64}

@@ -10,7 +10,7 @@ import pytest
 from spade_faiss import Spade, SpadeError
 from spade_faiss.datasets import make_demo
 from spade_faiss.evaluation import evaluate_mvtec, mvtec
-from tests.test_cli import LITE, done, one_line, run
+from tests.command import LITE, done, one_line, run
 
 SMALL = {"resize": 64, "crop": 64}
 

@@ -12,7 +12,7 @@ from spade_faiss.datasets import load_stc, published_stc
 from spade_faiss.evaluation import evaluate_stc
 from spade_faiss.evaluation.stc import normalised
 from spade_faiss.video import read_frames
-from tests.test_cli import LITE, done
+from tests.command import LITE, done
 from tests.videos import make_stc
 
 SMALL = {"resize": 64, "crop": 64}

@@ -20,8 +20,8 @@ from spade_faiss.report.files import Row
 from spade_faiss.report.layers import encoded, layers_of
 from spade_faiss.report.query_page import QueryReport
 from spade_faiss.video import VIDEO_SUFFIXES
+from tests.command import done
 from tests.conftest import texture, with_hole
-from tests.test_cli import done
 from tests.videos import street, walk, write_video
 
 CARD = re.compile(

@@ -193,14 +193,21 @@ def test_hazelnuts_all_patches(lite, hazelnut):
             near = np.stack([one[0] for one in found])
             torch.testing.assert_close(
                 results["screened"][0], torch.from_numpy(near), rtol=1e-5, atol=0)
-        wide = patches.double()
-        for query, (near, ids) in zip(queries, zip(*results["screened"], strict=True), strict=True):
-            for at in range(0, len(query), 128):
-                part = slice(at, at + 128)
-                asked = query[part].double()
-                # float64's expansion is off by some 1e-13 of the norms: enough to find ties by.
-                all_ = torch.cdist(asked, wide, compute_mode="use_mm_for_euclid_dist").square()
-                best = all_.min(1).values.float()
-                torch.testing.assert_close(near[part, 0], best, rtol=1e-5, atol=1e-6)
-                chosen = (asked - wide[ids[part, 0]]).square().sum(1).float()
-                torch.testing.assert_close(chosen, best, rtol=1e-5, atol=1e-6)
+        near, ids = (found.flatten() for found in results["screened"])
+        asked, wide = queries.flatten(0, 1).double(), patches.double()
+        best = smallest(asked, wide).float()
+        torch.testing.assert_close(near, best, rtol=1e-5, atol=1e-6)
+        chosen = (asked - wide[ids]).square().sum(1).float()
+        torch.testing.assert_close(chosen, best, rtol=1e-5, atol=1e-6)
+
+
+def smallest(queries, gallery):
+    """Return each query's smallest squared distance, by a product small enough for the cache.
+
+    float64's expansion is off by some 1e-13 of the norms: enough to find ties by.
+    """
+    columns = torch.cat([-2 * gallery, gallery.square().sum(1, keepdim=True)], 1).T.contiguous()
+    rows = torch.cat([queries, torch.ones(len(queries), 1, dtype=torch.float64)], 1)
+    least = [torch.stack([(some @ part).amin(1) for part in columns.split(2048, 1)]).amin(0)
+             for some in rows.split(256)]
+    return torch.cat(least) + queries.square().sum(1)

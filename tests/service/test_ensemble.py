@@ -15,10 +15,10 @@ from spade_faiss import Spade, SpadeError
 from spade_faiss.ensemble import Ensemble, open_detector
 from spade_faiss.index import EnsembleManifest, read_manifest
 from spade_faiss.service import LiveIndex
+from tests.command import done
 from tests.conftest import texture, with_hole
 from tests.service.serving import form, png, read_picture, serving, wait_for
 from tests.service.test_process import served
-from tests.test_cli import done
 
 SMALL = {"resize": 96, "crop": 96}
 

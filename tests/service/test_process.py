@@ -15,8 +15,8 @@ import pytest
 
 from spade_faiss import SpadeError
 from spade_faiss.service import serve
+from tests.command import one_line
 from tests.service.serving import form, png, serving, wait_for
-from tests.test_cli import one_line
 
 TOKEN = "a-token-of-some-length"
 

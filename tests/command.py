@@ -1,0 +1,61 @@
+"""The command line as a user calls it, and what comes of it."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+
+from spade_faiss import cli
+
+LITE = ("--backbone", "efficientnet_lite0")
+_APART = {"--debug", "--max-memory", "serve"}
+"""What changes the whole process."""
+
+
+def run(*arguments, **options):
+    """Run a command to its end.
+
+    It has a process of its own if something is asked of that, in `options` or by what it is to do.
+    Else it runs in this one, which has imported torch already.
+    """
+    texts = [*map(str, arguments)]
+    if options or _APART & {*texts}:
+        return subprocess.run([sys.executable, "-m", "spade_faiss", *texts],
+                              capture_output=True, text=True, **options)
+    with _caught(1) as out, _caught(2) as errors:
+        status = cli.run(texts)
+    return subprocess.CompletedProcess(texts, status, *out, *errors)
+
+
+@contextmanager
+def _caught(number):
+    """Give a list that will hold what Python and libraries wrote to a file descriptor."""
+    redirect = {1: redirect_stdout, 2: redirect_stderr}[number]
+    kept, texts = os.dup(number), []
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), number)
+        try:
+            with open(number, "w", closefd=False) as stream, redirect(stream):
+                yield texts
+        finally:
+            os.dup2(kept, number)
+            os.close(kept)
+            file.seek(0)
+            texts.append(file.read().decode())
+
+
+def done(*arguments, status=0, **options):
+    ended = run(*arguments, **options)
+    assert ended.returncode == status, (ended.stdout, ended.stderr)
+    return ended
+
+
+def one_line(ended, *words):
+    """Check that a refused call says why in one line, and return that line."""
+    lines = ended.stderr.splitlines()
+    assert ended.returncode == 2 and len(lines) == 1, (ended.returncode, ended.stderr)
+    assert lines[0].startswith("spade-faiss: ") and not ended.stdout
+    for word in words:
+        assert word in lines[0]
+    return lines[0]
