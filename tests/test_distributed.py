@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 
 from spade_faiss import Spade, SpadeError
 from spade_faiss.distributed import stream
-from spade_faiss.distributed.cluster import crew_on, on_ray, spread
+from spade_faiss.distributed.cluster import _shares, crew_on, on_ray, spread
 from spade_faiss.ensemble import Ensemble
 from spade_faiss.evaluation import evaluate_mvtec, evaluate_stc
 from spade_faiss.features import Backbone
@@ -87,6 +89,9 @@ def test_one_line_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> 
         pass
     with on_ray(plain, None) as same:
         assert same is plain
+    with (pytest.raises(SpadeError, match=r"^--device cuda:1: with --ray each worker is"),
+          on_ray(Spade("efficientnet_lite0", device="cuda:1"), "local")):
+        pass
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "ray", None)
         with pytest.raises(SpadeError, match="pip install"), on_ray(plain, "local"):
@@ -110,6 +115,50 @@ def test_any_number_of_workers_writes_the_same_files(
 ) -> None:
     with on_ray(Spade.load(index, **OPTIONS), "local", workers) as spade:
         assert query(spade, new, tmp_path / "out") == expected
+
+
+@pytest.mark.parametrize(("has", "device", "workers", "count", "share"), [
+    ({"CPU": 4.0}, "auto", None, 4, {"num_cpus": 1.0}),
+    ({"CPU": 4.0}, "auto", 8, 8, {"num_cpus": 0.5}),
+    ({"CPU": 4.0, "GPU": 2.0}, "auto", None, 2, {"num_cpus": 0, "num_gpus": 1.0}),
+    ({"CPU": 4.0, "GPU": 2.0}, "cuda", 3, 3, {"num_cpus": 0, "num_gpus": 0.5}),
+    ({"CPU": 4.0, "GPU": 2.0}, "cpu", 2, 2, {"num_cpus": 1.0}),
+])
+def test_what_a_worker_asks_of_its_node(
+    has: dict[str, float], device: str, workers: int | None, count: int, share: dict[str, float]
+) -> None:
+    cluster = SimpleNamespace(cluster_resources=lambda: has)
+    assert _shares(cluster, device, workers) == (count, share, 4)
+
+
+LOGICAL_GPUS = """
+import os, sys
+import numpy as np
+import ray
+from spade_faiss import Spade
+from spade_faiss.distributed.cluster import on_ray
+
+ray.init("local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False,
+         logging_level="ERROR", object_store_memory=200 << 20)
+index, *images = sys.argv[1:]
+plain = Spade.load(index, engine="faiss", batch_size=3)
+with on_ray(plain, "local") as spade:
+    for here, there in zip(plain.query(images), spade.query(images), strict=True):
+        np.testing.assert_array_equal(here.map, there.map)
+    print(*sorted(ray.get([worker.__ray_call__.remote(lambda _: os.environ["CUDA_VISIBLE_DEVICES"])
+                           for worker in spade._crew._handles])))
+"""
+
+
+def test_each_worker_has_a_gpu_of_its_own(index: Path, new: Path) -> None:
+    """GPUs that Ray only thinks there are, on which the CPU does the work."""
+    pytest.importorskip("ray", reason="needs the extra 'ray'")
+    if torch.cuda.is_available():
+        pytest.skip("is for machines without a GPU")
+    images = [str(path) for path in sorted(new.iterdir()) if path.name != "004b.png"]
+    ended = subprocess.run([sys.executable, "-c", LOGICAL_GPUS, str(index), *images],
+                           capture_output=True, text=True, timeout=300)
+    assert ended.stdout == "0 1\n", ended.stderr
 
 
 def end_worker(ray: object, spade: object) -> None:

@@ -79,7 +79,7 @@ def crew_on(
     workers : int, optional
         Actors; by default one a GPU, or one a CPU core where there are no GPUs.
     device : str
-        As `Spade` takes it.
+        "auto", "cuda" or "cpu"; which GPU a worker has is for Ray to say.
     memory : int, optional
         Bytes that this process may take from when the cluster runs, and each actor; see
         `spade_faiss.memory`. Without an address nothing is limited.
@@ -87,13 +87,16 @@ def crew_on(
     Raises
     ------
     SpadeError
-        If Ray is not installed, or no cluster answers.
+        If Ray is not installed, no cluster answers, or a GPU is named.
     """
     if address is None:
         if workers is not None:
             raise SpadeError("--ray-workers is for --ray: add --ray local, auto or an address")
         yield None
         return
+    if "," in device or ":" in device:
+        raise SpadeError(f"--device {device}: with --ray each worker is dealt a GPU; give auto, "
+                         "cuda or cpu")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:

@@ -50,7 +50,8 @@ def stream_of(
     comes one at a time, and what is decoded already, is framed here.
     """
     if isinstance(sources, Sequence) and all(isinstance(s, str | os.PathLike) for s in sources):
-        yield from _decoded(crew, [os.fspath(path) for path in sources], framing, on_error)
+        if sources:
+            yield from _decoded(crew, [os.fspath(path) for path in sources], framing, on_error)
         return
     for loaded in load_images(sources, framing, on_error):
         yield Packed(loaded.position, loaded.name, pickle.dumps(loaded))
