@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -210,8 +211,9 @@ def test_a_batch_that_ends_every_worker_is_named(ray: object, index: Path) -> No
 
 def test_what_a_task_that_is_killed_was_to_decode_is_decoded_by_another(
     ray: object, index: Path, new: Path, tmp_path: Path, expected: dict[str, bytes],
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """What Ray says of it comes some time later, but not where results are printed."""
     whole, begun = stream._decode, tmp_path / "begun"
 
     def once_killed(*arguments: object, **more: object) -> object:
@@ -226,6 +228,37 @@ def test_what_a_task_that_is_killed_was_to_decode_is_decoded_by_another(
     with on_ray(Spade.load(index, **OPTIONS), "local", 2) as spade:
         assert query(spade, new, tmp_path / "out") == expected
     assert begun.exists()
+    out = errors = ""
+    deadline = time.monotonic() + 60
+    while "died or was killed" not in out + errors and time.monotonic() < deadline:
+        time.sleep(0.1)
+        more = capsys.readouterr()
+        out, errors = out + more.out, errors + more.err
+    assert not out and "died or was killed" in errors
+
+
+@pytest.mark.parametrize(("ends", "line"), [
+    (True, "^an image ended 3 Ray workers that were to decode it; try parts of the images"),
+    (False, "^a Ray worker ran out of memory: lower --batch-size"),
+])
+def test_what_cannot_be_decoded_at_all_is_one_line(
+    ray: object, index: Path, new: Path, monkeypatch: pytest.MonkeyPatch, ends: bool, line: str
+) -> None:
+    whole = stream._decode
+
+    class Fatal:
+        def apply(self, _: object) -> None:
+            if ends:
+                os._exit(1)
+            raise MemoryError
+
+    def decode(table: object, folder: str, framing: object) -> object:
+        return whole(table, folder, Fatal())  # type: ignore
+
+    monkeypatch.setattr(stream, "_decode", decode)
+    with on_ray(Spade.load(index, **OPTIONS), "local", 1) as spade, pytest.raises(
+            SpadeError, match=line):
+        list(spade.query([new / "001.png"]))
 
 
 def test_a_query_that_is_left_ends_its_stream(ray: object, index: Path, new: Path) -> None:
@@ -248,11 +281,17 @@ def test_paths_of_all_kinds(
     odd.write_bytes((new / "001.png").read_bytes())
     monkeypatch.chdir(tmp_path)
     plain = Spade.load(index, **OPTIONS)
-    paths = [odd.name, new / "002.png", str(odd)]
+    torn = tmp_path / os.fsdecode(b"h\xe4sslich.png")
+    torn.write_bytes(odd.read_bytes()[:9000])
+    paths = [odd.name, new / "002.png", torn, str(odd)]
+    problems: list[list[tuple[str, str]]] = [[], []]
     with on_ray(plain, "local", 1) as spade:
-        for here, there in zip(plain.query(paths), spade.query(paths), strict=True):
-            assert here.name == there.name
+        for here, there in zip(plain.query(paths, lambda *why: problems[0].append(why)),
+                               spade.query(paths, lambda *why: problems[1].append(why)),
+                               strict=True):
+            assert here.name == there.name and here.position == there.position
             np.testing.assert_array_equal(here.map, there.map)
+    assert problems[0] == problems[1] and len(problems[0]) == 1
 
 
 def test_arrays_keep_their_numbers(ray: object, index: Path) -> None:

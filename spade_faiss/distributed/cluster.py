@@ -6,8 +6,9 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -105,7 +106,9 @@ def crew_on(
     except ImportError:
         raise SpadeError("--ray needs Ray and what its Ray Data uses, not all of which is "
                          "installed: pip install 'spade-faiss[ray]'") from None
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it says what it was told to do
+    # It says what it was told to do, and what is raised here as well.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    _keep_stdout(ray._private.worker)
     mine = not ray.is_initialized()
     if mine:
         _connect(ray, address)
@@ -139,6 +142,20 @@ def _connect(ray: Any, address: str) -> None:
         why = str(error).strip().splitlines() or [type(error).__name__]
         raise SpadeError(f"--ray {address}: no Ray cluster could be reached ({why[0]}); start one "
                          "with 'ray start --head', or give --ray local") from None
+
+
+def _keep_stdout(internals: Any) -> None:
+    """Have what Ray says of workers that ended go to stderr: stdout is for results.
+
+    Ray has no setting for it; where its function is gone, its words stay where they are.
+    """
+    say = getattr(internals, "print_to_stdstream", None)
+    if say and not hasattr(say, "func"):
+        internals.print_to_stdstream = partial(_say_on_stderr, say)
+
+
+def _say_on_stderr(say: Callable[..., None], data: dict[str, Any], **named: Any) -> None:
+    say({**data, "is_err": True}, **named)
 
 
 def _knock(address: str) -> None:

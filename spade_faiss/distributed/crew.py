@@ -19,7 +19,7 @@ from .worker import Recipe, Setting, Worker
 
 _AHEAD = 2
 """Tasks a worker that are under way or wait to be taken, of all streams together."""
-_ATTEMPTS = 3
+ATTEMPTS = 3
 """Workers that one task may end, and starts in a row that may fail, before it is given up."""
 _PATIENCE = 300.0
 """Seconds without a single worker after which none is hoped for."""
@@ -248,19 +248,19 @@ class Crew:
                 return
             if not started:
                 self._failed_starts += 1
-                if self._failed_starts >= _ATTEMPTS * self.size:
+                if self._failed_starts >= ATTEMPTS * self.size:
                     raise SpadeError(f"Ray workers end as they start ({why}); see Ray's logs")
             if not self._serving - started:
                 self._last_seen = time.monotonic()
             if task is None or task.answer.done():
                 return
             task.attempts += begun
-            if task.attempts < _ATTEMPTS:
+            if task.attempts < ATTEMPTS:
                 insort(self._todo, task)
                 self._changed.notify()
                 return
         task.answer.set_exception(SpadeError(
-            f"{task.what} ended {_ATTEMPTS} Ray workers ({why}); lower --batch-size if memory "
+            f"{task.what} ended {ATTEMPTS} Ray workers ({why}); lower --batch-size if memory "
             "ran out"))
 
 

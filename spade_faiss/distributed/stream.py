@@ -10,8 +10,9 @@ from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..errors import SpadeError
 from ..images import Framing, OnError, Source, load_images, report_problem
-from .crew import Crew, told
+from .crew import ATTEMPTS, Crew, told
 
 if TYPE_CHECKING:
     import pyarrow
@@ -69,29 +70,37 @@ def _decoded(
     images.context.execution_options.preserve_order = True
     images.context.enable_progress_bars = False
     images.context.print_on_execution_start = False
-    # Tasks that ask for no core start beside actors that have them all.
+    # Tasks that ask for no core start beside actors that have them all. Ray Data's own default is
+    # to try for ever what ends every worker.
     images = images.map_batches(
-        _decode, batch_size=_AT_ONCE, batch_format="pyarrow", num_cpus=0,
+        _decode, batch_size=_AT_ONCE, batch_format="pyarrow", num_cpus=0, max_retries=ATTEMPTS - 1,
         compute=data.TaskPoolStrategy(size=min(crew.cores, tasks)),
         fn_kwargs={"folder": crew.setting.folder, "framing": framing})
     with closing(_rows(images)) as taken:
         for row in taken:
             name = os.fsdecode(row["name"])
+            if row["failure"]:
+                raise SpadeError(row["failure"])
             if row["problem"]:
-                report_problem(on_error, name, row["problem"])
+                report_problem(on_error, name, os.fsdecode(row["problem"]))
             else:
                 yield Packed(row["position"], name, row["data"])
 
 
 def _rows(images: Any) -> Generator[dict[str, Any], None, None]:
+    from ray.exceptions import WorkerCrashedError
+
     try:
         yield from images.iter_rows()
+    except WorkerCrashedError:
+        raise SpadeError(f"an image ended {ATTEMPTS} Ray workers that were to decode it; try parts "
+                         "of the images to find it") from None
     except Exception as error:
         raise told(error) from None
 
 
 def _decode(table: pyarrow.Table, folder: str, framing: Framing) -> pyarrow.Table:
-    """Return what some rows' images look like, or what is wrong with them."""
+    """Return what some rows' images look like, or what is wrong with them, or here."""
     import pyarrow
 
     positions, names = (table[column].to_pylist() for column in ("position", "name"))
@@ -99,9 +108,16 @@ def _decode(table: pyarrow.Table, folder: str, framing: Framing) -> pyarrow.Tabl
     paths = [os.path.join(folder, name) for name in names]  # noqa: PTH118
     problems: dict[str, str] = {}
     data = [b""] * len(names)
-    for loaded in load_images(paths, framing, problems.__setitem__, 1):
-        i = loaded.position
-        data[i] = pickle.dumps(replace(loaded, position=positions[i], name=names[i]))
-    return table.append_column("problem", pyarrow.array(
-        [problems.get(path, "") for path in paths], pyarrow.string()
-    )).append_column("data", pyarrow.array(data, pyarrow.large_binary()))
+    failure = ""
+    try:
+        for loaded in load_images(paths, framing, problems.__setitem__, 1):
+            i = loaded.position
+            data[i] = pickle.dumps(replace(loaded, position=positions[i], name=names[i]))
+    except Exception as error:  # of which Ray Data would tell no more than a text of many lines
+        failure = str(told(error))
+    reasons = [os.fsencode(problems.get(path, "")) for path in paths]
+    for column, values, kind in (("problem", reasons, pyarrow.binary()),
+                                 ("failure", [failure] * len(names), pyarrow.string()),
+                                 ("data", data, pyarrow.large_binary())):
+        table = table.append_column(column, pyarrow.array(values, kind))
+    return table
