@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,7 @@ import torch
 
 from spade_faiss import Spade, SpadeError
 from spade_faiss.distributed import stream
-from spade_faiss.distributed.cluster import _shares, crew_on, on_ray, spread
+from spade_faiss.distributed.cluster import _keep_stdout, _shares, crew_on, on_ray, spread
 from spade_faiss.ensemble import Ensemble
 from spade_faiss.evaluation import evaluate_mvtec, evaluate_stc
 from spade_faiss.features import Backbone
@@ -213,7 +212,6 @@ def test_what_a_task_that_is_killed_was_to_decode_is_decoded_by_another(
     ray: object, index: Path, new: Path, tmp_path: Path, expected: dict[str, bytes],
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """What Ray says of it comes some time later, but not where results are printed."""
     whole, begun = stream._decode, tmp_path / "begun"
 
     def once_killed(*arguments: object, **more: object) -> object:
@@ -228,13 +226,17 @@ def test_what_a_task_that_is_killed_was_to_decode_is_decoded_by_another(
     with on_ray(Spade.load(index, **OPTIONS), "local", 2) as spade:
         assert query(spade, new, tmp_path / "out") == expected
     assert begun.exists()
-    out = errors = ""
-    deadline = time.monotonic() + 60
-    while "died or was killed" not in out + errors and time.monotonic() < deadline:
-        time.sleep(0.1)
-        more = capsys.readouterr()
-        out, errors = out + more.out, errors + more.err
-    assert not out and "died or was killed" in errors
+    assert not capsys.readouterr().out
+
+
+def test_what_ray_says_goes_to_stderr() -> None:
+    said: list[dict[str, object]] = []
+    internals = SimpleNamespace(print_to_stdstream=lambda data, ignore_prefix: said.append(data))
+    for _ in range(2):
+        _keep_stdout(internals)
+    internals.print_to_stdstream({"lines": ["a worker died"], "is_err": False}, ignore_prefix=False)
+    assert said == [{"lines": ["a worker died"], "is_err": True}]
+    _keep_stdout(SimpleNamespace())  # a Ray that has no such function
 
 
 @pytest.mark.parametrize(("ends", "line"), [
