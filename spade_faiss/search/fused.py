@@ -68,6 +68,7 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -76,8 +77,10 @@ from torch import Tensor
 
 from . import kernels
 
-GROUP = 32
-"""Gallery rows that share an upper bound."""
+_STRIDE = 64
+"""Rows of an image this far apart share an upper bound."""
+_GROUP = 32
+"""Rows that share one, or more where an image has many."""
 _MAXIMA = 256 << 20
 """Bytes of upper bounds that are kept at a time."""
 _PAIRS = 1 << 20
@@ -90,8 +93,7 @@ _PSEUDO_IMAGE = 1024
 """Rows that stand for an image in a gallery that is no set of images."""
 _TAIL = 256
 """Rows after the gallery's last that a tile may read (and then leaves out)."""
-_LIMIT = 2.0**60
-"""Norms must be below it, so that no square overflows."""
+_TOO_LARGE = "{} hold NaN, infinite or too large values; norms must be under 2^60"
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ class PreparedGallery:
         Half the squared norms of the scaled rows.
     reach, slack : float32 [images, groups]
         N and R of each group of rows (see the module).
+    fold : int
+        Neighbouring rows that share a group.
     """
 
     patches: Tensor
@@ -123,6 +127,7 @@ class PreparedGallery:
     half: Tensor
     reach: Tensor
     slack: Tensor
+    fold: int
 
     @property
     def channels(self) -> int:
@@ -138,6 +143,12 @@ class PreparedGallery:
     def groups(self) -> int:
         """Groups an image."""
         return self.reach.shape[1]
+
+    @property
+    def members(self) -> int:
+        """Rows a group, filled up to whole `_GROUP`s."""
+        tiles = -(-self.per_image // _STRIDE)
+        return -(-tiles * self.fold // _GROUP) * _GROUP
 
 
 def prepare(patches: Tensor, per_image: int) -> PreparedGallery:
@@ -171,26 +182,28 @@ def prepare(patches: Tensor, per_image: int) -> PreparedGallery:
         centre = patches[:: max(1, n // 4096)].mean(0)
         least, largest = (float(v) for v in patches.aminmax())
         spread = max(largest - float(centre.min()), float(centre.max()) - least)
-        _limit("patches", spread, c)
+        if not spread < _limit(c):
+            raise OverflowError(_TOO_LARGE.format("patches"))
         scale = 2.0 ** min(60, 15 - math.frexp(spread)[1])
         channels = _filled_up(c)
         rows = torch.empty(n + _TAIL, channels, dtype=torch.float16, device=patches.device)
         rows[n:] = 0
-        stats = _lower(patches, centre, scale, rows, fit=False)
+        stats = _lower(patches, centre, scale, rows)
     norm, rounding, _, square = stats
-    images, groups = -(-n // per_image), -(-per_image // GROUP)
+    images, tiles = -(-n // per_image), -(-per_image // _STRIDE)
+    fold = max(1, _GROUP >> (tiles - 1).bit_length())
 
     def largest_of_groups(values: Tensor) -> Tensor:
         full = values.new_zeros(images * per_image)
         full[:n] = values
-        padding = (0, groups * GROUP - per_image)
+        padding = (0, tiles * _STRIDE - per_image)
         padded = torch.nn.functional.pad(full.view(images, per_image), padding)
-        return padded.view(images, groups, GROUP).amax(2).contiguous()
+        return padded.view(images, tiles, _STRIDE // fold, fold).amax((1, 3)).contiguous()
 
-    slack = rounding + _tau(c) * (norm + rounding)
+    reach = largest_of_groups(norm)
+    slack = largest_of_groups(rounding + _tau(c) * (norm + rounding))
     return PreparedGallery(
-        patches, per_image, centre, scale, rows, square / 2,
-        largest_of_groups(norm), largest_of_groups(slack),
+        patches, per_image, centre, scale, rows, square / 2, reach, slack, fold
     )
 
 
@@ -247,40 +260,47 @@ def fused_in_images(
     """
     gallery = patches if isinstance(patches, PreparedGallery) else prepare(patches, per_image)
     _check(queries, gallery, images, per_image, k)
-    queries = queries.contiguous()
-    images = images.sort(1).values
+    queries, images = queries.contiguous(), images.contiguous()
     batch, n, _ = queries.shape
     distances = queries.new_empty(batch, n, k)
     ids = images.new_empty(batch, n, k)
     parts = list(_parts(batch, n, images.shape[1] * gallery.groups))
-    # Four numbers apart, since kernels are compiled anew for another alignment.
-    counts = torch.zeros(len(parts), 4, dtype=torch.int32, device=queries.device)
+    # Four numbers apart, since kernels are compiled anew for another alignment. The first counts
+    # queries that are no numbers, the others the pairs of each part.
+    counts = torch.zeros(1 + len(parts), 4, dtype=torch.int32, device=queries.device)
     space = _Space(max((i.stop - i.start) * (q.stop - q.start) for i, q in parts)
                    * images.shape[1] * gallery.groups, queries.device)
+    best = images.new_empty(batch, n)
 
     def search(number: int, careful: bool) -> None:
         items, some = parts[number]
-        part = _Part.make(queries[items, some].contiguous(), gallery, images[items], space)
-        decide = _nearest if k == 1 else _k_nearest
-        found = decide(part, gallery, space, counts[number, :1], k, careful)
-        distances[items, some], ids[items, some] = found
+        part = _Part.make(queries[items, some].contiguous(), gallery, images[items], space,
+                          best[items, some], counts[0, :1])
+        count = counts[1 + number, :1]
+        if k == 1:
+            _nearest(part, gallery, space, count, careful)
+        else:
+            distances[items, some], ids[items, some] = _k_nearest(
+                part, gallery, space, count, k, careful)
 
     with _on(queries.device):
-        extremes = queries.aminmax()
         for number in range(len(parts)):
             search(number, careful=False)
+        found = _unpacked(best) if k == 1 else (distances, ids)
         # The GPU is waited for once, when all is under way.
-        for number, count in enumerate(counts[:, 0].tolist()):
-            if count > _PAIRS:
-                search(number, careful=True)
-    _limit("queries", max(-float(extremes.min), float(extremes.max)), queries.shape[2])
-    return distances, ids
+        bad, *pairs = counts[:, 0].tolist()
+        if bad:
+            raise OverflowError(_TOO_LARGE.format("queries"))
+        again = [number for number, count in enumerate(pairs) if count > _PAIRS]
+        for number in again:
+            search(number, careful=True)
+        return _unpacked(best) if again and k == 1 else found
 
 
-def _limit(name: str, largest: float, channels: int) -> None:
-    if not largest * math.sqrt(channels) < _LIMIT:
-        raise OverflowError(f"{name} hold NaN, infinite or too large values; norms must be under "
-                            "2^60")
+def _unpacked(best: Tensor) -> tuple[Tensor, Tensor]:
+    """Return distances and rows [..., 1] of what `kernels.rescore` left."""
+    distances = (best >> 32).to(torch.int32).view(torch.float32)
+    return distances[..., None], (best & 0x7FFFFFFF)[..., None]
 
 
 def _check(
@@ -328,7 +348,7 @@ class _Space:
     """Memory that all parts use in turn."""
 
     def __init__(self, bounds: int, device: torch.device) -> None:
-        self.maxima = torch.empty(bounds, device=device)
+        self.upper = torch.empty(bounds, device=device)
         self.who = torch.empty(_PAIRS, dtype=torch.int32, device=device)
         self.where = torch.empty_like(self.who)
 
@@ -342,56 +362,71 @@ class _Part:
     queries : float32 [b, q, C]
     low : float16 [b * q, channels]
     stats : float32 [4, b * q], as `kernels.lower` leaves them
-    images : int64 [b, K], ascending
-    maxima : float32 [b, K * groups, q]
-    floors : float32 [b, sections, q]
+    images : int64 [b, K]
+    upper : float32 [b, K * groups, q]
+    floor : float32 [b, q]
+        What the best score of each query is at least.
+    best : int64 [b, q]
+        The nearest row so far, as `kernels.rescore` packs it.
     """
 
     queries: Tensor
     low: Tensor
     stats: Tensor
     images: Tensor
-    maxima: Tensor
-    floors: Tensor
+    upper: Tensor
+    floor: Tensor
+    best: Tensor
 
     @classmethod
     def make(
-        cls, queries: Tensor, gallery: PreparedGallery, images: Tensor, space: _Space
+        cls, queries: Tensor, gallery: PreparedGallery, images: Tensor, space: _Space,
+        best: Tensor, bad: Tensor,
     ) -> _Part:
         b, n, c = queries.shape
         low = torch.empty(b * n, gallery.channels, dtype=torch.float16, device=queries.device)
-        stats = _lower(queries.view(b * n, c), gallery.centre, gallery.scale, low, fit=True)
+        floor = torch.empty(b, n, device=queries.device)
+        stats = _lower(queries.view(b * n, c), gallery.centre, gallery.scale, low,
+                       (floor, best, bad))
         k = images.shape[1]
         shape = (b, k * gallery.groups, n)
-        maxima = space.maxima[: math.prod(shape)].view(shape)
-        # Eight programs for each multiprocessor, or more, so that the last ones cost little.
-        programs = 8 * _multiprocessors(queries.device)
-        per_section = max(1, min(k, -(-n // 128) * b * k // programs), -(-k // 65535))
-        floors = torch.empty(b, -(-k // per_section), n, device=queries.device)
-        _bound(
-            lambda meta: (triton.cdiv(n, meta["QUERIES"]), b, floors.shape[1]),
-            low, stats, gallery.rows, gallery.half, gallery.reach, gallery.slack, images,
-            maxima, floors, n, k, gallery.per_image, len(gallery.patches), gallery.groups,
-            per_section, _gamma(c) / 2, CHANNELS=gallery.channels, GROUP=GROUP,
+        upper = space.upper[: math.prod(shape)].view(shape)
+        processors = _multiprocessors(queries.device)
+
+        def grid(tile: dict[str, Any]) -> tuple[int, int, int]:
+            tiles = triton.cdiv(n, tile["QUERIES"])
+            return tiles, b, _sections(tiles * b, k, processors)
+
+        _screen(
+            grid, low, stats, gallery.rows, gallery.half, gallery.reach, gallery.slack, images,
+            upper, floor, n, k, gallery.per_image, len(gallery.patches), _gamma(c) / 2,
+            CHANNELS=gallery.channels, STRIDE=_STRIDE, FOLD=gallery.fold,
         )
-        return cls(queries, low, stats, images, maxima, floors)
+        return cls(queries, low, stats, images, upper, floor, best)
+
+
+@cache
+def _sections(tiles: int, images: int, processors: int) -> int:
+    """Return into how many sections to cut the images, so that all processors end together.
+
+    Each has one program at a time; a program takes `images / sections` and, to begin, as long as
+    for a tenth of an image.
+    """
+    def time(sections: int) -> float:
+        return -(-tiles * sections // processors) * (-(-images // sections) + 0.1)
+
+    return min(range(1, min(images, 65535) + 1), key=time)
 
 
 def _nearest(
-    part: _Part, gallery: PreparedGallery, space: _Space, count: Tensor, k: int, careful: bool
-) -> tuple[Tensor, Tensor]:
-    """Find the nearest row of each query, [b, q, 1] both."""
-    b, n, _ = part.queries.shape
-    farthest = (0x7F800000 << 32) | 0x7FFFFFFF  # infinitely far, and no row's number
-    best = torch.full((b * n,), farthest, dtype=torch.int64, device=part.queries.device)
-    floor = part.floors.amax(1)
+    part: _Part, gallery: PreparedGallery, space: _Space, count: Tensor, careful: bool
+) -> None:
+    """Find the nearest row of each query."""
     for first, last in _windows(part, careful):
         # The first count is kept for the caller to see.
         listed = count if not careful else torch.zeros_like(count)
-        _collect(part, floor, space, listed, first, last)
-        _rescore(part, gallery, floor, space, listed, best, floor, floor, one=True)
-    distances = (best >> 32).to(torch.int32).view(torch.float32)
-    return distances.view(b, n, 1), (best & 0x7FFFFFFF).view(b, n, 1)
+        _collect(part, part.floor, space, listed, first, last)
+        _rescore(part, gallery, part.floor, space, listed, part.floor, part.floor, one=True)
 
 
 def _k_nearest(
@@ -408,14 +443,16 @@ def _k_nearest(
         pairs = int(listed)
         if pairs > _PAIRS:
             break
-        found = torch.empty(pairs, GROUP, device=near.device)
+        found = torch.empty(pairs, gallery.members, device=near.device)
         kth = near[:, -1].contiguous()
-        _rescore(part, gallery, floor, space, listed, ids, kth, found, one=False)
-        pair, place = (found >= 0).nonzero(as_tuple=True)
+        _rescore(part, gallery, floor, space, listed, kth, found, one=False)
+        pair, member = (found >= 0).nonzero(as_tuple=True)
         who, where = space.who[pair].long(), space.where[pair].long()
         image = part.images[who // n, where // gallery.groups]
-        rows = image * gallery.per_image + where % gallery.groups * GROUP + place
-        near, ids = _merge(near, ids, who, found[pair, place], rows)
+        offset = (member // gallery.fold * _STRIDE + where % gallery.groups * gallery.fold
+                  + member % gallery.fold)
+        rows = image * gallery.per_image + offset
+        near, ids = _merge(near, ids, who, found[pair, member], rows)
     return near.view(b, n, k), ids.view(b, n, k)
 
 
@@ -424,10 +461,10 @@ def _kth_floor(part: _Part, gallery: PreparedGallery, k: int) -> Tensor:
 
     The k best groups hold k rows, each of which scores its group's lower bound or more.
     """
-    b, total, n = part.maxima.shape
+    b, total, n = part.upper.shape
     if k > total:
-        return torch.full((b, n), -torch.inf, device=part.maxima.device)
-    upper, at = part.maxima.topk(k, 1)
+        return torch.full((b, n), -torch.inf, device=part.upper.device)
+    upper, at = part.upper.topk(k, 1)
     image = part.images.gather(1, (at // gallery.groups).view(b, -1)).view_as(at)
     reach = gallery.reach[image, at % gallery.groups]
     slack = gallery.slack[image, at % gallery.groups]
@@ -456,7 +493,7 @@ def _merge(
 
 def _windows(part: _Part, careful: bool) -> Iterator[tuple[int, int]]:
     """Yield ranges of groups: all, or few enough that their pairs fit whatever is left of them."""
-    b, total, n = part.maxima.shape
+    b, total, n = part.upper.shape
     step = max(1, _PAIRS // (b * n)) if careful else total
     for first in range(0, total, step):
         yield first, min(first + step, total)
@@ -465,38 +502,50 @@ def _windows(part: _Part, careful: bool) -> Iterator[tuple[int, int]]:
 def _collect(
     part: _Part, floor: Tensor, space: _Space, count: Tensor, first: int, last: int
 ) -> None:
-    b, total, n = part.maxima.shape
-    queries, groups, per_program = 128, 32, 512
-    kernels.collect[triton.cdiv(n, queries), b, triton.cdiv(last - first, per_program)](
-        part.maxima, floor, space.who, space.where, count, n, total, first, last, _PAIRS,
-        per_program, QUERIES=queries, GROUPS=groups,
+    b, total, n = part.upper.shape
+    queries, groups = 128, 64
+    kernels.collect[triton.cdiv(n, queries), b, triton.cdiv(last - first, groups)](
+        part.upper, floor, space.who, space.where, count, n, total, first, last, _PAIRS,
+        QUERIES=queries, GROUPS=groups, num_warps=8,
     )
 
 
 def _rescore(
     part: _Part, gallery: PreparedGallery, floor: Tensor, space: _Space, count: Tensor,
-    best: Tensor, near: Tensor, found: Tensor, *, one: bool,
+    near: Tensor, found: Tensor, *, one: bool,
 ) -> None:
     b, n, c = part.queries.shape
-    kernels.rescore[(6 * _multiprocessors(part.queries.device),)](
-        space.who, space.where, count, _PAIRS, part.maxima, floor, part.stats, part.queries,
+    # Of one warp each, and so many that while some wait for memory others do not.
+    kernels.rescore[(48 * _multiprocessors(part.queries.device),)](
+        space.who, space.where, count, _PAIRS, part.upper, floor, part.stats, part.queries,
         part.low, gallery.patches, gallery.rows, gallery.half, gallery.reach, gallery.slack,
-        part.images, best, near, found, n, b * n, part.images.shape[1], gallery.per_image,
-        len(gallery.patches), gallery.groups, c, _gamma(c) / 2, gallery.scale**2,
-        CHANNELS=gallery.channels, GROUP=GROUP, BLOCK=min(gallery.channels, _BLOCK), ONE=one,
-        num_warps=4,
+        part.images, part.best, near, found, n, b * n, part.images.shape[1], gallery.per_image,
+        len(gallery.patches), gallery.members, c, _gamma(c) / 2, gallery.scale**2,
+        CHANNELS=gallery.channels, STRIDE=_STRIDE, FOLD=gallery.fold, CHUNK=_GROUP,
+        BLOCK=min(gallery.channels, 64), ONE=one, num_warps=1,
     )
 
 
-def _lower(values: Tensor, centre: Tensor, scale: float, low: Tensor, *, fit: bool) -> Tensor:
+def _lower(
+    values: Tensor, centre: Tensor, scale: float, low: Tensor,
+    queries: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> Tensor:
+    """Fill `low` and return what `kernels.lower` finds; of queries also floor, best and bad."""
     n, c = values.shape
     stats = torch.empty(4, n, device=values.device)
     rows = 16
+    floor, best, bad = queries or (stats, stats, stats)
     kernels.lower[(triton.cdiv(n, rows),)](
-        values, centre, low, stats, n, c, scale, 1 + _tau(c), CHANNELS=low.shape[1],
-        BLOCK=min(low.shape[1], _BLOCK), ROWS=rows, FIT=fit,
+        values, centre, low, stats, floor, best, bad, n, c, scale, _limit(c) * scale, 1 + _tau(c),
+        CHANNELS=low.shape[1], BLOCK=min(low.shape[1], _BLOCK), ROWS=rows,
+        FIT=queries is not None,
     )
     return stats
+
+
+def _limit(channels: int) -> float:
+    """Return what all channels must be below, so that no square overflows."""
+    return 2.0**60 / math.sqrt(channels)
 
 
 def _tau(channels: int) -> float:
@@ -535,8 +584,8 @@ def _configs() -> list[Any]:
     the last fits them all.
     """
     tiles = [
-        (128, 64, 0, 8, 4), (256, 64, 0, 8, 3), (128, 128, 64, 8, 4), (128, 256, 64, 8, 3),
-        (256, 128, 64, 8, 3), (64, 64, 32, 4, 3),
+        (256, 64, 0, 8, 3), (128, 64, 0, 8, 3), (128, 256, 64, 8, 3), (128, 128, 64, 8, 4),
+        (64, 128, 64, 4, 4), (64, 64, 32, 4, 3),
     ]
     return [
         triton.Config({"QUERIES": q, "ROWS": r, "BLOCK": b}, num_warps=warps, num_stages=stages)
@@ -566,15 +615,15 @@ def _tuned() -> Any:
     return triton.autotune(
         _configs(), key=["per_image", "CHANNELS"],
         prune_configs_by={"early_config_prune": _fitting}, **options,
-    )(kernels.bound)
+    )(kernels.screen)
 
 
 _AUTOTUNED = None if _interpreted() else _tuned()
 
 
-def _bound(grid: Any, *arguments: Any, **options: Any) -> None:
+def _screen(grid: Any, *arguments: Any, **options: Any) -> None:
     if _AUTOTUNED is None:
         block = min(options["CHANNELS"], 64)
-        kernels.bound[grid](*arguments, **options, QUERIES=32, ROWS=64, BLOCK=block)
+        kernels.screen[grid](*arguments, **options, QUERIES=32, ROWS=64, BLOCK=block)
     else:
         _AUTOTUNED[grid](*arguments, **options)

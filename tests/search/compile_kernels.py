@@ -8,14 +8,15 @@ from triton.compiler import ASTSource
 from spade_faiss.search import kernels
 
 LOW = ("low", "rows", "low_queries")
-INTEGERS = {"images": "*i64", "best": "*i64", "who": "*i32", "where": "*i32", "count": "*i32"}
-FLOATS = ("scale", "grow", "half_gamma", "scale_squared")
-NUMBERS = ("n", "channels", "n_queries", "n_all", "n_images", "per_image", "n_rows", "groups",
-           "per_section", "total", "first", "last", "capacity", "per_program")
+INTEGERS = {"images": "*i64", "best": "*i64", "who": "*i32", "where": "*i32", "count": "*i32",
+            "bad": "*i32"}
+FLOATS = ("scale", "limit", "grow", "half_gamma", "scale_squared")
+NUMBERS = ("n", "channels", "n_queries", "n_all", "n_images", "per_image", "n_rows", "members",
+           "total", "first", "last", "capacity")
 
 
 def type_of(kernel, name):
-    if name in LOW or (name == "queries" and kernel is kernels.bound):
+    if name in LOW or (name == "queries" and kernel is kernels.screen):
         return "*fp16"
     if name in FLOATS:
         return "fp32"
@@ -37,9 +38,11 @@ def build(label, kernel, **constants):
 
 
 build("lower", kernels.lower, CHANNELS=256, BLOCK=256, ROWS=16, FIT=True)
-tile = {"GROUP": 32, "QUERIES": 128, "ROWS": 64}
-build("bound", kernels.bound, CHANNELS=256, BLOCK=256, **tile)
-build("bound_in_blocks", kernels.bound, CHANNELS=512, BLOCK=64, **tile)
-build("collect", kernels.collect, QUERIES=128, GROUPS=32)
-build("rescore", kernels.rescore, CHANNELS=256, GROUP=32, BLOCK=128, ONE=True)
-build("rescore_k", kernels.rescore, CHANNELS=256, GROUP=32, BLOCK=128, ONE=False)
+group = {"STRIDE": 64, "FOLD": 2}
+tile = group | {"QUERIES": 128, "ROWS": 64}
+build("screen", kernels.screen, CHANNELS=256, BLOCK=256, **tile)
+build("screen_in_blocks", kernels.screen, CHANNELS=512, BLOCK=64, **tile)
+build("collect", kernels.collect, QUERIES=128, GROUPS=64)
+rows = group | {"CHANNELS": 256, "BLOCK": 128, "CHUNK": 32}
+build("rescore", kernels.rescore, **rows, ONE=True)
+build("rescore_k", kernels.rescore, **rows, ONE=False)

@@ -203,14 +203,18 @@ def bounds(queries, gallery):
     prepared = prepare(gallery, 75)
     images = torch.tensor([[0, 1, 3]], device=DEVICE)
     space = module._Space(len(queries) * 3 * prepared.groups, queries.device)
-    part = module._Part.make(queries[None], prepared, images, space)
+    best = torch.empty(1, len(queries), dtype=torch.int64, device=DEVICE)
+    bad = torch.zeros(1, dtype=torch.int32, device=DEVICE)
+    part = module._Part.make(queries[None], prepared, images, space, best, bad)
+    assert not bad
     centre = prepared.centre.double()
     x = (queries.double() - centre) * prepared.scale
     y = (gallery.double() - centre) * prepared.scale
     scores = (x @ y.T - y.square().sum(1) / 2) * part.stats[2].double()[:, None]
     scores = scores.view(-1, 4, 75)[:, [0, 1, 3]]
-    best = torch.nn.functional.pad(scores, (0, 21), value=-torch.inf).view(-1, 9, 32).amax(2)
-    return part.maxima[0].T.double(), part.floors[0].amax(0).double(), best
+    # Rows 64 apart, and 16 neighbours, share a group.
+    scores = torch.nn.functional.pad(scores, (0, 53), value=-torch.inf).view(-1, 3, 2, 4, 16)
+    return part.upper[0].T.double(), part.floor[0].double(), scores.amax((2, 4)).flatten(1)
 
 
 @pytest.mark.parametrize("spread", [0.0, 3.0])
@@ -242,13 +246,13 @@ def test_the_bounds_hold_where_all_roundings_add_up(rounded, sign):
 @pytest.mark.parametrize("k", [1, 5])
 def test_bounded_memory_when_everything_is_left(monkeypatch, k):
     monkeypatch.setattr(module, "_PAIRS", 128)
-    monkeypatch.setattr(module, "_MAXIMA", 4 * 9 * 130)
+    monkeypatch.setattr(module, "_MAXIMA", 4 * 12 * 130)
     generator = torch.Generator().manual_seed(4)
     same = torch.randn(1, 24, generator=generator)
     patches = on_device(same + torch.randn(6 * 70, 24, generator=generator) * 1e-6)
     queries = on_device(1000 * torch.randn(2, 130, 24, generator=generator))
     images = torch.tensor([[5, 0, 3], [1, 2, 4]], device=DEVICE)
-    assert len(list(module._parts(2, 130, 9))) == 4
+    assert len(list(module._parts(2, 130, 12))) == 4
     check(queries, patches, images, 70, k)
 
 
@@ -312,5 +316,5 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_here(capability):
     done = without_interpreter(f"CAPABILITY = {capability}\n{code}")
     assert done.returncode == 0, done.stderr
     built = dict(line.split() for line in done.stdout.splitlines())
-    assert set(built) == {"lower", "bound", "bound_in_blocks", "collect", "rescore", "rescore_k"}
-    assert built["bound"] == built["bound_in_blocks"] == "tensor-cores"
+    assert set(built) == {"lower", "screen", "screen_in_blocks", "collect", "rescore", "rescore_k"}
+    assert built["screen"] == built["screen_in_blocks"] == "tensor-cores"

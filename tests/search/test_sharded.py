@@ -60,23 +60,9 @@ def test_a_device_that_fails_is_named(monkeypatch):
     assert "\n" not in str(got.value)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without GPUs")
 @pytest.mark.parametrize(("device", "why"), [
     ("all", "no GPUs"), ("cpu,cuda:0", "cuda:0"), ("cpu,nonsense", "nonsense"),
 ])
 def test_devices_that_are_not_there_are_named(lite, device, why):
     with pytest.raises(SpadeError, match=why):
         Spade(lite, device=device).fit(texture("gravel", 3))
-
-
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_two_gpus_find_what_the_cpu_finds():
-    rng = np.random.default_rng(0)
-    patches = rng.standard_normal((10 * 200, 32)).astype(np.float32)
-    queries = torch.from_numpy(rng.standard_normal((3, 500, 32), np.float32))
-    among = torch.stack([torch.randperm(10)[:6] for _ in range(3)])
-    distances, ids = LevelSearch(patches, 200).search(queries, among, 2, "faiss")
-    level = ShardedLevel(patches, 200, ["cuda:0", "cuda:1"])
-    found = level.search(queries.to("cuda:0"), among, 2)
-    torch.testing.assert_close(found[0].cpu(), distances, rtol=1e-5, atol=0)
-    assert (found[1].cpu() == ids).float().mean() > 0.999
