@@ -136,7 +136,7 @@ def test_commands_tell_what_they_tell_on_the_cpu(photos, tmp_path):
         done("build", photos / "good", "--index", index, *LITE, "--device", device)
         done("query", index, photos / "new", "--out", tmp_path / device, "--device", device)
     for there, here in zip(written(tmp_path / "cuda"), written(tmp_path / "cpu"), strict=True):
-        assert there["image"] == here["image"]
+        assert there["path"] == here["path"]
         assert float(there["score"]) == pytest.approx(float(here["score"]), rel=0.02)
 
 
