@@ -13,6 +13,7 @@ import torch
 
 from spade_faiss import Spade
 from spade_faiss.features import load_backbone
+from spade_faiss.images import Framing, load_images
 from spade_faiss.search import LevelSearch, ShardedLevel, nearest
 from tests.command import LITE, done
 from tests.conftest import texture, with_hole
@@ -74,6 +75,34 @@ def test_queries_at_once_for_one_nearest_row_agree():
                                    rtol=1e-5, atol=0)
         torch.testing.assert_close((queries - rows).double().norm(dim=2), expected,
                                    rtol=1e-5, atol=0)
+
+
+@needs_gpu
+@pytest.mark.parametrize("engine", ["triton", "faiss"])
+@pytest.mark.parametrize("k", [1, 3])
+def test_all_real_features_of_hazelnuts(hazelnut, engine, k):
+    network = load_backbone("efficientnet_lite0", device="cuda")
+    framing = Framing.choose(256, 224, (256, 256))
+    train, test = (
+        [network(one.input[None]) for one in load_images(sorted(map(str, folder)), framing)]
+        for folder in ((hazelnut / "train").rglob("*.png"), (hazelnut / "test").rglob("*.png"))
+    )
+    among = torch.arange(len(train))[None]
+    for number in range(3):
+        patches = torch.cat([image.levels[number].flatten(0, 2) for image in train])
+        level = LevelSearch(patches, len(patches) // len(train))
+        for image in test:
+            queries = image.levels[number].flatten(1, 2)
+            distances, ids = level.search(queries, among, k, engine)
+            found = (queries[0, :, None] - patches[ids[0]]).double().square().sum(2)
+            for some in torch.arange(queries.shape[1]).split(256):
+                rows = queries[0, some].double()
+                apart = torch.cat([torch.cdist(
+                    rows, part.double(), compute_mode="donot_use_mm_for_euclid_dist",
+                ) for part in patches.split(1 << 15)], 1)
+                true = apart.square().topk(k, 1, largest=False).values
+                torch.testing.assert_close(distances[0, some].double(), true, rtol=1e-5, atol=1e-9)
+                torch.testing.assert_close(found[some], true, rtol=1e-5, atol=1e-9)
 
 
 @needs_gpu
