@@ -8,7 +8,7 @@ is largest for the nearest row. With x̂ and ŷ rounded to float16 for the tenso
 
     |x·y - x̂·ŷ|  ≤  |x - x̂||y| + |x̂||y - ŷ|,
 
-where the roundings' norms are measured, not estimated. So for a group of 32 rows of one training
+where the roundings' norms are measured, not estimated. So for a group of rows of one training
 image, of which N is the largest |y| and R the largest |y - ŷ| + τ(|y| + |y - ŷ|), every score is
 within
 
@@ -32,7 +32,7 @@ subnormal float16 numbers as they are.
 Four kernels do the work (`kernels`):
 
 1. `lower` centres, scales and rounds the queries. The gallery went through it once (`prepare`).
-2. `bound` multiplies on the tensor cores and keeps of each (query, group) only the upper bound,
+2. `screen` multiplies on the tensor cores and keeps of each (query, group) only the upper bound,
    largest score + e, and of each query the best lower bound, largest score - e, the floor. No
    product leaves the registers.
 3. `collect` lists the pairs whose upper bound is not below their query's floor.
@@ -42,22 +42,35 @@ Four kernels do the work (`kernels`):
 
 For k > 1 the floor is the k-th best group's lower bound.
 
+A group is made of the rows that lie 64 apart in an image (in small images, of a few neighbours
+at each such place), so that a maximum is taken where the tensor cores leave the scores: no thread
+needs another's before the image's end.
+
 Operations and bytes of one image at K = 50 with Wide-ResNet-50-2's levels:
 
     level              1: 3136 x 156800 x 256    2: 784 x 39200 x 512    3: 196 x 9800 x 1024
     tensor cores       252 GFLOP                 31.5 GFLOP              3.9 GFLOP
     gallery, float16   80 MB                     40 MB                   20 MB
-      read from L2     25 x 80 MB = 2 GB         7 x 40 MB = 281 MB      2 x 20 MB = 40 MB
-    upper bounds       61 MB, written and read   3.9 MB                  0.3 MB
-    rescoring          18 kB a pair: 73 MB       36 kB a pair: 37 MB     72 kB a pair: 18 MB
+      read from L2     13 x 80 MB = 1 GB         7 x 40 MB = 281 MB      2 x 20 MB = 40 MB
+    groups an image    64 of 49 rows             32 of 25 rows           8 of 25 rows
+    upper bounds       40 MB, written and read   5 MB                    0.3 MB
+    pairs a query      1.04                      1.16                    1.38
+    rescoring          25 kB a pair: 82 MB       26 kB a pair: 23 MB     52 kB a pair: 14 MB
 
-The last line is for 1.3 pairs a query, as EfficientNet-Lite0's features of MVTec's hazelnuts
-leave at its first level (with bfloat16, 8.4). At 600 TFLOP/s and 3 TB/s this makes 0.42 ms and
-0.06 ms for level 1, 0.07 ms and 0.02 ms for level 2, and 0.03 ms for level 3: an estimate, not a
-measurement. In `bound`, a step of 128 queries x 64 rows x 256 channels takes a Hopper
-multiprocessor's tensor cores 1024 cycles, and what follows (32 multiply-adds and 32 maxima a
-thread) about 400 more, which they wait for. Rows are prefetched three steps ahead; each byte of
-the gallery from L2 is used for 128 operations.
+and the microseconds of each kernel on an H200, for an image of a batch of 32, as
+`benchmarks/gpu.py` measured them (its pairs are those above):
+
+    screen             427                       77                      12
+    collect            16                        3                       1
+    rescore            39                        11                      6
+
+There the float16 product of two matrices of 8192 x 8192 runs at 738 TFLOP/s, at which all three
+levels would take 389 microseconds; the search takes 638, with what starts and ends a call.
+
+In `screen`, a step of 256 queries x 64 rows x 256 channels takes a Hopper multiprocessor's tensor
+cores 2048 cycles. What comes after it, a multiply-add and a maximum for each of a thread's 64
+scores, is put off until they are at the next step. Rows are prefetched two steps ahead; each
+byte of the gallery from L2 is used for 256 operations.
 """
 
 from __future__ import annotations
@@ -613,7 +626,7 @@ def _tuned() -> Any:
     if "cache_results" in inspect.signature(triton.autotune).parameters:
         options["cache_results"] = True  # on disk, beside the compiled kernels
     return triton.autotune(
-        _configs(), key=["per_image", "CHANNELS"],
+        _configs(), key=["CHANNELS", "FOLD"],
         prune_configs_by={"early_config_prune": _fitting}, **options,
     )(kernels.screen)
 
