@@ -148,13 +148,13 @@ def _knn(
         near -= gamma * scale()[doubtful][:, None]
         exact, order = by_differences(asked, gallery, places[:, :k]).sort(1)
         found = places.gather(1, order)
-        may_be_nearer = near < exact[:, -1:] * (1 + gamma)
+        may_be_nearer = ~(near >= exact[:, -1:] * (1 + gamma))  # nor if it is NaN
         may_be_nearer[exact[:, -1] == 0] = False
         rivals = may_be_nearer[:, k:].any(1).nonzero().view(-1)
         if len(rivals):
             true, order = by_differences(asked[rivals], gallery, places[rivals]).sort(1)
             exact[rivals], found[rivals] = true[:, :k], places[rivals].gather(1, order[:, :k])
-            may_be_nearer[rivals, -1] = (near[rivals, -1] < exact[rivals, -1] * (1 + gamma)) & (
+            may_be_nearer[rivals, -1] = ~(near[rivals, -1] >= exact[rivals, -1] * (1 + gamma)) & (
                 exact[rivals, -1] > 0)
         distances[doubtful], ids[doubtful] = exact, found
         if wanted == len(gallery):
