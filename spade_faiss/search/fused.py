@@ -529,7 +529,8 @@ def _rescore(
 ) -> None:
     b, n, c = part.queries.shape
     # Of one warp each, and so many that while some wait for memory others do not.
-    kernels.rescore[(48 * _multiprocessors(part.queries.device),)](
+    programs = 3 if _interpreted() else 48 * _multiprocessors(part.queries.device)
+    kernels.rescore[(programs,)](
         space.who, space.where, count, _PAIRS, part.upper, floor, part.stats, part.queries,
         part.low, gallery.patches, gallery.rows, gallery.half, gallery.reach, gallery.slack,
         part.images, part.best, near, found, n, b * n, part.images.shape[1], gallery.per_image,

@@ -246,14 +246,14 @@ def test_the_bounds_hold_where_all_roundings_add_up(rounded, sign):
 @pytest.mark.parametrize("k", [1, 5])
 def test_bounded_memory_when_everything_is_left(monkeypatch, k):
     monkeypatch.setattr(module, "_PAIRS", 128)
-    monkeypatch.setattr(module, "_MAXIMA", 4 * 12 * 130)
+    monkeypatch.setattr(module, "_MAXIMA", 4 * 6 * 130)
     generator = torch.Generator().manual_seed(4)
     same = torch.randn(1, 24, generator=generator)
-    patches = on_device(same + torch.randn(6 * 70, 24, generator=generator) * 1e-6)
+    patches = on_device(same + torch.randn(6 * 40, 24, generator=generator) * 1e-6)
     queries = on_device(1000 * torch.randn(2, 130, 24, generator=generator))
     images = torch.tensor([[5, 0, 3], [1, 2, 4]], device=DEVICE)
-    assert len(list(module._parts(2, 130, 12))) == 4
-    check(queries, patches, images, 70, k)
+    assert len(list(module._parts(2, 130, 6))) == 4
+    check(queries, patches, images, 40, k)
 
 
 @pytest.mark.parametrize("k", [1, 2])
@@ -263,7 +263,7 @@ def test_real_features_of_real_images(lite, k):
     new = lite(np.stack([views[0][:96, :96], with_hole(views[1])[80:176, 80:176]]))
     images = torch.tensor([[4, 0, 5, 1], [0, 1, 2, 3]], device=DEVICE)
     for ours, theirs in zip(train.levels, new.levels, strict=True):
-        ours, theirs = ours[:, :12, :12].to(DEVICE), theirs[:, :6, :6].to(DEVICE)
+        ours, theirs = ours[:, :9, :9].to(DEVICE), theirs[:, :4, :4].to(DEVICE)
         patches = ours.flatten(0, 2).contiguous()
         check(theirs.flatten(1, 2), patches, images, ours.shape[1] * ours.shape[2], k)
 
