@@ -15,8 +15,8 @@ Parts, each in a process of its own, so that one that fails costs only itself:
       (a part of the chunks is measured and scaled up);
     - faiss: a GpuIndexFlatL2 built for each image and then searched, as SPADE-fast does, and
       faiss.knn_gpu; where faiss has no GPU, this is said;
-  with the fused search's exactness (against float64 on some queries), the share of pairs that
-  it rescores, the GPU time of each of its kernels, and the tiles that it chose;
+  with the fused search's exactness (all queries of one image against float64), the pairs a query
+  that it rescores, the GPU time of each of its kernels, and the tiles that it chose;
 - pipeline: images a second from PNG files to maps, and the time of each stage;
 - spade: the same by `Spade.query`.
 

@@ -45,6 +45,11 @@ def _caught(number):
             texts.append(file.read().decode())
 
 
+def environment(*without, **more):
+    """Return this process's environment without some variables, and with others."""
+    return {name: value for name, value in os.environ.items() if name not in without} | more
+
+
 def done(*arguments, status=0, **options):
     ended = run(*arguments, **options)
     assert ended.returncode == status, (ended.stdout, ended.stderr)

@@ -6,9 +6,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from skimage import data
 
 from spade_faiss.features import Backbone, load_backbone
+from spade_faiss.images import Framing, load_images
 from tests.browser import chromium, opened
 
 __all__ = ["chromium", "opened"]  # fixtures
@@ -46,6 +48,14 @@ def texture(name: str, count: int, seed: int = 0) -> list[np.ndarray]:
 def with_hole(image: np.ndarray, x: int = 120, y: int = 130, radius: int = 16) -> np.ndarray:
     """Return a copy with a dark round hole."""
     return cv2.circle(image.copy(), (x, y), radius, (12, 10, 10), -1, cv2.LINE_AA)
+
+
+def hazelnut_levels(network: Backbone, folder: Path, pattern: str) -> list[torch.Tensor]:
+    """Return the features of hazelnuts at each level, [images, patches, C]."""
+    framing = Framing.choose(256, 224, (1, 1))
+    images = [one.input for one in load_images(sorted(folder.glob(pattern)), framing)]
+    parts = [network(np.stack(images[at : at + 8])) for at in range(0, len(images), 8)]
+    return [torch.cat([part.levels[i] for part in parts]).flatten(1, 2) for i in range(3)]
 
 
 @pytest.fixture(scope="session")

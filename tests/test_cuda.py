@@ -13,10 +13,9 @@ import torch
 
 from spade_faiss import Spade
 from spade_faiss.features import load_backbone
-from spade_faiss.images import Framing, load_images
 from spade_faiss.search import LevelSearch, ShardedLevel, nearest
-from tests.command import LITE, done
-from tests.conftest import texture, with_hole
+from tests.command import LITE, done, environment
+from tests.conftest import hazelnut_levels, texture, with_hole
 
 SEES_GPU = "SPADE_FAISS_TEST_CUDA"
 NEED_ONE = ("tests/test_cuda.py", "tests/search/test_fused.py", "tests/metrics/test_pixel.py")
@@ -26,13 +25,11 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 def test_all_that_needs_a_gpu():
     if os.environ.get(SEES_GPU) == "1":
         pytest.skip("is what starts this run")
-    environment = {**os.environ, SEES_GPU: "1"}
-    for name in ("CUDA_VISIBLE_DEVICES", "TRITON_INTERPRET"):
-        environment.pop(name, None)
+    seeing = environment("CUDA_VISIBLE_DEVICES", "TRITON_INTERPRET", **{SEES_GPU: "1"})
     look = [sys.executable, "-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"]
-    if subprocess.run(look, env=environment).returncode:
+    if subprocess.run(look, env=seeing).returncode:
         pytest.skip("needs a CUDA GPU")
-    ended = subprocess.run([sys.executable, "-m", "pytest", "-q", *NEED_ONE], env=environment,
+    ended = subprocess.run([sys.executable, "-m", "pytest", "-q", *NEED_ONE], env=seeing,
                            cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout[-5000:]
 
@@ -69,10 +66,10 @@ def test_queries_at_once_for_one_nearest_row_agree():
     queries = images[:8] + 0.3 * torch.randn(8, 784, 64, generator=generator)
     among = torch.arange(40).expand(8, -1)
     level = LevelSearch(images.view(-1, 64).cuda(), 784)
+    expected = torch.cdist(queries.double(), images.view(1, -1, 64).double()).amin(2)
     for _ in range(5):
         distances, ids = level.search(queries.cuda(), among, 1, "triton")
         rows = images.view(-1, 64)[ids[..., 0].cpu()]
-        expected = torch.cdist(queries.double(), images.view(1, -1, 64).double()).amin(2)
         torch.testing.assert_close(distances[..., 0].cpu().double().sqrt(), expected,
                                    rtol=1e-5, atol=0)
         torch.testing.assert_close((queries - rows).double().norm(dim=2), expected,
@@ -84,21 +81,17 @@ def test_queries_at_once_for_one_nearest_row_agree():
 @pytest.mark.parametrize("k", [1, 3])
 def test_all_real_features_of_hazelnuts(hazelnut, engine, k):
     network = load_backbone("efficientnet_lite0", device="cuda")
-    framing = Framing.choose(256, 224, (256, 256))
-    train, test = (
-        [network(one.input[None]) for one in load_images(sorted(map(str, folder)), framing)]
-        for folder in ((hazelnut / "train").rglob("*.png"), (hazelnut / "test").rglob("*.png"))
-    )
-    among = torch.arange(len(train))[None]
-    for number in range(3):
-        patches = torch.cat([image.levels[number].flatten(0, 2) for image in train])
-        level = LevelSearch(patches, len(patches) // len(train))
-        for image in test:
-            queries = image.levels[number].flatten(1, 2)
-            distances, ids = level.search(queries, among, k, engine)
-            found = (queries[0, :, None] - patches[ids[0]]).double().square().sum(2)
-            for some in torch.arange(queries.shape[1]).split(256):
-                rows = queries[0, some].double()
+    train, test = (hazelnut_levels(network, hazelnut, pattern)
+                   for pattern in ("train/good/*.png", "test/*/*.png"))
+    among = torch.arange(len(train[0]))[None]
+    for good, new in zip(train, test, strict=True):
+        patches = good.flatten(0, 1)
+        level = LevelSearch(patches, good.shape[1])
+        for queries in new:
+            distances, ids = level.search(queries[None], among, k, engine)
+            found = (queries[:, None] - patches[ids[0]]).double().square().sum(2)
+            for some in torch.arange(len(queries)).split(256):
+                rows = queries[some].double()
                 apart = torch.cat([torch.cdist(
                     rows, part.double(), compute_mode="donot_use_mm_for_euclid_dist",
                 ) for part in patches.split(1 << 15)], 1)
@@ -151,36 +144,32 @@ def written(folder):
 
 
 @pytest.fixture(scope="module")
-def photos(tmp_path_factory):
-    """Folders of good and of new images."""
-    folder = tmp_path_factory.mktemp("photos")
-    for name, images in (("good", texture("gravel", 8)), ("new", [
-        with_hole(texture("gravel", 1, 5)[0]), *texture("gravel", 4, 9),
-    ])):
-        (folder / name).mkdir()
-        for i, image in enumerate(images):
-            cv2.imwrite(str(folder / name / f"{i:03}.png"), image)
+def new(tmp_path_factory):
+    """A folder of new images: one with a hole, four without."""
+    folder = tmp_path_factory.mktemp("new")
+    for i, image in enumerate([with_hole(texture("gravel", 1, 5)[0]), *texture("gravel", 4, 9)]):
+        cv2.imwrite(str(folder / f"{i:03}.png"), image)
     return folder
 
 
 @needs_gpu
-def test_commands_tell_what_they_tell_on_the_cpu(photos, tmp_path):
+def test_commands_tell_what_they_tell_on_the_cpu(gravel_folder, new, tmp_path):
     for device in ("cuda", "cpu"):
         index = tmp_path / f"{device}_index"
-        done("build", photos / "good", "--index", index, *LITE, "--device", device)
-        done("query", index, photos / "new", "--out", tmp_path / device, "--device", device)
+        done("build", gravel_folder, "--index", index, *LITE, "--device", device)
+        done("query", index, new, "--out", tmp_path / device, "--device", device)
     for there, here in zip(written(tmp_path / "cuda"), written(tmp_path / "cpu"), strict=True):
         assert there["path"] == here["path"]
         assert float(there["score"]) == pytest.approx(float(here["score"]), rel=0.02)
 
 
 @needs_gpu
-def test_workers_of_ray_find_on_the_gpu_what_one_process_finds(photos, tmp_path):
+def test_workers_of_ray_find_on_the_gpu_what_one_process_finds(gravel_folder, new, tmp_path):
     pytest.importorskip("ray", reason="needs the extra 'ray'")
     index = tmp_path / "index"
-    done("build", photos / "good", "--index", index, *LITE, "--device", "cuda")
+    done("build", gravel_folder, "--index", index, *LITE, "--device", "cuda")
     for name, more in (("plain", ()), ("ray", ("--ray", "local"))):
         # Of its own, as Ray must be started by a process that ends.
-        done("query", index, photos / "new", "--out", tmp_path / name, "--device", "cuda", *more,
+        done("query", index, new, "--out", tmp_path / name, "--device", "cuda", *more,
              env=os.environ)
     assert written(tmp_path / "plain") == written(tmp_path / "ray")

@@ -26,6 +26,7 @@ from spade_faiss.features.resnet import RESNETS
 from spade_faiss.images import Frame, find_images
 from spade_faiss.lines import each_line, fresh
 from spade_faiss.report import write_query
+from tests.command import environment
 from tests.conftest import texture, with_hole
 from tests.videos import make_stc
 
@@ -156,10 +157,9 @@ def test_each_worker_has_a_gpu_of_its_own(index: Path, new: Path) -> None:
     if Path("/dev/nvidiactl").exists():
         pytest.skip("is for machines without a GPU")
     images = [str(path) for path in sorted(new.iterdir()) if path.name != "004b.png"]
-    environment = {name: value for name, value in os.environ.items()
-                   if name != "CUDA_VISIBLE_DEVICES"}
     ended = subprocess.run([sys.executable, "-c", LOGICAL_GPUS, str(index), *images],
-                           env=environment, capture_output=True, text=True, timeout=300)
+                           env=environment("CUDA_VISIBLE_DEVICES"), capture_output=True,
+                           text=True, timeout=300)
     assert ended.stdout == "0 1\n", ended.stderr
 
 

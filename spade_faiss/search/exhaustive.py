@@ -148,14 +148,12 @@ def _knn(
         near -= gamma * scale()[doubtful][:, None]
         exact, order = by_differences(asked, gallery, places[:, :k]).sort(1)
         found = places.gather(1, order)
-        may_be_nearer = ~(near >= exact[:, -1:] * (1 + gamma))  # nor if it is NaN
-        may_be_nearer[exact[:, -1] == 0] = False
+        may_be_nearer = _may_be_nearer(near, exact, gamma)
         rivals = may_be_nearer[:, k:].any(1).nonzero().view(-1)
         if len(rivals):
             true, order = by_differences(asked[rivals], gallery, places[rivals]).sort(1)
             exact[rivals], found[rivals] = true[:, :k], places[rivals].gather(1, order[:, :k])
-            may_be_nearer[rivals, -1] = ~(near[rivals, -1] >= exact[rivals, -1] * (1 + gamma)) & (
-                exact[rivals, -1] > 0)
+            may_be_nearer[rivals, -1:] = _may_be_nearer(near[rivals, -1:], exact[rivals], gamma)
         distances[doubtful], ids[doubtful] = exact, found
         if wanted == len(gallery):
             return distances, ids
@@ -165,6 +163,15 @@ def _knn(
     for query in doubtful.tolist():
         distances[query], ids[query] = _among_all(queries[query], gallery, k)
     return distances, ids
+
+
+def _may_be_nearer(near: Tensor, exact: Tensor, gamma: float) -> Tensor:
+    """Say which of FAISS's distances, less their error, may be under the last exact one, [Q, any].
+
+    One that is NaN may be; none is under 0.
+    """
+    last = exact[:, -1:]
+    return ~(near >= last * (1 + gamma)) & (last != 0)
 
 
 def by_differences(queries: Tensor, gallery: Tensor, places: Tensor) -> Tensor:

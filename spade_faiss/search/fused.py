@@ -439,7 +439,7 @@ def _nearest(
         # The first count is kept for the caller to see.
         listed = count if not careful else torch.zeros_like(count)
         _collect(part, part.floor, space, listed, first, last)
-        _rescore(part, gallery, part.floor, space, listed, part.floor, part.floor, one=True)
+        _rescore(part, gallery, part.floor, space, listed)
 
 
 def _k_nearest(
@@ -458,7 +458,7 @@ def _k_nearest(
             break
         found = torch.empty(pairs, gallery.members, device=near.device)
         kth = near[:, -1].contiguous()
-        _rescore(part, gallery, floor, space, listed, kth, found, one=False)
+        _rescore(part, gallery, floor, space, listed, (kth, found))
         pair, member = (found >= 0).nonzero(as_tuple=True)
         who, where = space.who[pair].long(), space.where[pair].long()
         image = part.images[who // n, where // gallery.groups]
@@ -525,9 +525,11 @@ def _collect(
 
 def _rescore(
     part: _Part, gallery: PreparedGallery, floor: Tensor, space: _Space, count: Tensor,
-    near: Tensor, found: Tensor, *, one: bool,
+    more: tuple[Tensor, Tensor] | None = None,
 ) -> None:
+    """Lower the part's best distances or, for `more` than one row, fill the kernel's `found`."""
     b, n, c = part.queries.shape
+    near, found = more or (floor, floor)
     # Of one warp each, and so many that while some wait for memory others do not.
     programs = 3 if _interpreted() else 48 * _multiprocessors(part.queries.device)
     kernels.rescore[(programs,)](
@@ -536,7 +538,7 @@ def _rescore(
         part.images, part.best, near, found, n, b * n, part.images.shape[1], gallery.per_image,
         len(gallery.patches), gallery.members, c, _gamma(c) / 2, gallery.scale**2,
         CHANNELS=gallery.channels, STRIDE=_STRIDE, FOLD=gallery.fold, CHUNK=_GROUP,
-        BLOCK=min(gallery.channels, 64), ONE=one, num_warps=1,
+        BLOCK=min(gallery.channels, 64), ONE=more is None, num_warps=1,
     )
 
 

@@ -1,6 +1,5 @@
 """The fused search against a float64 brute force: on a GPU, or else in Triton's interpreter."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from ..command import environment
 from ..conftest import texture, with_hole
 
 pytest.importorskip("triton", reason="needs triton, which comes with torch for CUDA")
@@ -294,10 +294,10 @@ def test_bad_calls():
 
 def without_interpreter(code):
     """Run Python code in a process of its own, where kernels are compiled."""
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=root, env=environment("TRITON_INTERPRET"),
+                          capture_output=True, text=True)
 
 
 def test_tensors_on_the_cpu_are_refused():

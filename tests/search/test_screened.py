@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from spade_faiss.search import integers
 from spade_faiss.search.screen import LARGEST_NORM
 from spade_faiss.search.screened import _describe, make_screen, screened
-from tests.conftest import texture
+from tests.conftest import hazelnut_levels, texture
 
 from .oracle import assert_exact, brute_force
 from .test_nearest import KINDS, hard_vectors
@@ -167,17 +167,10 @@ def test_norms_whose_squares_overflow_are_refused(precision):
 
 def test_hazelnuts_all_patches(lite, hazelnut):
     """Every patch of every test image, against FAISS and, for a part, float64."""
-    from spade_faiss.images import Framing, load_images
     from spade_faiss.search import LevelSearch
 
-    framing = Framing.choose(256, 224, (1, 1))
-
-    def levels(pattern):
-        images = [one.input for one in load_images(sorted(hazelnut.glob(pattern)), framing, None)]
-        parts = [lite(np.stack(images[at : at + 8])) for at in range(0, len(images), 8)]
-        return [torch.cat([part.levels[i] for part in parts]).flatten(1, 2) for i in range(3)]
-
-    train, test = levels("train/good/*.png"), levels("test/*/*.png")
+    train, test = (hazelnut_levels(lite, hazelnut, pattern)
+                   for pattern in ("train/good/*.png", "test/*/*.png"))
     images = torch.arange(len(train[0])).expand(len(test[0]), -1)
     for gallery, queries in zip(train, test, strict=True):
         patches = gallery.flatten(0, 1)
