@@ -63,7 +63,7 @@ class Setting:
 
 BUDGETS = {
     "small": Setting(Schedule(steps=2000, batch=16, rate=1e-3), channels=16, stride=48),
-    "paper": Setting(Schedule(steps=15_600, batch=128, rate=2e-4)),
+    "paper": Setting(Schedule(steps=15_600, batch=128, rate=2e-4, keep_every=1000)),
 }
 
 
@@ -99,17 +99,17 @@ class Autoencoder(Method):
         device = self.network.device
         self._autoencoder = seeded(self.make, self.seed).to(
             device, memory_format=torch.channels_last)  # the faster layout, on the CPU too
-        good = np.stack(images)
+        good = torch.from_numpy(np.stack(images)).to(device)
         schedule, side = self.setting.schedule, self.setting.side
+        free = [len(good), good.shape[1] - side + 1, good.shape[2] - side + 1]
+        along = torch.arange(side, device=device)
 
         def loss(step: int) -> Tensor:
             rng = np.random.default_rng((self.seed, step))
-            which = rng.integers(0, len(good), schedule.batch)
-            tops = rng.integers(0, good.shape[1] - side + 1, schedule.batch)
-            lefts = rng.integers(0, good.shape[2] - side + 1, schedule.batch)
-            windows = np.stack([good[i, y : y + side, x : x + side]
-                                for i, y, x in zip(which, tops, lefts, strict=True)])
-            return self.loss(_tensor(windows).to(device), self._noise(step))
+            places = np.stack([rng.integers(0, end, schedule.batch) for end in free])
+            which, tops, lefts = torch.from_numpy(places).to(device)[..., None, None]
+            windows = good[which, tops + along[:, None], lefts + along]
+            return self.loss(_tensor(windows), self._noise(step))
 
         self.taken_up = train(
             self._autoencoder, loss, schedule, self.checkpoint, key_of(self, images))
@@ -121,7 +121,8 @@ class Autoencoder(Method):
                    for x in self._places(image.shape[1])]
         windows = np.stack([image[y : y + side, x : x + side] for y, x in corners])
         with torch.inference_mode():
-            errors = self.errors(_tensor(windows).to(self.network.device), self._noise(-1))
+            errors = self.errors(_tensor(torch.from_numpy(windows).to(self.network.device)),
+                                 self._noise(-1))
         total = np.zeros(image.shape[:2], np.float32)
         times = total.copy()
         for (y, x), error in zip(corners, errors.cpu().numpy(), strict=True):
@@ -156,5 +157,6 @@ class Autoencoder(Method):
         return generator.manual_seed((self.seed << 32) + step + 1)
 
 
-def _tensor(windows: Image) -> Tensor:
-    return torch.from_numpy(windows).permute(0, 3, 1, 2).float() / 255
+def _tensor(windows: Tensor) -> Tensor:
+    """Return windows uint8 [B, side, side, 3] as the network takes them."""
+    return windows.permute(0, 3, 1, 2).float() / 255

@@ -63,17 +63,19 @@ def train(
     key : str
         Says of what the training is; a checkpoint with another one is not used.
     """
-    optimizer = torch.optim.Adam(network.parameters(), schedule.rate, weight_decay=schedule.decay)
+    optimizer = torch.optim.Adam(network.parameters(), schedule.rate, weight_decay=schedule.decay,
+                                 fused=next(network.parameters()).is_cuda)
     network.train()
     begin = _load(checkpoint, key, network, optimizer) if checkpoint else 0
-    for step in tqdm(range(begin, schedule.steps), "training", disable=None, leave=False,
-                     initial=begin, total=schedule.steps):
-        optimizer.zero_grad()
-        loss(step).backward()
-        optimizer.step()
-        done = step + 1
-        if checkpoint and (done % schedule.keep_every == 0 or done == schedule.steps):
-            _save(checkpoint, key, network, optimizer, done)
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # each step has the same shapes
+        for step in tqdm(range(begin, schedule.steps), "training", disable=None, leave=False,
+                         initial=begin, total=schedule.steps):
+            optimizer.zero_grad()
+            loss(step).backward()
+            optimizer.step()
+            done = step + 1
+            if checkpoint and (done % schedule.keep_every == 0 or done == schedule.steps):
+                _save(checkpoint, key, network, optimizer, done)
     network.eval().requires_grad_(False)
     return begin
 

@@ -19,7 +19,7 @@ from spade_faiss.metrics.arrays import as_mask, as_scores
 from spade_faiss.metrics.ranking import WORKERS, Array, Curve, Ranking, rank
 
 _BLOCK = 1 << 17  # the fewest good pixels worth a search of their own
-_SPILLED_BLOCK = 1 << 24  # the most that are read back from disk for one search
+_SPILLED = 1 << 25  # the most that are read back from disk at a time, by all workers together
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class PixelMetrics:
 
     def _rank(self) -> _Pixels:
         if self._ranked is None:  # metrics and curves are asked for one after the other
-            most = _SPILLED_BLOCK if isinstance(self._good, _Spill) else None
+            most = _SPILLED if isinstance(self._good, _Spill) else None
             self._ranked = _rank_pixels(list(self._defects), self._good.__getitem__, most)
         return self._ranked
 
@@ -338,7 +338,7 @@ def _rank_pixels(
     """Rank all images' defects among their good pixels; `good(i)` returns those of image i.
 
     One block of good pixels a worker is in memory at a time: together a fifth of all, or `most`
-    each if that is less.
+    if that is less.
     """
     images = len(defects)
     counts = [found.good for found in defects]
@@ -356,12 +356,12 @@ def _rank_pixels(
     values, sizes = values[order], sizes[order]
     del order
 
-    fifth = max(_BLOCK, sum(counts) // (5 * WORKERS))
-    most = min(fifth, most or fifth)
+    fifth = sum(counts) // 5
+    size = max(_BLOCK, min(fifth, most or fifth) // WORKERS)
     groups: list[list[int]] = [[]]
     held = 0
     for i, count in enumerate(counts):
-        if groups[-1] and held + count > most:
+        if groups[-1] and held + count > size:
             groups.append([])
             held = 0
         groups[-1].append(i)

@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from spade_faiss import metrics
-from spade_faiss.metrics import pixel
+from spade_faiss.metrics import pixel, ranking
 
 from . import oracle
 
@@ -240,7 +240,10 @@ def test_arguments_are_left_as_they_are():
 
 
 def test_spilled_maps_leave_little_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(pixel, "_SPILLED_BLOCK", 1 << 16)
+    monkeypatch.setattr(pixel, "_BLOCK", 1 << 10)
+    monkeypatch.setattr(pixel, "_SPILLED", 1 << 17)
+    for module in (pixel, ranking):  # each worker has a block, and places of what it asks for
+        monkeypatch.setattr(module, "WORKERS", 2)
     maps, masks = texture(count=40, side=256)
     expected = metrics.pixel_metrics(maps, masks)
     peaks = {}
