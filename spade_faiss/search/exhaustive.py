@@ -7,6 +7,9 @@ that, less this error, are no nearer than what was found, by differences, cannot
 one is such, nothing that it did not name can be either. The queries of which this cannot be said
 are searched again for more neighbours, and what is left then is compared with every row by
 differences in float64.
+
+All this takes a pass over the rows more. So few queries are compared with every row by
+differences at once, by FAISS as well; there a value that is not finite shows in a distance.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 from importlib import import_module
+from math import isfinite
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +32,8 @@ _TILE_BYTES = 64 << 20
 """How much of a gallery that lies in pieces is gathered at a time."""
 _DIFFERENCES = 32 << 20
 """Bytes of differences at a time."""
+_FEW, _WIDE = (19, 64), 128
+"""Queries that are few, below so many channels and from there on: expanding saves them nothing."""
 _MORE = 4, 32
 """Neighbours to ask for beyond those wanted: at first, and where that proves nothing. Up to ten
 cost FAISS no more than two, and a second search for few queries as much as a pass over memory."""
@@ -64,11 +71,11 @@ def exhaustive_in_images(
     """
     if largest is None:
         largest = torch.full((-(-len(patches) // per_image),), torch.nan)
-    scale = cache(partial(_scale, queries, patches, images, per_image, largest))
     best: tuple[Tensor, Tensor] | None = None
-    for tile, rows in _tiles(patches, images.sort().values, per_image):
+    for some, tile in _tiles(patches, images, per_image):
+        scale = cache(partial(_scale, queries, tile, some, per_image, largest))
         distances, places = _knn(queries, tile, min(k, len(tile)), scale)
-        ids = rows.to(places.device)[places]
+        ids = some.to(places.device)[places // per_image] * per_image + places % per_image
         if best is not None:
             distances, ids = torch.cat([best[0], distances], 1), torch.cat([best[1], ids], 1)
             distances, order = distances.sort(stable=True)
@@ -79,44 +86,38 @@ def exhaustive_in_images(
 
 
 def _tiles(patches: Tensor, images: Tensor, per_image: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield tiles of the gallery with their row numbers; runs of images are not copied."""
-    breaks = torch.nonzero(images.diff() != 1).view(-1) + 1
-    runs = images.tensor_split(breaks)
+    """Yield some of the images and their patches, in float32; runs of images are not copied."""
+    all_of_them = np.sort(images.numpy())
+    runs = np.split(all_of_them, np.flatnonzero(np.diff(all_of_them) != 1) + 1)
     per_tile = max(1, _TILE_BYTES // (per_image * patches.shape[1] * 4))
-    loose: list[Tensor] = []
+    loose = []
     for run in runs:
         if patches.dtype == torch.float32 and len(run) * 4 >= min(per_tile, len(images)):
-            start = int(run[0]) * per_image
-            stop = min((int(run[-1]) + 1) * per_image, len(patches))
-            yield patches[start:stop], torch.arange(start, stop)
+            yield torch.from_numpy(run), patches[run[0] * per_image : (run[-1] + 1) * per_image]
         else:
             loose.append(run)
     if not loose:
         return
-    for part in torch.split(torch.cat(loose), per_tile):
+    for part in torch.split(torch.from_numpy(np.concatenate(loose)), per_tile):
         rows = (part[:, None] * per_image + torch.arange(per_image)).view(-1)
         rows = rows[rows < len(patches)]
-        yield patches[rows.to(patches.device)].float(), rows
+        yield part, patches[rows.to(patches.device)].float()
 
 
 def _scale(
-    queries: Tensor, patches: Tensor, images: Tensor, per_image: int, largest: Tensor
+    queries: Tensor, tile: Tensor, images: Tensor, per_image: int, largest: Tensor
 ) -> Tensor:
     """Return for each query x a number [Q] that is no less than (|x| + |y|)² of any row y."""
-    def of_each(some: Tensor) -> Tensor:
-        rows = (patches[i * per_image : (i + 1) * per_image] for i in some.tolist())
-        return torch.tensor([float(_norms(own.float()).max()) for own in rows])
-
-    unknown = images[largest[images].isnan()]
-    if len(unknown):
-        largest[unknown] = torch.cat(in_parts(of_each, unknown))
-    norm, sizes = largest[images].max(), torch.cat(in_parts(_norms, queries))
-    if not bool(norm.isfinite()):
-        for i in images.tolist():
-            _must_be_finite("gallery", patches[i * per_image : (i + 1) * per_image])
+    if bool(largest[images].isnan().any()):
+        norms = torch.cat(in_parts(_norms, tile)).cpu()
+        whole = torch.nn.functional.pad(norms, (0, len(images) * per_image - len(norms)))
+        largest[images] = whole.view(-1, per_image).amax(1)
+    norm, sizes = float(largest[images].max()), torch.cat(in_parts(_norms, queries))
+    if not isfinite(norm):
+        _must_be_finite("gallery", tile)
     if not bool(sizes.max().isfinite()):
         _must_be_finite("queries", queries)
-    return (sizes + float(norm)).square()
+    return (sizes + norm).square()
 
 
 def _norms(rows: Tensor) -> Tensor:
@@ -137,6 +138,11 @@ def _knn(
 
     FAISS goes first: its threads are slow to find idle CPUs once others have run.
     """
+    q, c = queries.shape
+    if (q <= _FEW[c >= _WIDE]) and not queries.is_cuda:
+        distances, ids = _by_all_differences(queries, gallery, k)
+        if bool(distances.isfinite().all()):
+            return distances, ids
     distances = queries.new_empty(len(queries), k)
     ids = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
     doubtful = torch.arange(len(queries), device=queries.device)
@@ -172,6 +178,26 @@ def _may_be_nearer(near: Tensor, exact: Tensor, gamma: float) -> Tensor:
     """
     last = exact[:, -1:]
     return ~(near >= last * (1 + gamma)) & (last != 0)
+
+
+def _by_all_differences(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Compare few queries with every row; all distances are infinite if one is not finite."""
+    distances = torch.cat(in_parts(partial(_distances, queries), gallery), 1)
+    if not bool(distances.sum().isfinite()):
+        distances.fill_(torch.inf)
+    if k == 1:  # which takes less
+        return distances.min(1, keepdim=True)
+    return distances.topk(k, largest=False)
+
+
+def _distances(queries: Tensor, gallery: Tensor) -> Tensor:
+    """Return all squared distances [Q, G], by differences."""
+    module, (g, c) = faiss(), gallery.shape
+    found = np.empty((len(queries), g), np.float32)
+    rows = module.swig_ptr(gallery.numpy())
+    for query, distances in zip(queries.numpy(), found, strict=True):
+        module.fvec_L2sqr_ny(module.swig_ptr(distances), module.swig_ptr(query), rows, c, g)
+    return torch.from_numpy(found)
 
 
 def by_differences(queries: Tensor, gallery: Tensor, places: Tensor) -> Tensor:

@@ -244,7 +244,9 @@ def rows_of(images: Tensor, rows: int, per_image: int) -> int:
 
     That is less than `per_image` each where the last image is among them and was cut short.
     """
-    cut = -rows % per_image if bool((images == (rows - 1) // per_image).any()) else 0
+    cut = -rows % per_image
+    if cut and not bool((images == (rows - 1) // per_image).any()):
+        cut = 0
     return images.shape[-1] * per_image - cut
 
 
