@@ -16,9 +16,12 @@ logger = logging.getLogger("spade_faiss")
 
 Kind = tuple[object, ...]
 
-_ROUNDS, _FAR = 2, 1.7
-_FIRST = 0.02
-"""Seconds that a first run may take longer than others, for code that is compiled in it."""
+_ROUNDS, _ENOUGH = 2, 0.05
+"""Rounds and seconds that engines are measured for, at the least."""
+_FAR = 1.7
+_FIRST, _LATER = 0.02, 0.003
+"""Seconds that a run may take longer by chance: the first, for code that is compiled in it, and
+those after, for threads that found no CPU at once."""
 _SIZES = (256, 256, 256), (512, 800, 256)
 """Of products that are measured: a small one finds out those that are emulated."""
 _SLOW = 2
@@ -71,22 +74,25 @@ def known(of: Kind) -> str | None:
 def fastest(of: Kind, names: Sequence[str], cost: Callable[[str], float]) -> str:
     """Measure the seconds that engines cost, remember the fastest for a kind of search, return it.
 
-    They run in turn, for a first run may be slow by chance or cold; who is far behind is dropped.
+    They run in turn, for a run may be slow by chance or cold; who is far behind is dropped.
     The first is the favourite: where it is far ahead of the second, no other is tried.
     """
     seconds: dict[str, float] = {}
     racing = list(names)
-    for _ in range(_ROUNDS):
+    rounds, spent = 0, 0.0
+    while len(racing) > 1 and (rounds < _ROUNDS or spent < _ENOUGH):
         for name in racing:
             if len(seconds) == 2 and name not in seconds and (
                 _FAR * seconds[names[0]] < seconds[names[1]]
             ):
                 break
-            seconds[name] = min(seconds.get(name, float("inf")), cost(name))
+            took = cost(name)
+            spent += took
+            seconds[name] = min(seconds.get(name, float("inf")), took)
         best = min(seconds, key=lambda name: seconds[name])
-        racing = [name for name in seconds if seconds[name] < _FAR * seconds[best] + _FIRST]
-        if len(racing) == 1:
-            break
+        chance = _LATER if rounds else _FIRST
+        racing = [name for name in seconds if seconds[name] < _FAR * seconds[best] + chance]
+        rounds += 1
     _chosen[of] = best
     logger.debug(
         "search: %s for 2^%s queries, 2^%s gallery rows, %s channels, k = %s; measured in ms: %s",

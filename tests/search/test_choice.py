@@ -85,6 +85,12 @@ def test_the_fastest_is_found_and_remembered(nothing_known):
     assert seen.count("a") == 1  # far behind, it was dropped
 
 
+def test_short_searches_are_measured_until_chance_is_out(nothing_known):
+    """The better one is slow at first: its threads found no CPU."""
+    costs = {"a": iter([0.004] * 99), "b": iter([0.009, 0.006, 0.005, *[0.002] * 96])}
+    assert choice.fastest(("of",) * 4, "ab", lambda name: next(costs[name])) == "b"
+
+
 def test_a_favourite_far_ahead_of_the_second_meets_no_third(nothing_known):
     seen = []
     assert choice.fastest(("of",) * 4, "abc", lambda name: seen.append(name) or ord(name) ** 9
