@@ -138,6 +138,32 @@ def test_a_detector_finds_what_it_finds_on_the_cpu(lite, tmp_path, settings):
             np.testing.assert_allclose(left, right, **near)
 
 
+@needs_gpu
+def test_a_baseline_s_training_is_taken_up(tmp_path):
+    pytest.importorskip("sklearn", reason="needs the extra 'bench'")
+    from benchmarks.baselines.training import Schedule, seeded, train
+
+    images = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)).cuda()
+
+    def trained(kept, until):
+        network = seeded(lambda: torch.nn.Conv2d(3, 3, 3, padding=1), 0).cuda()
+
+        def loss(step):
+            if step == until:
+                raise KeyboardInterrupt
+            return (network(images[step % 8, None]) - images[step % 8]).square().mean()
+
+        begin = train(network, loss, Schedule(20, 1, 1e-2, keep_every=3), kept, "a key")
+        return begin, network.weight.cpu()
+
+    _, expected = trained(None, None)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "kept", 11)
+    begin, found = trained(tmp_path / "kept", None)
+    assert begin == 9
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
 def written(folder):
     with (folder / "scores.csv").open(newline="") as file:
         return list(csv.DictReader(file))
