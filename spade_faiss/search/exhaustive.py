@@ -34,6 +34,8 @@ _DIFFERENCES = 32 << 20
 """Bytes of differences at a time."""
 _FEW, _WIDE = (19, 64), 128
 """Queries that are few, below so many channels and from there on: expanding saves them nothing."""
+_HELD = 1 << 23
+"""Distances to all rows that are held at a time."""
 _MORE = 4, 32
 """Neighbours to ask for beyond those wanted: at first, and where that proves nothing. Up to ten
 cost FAISS no more than two, and a second search for few queries as much as a pass over memory."""
@@ -139,7 +141,7 @@ def _knn(
     FAISS goes first: its threads are slow to find idle CPUs once others have run.
     """
     q, c = queries.shape
-    if (q <= _FEW[c >= _WIDE]) and not queries.is_cuda:
+    if q <= _FEW[c >= _WIDE] and q * len(gallery) <= _HELD and not queries.is_cuda:
         distances, ids = _by_all_differences(queries, gallery, k)
         if bool(distances.isfinite().all()):
             return distances, ids
@@ -194,9 +196,9 @@ def _distances(queries: Tensor, gallery: Tensor) -> Tensor:
     """Return all squared distances [Q, G], by differences."""
     module, (g, c) = faiss(), gallery.shape
     found = np.empty((len(queries), g), np.float32)
-    rows = module.swig_ptr(gallery.numpy())
-    for query, distances in zip(queries.numpy(), found, strict=True):
-        module.fvec_L2sqr_ny(module.swig_ptr(distances), module.swig_ptr(query), rows, c, g)
+    rows = gallery.contiguous().numpy()
+    for query, distances in zip(queries.contiguous().numpy(), found, strict=True):
+        module.fvec_L2sqr_ny(*map(module.swig_ptr, (distances, query, rows)), c, g)
     return torch.from_numpy(found)
 
 

@@ -74,6 +74,24 @@ def test_what_is_not_finite_is_refused(count, of, value):
 
 
 @few_or_many
+def test_rows_that_lie_apart(count):
+    rng = np.random.default_rng(0)
+    queries = rng.standard_normal((count, 48)).astype(np.float32)[:, ::2]
+    gallery = rng.standard_normal((600, 48)).astype(np.float32)[::2, ::2]
+    distances, ids = search(queries, gallery, 2)
+    assert_exact(queries, gallery, 2, distances, ids)
+
+
+def test_few_queries_for_many_rows_hold_no_more_distances_than_they_may(monkeypatch):
+    monkeypatch.setattr(exhaustive, "_HELD", 7 * 300 - 1)
+    monkeypatch.setattr(exhaustive, "_by_all_differences", None)
+    rng = np.random.default_rng(0)
+    queries, gallery = (rng.standard_normal((n, 24)).astype(np.float32) for n in (7, 300))
+    distances, ids = search(queries, gallery, 2)
+    assert_exact(queries, gallery, 2, distances, ids)
+
+
+@few_or_many
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_images_here_and_there_of_which_the_last_is_short(count, dtype, monkeypatch):
     monkeypatch.setattr(exhaustive, "_TILE_BYTES", 4 * 24 * 10 * 2)  # two images
