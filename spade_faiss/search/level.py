@@ -147,11 +147,13 @@ class LevelSearch:
         if engine == "faiss" or (engine == "auto" and b * q * g * channels < _SMALL):
             return "faiss"
         names = _precisions(channels)
+        anew = self.once or low_bytes(len(self.patches), channels, _PRECISIONS[names[0]]) > KEEP
+        if anew:
+            names.sort(key=_NAMES[torch.int8].__eq__)  # for these rows take the longest to make
         if engine == "auto":
             names.insert(1, "faiss")
         if len(names) == 1:
             return names[0]
-        anew = self.once or low_bytes(len(self.patches), channels, _PRECISIONS[names[0]]) > KEEP
         of = kind(q, g, channels, k, engine, anew, torch.get_num_threads(), self.patches.dtype)
         return known(of) or self._measure(of, names, queries[:1], images[:1], k, anew)
 

@@ -55,6 +55,22 @@ def test_the_faster_product_is_tried_first(nothing_known, monkeypatch, first, se
         f"screened in {str(one).removeprefix('torch.')}" for one in (first, second)]
 
 
+@pytest.mark.parametrize("once", [False, True])
+def test_a_gallery_that_is_searched_once_is_not_first_tried_in_integers(
+    nothing_known, monkeypatch, once
+):
+    """They multiply faster, but their rows take longer to make."""
+    monkeypatch.setattr(level, "_precisions", lambda channels: [
+        "screened in int8", "screened in bfloat16"])
+    tried = []
+    monkeypatch.setattr(
+        level, "fastest", lambda of, names, cost: tried.append(names) or "faiss")
+    patches = torch.randn(40 * 100, 128, generator=torch.Generator().manual_seed(0))
+    LevelSearch(patches, 100, once).search(patches[None, :200], torch.arange(40)[None], 1, "auto")
+    low = ["screened in bfloat16", "screened in int8"]
+    assert tried == [[low[not once], "faiss", low[once]]]
+
+
 @pytest.mark.parametrize("engine", ["auto", "screened"])
 def test_where_bfloat16_is_emulated_nothing_is_screened_in_it(
     nothing_known, monkeypatch, caplog, engine
