@@ -71,11 +71,31 @@ def known(of: Kind) -> str | None:
     return _chosen.get(of)
 
 
-def fastest(of: Kind, names: Sequence[str], cost: Callable[[str], float]) -> str:
+def fastest(of: Kind, names: Sequence[str], costs: Sequence[Callable[[str], float]]) -> str:
     """Measure the seconds that engines cost, remember the fastest for a kind of search, return it.
 
+    The next of the costs, of more work, is asked of those that the one before leaves close. The
+    first name is the favourite: where it is far ahead of the second, no other is tried.
+    """
+    racing = list(names)
+    for cost in costs:
+        seconds, racing = _race(racing, cost)
+        if len(racing) == 1:
+            break
+    best = min(racing, key=seconds.__getitem__)
+    _chosen[of] = best
+    logger.debug(
+        "search: %s for 2^%s queries, 2^%s gallery rows, %s channels, k = %s; measured in ms: %s",
+        best, *of[:4],
+        ", ".join(f"{name} {1e3 * value:.2f}" for name, value in seconds.items()),
+    )
+    return best
+
+
+def _race(names: Sequence[str], cost: Callable[[str], float]) -> tuple[dict[str, float], list[str]]:
+    """Return what each costs at the least, and who is not far behind.
+
     They run in turn, for a run may be slow by chance or cold; who is far behind is dropped.
-    The first is the favourite: where it is far ahead of the second, no other is tried.
     """
     seconds: dict[str, float] = {}
     racing = list(names)
@@ -89,14 +109,8 @@ def fastest(of: Kind, names: Sequence[str], cost: Callable[[str], float]) -> str
             took = cost(name)
             spent += took
             seconds[name] = min(seconds.get(name, float("inf")), took)
-        best = min(seconds, key=lambda name: seconds[name])
+        best = min(seconds.values())
         chance = _LATER if rounds else _FIRST
-        racing = [name for name in seconds if seconds[name] < _FAR * seconds[best] + chance]
+        racing = [name for name in seconds if seconds[name] < _FAR * best + chance]
         rounds += 1
-    _chosen[of] = best
-    logger.debug(
-        "search: %s for 2^%s queries, 2^%s gallery rows, %s channels, k = %s; measured in ms: %s",
-        best, *of[:4],
-        ", ".join(f"{name} {1e3 * value:.2f}" for name, value in seconds.items()),
-    )
-    return best
+    return seconds, racing

@@ -31,7 +31,7 @@ KEEP = 64 << 20
 """Bytes of a gallery that may be kept in low precision from one search to the next."""
 _SMALL = 1 << 25
 """Multiplications from which on it pays to measure engines."""
-_PROBE, _PROBE_ANEW = 1 << 28, 1 << 31
+_PROBES, _PROBE_ANEW = (1 << 28, 1 << 31), 1 << 31
 """Multiplications that engines are measured with: where what they make is kept, and where not."""
 _FEWEST = 12
 """Images that they are measured with, at the least."""
@@ -162,23 +162,28 @@ class LevelSearch:
     ) -> str:
         """Measure engines on a part of one image's search.
 
-        Where what an engine makes is kept, it is made before, and few of the images tell; where
-        it is made `anew` each time, fewer of both queries and images.
+        Where what an engine makes is kept, it is made before, and few of the images tell, or all
+        if it is close; where it is made `anew` each time, fewer of both queries and images.
         """
         work = queries[0].numel() * images.shape[1] * self.per_image
-        part = min(1.0, (_PROBE_ANEW if anew else _PROBE) / work)
-        wanted = max(ceil(images.shape[1] * (sqrt(part) if anew else part)), _FEWEST, k)
-        some = images[:, :wanted]
-        step = max(1, round(some.shape[1] / (images.shape[1] * part)))
-        cost = partial(self._cost_anew if anew else self._cost_kept, queries[:, ::step], some, k)
-        chosen = fastest(of, names, cost)
+
+        def part(most: int) -> tuple[Tensor, Tensor]:
+            share = min(1.0, most / work)
+            wanted = max(ceil(images.shape[1] * (sqrt(share) if anew else share)), _FEWEST, k)
+            some = images[:, :wanted]
+            step = max(1, round(some.shape[1] / (images.shape[1] * share)))
+            return queries[:, ::step], some
+
+        cost = self._cost_anew if anew else self._cost_kept
+        probes = (_PROBE_ANEW,) if anew else _PROBES[: 1 + (work > _PROBES[0])]
+        chosen = fastest(of, names, [partial(cost, *part(most), k) for most in probes])
         for name in set(self._screens) - {chosen}:
             del self._screens[name]
         return chosen
 
     def _cost_kept(self, queries: Tensor, images: Tensor, k: int, name: str) -> float:
         """Return the seconds of a search once what the engine makes of the gallery is there."""
-        if name != "faiss" and name not in self._screens:
+        if name != "faiss":
             self._run(name, queries[:, :1], images, k)
         return seconds_of(partial(self._run, name, queries, images, k))
 

@@ -64,7 +64,7 @@ def test_a_gallery_that_is_searched_once_is_not_first_tried_in_integers(
         "screened in int8", "screened in bfloat16"])
     tried = []
     monkeypatch.setattr(
-        level, "fastest", lambda of, names, cost: tried.append(names) or "faiss")
+        level, "fastest", lambda of, names, costs: tried.append(names) or "faiss")
     patches = torch.randn(40 * 100, 128, generator=torch.Generator().manual_seed(0))
     LevelSearch(patches, 100, once).search(patches[None, :200], torch.arange(40)[None], 1, "auto")
     low = ["screened in bfloat16", "screened in int8"]
@@ -96,7 +96,7 @@ def test_the_fastest_is_found_and_remembered(nothing_known):
         return costs[name]
 
     of = choice.kind(100, 1000, 8, 1)
-    assert choice.fastest(of, "abc", cost) == "c"
+    assert choice.fastest(of, "abc", [cost]) == "c"
     assert choice.known(of) == "c" and choice.known(choice.kind(100, 1000, 9, 1)) is None
     assert seen.count("a") == 1  # far behind, it was dropped
 
@@ -104,11 +104,19 @@ def test_the_fastest_is_found_and_remembered(nothing_known):
 def test_short_searches_are_measured_until_chance_is_out(nothing_known):
     """The better one is slow at first: its threads found no CPU."""
     costs = {"a": iter([0.004] * 99), "b": iter([0.009, 0.006, 0.005, *[0.002] * 96])}
-    assert choice.fastest(("of",) * 4, "ab", lambda name: next(costs[name])) == "b"
+    assert choice.fastest(("of",) * 4, "ab", [lambda name: next(costs[name])]) == "b"
 
 
 def test_a_favourite_far_ahead_of_the_second_meets_no_third(nothing_known):
     seen = []
-    assert choice.fastest(("of",) * 4, "abc", lambda name: seen.append(name) or ord(name) ** 9
-                          * (name != "a")) == "a"
+    assert choice.fastest(("of",) * 4, "abc", [lambda name: seen.append(name) or ord(name) ** 9
+                                               * (name != "a")]) == "a"
     assert "c" not in seen
+
+
+def test_what_is_close_is_measured_with_more_work(nothing_known):
+    """A small part of a search is mostly what it takes to begin."""
+    few, all_of_it = {"a": 0.08, "b": 0.07, "c": 0.9}, {"a": 0.2, "b": 0.3}
+    costs = [few.__getitem__, all_of_it.__getitem__]
+    assert choice.fastest(("of",) * 4, "abc", costs) == "a"
+    assert choice.fastest(("other",) * 4, "bc", costs) == "b"  # no more is asked
