@@ -32,6 +32,7 @@ import numpy as np
 import scipy
 import sklearn
 import tifffile
+from machine import processor
 from skimage.measure import label, regionprops
 from sklearn.metrics import roc_auc_score
 
@@ -157,13 +158,6 @@ def speed(args: argparse.Namespace, side: int) -> dict[str, Any]:
     return {k: round(v, 6) if k.endswith("_s") else v for k, v in result.items()}
 
 
-def cpu() -> str:
-    """Return the processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((s.split(":")[1].strip() for s in lines if "model name" in s), platform.processor())
-
-
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -178,7 +172,7 @@ def main() -> None:
         print(json.dumps(PEAKS[args.peak](args, args.side[0])))
         return
     machine = {
-        "cpu": cpu(),
+        "cpu": processor(),
         "cores": metrics.ranking.WORKERS,
         "python": platform.python_version(),
         "numpy": np.__version__,

@@ -26,17 +26,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 import faiss
 import numpy as np
 import torch
+from machine import instructions, processor
 from skimage import data
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
@@ -51,7 +49,6 @@ EXPANDED = {2: 144, 4: 240, 10: 672, 14: 1152}
 RANDOM = [(3136, 3136, 24), (784, 784, 40), (196, 196, 112),
           (784, 784, 256), (784, 784, 512), (196, 196, 1024)]
 """Queries and patches an image, and channels."""
-LOW_PRECISION = ("amx_", "avx512_bf16", "avx512_vnni", "avx_vnni")
 PAUSE = 0.03
 """Seconds between two ways, so that the threads of one no longer wait busily for more work."""
 
@@ -196,20 +193,8 @@ def compare(
             "share": round(few / q, 4) if name == "pairwise_distance" else 1,
             "threads": torch.get_num_threads(),
             "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE", "detected"),
-            **processor(),
+            "processor": processor(), "instructions": instructions(),
         }
-
-
-@cache
-def processor() -> dict[str, str]:
-    """Return the CPU's name, and what it has for products of low precision, where Linux tells."""
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name, flags = (next(line.partition(":")[2].strip() for line in lines if line.startswith(of))
-                       for of in ("model name", "flags"))
-        low = [flag for flag in flags.split() if flag.startswith(LOW_PRECISION)]
-        return {"processor": name, "instructions": " ".join(low)}
-    return {"processor": platform.processor() or platform.machine(), "instructions": ""}
 
 
 def show(row: dict[str, object], as_json: bool) -> None:

@@ -73,9 +73,10 @@ def exhaustive_in_images(
     """
     if largest is None:
         largest = torch.full((-(-len(patches) // per_image),), torch.nan)
+    sizes = cache(partial(_norms, queries))
     best: tuple[Tensor, Tensor] | None = None
     for some, tile in _tiles(patches, images, per_image):
-        scale = cache(partial(_scale, queries, tile, some, per_image, largest))
+        scale = cache(partial(_scale, queries, sizes, tile, some, per_image, largest))
         distances, places = _knn(queries, tile, min(k, len(tile)), scale)
         ids = some.to(places.device)[places // per_image] * per_image + places % per_image
         if best is not None:
@@ -107,24 +108,24 @@ def _tiles(patches: Tensor, images: Tensor, per_image: int) -> Iterator[tuple[Te
 
 
 def _scale(
-    queries: Tensor, tile: Tensor, images: Tensor, per_image: int, largest: Tensor
+    queries: Tensor, sizes: Callable[[], Tensor], tile: Tensor, images: Tensor, per_image: int,
+    largest: Tensor,
 ) -> Tensor:
     """Return for each query x a number [Q] that is no less than (|x| + |y|)² of any row y."""
     if bool(largest[images].isnan().any()):
-        norms = torch.cat(in_parts(_norms, tile)).cpu()
+        norms = _norms(tile).cpu()
         whole = torch.nn.functional.pad(norms, (0, len(images) * per_image - len(norms)))
         largest[images] = whole.view(-1, per_image).amax(1)
-    norm, sizes = float(largest[images].max()), torch.cat(in_parts(_norms, queries))
+    norm = float(largest[images].max())
     if not isfinite(norm):
         _must_be_finite("gallery", tile)
-    if not bool(sizes.max().isfinite()):
+    if not bool(sizes().max().isfinite()):
         _must_be_finite("queries", queries)
-    return (sizes + norm).square()
+    return (sizes() + norm).square()
 
 
 def _norms(rows: Tensor) -> Tensor:
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
-    return norms
+    return torch.cat(in_parts(partial(torch.linalg.vector_norm, dim=1), rows))
 
 
 def _must_be_finite(name: str, rows: Tensor) -> None:
@@ -142,13 +143,13 @@ def _knn(
     """
     q, c = queries.shape
     if q <= _FEW[c >= _WIDE] and q * len(gallery) <= _HELD and not queries.is_cuda:
-        distances, ids = _by_all_differences(queries, gallery, k)
-        if bool(distances.isfinite().all()):
-            return distances, ids
-    distances = queries.new_empty(len(queries), k)
-    ids = torch.empty(len(queries), k, dtype=torch.int64, device=queries.device)
-    doubtful = torch.arange(len(queries), device=queries.device)
-    gamma = (gallery.shape[1] + 8) * 2.0**-23
+        compared = _by_all_differences(queries, gallery, k)
+        if compared is not None:
+            return compared
+    distances = queries.new_empty(q, k)
+    ids = torch.empty(q, k, dtype=torch.int64, device=queries.device)
+    doubtful = torch.arange(q, device=queries.device)
+    gamma = (c + 8) * 2.0**-23
     for more in _MORE:
         asked = queries[doubtful]
         wanted = min(k + more, len(gallery))
@@ -182,11 +183,13 @@ def _may_be_nearer(near: Tensor, exact: Tensor, gamma: float) -> Tensor:
     return ~(near >= last * (1 + gamma)) & (last != 0)
 
 
-def _by_all_differences(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Compare few queries with every row; all distances are infinite if one is not finite."""
+def _by_all_differences(
+    queries: Tensor, gallery: Tensor, k: int
+) -> tuple[Tensor, Tensor] | None:
+    """Compare few queries with every row; return nothing where a distance may not be finite."""
     distances = torch.cat(in_parts(partial(_distances, queries), gallery), 1)
     if not bool(distances.sum().isfinite()):
-        distances.fill_(torch.inf)
+        return None
     if k == 1:  # which takes less
         return distances.min(1, keepdim=True)
     return distances.topk(k, largest=False)

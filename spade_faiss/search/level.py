@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from importlib import import_module
 from math import ceil, sqrt
 from threading import Lock
@@ -176,21 +177,31 @@ class LevelSearch:
 
         cost = self._cost_anew if anew else self._cost_kept
         probes = (_PROBE_ANEW,) if anew else _PROBES[: 1 + (work > _PROBES[0])]
-        chosen = fastest(of, names, [partial(cost, *part(most), k) for most in probes])
+        chosen = fastest(of, names, [cost(*part(most), k) for most in probes])
         for name in set(self._screens) - {chosen}:
             del self._screens[name]
         return chosen
 
-    def _cost_kept(self, queries: Tensor, images: Tensor, k: int, name: str) -> float:
-        """Return the seconds of a search once what the engine makes of the gallery is there."""
-        if name != "faiss":
-            self._run(name, queries[:, :1], images, k)
-        return seconds_of(partial(self._run, name, queries, images, k))
+    def _cost_kept(self, queries: Tensor, images: Tensor, k: int) -> Callable[[str], float]:
+        """Return what tells the seconds of a search once what an engine makes is there."""
+        @cache
+        def make(name: str) -> None:
+            if name != "faiss":
+                self._run(name, queries[:, :1], images, k)
 
-    def _cost_anew(self, queries: Tensor, images: Tensor, k: int, name: str) -> float:
-        """Return the seconds of a search that makes it all."""
-        gallery = LevelSearch(self.patches, self.per_image)
-        return seconds_of(partial(gallery._run, name, queries, images, k))
+        def cost(name: str) -> float:
+            make(name)
+            return seconds_of(partial(self._run, name, queries, images, k))
+
+        return cost
+
+    def _cost_anew(self, queries: Tensor, images: Tensor, k: int) -> Callable[[str], float]:
+        """Return what tells the seconds of a search that makes it all."""
+        def cost(name: str) -> float:
+            gallery = LevelSearch(self.patches, self.per_image)
+            return seconds_of(partial(gallery._run, name, queries, images, k))
+
+        return cost
 
     def _run(self, name: str, queries: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if name == "triton":
