@@ -43,15 +43,6 @@ def has_fast_products(dtype: torch.dtype) -> bool:
     return low < full
 
 
-@cache
-def by_speed(*dtypes: torch.dtype) -> list[torch.dtype]:
-    """Return precisions in the order of what a large product takes."""
-    if len(dtypes) == 1:
-        return [*dtypes]
-    seconds = dict(zip(dtypes, _seconds_of_products(dtypes, *_SIZES[-1]), strict=True))
-    return sorted(dtypes, key=lambda dtype: seconds[dtype])
-
-
 def _seconds_of_products(dtypes: Sequence[torch.dtype], n: int, m: int, c: int) -> list[float]:
     products = []
     for dtype in dtypes:
@@ -74,8 +65,7 @@ def known(of: Kind) -> str | None:
 def fastest(of: Kind, names: Sequence[str], costs: Sequence[Callable[[str], float]]) -> str:
     """Measure the seconds that engines cost, remember the fastest for a kind of search, return it.
 
-    The next of the costs, of more work, is asked of those that the one before leaves close. The
-    first name is the favourite: where it is far ahead of the second, no other is tried.
+    The next of the costs, of more work, is asked of those that the one before leaves close.
     """
     racing = list(names)
     for cost in costs:
@@ -97,18 +87,14 @@ def _race(names: Sequence[str], cost: Callable[[str], float]) -> tuple[dict[str,
 
     They run in turn, for a run may be slow by chance or cold; who is far behind is dropped.
     """
-    seconds: dict[str, float] = {}
+    seconds = dict.fromkeys(names, float("inf"))
     racing = list(names)
     rounds, spent = 0, 0.0
     while len(racing) > 1 and (rounds < _ROUNDS or spent < _ENOUGH):
         for name in racing:
-            if len(seconds) == 2 and name not in seconds and (
-                _FAR * seconds[names[0]] < seconds[names[1]]
-            ):
-                break
             took = cost(name)
             spent += took
-            seconds[name] = min(seconds.get(name, float("inf")), took)
+            seconds[name] = min(seconds[name], took)
         best = min(seconds.values())
         chance = _LATER if rounds else _FIRST
         racing = [name for name in seconds if seconds[name] < _FAR * best + chance]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .choice import Kind, by_speed, fastest, has_fast_products, kind, known
+from .choice import Kind, fastest, has_fast_products, kind, known
 from .exhaustive import exhaustive_in_images, faiss_has_gpu
 from .integers import MOST_CHANNELS
 from .screen import Screen
@@ -148,11 +148,10 @@ class LevelSearch:
         if engine == "faiss" or (engine == "auto" and b * q * g * channels < _SMALL):
             return "faiss"
         names = _precisions(channels)
-        anew = self.once or low_bytes(len(self.patches), channels, _PRECISIONS[names[0]]) > KEEP
-        if anew:
-            names.sort(key=_NAMES[torch.int8].__eq__)  # for these rows take the longest to make
+        least = min(low_bytes(len(self.patches), channels, _PRECISIONS[name]) for name in names)
+        anew = self.once or least > KEEP
         if engine == "auto":
-            names.insert(1, "faiss")
+            names.append("faiss")
         if len(names) == 1:
             return names[0]
         of = kind(q, g, channels, k, engine, anew, torch.get_num_threads(), self.patches.dtype)
@@ -276,10 +275,10 @@ def tensor(values: npt.NDArray[np.floating[Any]]) -> Tensor:
 
 
 def _precisions(channels: int) -> list[str]:
-    """Return the precisions that are worth screening in, the likely best first."""
+    """Return the precisions that are worth screening in."""
     low = [torch.int8] if channels in _WIDE else []
     fast = [dtype for dtype in (*low, torch.bfloat16) if has_fast_products(dtype)]
-    return [_NAMES[dtype] for dtype in (by_speed(*fast) if fast else [torch.float32])]
+    return [_NAMES[dtype] for dtype in fast or [torch.float32]]
 
 
 def _fits(patches: Tensor, device: torch.device) -> bool:
