@@ -26,6 +26,7 @@ from torch import Tensor
 
 from .._faiss import faiss
 from .pairs import pair_distances
+from .product import HELD, by_product
 from .threads import in_parts
 
 _TILE_BYTES = 64 << 20
@@ -34,8 +35,10 @@ _DIFFERENCES = 32 << 20
 """Bytes of differences at a time."""
 _FEW, _WIDE = (19, 64), 128
 """Queries that are few, below so many channels and from there on: expanding saves them nothing."""
-_HELD = 1 << 23
-"""Distances to all rows that are held at a time."""
+_FEWEST, _LITTLE = 7, 1 << 25
+"""Queries that are few beside a product of more than so many multiplications."""
+_ALONE = 1 << 19
+"""Differences that are not worth waking threads for."""
 _MORE = 4, 32
 """Neighbours to ask for beyond those wanted: at first, and where that proves nothing. Up to ten
 cost FAISS no more than two, and a second search for few queries as much as a pass over memory."""
@@ -43,7 +46,7 @@ cost FAISS no more than two, and a second search for few queries as much as a pa
 
 def exhaustive_in_images(
     queries: Tensor, patches: Tensor, images: Tensor, per_image: int, k: int,
-    largest: Tensor | None = None,
+    largest: Tensor | None = None, product: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the `k` patches nearest to each query among those of some training images.
 
@@ -60,6 +63,8 @@ def exhaustive_in_images(
     largest : float32 [n], on the CPU, optional
         Each training image's largest norm, NaN where it is not known yet; what is found out of
         it is kept here.
+    product : bool
+        Whether `by_product` goes before FAISS. A tile's scores are then held.
 
     Returns
     -------
@@ -77,7 +82,7 @@ def exhaustive_in_images(
     best: tuple[Tensor, Tensor] | None = None
     for some, tile in _tiles(patches, images, per_image):
         scale = cache(partial(_scale, queries, sizes, tile, some, per_image, largest))
-        distances, places = _knn(queries, tile, min(k, len(tile)), scale)
+        distances, places = _knn(queries, tile, min(k, len(tile)), scale, product)
         ids = some.to(places.device)[places // per_image] * per_image + places % per_image
         if best is not None:
             distances, ids = torch.cat([best[0], distances], 1), torch.cat([best[1], ids], 1)
@@ -135,17 +140,24 @@ def _must_be_finite(name: str, rows: Tensor) -> None:
 
 
 def _knn(
-    queries: Tensor, gallery: Tensor, k: int, scale: Callable[[], Tensor]
+    queries: Tensor, gallery: Tensor, k: int, scale: Callable[[], Tensor], product: bool
 ) -> tuple[Tensor, Tensor]:
     """Search one tile.
 
     FAISS goes first: its threads are slow to find idle CPUs once others have run.
     """
     q, c = queries.shape
-    if q <= _FEW[c >= _WIDE] and q * len(gallery) <= _HELD and not queries.is_cuda:
-        compared = _by_all_differences(queries, gallery, k)
-        if compared is not None:
-            return compared
+    if not queries.is_cuda and q * len(gallery) <= HELD:
+        few = q <= _FEW[c >= _WIDE]
+        if product and q * gallery.numel() > _LITTLE:
+            few = q <= _FEWEST
+        settled = None
+        if few:
+            settled = _by_all_differences(queries, gallery, k)
+        elif product:
+            settled = by_product(queries, gallery, k)
+        if settled is not None:
+            return settled
     distances = queries.new_empty(q, k)
     ids = torch.empty(q, k, dtype=torch.int64, device=queries.device)
     doubtful = torch.arange(q, device=queries.device)
@@ -187,8 +199,12 @@ def _by_all_differences(
     queries: Tensor, gallery: Tensor, k: int
 ) -> tuple[Tensor, Tensor] | None:
     """Compare few queries with every row; return nothing where a distance may not be finite."""
-    distances = torch.cat(in_parts(partial(_distances, queries), gallery), 1)
-    if not bool(distances.sum().isfinite()):
+    compare = partial(_distances, queries)
+    if len(queries) * gallery.numel() <= _ALONE:
+        distances = compare(gallery)
+    else:
+        distances = torch.cat(in_parts(compare, gallery), 1)
+    if not isfinite(distances.sum()):
         return None
     if k == 1:  # which takes less
         return distances.min(1, keepdim=True)

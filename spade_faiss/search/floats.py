@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .screen import LOWERED, NOTHING, TINY, Ids, Part, Screen, group_size, must_be_small
+from .pairs import Ids
+from .screen import LOWERED, NOTHING, TINY, Part, Screen, group_size, must_be_small
 from .threads import side_by_side
 
 _PRODUCT = {torch.bfloat16: 3 << 20, torch.float32: 1 << 20}

@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .screen import NOTHING, TINY, Ids, Part, Screen, group_size, must_be_small
+from .pairs import Ids
+from .screen import NOTHING, TINY, Part, Screen, group_size, must_be_small
 from .threads import side_by_side
 from .timing import least_seconds
 

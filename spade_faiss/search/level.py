@@ -18,6 +18,7 @@ from torch import Tensor
 from .choice import Kind, fastest, has_fast_products, kind, known
 from .exhaustive import exhaustive_in_images, faiss_has_gpu
 from .integers import MOST_CHANNELS
+from .product import HELD
 from .screen import Screen
 from .screened import low_bytes, make_screen, screened
 from .timing import seconds_of
@@ -145,13 +146,15 @@ class LevelSearch:
             return engine
         if engine == "triton":
             raise ValueError("the engine 'triton' needs CUDA: choose screened or faiss")
-        if engine == "faiss" or (engine == "auto" and b * q * g * channels < _SMALL):
-            return "faiss"
+        if engine == "faiss":
+            return engine
+        if engine == "auto" and b * q * g * channels < _SMALL:
+            return "product"
         names = _precisions(channels)
         least = min(low_bytes(len(self.patches), channels, _PRECISIONS[name]) for name in names)
         anew = self.once or least > KEEP
         if engine == "auto":
-            names.append("faiss")
+            names += ["faiss", "product"][: 1 + (q * g <= HELD)]
         if len(names) == 1:
             return names[0]
         of = kind(q, g, channels, k, engine, anew, torch.get_num_threads(), self.patches.dtype)
@@ -185,7 +188,7 @@ class LevelSearch:
         """Return what tells the seconds of a search once what an engine makes is there."""
         @cache
         def make(name: str) -> None:
-            if name != "faiss":
+            if name in _PRECISIONS:
                 self._run(name, queries[:, :1], images, k)
 
         def cost(name: str) -> float:
@@ -205,13 +208,14 @@ class LevelSearch:
     def _run(self, name: str, queries: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
         if name == "triton":
             return self._fused(queries, images, k)
-        if name == "faiss":
+        if name in ("faiss", "product"):
             if self.patches.is_cuda and not faiss_has_gpu():
                 host = LevelSearch(self.patches.cpu(), self.per_image)
                 near, ids = host.search(queries.cpu(), images, k, "auto")
                 return near.to(queries.device), ids.to(queries.device)
             parts = [
-                exhaustive_in_images(one, self.patches, among, self.per_image, k, self._largest)
+                exhaustive_in_images(
+                    one, self.patches, among, self.per_image, k, self._largest, name == "product")
                 for one, among in zip(queries, images, strict=True)
             ]
             return torch.stack([part[0] for part in parts]), torch.stack([p[1] for p in parts])

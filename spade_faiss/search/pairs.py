@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from .._faiss import faiss
+
+Floats = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.int64]
 
 _GATHERED = 1 << 20
 """Bytes of rows that are gathered at a time where FAISS cannot read them in their place."""
@@ -39,3 +44,26 @@ def pair_distances(queries: Tensor, who: Tensor, gallery: Tensor, rows: Tensor) 
         gap = gallery[rows[part]].float().sub_(queries[who[part]])
         distances[part] = gap.square_().sum(1)
     return distances
+
+
+def least_of_each(
+    who: Ids, distances: Floats, ids: Ids, k: int
+) -> tuple[Ids, Floats, Ids]:
+    """Return the `k` least distances of each query.
+
+    Parameters
+    ----------
+    who : int64 [n]
+        Each query `k` times at least.
+    distances : float32 [n]
+    ids : int64 [n]
+    k : int
+
+    Returns
+    -------
+    int64 [Q], the queries, ascending; float32 [Q, k], ascending; int64 [Q, k]
+    """
+    order = np.lexsort((distances, who))
+    asked, starts = np.unique(who[order], return_index=True)
+    chosen = order[starts[:, None] + np.arange(k)]
+    return asked, distances[chosen], ids[chosen]

@@ -9,13 +9,11 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .pairs import Ids
 from .threads import side_by_side
-
-Ids = npt.NDArray[np.int64]
 
 LARGEST_NORM = 2.0**60
 """From this norm on, squares may leave the range of float32."""

@@ -28,17 +28,15 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from .floats import FloatScreen, float_bytes
 from .integers import IntegerScreen, integer_bytes
-from .pairs import pair_distances
-from .screen import TINY, Ids, Part, Screen, must_be_small
+from .pairs import Floats, Ids, least_of_each, pair_distances
+from .screen import TINY, Part, Screen, must_be_small
 from .threads import side_by_side
 
-Floats = npt.NDArray[np.float32]
 Found = tuple[Floats, Ids]
 
 _QUERIES = 512
@@ -282,10 +280,7 @@ class _Nearest:
         owner = np.concatenate([np.repeat(asked, k), np.repeat(who, m)])
         near = np.concatenate([self.distances[asked].ravel(), distances.ravel()])
         rows = np.concatenate([self.ids[asked].ravel(), ids.ravel()])
-        order = np.lexsort((near, owner))
-        starts = np.searchsorted(owner[order], asked)
-        chosen = order[starts[:, None] + np.arange(k)]
-        self.distances[asked], self.ids[asked] = near[chosen], rows[chosen]
+        _, self.distances[asked], self.ids[asked] = least_of_each(owner, near, rows, k)
 
 
 def _rescore(screen: Screen, one: Part, places: Ids, k: int) -> tuple[Ids, Floats, Ids]:
