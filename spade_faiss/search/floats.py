@@ -29,6 +29,8 @@ from .threads import side_by_side
 
 _PRODUCT = {torch.bfloat16: 3 << 20, torch.float32: 1 << 20}
 """Bytes of the product at a time: it is to stay in cache."""
+_ALIGNED = 32
+"""Columns of the product come in so many: AMX takes up to twice as long for one more or less."""
 _GATHERED = 2 << 20
 """Bytes of prepared rows that are gathered at a time where images do not follow one another."""
 
@@ -71,12 +73,15 @@ class FloatScreen(Screen):
             torch.linalg.vector_norm(centred.sub_(back), dim=1, out=rounding)
 
     def _lowered(self, queries: int) -> Tensor:
-        """Return room for the queries' columns, [width, Q]."""
-        return torch.empty(queries, self.width, dtype=self.low).T
+        """Return room for the queries' columns, [width, Q], and some more that are zero."""
+        more = -queries % _ALIGNED
+        room = torch.empty(queries + more, self.width, dtype=self.low)
+        room[queries:] = 0
+        return room.T
 
     def describe(self, one: Part, centred: Tensor, norm: Tensor, known: Tensor) -> None:
         """Write the columns of some queries, each with its own offset."""
-        low, c = one.lowered.T, self.channels
+        low, c = one.lowered.T[: len(centred)], self.channels
         rounding = torch.empty(len(centred))
         self.lowered(centred, low[:, :c], torch.empty_like(centred), rounding)
         low[:, c:] = 0
@@ -103,6 +108,7 @@ class FloatScreen(Screen):
         """Multiply a few groups at a time, in whose cache their largest are found."""
         best = one.bounds[begin * self.groups : (begin + len(places)) * self.groups]
         group, n = self.group, one.lowered.shape[1]
+        queries = len(one.queries)
         step = max(1, _PRODUCT[self.low] // (self.low.itemsize * n * group))
         product = torch.empty(min(step, len(best)) * group, n, dtype=self.low)
         bits = product.view(best.dtype).view(-1, group, n)
@@ -114,7 +120,7 @@ class FloatScreen(Screen):
                 torch.split(rows, step * group), torch.split(here, step), strict=True
             ):
                 torch.mm(part, one.lowered, out=product[: len(part)])
-                torch.amax(bits[: len(largest)], 1, out=largest)
+                torch.amax(bits[: len(largest), :, :queries], 1, out=largest)
         return best.amax(0)
 
     def _lower(self, out: Tensor, images: Ids, places: Ids, sizes: Tensor) -> None:

@@ -22,7 +22,7 @@ from .threads import side_by_side
 
 HELD = 1 << 23
 """Scores that are held, at the most."""
-_MANY = 1 / 16
+_MANY = 1 / 64
 """Share of the pairs that are too many to be compared by differences."""
 _ALONE = 1 << 25
 """Multiplications that are not worth waking threads for."""
@@ -66,7 +66,7 @@ def by_product(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor
         who.append(some)
         rows.append(inside + first)
     pairs = np.concatenate(who), np.concatenate(rows)
-    if len(pairs[0]) > max(q * k, q * len(gallery) * _MANY):
+    if len(pairs[0]) > q * max(2 * k, len(gallery) * _MANY):
         return None
     near = pair_distances(queries, torch.from_numpy(pairs[0]), gallery, torch.from_numpy(pairs[1]))
     _, distances, ids = least_of_each(pairs[0], near.numpy(), pairs[1], k)

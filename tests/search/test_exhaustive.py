@@ -1,4 +1,4 @@
-"""FAISS's search against a float64 brute force, where expanding a distance loses it."""
+"""Searches of all rows against a float64 brute force, where expanding a distance loses it."""
 
 import numpy as np
 import pytest
@@ -16,20 +16,20 @@ rows = hnp.arrays(
 )
 
 
-def search(queries, gallery, k):
+def search(queries, gallery, k, product):
     found = exhaustive.exhaustive_in_images(
         torch.from_numpy(queries), torch.from_numpy(gallery), torch.zeros(1, dtype=torch.int64),
-        len(gallery), k)
+        len(gallery), k, product=product)
     return (part.numpy() for part in found)
 
 
-few_or_many = pytest.mark.parametrize("count", [7, 70])
+every_way = pytest.mark.parametrize("count, product", [(7, False), (70, False), (70, True)])
 
 
-@few_or_many
+@every_way
 @given(rows, st.integers(0, 99), st.sampled_from([1e-20, 1.0, 1e6]), st.integers(0, 4), st.data())
 @settings(max_examples=100, deadline=None)
-def test_near_rows_far_from_zero(count, gallery, seed, factor, exponent, data):
+def test_near_rows_far_from_zero(count, product, gallery, seed, factor, exponent, data):
     """Rows that all but coincide, at any scale."""
     rng = np.random.default_rng(seed)
     gallery = (gallery + 1000 * rng.standard_normal(gallery.shape[1])).astype(np.float32)
@@ -38,62 +38,64 @@ def test_near_rows_far_from_zero(count, gallery, seed, factor, exponent, data):
     step = np.float32(factor) * rng.standard_normal(near.shape).astype(np.float32)
     queries = near + step * np.float32(10.0**-exponent)
     k = data.draw(st.integers(1, len(gallery)))
-    distances, ids = search(queries, gallery, k)
+    distances, ids = search(queries, gallery, k, product)
     assert_exact(queries, gallery, k, distances, ids)
 
 
-@few_or_many
-def test_many_rows_that_all_but_coincide(count):
+@every_way
+def test_many_rows_that_all_but_coincide(count, product):
     rng = np.random.default_rng(0)
     gallery = (1e4 + 1e-2 * rng.standard_normal((3000, 24))).astype(np.float32)
     queries = (1e4 + 1e-2 * rng.standard_normal((count, 24))).astype(np.float32)
-    distances, ids = search(queries, gallery, 3)
+    distances, ids = search(queries, gallery, 3, product)
     assert_exact(queries, gallery, 3, distances, ids)
 
 
-@few_or_many
+@every_way
 @pytest.mark.parametrize(("spread", "k"), [(1e-3, 2), (0.5, 1)])
-def test_norms_whose_squares_leave_the_range_of_float32(count, spread, k):
+def test_norms_whose_squares_leave_the_range_of_float32(count, product, spread, k):
     """With the larger spread, all distances but the nearest's do as well."""
     rng = np.random.default_rng(0)
     gallery = (1e20 * (1 + spread * rng.standard_normal((300, 16)))).astype(np.float32)
     queries = gallery[:count] + np.float32(1e16) * rng.standard_normal(
         (count, 16)).astype(np.float32)
-    distances, ids = search(queries, gallery, k)
+    distances, ids = search(queries, gallery, k, product)
     assert_exact(queries, gallery, k, distances, ids)
 
 
-@few_or_many
+@every_way
 @pytest.mark.parametrize("of", ["queries", "gallery"])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_what_is_not_finite_is_refused(count, of, value):
+def test_what_is_not_finite_is_refused(count, product, of, value):
     both = {"queries": np.ones((count, 4), np.float32), "gallery": np.ones((300, 4), np.float32)}
     both[of][-1, -1] = value
     with pytest.raises(ValueError, match=f"{of} hold NaN or infinite values"):
-        search(both["queries"], both["gallery"], 1)
+        search(both["queries"], both["gallery"], 1, product)
 
 
-@few_or_many
-def test_rows_that_lie_apart(count):
+@every_way
+def test_rows_that_lie_apart(count, product):
     rng = np.random.default_rng(0)
     queries = rng.standard_normal((count, 48)).astype(np.float32)[:, ::2]
     gallery = rng.standard_normal((600, 48)).astype(np.float32)[::2, ::2]
-    distances, ids = search(queries, gallery, 2)
+    distances, ids = search(queries, gallery, 2, product)
     assert_exact(queries, gallery, 2, distances, ids)
 
 
-def test_few_queries_for_many_rows_hold_no_more_distances_than_they_may(monkeypatch):
-    monkeypatch.setattr(exhaustive, "_HELD", 7 * 300 - 1)
+@every_way
+def test_no_more_distances_are_held_than_may_be(count, product, monkeypatch):
+    monkeypatch.setattr(exhaustive, "HELD", count * 300 - 1)
     monkeypatch.setattr(exhaustive, "_by_all_differences", None)
+    monkeypatch.setattr(exhaustive, "by_product", None)
     rng = np.random.default_rng(0)
-    queries, gallery = (rng.standard_normal((n, 24)).astype(np.float32) for n in (7, 300))
-    distances, ids = search(queries, gallery, 2)
+    queries, gallery = (rng.standard_normal((n, 24)).astype(np.float32) for n in (count, 300))
+    distances, ids = search(queries, gallery, 2, product)
     assert_exact(queries, gallery, 2, distances, ids)
 
 
-@few_or_many
+@every_way
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_images_here_and_there_of_which_the_last_is_short(count, dtype, monkeypatch):
+def test_images_here_and_there_of_which_the_last_is_short(count, product, dtype, monkeypatch):
     monkeypatch.setattr(exhaustive, "_TILE_BYTES", 4 * 24 * 10 * 2)  # two images
     rng = np.random.default_rng(0)
     patches = torch.from_numpy(rng.standard_normal((95, 24))).to(dtype)
@@ -101,7 +103,7 @@ def test_images_here_and_there_of_which_the_last_is_short(count, dtype, monkeypa
     images = torch.tensor([9, 2, 3, 4, 0, 7])
     largest = torch.full((10,), torch.nan)
     distances, ids = exhaustive.exhaustive_in_images(
-        torch.from_numpy(queries), patches, images, 10, 3, largest)
+        torch.from_numpy(queries), patches, images, 10, 3, largest, product)
     rows = np.concatenate([np.arange(95)[i * 10 : i * 10 + 10] for i in sorted(images.tolist())])
     there = {int(row): place for place, row in enumerate(rows)}
     places = np.vectorize(there.__getitem__)(ids.numpy())
