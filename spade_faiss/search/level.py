@@ -18,7 +18,7 @@ from torch import Tensor
 from .choice import Kind, fastest, has_fast_products, kind, known
 from .exhaustive import exhaustive_in_images, faiss_has_gpu
 from .integers import MOST_CHANNELS
-from .product import HELD
+from .product import HELD, keeps_float32
 from .screen import Screen
 from .screened import low_bytes, make_screen, screened
 from .timing import seconds_of
@@ -42,6 +42,8 @@ _ONE_AT_A_TIME = Lock()
 _PRECISIONS = {
     f"screened in {name}": getattr(torch, name) for name in ("int8", "bfloat16", "float32")}
 _NAMES = {dtype: name for name, dtype in _PRECISIONS.items()}
+_ROUNDED = ("torch rounds products of float32 to bfloat16 on this processor: call "
+            "torch.set_float32_matmul_precision('highest')")
 _WIDE = range(128, MOST_CHANNELS + 1)
 """Channels that pay for what a screen in integers does besides multiplying."""
 
@@ -148,6 +150,11 @@ class LevelSearch:
             raise ValueError("the engine 'triton' needs CUDA: choose screened or faiss")
         if engine == "faiss":
             return engine
+        if not keeps_float32():
+            if engine == "screened":
+                raise ValueError(_ROUNDED)
+            warnings.warn(f"{_ROUNDED}: FAISS searches instead", RuntimeWarning, stacklevel=3)
+            return "faiss"
         if engine == "auto" and b * q * g * channels < _SMALL:
             return "product"
         names = _precisions(channels)
@@ -157,13 +164,14 @@ class LevelSearch:
             names += ["faiss", "product"][: 1 + (q * g <= HELD)]
         if len(names) == 1:
             return names[0]
-        of = kind(q, g, channels, k, engine, anew, torch.get_num_threads(), self.patches.dtype)
-        return known(of) or self._measure(of, names, queries[:1], images[:1], k, anew)
+        of = kind(
+            q, g, channels, k, engine, anew, torch.get_num_threads(), self.patches.dtype, b > 1)
+        return known(of) or self._measure(of, names, queries, images, k, anew)
 
     def _measure(
         self, of: Kind, names: list[str], queries: Tensor, images: Tensor, k: int, anew: bool
     ) -> str:
-        """Measure engines on a part of one image's search.
+        """Measure engines on a part of a search: of one item, or of several that are small.
 
         Where what an engine makes is kept, it is made before, and few of the images tell, or all
         if it is close; where it is made `anew` each time, fewer of both queries and images.
@@ -171,14 +179,14 @@ class LevelSearch:
         work = queries[0].numel() * images.shape[1] * self.per_image
 
         def part(most: int) -> tuple[Tensor, Tensor]:
-            share = min(1.0, most / work)
+            items, share = max(1, most // work), min(1.0, most / work)
             wanted = max(ceil(images.shape[1] * (sqrt(share) if anew else share)), _FEWEST, k)
-            some = images[:, :wanted]
+            some = images[:items, :wanted]
             step = max(1, round(some.shape[1] / (images.shape[1] * share)))
-            return queries[:, ::step], some
+            return queries[:items, ::step], some
 
         cost = self._cost_anew if anew else self._cost_kept
-        probes = (_PROBE_ANEW,) if anew else _PROBES[: 1 + (work > _PROBES[0])]
+        probes = (_PROBE_ANEW,) if anew else _PROBES[: 1 + (len(queries) * work > _PROBES[0])]
         chosen = fastest(of, names, [cost(*part(most), k) for most in probes])
         for name in set(self._screens) - {chosen}:
             del self._screens[name]

@@ -24,6 +24,8 @@ HELD = 1 << 23
 """Scores that are held, at the most."""
 _MANY = 1 / 64
 """Share of the pairs that are too many to be compared by differences."""
+_ROWS = 32
+"""Of a product that shows how products are computed."""
 _ALONE = 1 << 25
 """Multiplications that are not worth waking threads for."""
 
@@ -85,3 +87,14 @@ def _reach(scores: Tensor, least: Tensor) -> tuple[Ids, Ids]:
     """Return the queries and the rows whose scores are not under the query's `least`, [Q, 1]."""
     places = np.flatnonzero((scores >= least).numpy())
     return np.divmod(places, scores.shape[1])
+
+
+def keeps_float32() -> bool:
+    """Say whether products of float32 are computed in float32, as all bounds here assume.
+
+    Asked for less (`torch.set_float32_matmul_precision("medium")`), processors with AMX round to
+    bfloat16 first.
+    """
+    rows = torch.full((_ROWS, _ROWS), 1 + 2.0**-12)
+    product = torch.mm(rows, torch.ones(_ROWS, _ROWS))
+    return bool((product == _ROWS * rows).all())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spade_faiss.search import LevelSearch, level
+from spade_faiss.search import LevelSearch, level, nearest
 from spade_faiss.search.product import by_product
 from tests.search.oracle import assert_exact
 
@@ -64,3 +64,36 @@ def test_a_small_search_is_not_measured(monkeypatch):
     queries, gallery = both(100, 400, 48)
     distances, ids = LevelSearch(gallery, 100).search(queries[None], torch.arange(4)[None], 2)
     assert_exact(queries.numpy(), gallery.numpy(), 2, distances[0].numpy(), ids[0].numpy())
+
+
+@pytest.fixture
+def less_precise():
+    torch.set_float32_matmul_precision("medium")
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.filterwarnings("ignore:torch rounds products")
+def test_a_search_is_exact_where_less_precise_products_are_allowed(less_precise):
+    """Processors with AMX then round float32 to bfloat16, others do not."""
+    queries, gallery = both(300, 4000, 144)
+    found = nearest(queries.numpy(), gallery.numpy(), 2)
+    assert_exact(queries.numpy(), gallery.numpy(), 2, *found)
+
+
+@pytest.mark.parametrize("g", [400, 4000])
+def test_where_products_are_rounded_faiss_searches(g, monkeypatch):
+    mm, addmm = torch.mm, torch.addmm
+
+    def rounded(*values):
+        return (one.bfloat16().float() for one in values)
+
+    monkeypatch.setattr(torch, "mm", lambda a, b, **more: mm(*rounded(a, b), **more))
+    monkeypatch.setattr(
+        torch, "addmm", lambda x, a, b, **more: addmm(x, *rounded(a, b), **more))
+    queries, gallery = both(300, g, 144)
+    with pytest.warns(RuntimeWarning, match=r"set_float32_matmul_precision\('highest'\)"):
+        found = nearest(queries.numpy(), gallery.numpy(), 2)
+    assert_exact(queries.numpy(), gallery.numpy(), 2, *found)
+    with pytest.raises(ValueError, match=r"call torch\.set_float32_matmul_precision"):
+        nearest(queries, gallery, 2, "screened")
