@@ -1,6 +1,6 @@
 """Time exact search beside FAISS and the usual ways of doing SPADE's stage two.
 
-    python benchmarks/search.py [--json] [--train DIR --test DIR] [--rounds 5] [--quick]
+    python benchmarks/search.py [--json] [--train DIR --test DIR] [--rounds 5] [--quick | --small]
 
 Galleries are those of K = 50 training images. "random" features are normal and structureless;
 "real" ones are EfficientNet-Lite0's: its pyramid levels (24 to 112 channels), and the expanded
@@ -19,6 +19,8 @@ medians. "gflops" counts two operations a channel and pair, whatever was really 
 - `IndexFlatL2 anew`: an index built for each image and level, as SPADE-fast does it.
 
 The last four are timed on fewer queries where they are slow; "share" says which part.
+
+`--small` is of searches of few milliseconds, of random features, with nothing kept.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 
 import faiss
@@ -49,6 +52,10 @@ EXPANDED = {2: 144, 4: 240, 10: 672, 14: 1152}
 RANDOM = [(3136, 3136, 24), (784, 784, 40), (196, 196, 112),
           (784, 784, 256), (784, 784, 512), (196, 196, 1024)]
 """Queries and patches an image, and channels."""
+SMALL = [(1, 200, 1280), (1, 1000, 1280), (1, 5000, 1280), (8, 5000, 1280), (32, 5000, 1280),
+         (20, 100000, 24), (49, 2450, 320), (49, 2450, 1152), (100, 1000, 64), (196, 1000, 112),
+         (784, 784, 40), (784, 2500, 256), (1000, 1000, 16)]
+"""Queries, patches and channels of small searches."""
 PAUSE = 0.03
 """Seconds between two ways, so that the threads of one no longer wait busily for more work."""
 
@@ -60,11 +67,19 @@ def main() -> None:
     parser.add_argument("--train", type=Path, help="folder of good images, for real features")
     parser.add_argument("--test", type=Path, help="folder of images to query")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--small", action="store_true", help="small searches only")
     parser.add_argument("--quick", action="store_true", help="random features only, small")
     options = parser.parse_args()
     if not options.json:
         print(f"{'features':8} {'way':18} {'queries':>8} {'gallery':>8} {'channels':>8} {'k':>3} "
               f"{'ms':>9} {'GFLOP/s':>8} {'ratio':>7} {'max. rel. error':>16}")
+    if options.small:
+        generator = torch.Generator().manual_seed(0)
+        for q, g, channels in SMALL:
+            queries, patches = (torch.randn(n, channels, generator=generator) for n in (q, g))
+            for row in compare_small(queries, patches, options.rounds):
+                show({"features": "random", **row}, options.json)
+        return
     for name, queries, patches, per_image in cases(options):
         for k in (1, 3) if name == "real" and patches.shape[1] == 24 else (1,):
             for row in compare(queries, patches, per_image, k, options.rounds):
@@ -124,19 +139,10 @@ def compare(
     kept, gallery = LevelSearch(patches, per_image), patches.numpy()
     single, few = queries[:1], max(1, min(q, (1 << 22) // len(patches)))
 
-    def direct() -> np.ndarray:
-        return faiss.knn(queries[0].numpy(), gallery, k)[0]
-
     def anew() -> np.ndarray:
         index = faiss.IndexFlatL2(channels)
         index.add(gallery)
         return index.search(queries[0].numpy(), k)[0]
-
-    def cdist() -> Tensor:
-        tile = max(1, (256 << 20) // (4 * len(patches)))
-        found = [torch.cdist(part, patches).topk(k, largest=False).values
-                 for part in torch.split(queries[0], tile)]
-        return torch.cat(found).square()
 
     def broadcast() -> Tensor:
         asked = queries[0, :few, None]
@@ -149,7 +155,7 @@ def compare(
         return brute.kneighbors(queries[0].numpy())[0] ** 2
 
     ways: dict[str, tuple[Callable[[], object], float]] = {
-        "faiss.knn": (direct, 1),
+        "faiss.knn": (partial(direct, queries[0], patches, k), 1),
         "faiss": (lambda: kept.search(single, one, k, "faiss")[0][0], 1),
         "screened": (lambda: kept.search(queries, batch, k, "screened")[0][0], b),
         "screened, 1 image": (lambda: kept.search(single, one, k, "screened")[0][0], 1),
@@ -157,18 +163,54 @@ def compare(
             lambda: LevelSearch(patches, per_image).search(single, one, k, "screened")[0][0], 1),
         "auto, once": (lambda: nearest(queries[0], patches, k)[0], 1),
         "auto": (lambda: kept.search(queries, batch, k, "auto")[0][0], b),
-        "torch.cdist": (cdist, 1),
+        "torch.cdist": (partial(cdist, queries[0], patches, k), 1),
         "scikit-learn": (sklearn, 1),
         "pairwise_distance": (broadcast, few / q),
         "IndexFlatL2 anew": (anew, 1),
     }
-    for name in list(ways)[:7]:
+    yield from timed(ways, queries[0], patches, k, rounds, few, list(ways)[-4:-1])
+
+
+def compare_small(queries: Tensor, patches: Tensor, rounds: int) -> Iterator[dict[str, object]]:
+    """Time FAISS, `nearest` and `torch.cdist` on a search of few milliseconds."""
+    ways: dict[str, tuple[Callable[[], object], float]] = {
+        "faiss.knn": (partial(direct, queries, patches, 1), 1),
+        "faiss": (lambda: nearest(queries, patches, 1, "faiss")[0], 1),
+        "auto, once": (lambda: nearest(queries, patches)[0], 1),
+        "torch.cdist": (partial(cdist, queries, patches, 1), 1),
+    }
+    yield from timed(ways, queries, patches, 1, rounds, len(queries))
+
+
+def direct(queries: Tensor, gallery: Tensor, k: int) -> np.ndarray:
+    """Call FAISS."""
+    return faiss.knn(queries.numpy(), gallery.numpy(), k)[0]
+
+
+def cdist(queries: Tensor, gallery: Tensor, k: int) -> Tensor:
+    """Take the minima of tiles of distances."""
+    tile = max(1, (256 << 20) // (4 * len(gallery)))
+    found = [torch.cdist(part, gallery).topk(k, largest=False).values
+             for part in torch.split(queries, tile)]
+    return torch.cat(found).square()
+
+
+def timed(
+    ways: dict[str, tuple[Callable[[], object], float]], queries: Tensor, patches: Tensor, k: int,
+    rounds: int, few: int, slow: Collection[str] = (),
+) -> Iterator[dict[str, object]]:
+    """Run ways by turns, each given with how many images it does; slow ones in one round only.
+
+    The first `few` queries' distances are compared with float64's.
+    """
+    q, channels = queries.shape
+    for name in ways.keys() - {*slow}:
         ways[name][0]()  # what is measured or made once
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     answers: dict[str, object] = {}
     for turn in range(rounds):
         for name, (way, images_done) in ways.items():
-            if turn and name in ("torch.cdist", "scikit-learn", "pairwise_distance"):
+            if turn and name in slow:
                 continue
             time.sleep(PAUSE)
             start = time.perf_counter()
@@ -177,7 +219,7 @@ def compare(
     sample = torch.linspace(0, few - 1, min(few, 64)).long()
     truth = torch.stack([
         (patches.double() - row.double()).square().sum(1).topk(k, largest=False).values
-        for row in queries[0, sample]
+        for row in queries[sample]
     ])
     for name, times in seconds.items():
         found = torch.as_tensor(answers[name])[sample].double()

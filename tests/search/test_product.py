@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spade_faiss.search import LevelSearch, level, nearest
+from spade_faiss.search import LevelSearch, level, nearest, product
 from spade_faiss.search.product import by_product
 from tests.search.oracle import assert_exact
 
@@ -20,6 +20,21 @@ def test_scores_that_differ_settle_a_search(q, g, channels, k):
     queries, gallery = both(q, g, channels)
     distances, ids = by_product(queries, gallery, k)
     assert_exact(queries.numpy(), gallery.numpy(), k, distances.numpy(), ids.numpy())
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("g", [1, 2, 50])
+def test_parts_of_the_rows_are_searched_side_by_side(threads, g, monkeypatch):
+    """None of them empty."""
+    monkeypatch.setattr(product, "_ALONE", 0)
+    queries, gallery = both(100, g, 48)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        distances, ids = by_product(queries, gallery, min(g, 20))
+    finally:
+        torch.set_num_threads(before)
+    assert_exact(queries.numpy(), gallery.numpy(), min(g, 20), distances.numpy(), ids.numpy())
 
 
 def test_near_ties_are_told_apart_by_differences():
@@ -81,8 +96,15 @@ def test_a_search_is_exact_where_less_precise_products_are_allowed(less_precise)
     assert_exact(queries.numpy(), gallery.numpy(), 2, *found)
 
 
+@pytest.fixture
+def nothing_known():
+    product._keeps_float32.cache_clear()
+    yield
+    product._keeps_float32.cache_clear()
+
+
 @pytest.mark.parametrize("g", [400, 4000])
-def test_where_products_are_rounded_faiss_searches(g, monkeypatch):
+def test_where_products_are_rounded_faiss_searches(g, monkeypatch, nothing_known):
     mm, addmm = torch.mm, torch.addmm
 
     def rounded(*values):
