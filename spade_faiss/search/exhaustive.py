@@ -37,7 +37,7 @@ _FEW, _WIDE = (19, 64), 128
 """Queries that are few, below so many channels and from there on: expanding saves them nothing."""
 _FEWEST, _LITTLE = 7, 1 << 25
 """Queries that are few beside a product of more than so many multiplications."""
-_ALONE = 1 << 19
+_ALONE = 1 << 23
 """Differences that are not worth waking threads for."""
 _MORE = 4, 32
 """Neighbours to ask for beyond those wanted: at first, and where that proves nothing. Up to ten
@@ -91,6 +91,17 @@ def exhaustive_in_images(
         best = distances, ids
     assert best is not None
     return best
+
+
+def exhaustive(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the `k` rows nearest to each query in a gallery that is searched whole, on the CPU.
+
+    What fits is searched by one product, as `exhaustive_in_images` says.
+    """
+    none = torch.full((1,), torch.nan)
+    sizes = cache(partial(_norms, queries))
+    scale = partial(_scale, queries, sizes, gallery, torch.zeros(1).long(), len(gallery), none)
+    return _knn(queries, gallery, k, scale, product=True)
 
 
 def _tiles(patches: Tensor, images: Tensor, per_image: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -31,7 +31,7 @@ ENGINES = ("auto", "faiss", "screened", "triton")
 
 KEEP = 64 << 20
 """Bytes of a gallery that may be kept in low precision from one search to the next."""
-_SMALL = 1 << 25
+SMALL = 1 << 25
 """Multiplications from which on it pays to measure engines."""
 _PROBES, _PROBE_ANEW = (1 << 28, 1 << 31), 1 << 31
 """Multiplications that engines are measured with: where what they make is kept, and where not."""
@@ -155,7 +155,7 @@ class LevelSearch:
                 raise ValueError(_ROUNDED)
             warnings.warn(f"{_ROUNDED}: FAISS searches instead", RuntimeWarning, stacklevel=3)
             return "faiss"
-        if engine == "auto" and b * q * g * channels < _SMALL:
+        if engine == "auto" and b * q * g * channels < SMALL:
             return "product"
         names = _precisions(channels)
         least = min(low_bytes(len(self.patches), channels, _PRECISIONS[name]) for name in names)

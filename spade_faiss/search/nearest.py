@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .level import LevelSearch, tensor
+from .exhaustive import exhaustive
+from .level import SMALL, LevelSearch, tensor
+from .product import keeps_float32
 
 BLOCK = 256
 """Rows that stand for an image where a gallery is no set of images."""
@@ -54,6 +56,11 @@ def nearest(
     q, g = _matrix("queries", queries), _matrix("gallery", gallery)
     if q.shape[1] != g.shape[1]:
         raise ValueError(f"queries have {q.shape[1]} channels and the gallery has {g.shape[1]}")
+    here = q.device.type == g.device.type == "cpu"
+    little = here and len(q) * g.numel() < SMALL  # to prepare it would take as long as to search
+    if engine == "auto" and little and 1 <= k <= len(g) and keeps_float32():
+        distances, ids = exhaustive(q, g, k)
+        return _like(queries, distances), _like(queries, ids)
     per_image = min(BLOCK, len(g))
     blocks = torch.arange(-(-len(g) // per_image))
     distances, ids = LevelSearch(g, per_image, once=True).search(q[None], blocks[None], k, engine)
