@@ -9,7 +9,8 @@ are searched again for more neighbours, and what is left then is compared with e
 differences in float64.
 
 All this takes a pass over the rows more. So few queries are compared with every row by
-differences at once, by FAISS as well; there a value that is not finite shows in a distance.
+differences at once, by FAISS as well; there a value that is not finite shows in a distance. And
+where all scores may be held, a product of torch's may go before FAISS's search (`by_product`).
 """
 
 from __future__ import annotations
