@@ -33,7 +33,7 @@ KEEP = 64 << 20
 """Bytes of a gallery that may be kept in low precision from one search to the next."""
 SMALL = 1 << 25
 """Multiplications from which on it pays to measure engines."""
-_PROBES, _PROBE_ANEW = (1 << 28, 1 << 31), 1 << 31
+_PROBES, _PROBE_ANEW = (1 << 28, 1 << 30), 1 << 31
 """Multiplications that engines are measured with: where what they make is kept, and where not."""
 _FEWEST = 12
 """Images that they are measured with, at the least."""
