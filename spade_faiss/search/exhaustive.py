@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from .._faiss import faiss
-from .pairs import pair_distances
+from .pairs import gamma, norms, pair_distances
 from .product import HELD, by_product
 from .threads import in_parts
 
@@ -79,10 +79,11 @@ def exhaustive_in_images(
     """
     if largest is None:
         largest = torch.full((-(-len(patches) // per_image),), torch.nan)
-    sizes = cache(partial(_norms, queries))
+    sizes = cache(partial(norms, queries))
     best: tuple[Tensor, Tensor] | None = None
     for some, tile in _tiles(patches, images, per_image):
-        scale = cache(partial(_scale, queries, sizes, tile, some, per_image, largest))
+        norm = partial(_largest_norm, tile, some, per_image, largest)
+        scale = cache(partial(_scale, queries, sizes, tile, norm))
         distances, places = _knn(queries, tile, min(k, len(tile)), scale, product)
         ids = some.to(places.device)[places // per_image] * per_image + places % per_image
         if best is not None:
@@ -99,9 +100,8 @@ def exhaustive(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor
 
     What fits is searched by one product, as `exhaustive_in_images` says.
     """
-    none = torch.full((1,), torch.nan)
-    sizes = cache(partial(_norms, queries))
-    scale = partial(_scale, queries, sizes, gallery, torch.zeros(1).long(), len(gallery), none)
+    scale = cache(partial(
+        _scale, queries, partial(norms, queries), gallery, lambda: float(norms(gallery).amax())))
     return _knn(queries, gallery, k, scale, product=True)
 
 
@@ -124,25 +124,25 @@ def _tiles(patches: Tensor, images: Tensor, per_image: int) -> Iterator[tuple[Te
         yield part, patches[rows.to(patches.device)].float()
 
 
+def _largest_norm(tile: Tensor, images: Tensor, per_image: int, largest: Tensor) -> float:
+    """Return the largest norm of images' rows, which are a tile, and keep what is new."""
+    if bool(largest[images].isnan().any()):
+        each = norms(tile).cpu()
+        whole = torch.nn.functional.pad(each, (0, len(images) * per_image - len(each)))
+        largest[images] = whole.view(-1, per_image).amax(1)
+    return float(largest[images].max())
+
+
 def _scale(
-    queries: Tensor, sizes: Callable[[], Tensor], tile: Tensor, images: Tensor, per_image: int,
-    largest: Tensor,
+    queries: Tensor, sizes: Callable[[], Tensor], tile: Tensor, largest: Callable[[], float]
 ) -> Tensor:
     """Return for each query x a number [Q] that is no less than (|x| + |y|)² of any row y."""
-    if bool(largest[images].isnan().any()):
-        norms = _norms(tile).cpu()
-        whole = torch.nn.functional.pad(norms, (0, len(images) * per_image - len(norms)))
-        largest[images] = whole.view(-1, per_image).amax(1)
-    norm = float(largest[images].max())
+    norm, size = largest(), sizes()
     if not isfinite(norm):
         _must_be_finite("gallery", tile)
-    if not bool(sizes().max().isfinite()):
+    if not bool(size.max().isfinite()):
         _must_be_finite("queries", queries)
-    return (sizes() + norm).square()
-
-
-def _norms(rows: Tensor) -> Tensor:
-    return torch.cat(in_parts(partial(torch.linalg.vector_norm, dim=1), rows))
+    return (size + norm).square()
 
 
 def _must_be_finite(name: str, rows: Tensor) -> None:
@@ -156,7 +156,7 @@ def _knn(
 ) -> tuple[Tensor, Tensor]:
     """Search one tile.
 
-    FAISS goes first: its threads are slow to find idle CPUs once others have run.
+    FAISS goes before the norms: its threads are slow to find idle CPUs once others have run.
     """
     q, c = queries.shape
     if not queries.is_cuda and q * len(gallery) <= HELD:
@@ -173,20 +173,20 @@ def _knn(
     distances = queries.new_empty(q, k)
     ids = torch.empty(q, k, dtype=torch.int64, device=queries.device)
     doubtful = torch.arange(q, device=queries.device)
-    gamma = (c + 8) * 2.0**-23
+    lost = gamma(c)
     for more in _MORE:
         asked = queries[doubtful]
         wanted = min(k + more, len(gallery))
         near, places = _faiss_knn(asked, gallery, wanted)
-        near -= gamma * scale()[doubtful][:, None]
+        near -= lost * scale()[doubtful][:, None]
         exact, order = by_differences(asked, gallery, places[:, :k]).sort(1)
         found = places.gather(1, order)
-        may_be_nearer = _may_be_nearer(near, exact, gamma)
+        may_be_nearer = _may_be_nearer(near, exact, lost)
         rivals = may_be_nearer[:, k:].any(1).nonzero().view(-1)
         if len(rivals):
             true, order = by_differences(asked[rivals], gallery, places[rivals]).sort(1)
             exact[rivals], found[rivals] = true[:, :k], places[rivals].gather(1, order[:, :k])
-            may_be_nearer[rivals, -1:] = _may_be_nearer(near[rivals, -1:], exact[rivals], gamma)
+            may_be_nearer[rivals, -1:] = _may_be_nearer(near[rivals, -1:], exact[rivals], lost)
         distances[doubtful], ids[doubtful] = exact, found
         if wanted == len(gallery):
             return distances, ids
@@ -198,13 +198,13 @@ def _knn(
     return distances, ids
 
 
-def _may_be_nearer(near: Tensor, exact: Tensor, gamma: float) -> Tensor:
+def _may_be_nearer(near: Tensor, exact: Tensor, lost: float) -> Tensor:
     """Say which of FAISS's distances, less their error, may be under the last exact one, [Q, any].
 
     One that is NaN may be; none is under 0.
     """
     last = exact[:, -1:]
-    return ~(near >= last * (1 + gamma)) & (last != 0)
+    return ~(near >= last * (1 + lost)) & (last != 0)
 
 
 def _by_all_differences(

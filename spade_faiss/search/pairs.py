@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from .._faiss import faiss
+from .threads import in_parts
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
 _GATHERED = 1 << 20
 """Bytes of rows that are gathered at a time where FAISS cannot read them in their place."""
+
+
+def gamma(channels: int) -> float:
+    """Return at least twice what a sum in float32 over the channels can lose, of its size."""
+    return (channels + 8) * 2.0**-23
+
+
+def norms(rows: Tensor) -> Tensor:
+    """Return the rows' norms, by as many threads as pay."""
+    return torch.cat(in_parts(partial(torch.linalg.vector_norm, dim=1), rows))
 
 
 def pair_distances(queries: Tensor, who: Tensor, gallery: Tensor, rows: Tensor) -> Tensor:
@@ -47,23 +60,25 @@ def pair_distances(queries: Tensor, who: Tensor, gallery: Tensor, rows: Tensor) 
 
 
 def least_of_each(
-    who: Ids, distances: Floats, ids: Ids, k: int
-) -> tuple[Ids, Floats, Ids]:
+    asked: Ids, who: Ids, distances: Floats, ids: Ids, k: int
+) -> tuple[Floats, Ids]:
     """Return the `k` least distances of each query.
 
     Parameters
     ----------
+    asked : int64 [Q]
+        The queries, ascending.
     who : int64 [n]
-        Each query `k` times at least.
+        Each of them `k` times at least.
     distances : float32 [n]
     ids : int64 [n]
     k : int
 
     Returns
     -------
-    int64 [Q], the queries, ascending; float32 [Q, k], ascending; int64 [Q, k]
+    float32 [Q, k], ascending; int64 [Q, k]
     """
     order = np.lexsort((distances, who))
-    asked, starts = np.unique(who[order], return_index=True)
+    starts = np.searchsorted(who[order], asked)
     chosen = order[starts[:, None] + np.arange(k)]
-    return asked, distances[chosen], ids[chosen]
+    return distances[chosen], ids[chosen]

@@ -9,13 +9,12 @@ and the few others are compared by differences.
 from __future__ import annotations
 
 from functools import cache, partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .pairs import Floats, Ids, least_of_each, pair_distances
+from .pairs import Floats, Ids, gamma, least_of_each, norms, pair_distances
 from .screen import LARGEST_NORM, TINY
 from .threads import side_by_side
 
@@ -53,57 +52,47 @@ def by_product(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor
             by_product, [queries], [gallery], [k])
         return found[0]
     parts = gallery.tensor_split(min(threads, len(gallery)))
-    scored = side_by_side(partial(_score, queries, k), parts)
-    tops = torch.cat([one.top for one in scored], 1)
-    best = tops.amax(1) if k == 1 else tops.topk(k).values[:, -1]
-    half = torch.stack([one.half for one in scored]).amax()
-    norm = scored[0].norm
+    scores, tops, halves = zip(*side_by_side(partial(_score, queries, k), parts), strict=True)
+    top = torch.cat(tops, 1)
+    best = top.amax(1) if k == 1 else top.topk(k).values[:, -1]
+    half = torch.stack(halves).amax()
+    norm = norms(queries)
     if not bool((norm.amax() < LARGEST_NORM) & (half < LARGEST_NORM**2 / 2)):
         return None
-    doubt = (c + 8) * 2.0**-23 * (norm * (2 * half).sqrt() + half)
+    doubt = gamma(c) * (norm * (2 * half).sqrt() + half)
     least = (best - 2 * doubt - TINY)[:, None]
     most = int(q * max(2 * k, len(gallery) * _MANY))
-    compared = side_by_side(partial(_compare, queries, least, most), parts, scored)
-    if sum(len(who) for who, *_ in compared) > most:
+    firsts = np.cumsum([0, *map(len, parts[:-1])])
+    who, near, rows = map(np.concatenate, zip(*side_by_side(
+        partial(_compare, queries, gallery, least, most), firsts, scores), strict=True))
+    if len(who) > most:
         return None
-    firsts = np.cumsum([0, *map(len, parts)])
-    who, near, rows = (np.concatenate(values) for values in zip(*(
-        (who, near, rows + first)
-        for first, (who, near, rows) in zip(firsts, compared, strict=False)
-    ), strict=True))
-    _, distances, ids = least_of_each(who, near, rows, k)
+    distances, ids = least_of_each(np.arange(q), who, near, rows, k)
     return torch.from_numpy(distances), torch.from_numpy(ids)
 
 
-class _Scored(NamedTuple):
-    """All scores [Q, rows], the largest [Q, at most k], |x| [Q], and the largest |y|²/2."""
-
-    scores: Tensor
-    top: Tensor
-    norm: Tensor
-    half: Tensor
-
-
-def _score(queries: Tensor, k: int, rows: Tensor) -> _Scored:
+def _score(queries: Tensor, k: int, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return all scores [Q, rows], the largest [Q, at most k], and the largest |y|²/2."""
     half = torch.linalg.vector_norm(rows, dim=1).square_().div_(2)
     scores = torch.addmm(half, queries, rows.T, beta=-1)
     top = scores.amax(1, keepdim=True) if k == 1 else scores.topk(min(k, len(rows))).values
-    return _Scored(scores, top, torch.linalg.vector_norm(queries, dim=1), half.amax())
+    return scores, top, half.amax()
 
 
 def _compare(
-    queries: Tensor, least: Tensor, most: int, rows: Tensor, scored: _Scored
+    queries: Tensor, gallery: Tensor, least: Tensor, most: int, first: int, scores: Tensor
 ) -> tuple[Ids, Floats, Ids]:
     """Return the queries, distances and rows of scores not under the query's `least`, [Q, 1].
 
-    Of more than `most`, no distances.
+    The scores are those of the rows from `first` on. Of more than `most`, no distances.
     """
-    places = np.flatnonzero((scored.scores >= least).numpy())
-    who, inside = np.divmod(places, len(rows))
+    places = np.flatnonzero((scores >= least).numpy())
+    who, rows = np.divmod(places, scores.shape[1])
+    rows += first
     if len(who) > most:
-        return who, np.empty(0, np.float32), inside
-    near = pair_distances(queries, torch.from_numpy(who), rows, torch.from_numpy(inside))
-    return who, near.numpy(), inside
+        return who, np.empty(0, np.float32), rows
+    near = pair_distances(queries, torch.from_numpy(who), gallery, torch.from_numpy(rows))
+    return who, near.numpy(), rows
 
 
 def keeps_float32() -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .pairs import Ids
+from .pairs import Ids, gamma
 from .threads import side_by_side
 
 LARGEST_NORM = 2.0**60
@@ -99,7 +99,7 @@ class Screen(ABC):
         self.bits = torch.int16 if low == torch.bfloat16 else torch.int32
         self.group = group
         self.groups = -(-per_image // group)
-        self.gamma = (self.channels + 8) * 2.0**-23
+        self.gamma = gamma(self.channels)
         self.images = -(-len(patches) // per_image)
         # Few rows suffice, of images that are read anyway.
         if images is None:

@@ -280,7 +280,7 @@ class _Nearest:
         owner = np.concatenate([np.repeat(asked, k), np.repeat(who, m)])
         near = np.concatenate([self.distances[asked].ravel(), distances.ravel()])
         rows = np.concatenate([self.ids[asked].ravel(), ids.ravel()])
-        _, self.distances[asked], self.ids[asked] = least_of_each(owner, near, rows, k)
+        self.distances[asked], self.ids[asked] = least_of_each(asked, owner, near, rows, k)
 
 
 def _rescore(screen: Screen, one: Part, places: Ids, k: int) -> tuple[Ids, Floats, Ids]:
