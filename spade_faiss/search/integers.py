@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from .pairs import Ids
-from .screen import NOTHING, TINY, Part, Screen, group_size, must_be_small
+from .screen import FEW, NOTHING, TINY, Part, Screen, group_size, must_be_small
 from .threads import side_by_side
 from .timing import least_seconds
 
@@ -63,7 +63,7 @@ class IntegerScreen(Screen):
     """
 
     across = True
-    most = 512
+    most = FEW
 
     def __init__(
         self, patches: Tensor, per_image: int, keep: int = 0, images: Ids | None = None
@@ -102,7 +102,7 @@ class IntegerScreen(Screen):
         one.terms[3] = offset + 2 * self.gamma * offset.abs()
         one.offset.fill_(offset)
 
-    def bound(self, one: Part, begin: int, prepared: _Packed, places: Ids) -> Tensor:
+    def bound(self, one: Part, begin: int, prepared: _Packed, places: Ids) -> None:
         """Multiply image after image; of each halves' two bounds the larger stays, and so on."""
         scale = one.terms[0].item()
         rows = prepared.terms[torch.from_numpy(places)]
@@ -118,7 +118,6 @@ class IntegerScreen(Screen):
                 left = torch.maximum(left[:, :half], left[:, half:])
             torch.maximum(left[:, :half], left[:, half:],
                           out=bounds[:, at * self.groups : (at + 1) * self.groups])
-        return bounds.amax(1)
 
     def _room(self, images: int) -> _Packed:
         return _Packed([None] * images, torch.empty(images, 4, self.groups * self.group))

@@ -26,6 +26,10 @@ LOWERED = 1 << 22
 another between the steps."""
 _PREPARED = 8 << 20
 """Bytes of gallery in low precision at a time."""
+FEW = 800
+"""Queries of a part whose products are in oneDNN's own order, for much else is to stay in cache."""
+TOGETHER = 16
+"""Groups of which the largest bound is looked at before each one's."""
 _CENTRE = 16, 256
 """Images, and rows of them in all, whose mean is the common centre."""
 
@@ -46,8 +50,8 @@ class Part:
         What else the screen wants to know of them.
     half, offset : float64 [Q]
         |x|²/2 and o.
-    bounds : [K * groups, Q], the bits of the largest bound of each group
-    best : [Q], the bits of the largest of all
+    bounds : [K * groups and some more, Q], the bits of the largest bound of each group
+        What is more is less than any bound, and makes a multiple of `TOGETHER`.
     """
 
     queries: Tensor
@@ -58,7 +62,6 @@ class Part:
     half: Tensor
     offset: Tensor
     bounds: Tensor
-    best: Tensor
 
 
 class Screen(ABC):
@@ -120,12 +123,13 @@ class Screen(ABC):
     def part(self, queries: Tensor, images: Ids) -> Part:
         """Return room for what is to be computed of some queries."""
         n, total = len(queries), len(images) * self.groups
-        bounds = (torch.empty(n, total, dtype=self.bits).T if self.across else
-                  torch.empty(total, n, dtype=self.bits))
+        room = total + -total % TOGETHER
+        bounds = (torch.empty(n, room, dtype=self.bits).T if self.across else
+                  torch.empty(room, n, dtype=self.bits))
+        bounds[total:] = torch.iinfo(self.bits).min
         return Part(
             queries, int(images[0]), np.sort(images), self._lowered(n), torch.empty(4),
-            torch.empty(n, dtype=torch.float64), torch.empty(n, dtype=torch.float64),
-            bounds, torch.zeros(n, dtype=self.bits),
+            torch.empty(n, dtype=torch.float64), torch.empty(n, dtype=torch.float64), bounds,
         )
 
     @abstractmethod
@@ -170,8 +174,8 @@ class Screen(ABC):
         return [images[at : at + self._tile] for at in range(0, len(images), self._tile)]
 
     @abstractmethod
-    def bound(self, one: Part, begin: int, prepared: Any, places: Ids) -> Tensor:
-        """Find the bounds of a part's images from its `begin`th on; return the largest a query."""
+    def bound(self, one: Part, begin: int, prepared: Any, places: Ids) -> None:
+        """Find the bounds of a part's images from its `begin`th on."""
 
     def ends(self, images: Ids) -> Ids:
         """Return the row after each image's last."""

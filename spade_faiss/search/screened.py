@@ -26,21 +26,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import count
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from .floats import FloatScreen, float_bytes
 from .integers import IntegerScreen, integer_bytes
 from .pairs import Floats, Ids, least_of_each, pair_distances
-from .screen import TINY, Part, Screen, must_be_small
+from .screen import TINY, TOGETHER, Part, Screen, must_be_small
 from .threads import side_by_side
 
 Found = tuple[Floats, Ids]
 
 _QUERIES = 512
 """Queries that are worth a thread."""
+_UNEVEN = 1.2
+"""Times as long as threads that all work to the end that a search may take."""
 _CHUNK = 1 << 17
 """Bounds that are compared at a time."""
 _BOUNDS = 48 << 20
@@ -160,9 +164,9 @@ def _describe(screen: Screen, k: int, one: Part) -> None:
 
 
 def _bound_all(screen: Screen, tile: Ids, parts: Sequence[Part]) -> None:
-    """Find all parts' bounds in a tile of training images; few parts leave threads a share."""
+    """Find all parts' bounds in a tile of training images, cut so that threads end together."""
     prepared, places = screen.prepared(tile)
-    cuts = -(-torch.get_num_threads() // len(parts))
+    cuts = _cuts(len(parts), torch.get_num_threads())
     shares = list(zip(np.array_split(tile, cuts), np.array_split(places, cuts), strict=True))
     work = []
     for one in parts:
@@ -173,18 +177,23 @@ def _bound_all(screen: Screen, tile: Ids, parts: Sequence[Part]) -> None:
             if begin < end:
                 own = where[np.searchsorted(images, one.images[begin:end])]
                 work.append((one, begin, prepared, own))
-    largest = side_by_side(lambda item: screen.bound(*item), work)
-    for (one, *_), best in zip(work, largest, strict=True):
-        torch.maximum(one.best, best, out=one.best)
+    side_by_side(lambda item: screen.bound(*item), work)
+
+
+def _cuts(parts: int, threads: int) -> int:
+    """Return into how many to cut each part's images so that few threads wait for the last."""
+    return next(cuts for cuts in count(1)
+                if -(-parts * cuts // threads) * threads <= _UNEVEN * parts * cuts)
 
 
 def _decide(screen: Screen, k: int, one: Part) -> Found:
     """Score by differences every group that the bounds do not rule out."""
-    total, n = one.bounds.shape
+    total, n = len(one.images) * screen.groups, len(one.queries)
+    tops = _tops(one.bounds)
     if k == 1:
-        first = _reach(one.bounds, one.best)
+        first = _reach(one, tops, tops.amax(0).clamp_(min=0), total)
     else:
-        groups = one.bounds.topk(min(k, total), 0).indices
+        groups = one.bounds[:total].topk(min(k, total), 0).indices
         first = (groups * n + torch.arange(n)).view(-1).numpy()
     found = _Nearest(n, k)
     found.add(*_rescore(screen, one, first, k))
@@ -199,7 +208,7 @@ def _decide(screen: Screen, k: int, one: Part) -> Found:
     threshold = torch.where(threshold > 0, threshold, -0.0)
     if k == 1:
         threshold[near == 0] = torch.inf
-    left = _reach(one.bounds, threshold.view(one.bounds.dtype))
+    left = _reach(one, tops, threshold.view(one.bounds.dtype), total)
     left = np.setdiff1d(left, first, assume_unique=True)
     if len(left) > total * _HOPELESS:
         counts = np.bincount(left % n, minlength=n)
@@ -212,23 +221,41 @@ def _decide(screen: Screen, k: int, one: Part) -> Found:
     return found.distances, found.ids
 
 
-def _reach(bounds: Tensor, least: Tensor) -> Ids:
-    """Return the places, in the flattened bounds, that are not under their query's `least`."""
-    n = len(least)
-    across = not bounds.is_contiguous()
-    values, limit = bounds.numpy(), least.numpy()
+def _tops(bounds: Tensor) -> Tensor:
+    """Return the largest of bounds that lie a part of all apart, [groups / TOGETHER, Q]."""
+    rows, n = bounds.shape
+    if bounds.is_contiguous():
+        return bounds.view(TOGETHER, rows // TOGETHER, n).amax(0)
+    return bounds.T.view(n, TOGETHER, rows // TOGETHER).amax(1).T
+
+
+def _reach(one: Part, tops: Tensor, least: Tensor, total: int) -> Ids:
+    """Return the places, in the bounds' first `total` rows, that are not under a query's `least`.
+
+    Of groups whose largest, in `tops`, is under it none is looked at.
+    """
+    n, rows, apart, limit = len(least), len(one.bounds), len(tops), least.numpy()
+    across = not one.bounds.is_contiguous()
     if across:  # as they lie
-        values, limit = values.T, limit[:, None]
-    width = values.shape[1]
-    step = max(1, _CHUNK // width)
-    places = np.concatenate([
-        np.flatnonzero(values[at : at + step] >= (limit[at : at + step] if across else limit))
-        + at * width for at in range(0, len(values), step)
-    ])
-    if across:
-        who, groups = np.divmod(places, width)
-        places = groups * n + who
-    return places
+        who, heads = _pairs(tops.T.numpy() >= limit[:, None])
+        bounds = one.bounds.T.numpy().reshape(-1)
+    else:
+        heads, who = _pairs(tops.numpy() >= limit)
+        bounds = one.bounds.numpy().reshape(-1)
+    places, step = [np.empty(0, np.int64)], _CHUNK // TOGETHER
+    for at in range(0, len(heads), step):
+        asked = who[at : at + step, None]
+        groups = heads[at : at + step, None] + apart * np.arange(TOGETHER)
+        here = groups * n + asked
+        reached = bounds.take(asked * rows + groups if across else here) >= limit[asked]
+        places.append(here[reached & (groups < total)])
+    return np.sort(np.concatenate(places))
+
+
+def _pairs(mask: npt.NDArray[np.bool_]) -> tuple[Ids, Ids]:
+    """Return rows and columns where it is true: `nonzero`, several times as fast."""
+    first, second = np.divmod(np.flatnonzero(mask), mask.shape[1])
+    return first, second
 
 
 def _finely(screen: Screen, one: Part, which: Ids, k: int) -> Found:
