@@ -26,6 +26,8 @@ _SIZES = (256, 256, 256), (512, 800, 256)
 """Of products that are measured: a small one finds out those that are emulated."""
 _SLOW = 2
 """Times as long that a small product may take as in float32."""
+_ROWS = 32
+"""Of a product that shows how products are computed."""
 _chosen: dict[Kind, str] = {}
 
 
@@ -100,3 +102,24 @@ def _race(names: Sequence[str], cost: Callable[[str], float]) -> tuple[dict[str,
         racing = [name for name in seconds if seconds[name] < _FAR * best + chance]
         rounds += 1
     return seconds, racing
+
+
+def keeps_float32() -> bool:
+    """Say whether products of float32 are computed in float32, as screens assume.
+
+    Asked for less (`torch.set_float32_matmul_precision("medium")`), processors with AMX round to
+    bfloat16 first.
+    """
+    backends = torch.backends
+    try:
+        asked = torch.get_float32_matmul_precision()
+    except RuntimeError:  # what was asked for is not the same everywhere
+        asked = ""
+    return _keeps_float32(asked, *(getattr(one, "fp32_precision", "") for one in (
+        backends, backends.mkldnn, getattr(backends.mkldnn, "matmul", None))))
+
+
+@cache
+def _keeps_float32(*asked: str) -> bool:
+    rows = torch.full((_ROWS, _ROWS), 1 + 2.0**-12)
+    return bool((torch.mm(rows, torch.ones(_ROWS, _ROWS)) == _ROWS * rows).all())

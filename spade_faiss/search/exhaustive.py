@@ -8,9 +8,9 @@ one is such, nothing that it did not name can be either. The queries of which th
 are searched again for more neighbours, and what is left then is compared with every row by
 differences in float64.
 
-All this takes a pass over the rows more. So few queries are compared with every row by
-differences at once, by FAISS as well; there a value that is not finite shows in a distance. And
-where all scores may be held, a product of torch's may go before FAISS's search (`by_product`).
+All this takes a pass over the rows more. Small searches do without: FAISS itself compares by
+differences in the smallest, and where the distances of all pairs may be held, one product of its
+goes before (`by_product`).
 """
 
 from __future__ import annotations
@@ -34,10 +34,8 @@ _TILE_BYTES = 64 << 20
 """How much of a gallery that lies in pieces is gathered at a time."""
 _DIFFERENCES = 32 << 20
 """Bytes of differences at a time."""
-_FEW, _WIDE = (19, 64), 128
-"""Queries that are few, below so many channels and from there on: expanding saves them nothing."""
-_FEWEST, _LITTLE = 7, 1 << 25
-"""Queries that are few beside a product of more than so many multiplications."""
+_FEW, _MUCH = 20, 1 << 23
+"""Queries and multiplications from which on one product is faster than differences are."""
 _ALONE = 1 << 23
 """Differences that are not worth waking threads for."""
 _MORE = 4, 32
@@ -159,17 +157,19 @@ def _knn(
     FAISS goes before the norms: its threads are slow to find idle CPUs once others have run.
     """
     q, c = queries.shape
-    if not queries.is_cuda and q * len(gallery) <= HELD:
-        few = q <= _FEW[c >= _WIDE]
-        if product and q * gallery.numel() > _LITTLE:
-            few = q <= _FEWEST
-        settled = None
-        if few:
-            settled = _by_all_differences(queries, gallery, k)
-        elif product:
+    settled = None
+    if not queries.is_cuda:
+        # So many values of queries, or in older versions so many queries: below, FAISS compares
+        # by differences.
+        expands = q * c >= faiss().cvar.distance_compute_blas_threshold
+        few = q < _FEW
+        much = expands or q * gallery.numel() >= _MUCH
+        if product and much and not few and q * len(gallery) <= HELD:
             settled = by_product(queries, gallery, k)
-        if settled is not None:
-            return settled
+        if settled is None and (few or not expands):
+            settled = _by_all_differences(queries, gallery, k, expands)
+    if settled is not None:
+        return settled
     distances = queries.new_empty(q, k)
     ids = torch.empty(q, k, dtype=torch.int64, device=queries.device)
     doubtful = torch.arange(q, device=queries.device)
@@ -208,14 +208,19 @@ def _may_be_nearer(near: Tensor, exact: Tensor, lost: float) -> Tensor:
 
 
 def _by_all_differences(
-    queries: Tensor, gallery: Tensor, k: int
+    queries: Tensor, gallery: Tensor, k: int, expands: bool
 ) -> tuple[Tensor, Tensor] | None:
-    """Compare few queries with every row; return nothing where a distance may not be finite."""
+    """Compare each query with every row; return nothing where a distance may not be finite.
+
+    Where FAISS expands distances, these are summed row after row, and held.
+    """
+    if len(queries) > 1 and not expands:
+        near, places = _faiss_knn(queries, gallery, k)
+        whole = bool((places >= 0).all()) and isfinite(near.sum() + norms(gallery).sum())
+        return (near, places) if whole else None
     compare = partial(_distances, queries)
-    if len(queries) * gallery.numel() <= _ALONE:
-        distances = compare(gallery)
-    else:
-        distances = torch.cat(in_parts(compare, gallery), 1)
+    distances = (compare(gallery) if len(queries) * gallery.numel() <= _ALONE else
+                 torch.cat(in_parts(compare, gallery), 1))
     if not isfinite(distances.sum()):
         return None
     if k == 1:  # which takes less

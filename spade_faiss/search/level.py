@@ -15,10 +15,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .choice import Kind, fastest, has_fast_products, kind, known
+from .choice import Kind, fastest, has_fast_products, keeps_float32, kind, known
 from .exhaustive import exhaustive_in_images, faiss_has_gpu
 from .integers import MOST_CHANNELS
-from .product import HELD, keeps_float32
+from .product import HELD
 from .screen import Screen
 from .screened import low_bytes, make_screen, screened
 from .timing import seconds_of
@@ -150,13 +150,13 @@ class LevelSearch:
             raise ValueError("the engine 'triton' needs CUDA: choose screened or faiss")
         if engine == "faiss":
             return engine
+        if engine == "auto" and b * q * g * channels < SMALL:
+            return "product"
         if not keeps_float32():
             if engine == "screened":
                 raise ValueError(_ROUNDED)
             warnings.warn(f"{_ROUNDED}: FAISS searches instead", RuntimeWarning, stacklevel=3)
             return "faiss"
-        if engine == "auto" and b * q * g * channels < SMALL:
-            return "product"
         names = _precisions(channels)
         least = min(low_bytes(len(self.patches), channels, _PRECISIONS[name]) for name in names)
         anew = self.once or least > KEEP

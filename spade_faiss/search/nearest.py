@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .exhaustive import exhaustive
 from .level import SMALL, LevelSearch, tensor
-from .product import keeps_float32
 
 BLOCK = 256
 """Rows that stand for an image where a gallery is no set of images."""
@@ -58,7 +57,7 @@ def nearest(
         raise ValueError(f"queries have {q.shape[1]} channels and the gallery has {g.shape[1]}")
     here = q.device.type == g.device.type == "cpu"
     little = here and len(q) * g.numel() < SMALL  # to prepare it would take as long as to search
-    if engine == "auto" and little and 1 <= k <= len(g) and keeps_float32():
+    if engine == "auto" and little and 1 <= k <= len(g):
         distances, ids = exhaustive(q, g, k)
         return _like(queries, distances), _like(queries, ids)
     per_image = min(BLOCK, len(g))

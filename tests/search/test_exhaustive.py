@@ -23,7 +23,8 @@ def search(queries, gallery, k, product):
     return (part.numpy() for part in found)
 
 
-every_way = pytest.mark.parametrize("count, product", [(7, False), (70, False), (70, True)])
+every_way = pytest.mark.parametrize(
+    "count, product", [(1, False), (7, False), (70, False), (70, True)])
 
 
 @every_way
@@ -73,6 +74,21 @@ def test_what_is_not_finite_is_refused(count, product, of, value):
         search(both["queries"], both["gallery"], 1, product)
 
 
+@pytest.mark.parametrize("queries, by_faiss", [(100, True), (200_000 // 24, False)])
+def test_what_faiss_compares_by_differences_is_known(queries, by_faiss, monkeypatch):
+    """Far from zero it would err by much if it did not."""
+    rng = np.random.default_rng(0)
+    queries, gallery = (
+        (1e4 + rng.standard_normal((n, 24))).astype(np.float32) for n in (queries, 300))
+    asked = []
+    direct = exhaustive._by_all_differences
+    monkeypatch.setattr(exhaustive, "_by_all_differences",
+                        lambda *given: asked.append(1) or direct(*given))
+    distances, ids = search(queries, gallery, 1, product=False)
+    assert len(asked) == by_faiss
+    assert_exact(queries, gallery, 1, distances, ids)
+
+
 @every_way
 def test_rows_that_lie_apart(count, product):
     rng = np.random.default_rng(0)
@@ -82,15 +98,22 @@ def test_rows_that_lie_apart(count, product):
     assert_exact(queries, gallery, 2, distances, ids)
 
 
-@every_way
-def test_no_more_distances_are_held_than_may_be(count, product, monkeypatch):
-    monkeypatch.setattr(exhaustive, "HELD", count * 300 - 1)
-    monkeypatch.setattr(exhaustive, "_by_all_differences", None)
+def test_no_more_distances_are_held_than_may_be(monkeypatch):
+    monkeypatch.setattr(exhaustive, "HELD", 70 * 300 - 1)
     monkeypatch.setattr(exhaustive, "by_product", None)
     rng = np.random.default_rng(0)
-    queries, gallery = (rng.standard_normal((n, 24)).astype(np.float32) for n in (count, 300))
-    distances, ids = search(queries, gallery, 2, product)
+    queries, gallery = (rng.standard_normal((n, 24)).astype(np.float32) for n in (70, 300))
+    distances, ids = search(queries, gallery, 2, product=True)
     assert_exact(queries, gallery, 2, distances, ids)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_one_query_is_compared_with_many_rows_by_several_threads(k, monkeypatch):
+    monkeypatch.setattr(exhaustive, "_ALONE", 0)
+    rng = np.random.default_rng(0)
+    queries, gallery = (rng.standard_normal((n, 24)).astype(np.float32) for n in (1, 20_000))
+    distances, ids = search(queries, gallery, k, product=True)
+    assert_exact(queries, gallery, k, distances, ids)
 
 
 @every_way

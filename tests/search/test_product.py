@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spade_faiss.search import LevelSearch, level, nearest, product
+from spade_faiss.search import LevelSearch, choice, level, nearest
 from spade_faiss.search.product import by_product
 from tests.search.oracle import assert_exact
 
@@ -15,26 +15,10 @@ def both(q, g, channels):
 
 @pytest.mark.parametrize("q, g, channels, k", [
     (1, 1, 1, 1), (80, 300, 24, 1), (80, 300, 24, 300), (500, 4000, 24, 3), (70, 2500, 300, 1)])
-def test_scores_that_differ_settle_a_search(q, g, channels, k):
-    """By one thread, and by several."""
+def test_distances_that_differ_settle_a_search(q, g, channels, k):
     queries, gallery = both(q, g, channels)
     distances, ids = by_product(queries, gallery, k)
     assert_exact(queries.numpy(), gallery.numpy(), k, distances.numpy(), ids.numpy())
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("g", [1, 2, 50])
-def test_parts_of_the_rows_are_searched_side_by_side(threads, g, monkeypatch):
-    """None of them empty."""
-    monkeypatch.setattr(product, "_ALONE", 0)
-    queries, gallery = both(100, g, 48)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        distances, ids = by_product(queries, gallery, min(g, 20))
-    finally:
-        torch.set_num_threads(before)
-    assert_exact(queries.numpy(), gallery.numpy(), min(g, 20), distances.numpy(), ids.numpy())
 
 
 def test_near_ties_are_told_apart_by_differences():
@@ -48,7 +32,7 @@ def test_near_ties_are_told_apart_by_differences():
 @pytest.mark.parametrize("spoil", [
     lambda rows: rows.mul_(1e-3).add_(1e4), lambda rows: rows.mul_(1e19),
 ], ids=["far from zero", "large"])
-def test_what_scores_cannot_settle_is_left(spoil):
+def test_what_a_product_cannot_settle_is_left(spoil):
     queries, gallery = both(100, 400, 48)
     spoil(queries)
     spoil(gallery)
@@ -98,13 +82,12 @@ def test_a_search_is_exact_where_less_precise_products_are_allowed(less_precise)
 
 @pytest.fixture
 def nothing_known():
-    product._keeps_float32.cache_clear()
+    choice._keeps_float32.cache_clear()
     yield
-    product._keeps_float32.cache_clear()
+    choice._keeps_float32.cache_clear()
 
 
-@pytest.mark.parametrize("g", [400, 4000])
-def test_where_products_are_rounded_faiss_searches(g, monkeypatch, nothing_known):
+def test_where_products_are_rounded_faiss_searches(monkeypatch, nothing_known):
     mm, addmm = torch.mm, torch.addmm
 
     def rounded(*values):
@@ -113,7 +96,7 @@ def test_where_products_are_rounded_faiss_searches(g, monkeypatch, nothing_known
     monkeypatch.setattr(torch, "mm", lambda a, b, **more: mm(*rounded(a, b), **more))
     monkeypatch.setattr(
         torch, "addmm", lambda x, a, b, **more: addmm(x, *rounded(a, b), **more))
-    queries, gallery = both(300, g, 144)
+    queries, gallery = both(300, 4000, 144)
     with pytest.warns(RuntimeWarning, match=r"set_float32_matmul_precision\('highest'\)"):
         found = nearest(queries.numpy(), gallery.numpy(), 2)
     assert_exact(queries.numpy(), gallery.numpy(), 2, *found)
