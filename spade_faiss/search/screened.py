@@ -189,9 +189,10 @@ def _cuts(parts: int, threads: int) -> int:
 def _decide(screen: Screen, k: int, one: Part) -> Found:
     """Score by differences every group that the bounds do not rule out."""
     total, n = len(one.images) * screen.groups, len(one.queries)
-    tops = _tops(one.bounds)
+    blocks = one.bounds.view(TOGETHER, len(one.bounds) // TOGETHER, n)
+    tops = _tops(screen, blocks)
     if k == 1:
-        first = _reach(one, tops, tops.amax(0).clamp_(min=0), total)
+        first = _reach(blocks, tops, tops.amax(0).clamp_(min=0), total)
     else:
         groups = one.bounds[:total].topk(min(k, total), 0).indices
         first = (groups * n + torch.arange(n)).view(-1).numpy()
@@ -208,7 +209,7 @@ def _decide(screen: Screen, k: int, one: Part) -> Found:
     threshold = torch.where(threshold > 0, threshold, -0.0)
     if k == 1:
         threshold[near == 0] = torch.inf
-    left = _reach(one, tops, threshold.view(one.bounds.dtype), total)
+    left = _reach(blocks, tops, threshold.view(one.bounds.dtype), total)
     left = np.setdiff1d(left, first, assume_unique=True)
     if len(left) > total * _HOPELESS:
         counts = np.bincount(left % n, minlength=n)
@@ -221,34 +222,31 @@ def _decide(screen: Screen, k: int, one: Part) -> Found:
     return found.distances, found.ids
 
 
-def _tops(bounds: Tensor) -> Tensor:
-    """Return the largest of bounds that lie a part of all apart, [groups / TOGETHER, Q]."""
-    rows, n = bounds.shape
-    if bounds.is_contiguous():
-        return bounds.view(TOGETHER, rows // TOGETHER, n).amax(0)
-    return bounds.T.view(n, TOGETHER, rows // TOGETHER).amax(1).T
+def _tops(screen: Screen, blocks: Tensor) -> Tensor:
+    """Return the largest bound of each block, [blocks, Q], of those in [TOGETHER, blocks, Q]."""
+    if screen.across:  # as they lie
+        return blocks.permute(2, 0, 1).amax(1).T
+    return blocks.amax(0)
 
 
-def _reach(one: Part, tops: Tensor, least: Tensor, total: int) -> Ids:
-    """Return the places, in the bounds' first `total` rows, that are not under a query's `least`.
+def _reach(blocks: Tensor, tops: Tensor, least: Tensor, total: int) -> Ids:
+    """Return the places, in `total` groups' flattened bounds, that are not under a query's `least`.
 
-    Of groups whose largest, in `tops`, is under it none is looked at.
+    Of blocks whose largest, in `tops`, is under it none is looked at.
     """
-    n, rows, apart, limit = len(least), len(one.bounds), len(tops), least.numpy()
-    across = not one.bounds.is_contiguous()
-    if across:  # as they lie
-        who, heads = _pairs(tops.T.numpy() >= limit[:, None])
-        bounds = one.bounds.T.numpy().reshape(-1)
-    else:
+    limit = least.numpy()
+    if tops.is_contiguous():  # as they lie
         heads, who = _pairs(tops.numpy() >= limit)
-        bounds = one.bounds.numpy().reshape(-1)
+    else:
+        who, heads = _pairs(tops.T.numpy() >= limit[:, None])
+    bounds = blocks.permute(1, 2, 0).numpy()
     places, step = [np.empty(0, np.int64)], _CHUNK // TOGETHER
     for at in range(0, len(heads), step):
-        asked = who[at : at + step, None]
-        groups = heads[at : at + step, None] + apart * np.arange(TOGETHER)
-        here = groups * n + asked
-        reached = bounds.take(asked * rows + groups if across else here) >= limit[asked]
-        places.append(here[reached & (groups < total)])
+        asked, block = who[at : at + step], heads[at : at + step]
+        pair, nth = _pairs(bounds[block, asked] >= limit[asked, None])
+        groups = block[pair] + len(tops) * nth
+        here = groups * len(limit) + asked[pair]
+        places.append(here[groups < total])
     return np.sort(np.concatenate(places))
 
 
