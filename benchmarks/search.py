@@ -113,7 +113,7 @@ def images(folder: Path | None, count: int, seed: int = 0) -> np.ndarray:
 
 def levels(pictures: np.ndarray) -> list[Tensor]:
     """Return the features [n, h * w, C] of the pyramid's levels and of the expanded layers."""
-    backbone = load_backbone("efficientnet_lite0")
+    backbone = load_backbone("efficientnet_lite0", device="cpu")
     inner: dict[int, list[Tensor]] = {block: [] for block in EXPANDED}
 
     def keep(block: int) -> Callable[[nn.Module, object, Tensor], None]:

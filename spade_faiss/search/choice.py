@@ -26,8 +26,8 @@ _SIZES = (256, 256, 256), (512, 800, 256)
 """Of products that are measured: a small one finds out those that are emulated."""
 _SLOW = 2
 """Times as long that a small product may take as in float32."""
-_ROWS = 32
-"""Of a product that shows how products are computed."""
+_EXACT = 32, 256, 512
+"""Rows of products that show how such are computed: small ones may be computed differently."""
 _chosen: dict[Kind, str] = {}
 
 
@@ -121,5 +121,8 @@ def keeps_float32() -> bool:
 
 @cache
 def _keeps_float32(*asked: str) -> bool:
-    rows = torch.full((_ROWS, _ROWS), 1 + 2.0**-12)
-    return bool((torch.mm(rows, torch.ones(_ROWS, _ROWS)) == _ROWS * rows).all())
+    for size in _EXACT:
+        rows = torch.rand(size, size, generator=torch.Generator().manual_seed(0))
+        if not torch.equal(torch.mm(rows, torch.eye(size)), rows):
+            return False
+    return True
