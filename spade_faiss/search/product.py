@@ -3,9 +3,15 @@
 FAISS expands |x - y|² into norms and a product in float32, which is off by e = γ(|x| + |y|)² at
 most, with γ = (C + 8) 2⁻²³ at least twice what the sums can lose. So a row that exceeds the least
 by more than 2e is no nearer, and the few others are compared by differences.
+
+The norms of rows need no pass of their own, for with the product's distance d² of any query x
+
+    |y| ≤ |x| + |x - y| ≤ |x| + d + √γ(|x| + |y|),  so  |y| (1 - √γ) ≤ |x| (1 + √γ) + d.
 """
 
 from __future__ import annotations
+
+from math import sqrt
 
 import numpy as np
 import torch
@@ -38,15 +44,20 @@ def by_product(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor
     ids : int64 [Q, k]
     """
     (q, c), g, module = queries.shape, len(gallery), faiss()
-    sizes = [norms(rows).numpy() for rows in (queries, gallery)]
-    largest = sizes[1].max()
-    if not (sizes[0].max() < LARGEST_NORM and largest < LARGEST_NORM):
+    sizes = norms(queries).numpy()
+    if not sizes.max() < LARGEST_NORM:
         return None
     near = np.empty((q, g), np.float32)
     x, y, into = (module.swig_ptr(some) for some in (
         queries.contiguous().numpy(), gallery.contiguous().numpy(), near))
     module.pairwise_L2sqr(c, q, x, g, y, into)
-    doubt = 2 * (gamma(c) * (sizes[0] + largest) ** 2 + TINY)
+    short = sizes.argmin()
+    farthest = near[short].max()
+    if not farthest < LARGEST_NORM**2:
+        return None
+    root = sqrt(gamma(c))
+    largest = (sizes[short] * (1 + root) + sqrt(max(farthest, 0))) / (1 - root)
+    doubt = 2 * (gamma(c) * (sizes + largest) ** 2 + TINY)
     every = np.arange(q)
     if k == 1:  # the others are looked at where the second is close
         first = near.argmin(1)
