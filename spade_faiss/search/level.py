@@ -208,7 +208,7 @@ class LevelSearch:
     def _cost_anew(self, queries: Tensor, images: Tensor, k: int) -> Callable[[str], float]:
         """Return what tells the seconds of a search that makes it all."""
         def cost(name: str) -> float:
-            gallery = LevelSearch(self.patches, self.per_image)
+            gallery = LevelSearch(self.patches, self.per_image, self.once)
             return seconds_of(partial(gallery._run, name, queries, images, k))
 
         return cost
@@ -250,7 +250,7 @@ class LevelSearch:
     ) -> tuple[Tensor, Tensor]:
         if name not in self._screens:
             self._screens[name] = make_screen(
-                self.patches, self.per_image, _PRECISIONS[name], KEEP, images[0].numpy())
+                self.patches, self.per_image, _PRECISIONS[name], KEEP, images[0].numpy(), self.once)
         b, q, channels = queries.shape
         distances = torch.empty(b, q, k)
         ids = torch.empty(b, q, k, dtype=torch.int64)

@@ -63,12 +63,12 @@ _SCORES = 16 << 20
 
 def make_screen(
     patches: Tensor, per_image: int, precision: torch.dtype, keep: int = 0,
-    images: Ids | None = None,
+    images: Ids | None = None, once: bool = False,
 ) -> Screen:
-    """Return a screen that computes in int8, bfloat16 or float32."""
+    """Return a screen that computes in int8, bfloat16 or float32; it may be for one search."""
     if precision == torch.int8:
         return IntegerScreen(patches, per_image, keep, images)
-    return FloatScreen(patches, per_image, precision, keep, images)
+    return FloatScreen(patches, per_image, precision, keep, images, once)
 
 
 def low_bytes(rows: int, channels: int, precision: torch.dtype) -> int:

@@ -53,19 +53,21 @@ def test_every_precision_equals_brute_force(precision, kind, q, n, per_image, ch
     queries, gallery = vectors[:q], vectors[q : q + data.draw(
         st.integers((n - 1) * per_image + 1, n * per_image))]
     k = data.draw(st.sampled_from([1, min(3, len(gallery)), len(gallery)]))
-    screen = make_screen(torch.from_numpy(gallery), per_image, precision)
+    screen = make_screen(torch.from_numpy(gallery), per_image, precision,
+                         data.draw(st.sampled_from([0, 1 << 30])), once=data.draw(st.booleans()))
     [found] = screened(screen, [torch.from_numpy(queries)], [np.arange(n)], k)
     assert_exact(queries, gallery, k, *found)
 
 
+@pytest.mark.parametrize("once", [False, True])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_bound_is_never_under_what_it_bounds(precision):
+def test_a_bound_is_never_under_what_it_bounds(precision, once):
     """Of a group without a row better than the sample's best the bound only needs to say so."""
     rng = np.random.default_rng(1)
     for kind in ("plain", "near ties", "zeros", "large norms", "duplicates"):
         vectors = torch.from_numpy(hard_vectors(kind, 500, 33, rng))
         queries, gallery = vectors[:100], vectors[100:]
-        screen = make_screen(gallery, 100, precision)
+        screen = make_screen(gallery, 100, precision, 1 << 30, once=once)
         images = np.arange(4)
         one = screen.part(queries, images)
         _describe(screen, 1, one)
