@@ -19,7 +19,7 @@ Kind = tuple[object, ...]
 _ROUNDS, _ENOUGH = 2, 0.05
 """Rounds and seconds that engines are measured for, at the least."""
 _FAR = 1.7
-_FIRST, _LATER = 0.02, 0.003
+_FIRST, _LATER = 0.3, 0.003
 """Seconds that a run may take longer by chance: the first, for code that is compiled in it, and
 those after, for threads that found no CPU at once."""
 _SIZES = (256, 256, 256), (512, 800, 256)
