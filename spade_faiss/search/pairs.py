@@ -33,6 +33,12 @@ def norms(rows: Tensor) -> Tensor:
     return found
 
 
+def pairs_where(mask: npt.NDArray[np.bool_]) -> tuple[Ids, Ids]:
+    """Return rows and columns where a mask is true: `nonzero`, several times as fast."""
+    first, second = np.divmod(np.flatnonzero(mask), mask.shape[1])
+    return first, second
+
+
 def pair_distances(queries: Tensor, who: Tensor, gallery: Tensor, rows: Tensor) -> Tensor:
     """Return |queries[who] - gallery[rows]|².
 

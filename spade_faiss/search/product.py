@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .._faiss import faiss
-from .pairs import Floats, Ids, gamma, least_of_each, norms, pair_distances
+from .pairs import gamma, least_of_each, norms, pair_distances, pairs_where
 from .screen import LARGEST_NORM, TINY
 
 HELD = 1 << 23
@@ -68,7 +68,7 @@ def by_product(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor
         first = np.empty(0, np.int64)
         limit = np.partition(near, k - 1)[:, k - 1] + doubt
         some = every
-    who, rows = _pairs(near if len(some) == q else near[some], limit[some])
+    who, rows = pairs_where((near if len(some) == q else near[some]) <= limit[some, None])
     if len(who) > q * max(2 * k, g * _MANY):
         return None
     who = np.concatenate([every[: len(first)], some[who]])
@@ -76,9 +76,3 @@ def by_product(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor
     exact = pair_distances(queries, torch.from_numpy(who), gallery, torch.from_numpy(rows))
     distances, ids = least_of_each(every, who, exact.numpy(), rows, k)
     return torch.from_numpy(distances), torch.from_numpy(ids)
-
-
-def _pairs(near: Floats, limit: Floats) -> tuple[Ids, Ids]:
-    """Return rows and columns of what is not over its row's limit."""
-    who, rows = np.divmod(np.flatnonzero(near <= limit[:, None]), near.shape[1])
-    return who, rows
