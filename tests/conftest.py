@@ -7,11 +7,16 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from skimage import data
 
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.images import Framing, load_images
 from tests.browser import chromium, opened
+
+# A machine that others slow down is no failure.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 __all__ = ["chromium", "opened"]  # fixtures
 
