@@ -47,10 +47,9 @@ def by_product(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor
     sizes = norms(queries).numpy()
     if not sizes.max() < LARGEST_NORM:
         return None
+    x, y = (rows.contiguous().numpy() for rows in (queries, gallery))  # FAISS keeps none alive
     near = np.empty((q, g), np.float32)
-    x, y, into = (module.swig_ptr(some) for some in (
-        queries.contiguous().numpy(), gallery.contiguous().numpy(), near))
-    module.pairwise_L2sqr(c, q, x, g, y, into)
+    module.pairwise_L2sqr(c, q, module.swig_ptr(x), g, module.swig_ptr(y), module.swig_ptr(near))
     short = sizes.argmin()
     farthest = near[short].max()
     if not farthest < LARGEST_NORM**2:
