@@ -28,7 +28,7 @@ from torch import Tensor
 from .._faiss import faiss
 from .pairs import gamma, norms, pair_distances
 from .product import HELD, by_product
-from .threads import in_parts
+from .threads import side_by_side
 
 _TILE_BYTES = 64 << 20
 """How much of a gallery that lies in pieces is gathered at a time."""
@@ -152,10 +152,7 @@ def _must_be_finite(name: str, rows: Tensor) -> None:
 def _knn(
     queries: Tensor, gallery: Tensor, k: int, scale: Callable[[], Tensor], product: bool
 ) -> tuple[Tensor, Tensor]:
-    """Search one tile.
-
-    FAISS goes before the norms: its threads are slow to find idle CPUs once others have run.
-    """
+    """Search one tile; `scale`, a pass over it, is asked for only where it is needed."""
     q, c = queries.shape
     settled = None
     if not queries.is_cuda:
@@ -219,8 +216,10 @@ def _by_all_differences(
         whole = bool((places >= 0).all()) and isfinite(near.sum() + norms(gallery).sum())
         return (near, places) if whole else None
     compare = partial(_distances, queries)
-    distances = (compare(gallery) if len(queries) * gallery.numel() <= _ALONE else
-                 torch.cat(in_parts(compare, gallery), 1))
+    little = len(queries) * gallery.numel() <= _ALONE
+    parts = 1 if little else min(torch.get_num_threads(), len(gallery))
+    distances = compare(gallery) if parts == 1 else torch.cat(
+        side_by_side(compare, gallery.tensor_split(parts)), 1)
     if not isfinite(distances.sum()):
         return None
     if k == 1:  # which takes less

@@ -18,12 +18,11 @@ from threading import Barrier
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .._faiss import faiss
 
-_ALONE, _LITTLE = 1 << 15, 1 << 18
-"""Values of which torch does an operation by one thread, and that are not worth several."""
+_MANY = 1 << 18
+"""Values of which torch does an operation by several threads."""
 
 
 def side_by_side(work: Callable[..., Any], *items: Iterable[Any]) -> list[Any]:
@@ -32,22 +31,6 @@ def side_by_side(work: Callable[..., Any], *items: Iterable[Any]) -> list[Any]:
     if threads == 1:
         return list(map(work, *items))
     return list(_pool(threads).map(work, *items))
-
-
-def in_parts(work: Callable[..., Any], *values: Tensor) -> list[Any]:
-    """Return what `work` makes of parts of tensors' rows: a part a thread, or all on a GPU.
-
-    Little is done right here, in parts for which torch wakes no threads.
-    """
-    rows = len(values[0])
-    if values[0].is_cuda or not rows:
-        return [work(*values)]
-    size = values[0].numel()
-    parts = min(rows, torch.get_num_threads() if size > _LITTLE else -(-size // _ALONE))
-    apart = zip(*(torch.tensor_split(one, parts) for one in values), strict=True)
-    if size <= _LITTLE:
-        return [work(*some) for some in apart]
-    return side_by_side(lambda some: work(*some), apart)
 
 
 @cache
@@ -61,7 +44,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
             place = next(places)
             with suppress(OSError):  # where it is forbidden, all goes on, more slowly
                 os.sched_setaffinity(0, cpus[place::threads] or {cpus[place % len(cpus)]})
-        torch.ones(_LITTLE)  # large enough for torch to start the threads that are to be counted
+        torch.ones(_MANY)  # for torch to start the threads that are to be counted
         torch.set_num_threads(1)
         faiss().omp_set_num_threads(1)
         start.wait()

@@ -28,7 +28,7 @@ def plain_greedy(patches, count):
 
 
 @given(st.data(), st.integers(1, 60), st.integers(1, 4), st.sampled_from((1, 2, 7, 30, 99)))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_choices_equal_the_plain_method_s_with_ties_and_duplicates(data, n, channels, active):
     # Small whole numbers: distances are exact, and many are equal.
     rng = np.random.default_rng(data.draw(st.integers(0, 9999)))

@@ -15,7 +15,7 @@ scores_and_labels = st.lists(
 
 
 @given(scores_and_labels)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_equals_scikit_learn(pairs):
     scores, labels = map(np.array, zip(*pairs, strict=True))
     rocauc = metrics.image_rocauc(scores, labels)

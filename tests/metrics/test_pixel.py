@@ -56,7 +56,7 @@ def texture(count=6, side=48, seed=0):
 
 
 @given(batches(), st.floats(0.01, 1))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 def test_equals_the_definition(batch, max_fpr):
     maps, masks = batch
     assert metrics.pro(maps, masks, max_fpr) == pytest.approx(
@@ -65,7 +65,7 @@ def test_equals_the_definition(batch, max_fpr):
 
 
 @given(batches(np.float64))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_equals_scikit_learn(batch):
     y, s = flat(*batch)
     scores = metrics.pixel_metrics(*batch)
@@ -80,7 +80,7 @@ def test_equals_scikit_learn(batch):
 
 
 @given(batches(), st.floats(0.01, 1))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_streaming_is_the_batch_bit_for_bit(batch, max_fpr):
     maps, masks = batch
     stream = metrics.PixelMetrics(max_fpr)
@@ -99,7 +99,7 @@ def test_streaming_is_the_batch_bit_for_bit(batch, max_fpr):
 
 
 @given(batches())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_curves_lie_on_the_definition(batch):
     maps, masks = batch
     roc, overlap = metrics.pixel_roc_curve(maps, masks), metrics.pro_curve(maps, masks)

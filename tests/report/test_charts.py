@@ -2,7 +2,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spade_faiss.report.charts import histogram, line, thinned, timeline
@@ -10,7 +10,6 @@ from spade_faiss.report.charts import histogram, line, thinned, timeline
 SCORES = st.lists(st.floats(0, 1e6, width=32), max_size=60)
 
 
-@settings(deadline=None)
 @given(SCORES, SCORES, st.none() | st.floats(0.0625, 1e6, width=32))
 def test_every_score_is_in_a_bar(upper, lower, threshold):
     chart = histogram(upper, lower, threshold)
@@ -34,7 +33,6 @@ def test_what_is_far_beyond_does_not_flatten_the_rest():
     assert any(left <= at["1"] <= left + width for left, width, _ in chart.lower)
 
 
-@settings(deadline=None)
 @given(st.integers(2, 400), st.integers(0, 2**32 - 1), st.sampled_from([0.3, 1.0]))
 def test_a_thinned_curve_stays_close(points, seed, right):
     rng = np.random.default_rng(seed)

@@ -10,7 +10,7 @@ ENGINES = ("auto", "faiss", "screened")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), images=st.integers(1, 7), per_image=st.integers(1, 40),
        channels=st.integers(1, 70), scale=st.sampled_from([1e-3, 1.0, 300.0]), k=st.integers(1, 3),
        shift=st.sampled_from([0.0, 1.0, 50.0]))

@@ -79,7 +79,7 @@ def test_random_vectors(b, q, c, n, per_image, k, kappa):
 
 
 @given(st.data(), st.integers(1, 4), st.integers(1, 40), st.integers(1, 20), st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_images_only_searched_among_those_named(data, n, per_image, channels, seed):
     random = np.random.default_rng(seed)
     short = data.draw(st.integers(0, per_image - 1))
@@ -101,7 +101,7 @@ finite = hnp.arrays(
 
 
 @given(finite, st.integers(0, 99), st.integers(-30, 30))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_any_values_at_any_scale(gallery, seed, exponent):
     random = np.random.default_rng(seed)
     near = gallery[random.integers(0, len(gallery), 5)]
@@ -111,7 +111,7 @@ def test_any_values_at_any_scale(gallery, seed, exponent):
 
 
 @given(finite, st.integers(0, 99))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_a_vector_of_the_gallery_finds_itself(gallery, seed):
     order = np.random.default_rng(seed).permutation(len(gallery))
     distances, _ = fused(on_device(gallery[order]), on_device(gallery))

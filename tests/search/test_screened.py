@@ -46,7 +46,7 @@ def test_all_precisions_are_exact(precision, kind, per_image, k):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @given(st.sampled_from(MODEST), st.integers(1, 60), st.integers(1, 5), st.integers(1, 40),
        st.integers(1, 150), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_every_precision_equals_brute_force(precision, kind, q, n, per_image, channels, data):
     vectors = hard_vectors(
         kind, q + n * per_image, channels, np.random.default_rng(data.draw(st.integers(0, 999))))

@@ -9,7 +9,7 @@ from spade_faiss.search import LevelSearch, ShardedLevel
 from tests.conftest import texture, with_hole
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), images=st.integers(1, 9), per_image=st.integers(1, 20),
        devices=st.integers(2, 5), batch=st.integers(1, 5), k=st.integers(1, 4), cut=st.booleans(),
        dtype=st.sampled_from([np.float32, np.float16]))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from spade_faiss.search import threads
-from spade_faiss.search.threads import in_parts, side_by_side
+from spade_faiss.search.threads import side_by_side
 
 
 @pytest.fixture
@@ -58,11 +58,3 @@ def test_what_is_raised_in_a_thread_is_raised_here(three):
 def test_threads_may_share_out_work_of_their_own(three):
     assert side_by_side(lambda n: side_by_side(abs, [n, -n]), [1, 2, 3, 4]) == [
         [1, 1], [2, 2], [3, 3], [4, 4]]
-
-
-@pytest.mark.parametrize("rows", [0, 1, 2, 700, 300_000])
-def test_parts_are_the_whole(three, rows):
-    values = torch.arange(2 * rows).view(rows, 2)
-    parts = in_parts(lambda some, same: (some, same.sum(1)), values, values)
-    assert torch.equal(torch.cat([part[0] for part in parts]), values)
-    assert torch.equal(torch.cat([part[1] for part in parts]), values.sum(1))

@@ -28,7 +28,7 @@ def brute_force(queries, patches, allowed, k):
 
 @given(st.data(), st.integers(2, 7), st.integers(1, 9), st.integers(1, 5),
        st.sampled_from((None, "Flat", "HNSW8")), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_leaving_an_image_out_equals_a_brute_force(data, images, per_image, channels, factory,
                                                    coreset):
     rng = np.random.default_rng(data.draw(st.integers(0, 9999)))

@@ -34,7 +34,7 @@ def test_answers_are_as_described(described, label, mode):
     operation = described[path][method]
     statuses = []
 
-    @settings(max_examples=12 if method == "POST" else 3, deadline=None, database=None,
+    @settings(max_examples=12 if method == "POST" else 3, database=None,
               suppress_health_check=list(HealthCheck))
     @given(operation.as_strategy(generation_mode=schemathesis.GenerationMode[mode]))
     def ask(case):
