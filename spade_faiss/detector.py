@@ -63,6 +63,7 @@ from .search import (
     nearest_in_gallery,
 )
 from .threshold import calibration_sample, good_threshold
+from .verdict.notes import index_notes
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -731,6 +732,11 @@ class Spade:
         """The map's value above which a pixel is called wrong; None where it is unknown."""
         found = self.held_out or self.calibration
         return found.pixel_threshold if found else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What should be known before the verdicts are relied on, each in one line."""
+        return index_notes(self._fitted().manifest, self.k)
 
     @property
     def held_out(self) -> HeldOut | None:

@@ -345,6 +345,12 @@ class Ensemble:
         return self.calibration.pixel_threshold if self.calibration else None
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What should be known before the verdicts are relied on, each in one line."""
+        self._fitted()
+        return self.members[0].notes
+
+    @property
     def held_out(self) -> None:
         """None: an ensemble is not calibrated with further images."""
 

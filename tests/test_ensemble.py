@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from spade_faiss import Spade, SpadeError, images
+from spade_faiss import Spade, SpadeError
 from spade_faiss.datasets import make_demo
 from spade_faiss.ensemble import Ensemble, open_detector
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.features.efficientnet import packaged_weights
 from spade_faiss.features.resnet import RESNETS
+from spade_faiss.images import load
 from spade_faiss.index import EnsembleManifest
 from tests.command import LITE, done, one_line, run
 from tests.conftest import texture, with_hole
@@ -144,13 +145,13 @@ def test_a_kept_ensemble_scores_as_the_fitted_one(kept, monkeypatch):
         (False, 96, 4.0), (True, 96, 4.0)]
     assert loaded.members[0].index_.manifest.mirrored is False
     decoded = []
-    original = images._as_image
+    original = load._as_image
 
     def counted(source):
         decoded.append(isinstance(source, np.ndarray))  # and not a frame, decoded before
         return original(source)
 
-    monkeypatch.setattr(images, "_as_image", counted)
+    monkeypatch.setattr(load, "_as_image", counted)
     found = loaded.predict(iter(new))
     assert sum(decoded) == 2
     assert np.array_equal(found.scores, expected.scores)
@@ -233,6 +234,7 @@ def test_a_build_that_is_killed_leaves_the_old_one(copy, paths):
 import os, signal
 from spade_faiss.ensemble import Ensemble
 from spade_faiss.features import load_backbone
+from spade_faiss.images import load
 from spade_faiss.index import EnsembleManifest
 EnsembleManifest.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 ensemble = Ensemble.of([load_backbone("efficientnet_lite0")], ["flip"], resize=64, crop=64)

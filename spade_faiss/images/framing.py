@@ -1,0 +1,149 @@
+"""How an image is brought to the network's input size, and a map back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import SpadeError
+
+Sample = TypeVar("Sample", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How an image is brought to the network's input size, and how a map is brought back.
+
+    With `crop`, the shorter side becomes `resize` pixels, the aspect stays, and the centre
+    is cut out (the paper's protocol, section 4.1: 256 and 224). Without, the whole frame is
+    stretched to `size`, so that nothing at the edge is cut off.
+
+    Attributes
+    ----------
+    resize : int
+        Length of the shorter side after resizing, in pixels.
+    size : (int, int)
+        Height and width of the network's input, in pixels.
+    crop : bool
+        Whether the input is a centre crop of the resized image or the whole of it.
+    """
+
+    resize: int
+    size: tuple[int, int]
+    crop: bool
+
+    @classmethod
+    def choose(cls, resize: int, crop: int | None, first: tuple[int, int]) -> Framing:
+        """Return the framing for a data set whose first image has height and width `first`.
+
+        Raises
+        ------
+        SpadeError
+            If `crop` does not fit into `resize`, or either is too small for the network.
+        """
+        if crop is not None:
+            if not 32 <= crop <= resize:
+                raise SpadeError(f"crop {crop} must lie between 32 and the resize of {resize}")
+            return cls(resize, (crop, crop), True)
+        if resize < 32:
+            raise SpadeError(f"resize {resize} is too small: choose 32 or more")
+        height, width = first
+        longer = resize * max(first) / min(first)
+        # Whole cells of the coarsest level: the stretch is at most 16 pixels of the longer side.
+        longer = max(resize, 32 * round(longer / 32))
+        return cls(resize, (resize, longer) if width >= height else (longer, resize), False)
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        if not self.crop:
+            return self.size
+        scale = self.resize / min(height, width)
+        return max(self.resize, round(height * scale)), max(self.resize, round(width * scale))
+
+    def _affine(self, height: int, width: int) -> tuple[tuple[float, float], tuple[int, int]]:
+        """Return original pixels per input pixel, and the crop's corner in the resized image."""
+        rows, cols = self._resized(height, width)
+        corner = (rows - self.size[0]) // 2, (cols - self.size[1]) // 2
+        return (height / rows, width / cols), corner
+
+    def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return the network's input `[h, w, C]` for an image or mask `[H, W, C]`."""
+        height, width = image.shape[:2]
+        rows, cols = self._resized(height, width)
+        shrinks = rows * cols < height * width
+        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        resized: npt.NDArray[np.uint8] = cv2.resize(  # type: ignore[assignment]
+            image, (cols, rows), interpolation=how
+        )
+        return self._cut(resized)
+
+    def apply_mask(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Return a mask `[H, W]` framed like its image, by nearest pixel, `[h, w]`."""
+        rows, cols = self._resized(*mask.shape)
+        y = _nearest_index(rows, mask.shape[0])
+        x = _nearest_index(cols, mask.shape[1])
+        return self._cut(mask[y[:, None], x[None, :]])
+
+    def _cut(self, resized: npt.NDArray[Sample]) -> npt.NDArray[Sample]:
+        h, w = self.size
+        top, left = (resized.shape[0] - h) // 2, (resized.shape[1] - w) // 2
+        return np.ascontiguousarray(resized[top : top + h, left : left + w])
+
+    def seen(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Return the box (left, top, right, bottom) of an image that the network sees."""
+        left, top, right, bottom = self.to_original((0, 0, self.size[1], self.size[0]),
+                                                    (height, width))
+        return (max(0, round(left)), max(0, round(top)),
+                min(width, round(right)), min(height, round(bottom)))
+
+    def to_original(
+        self, box: tuple[float, float, float, float], original: tuple[int, int]
+    ) -> tuple[float, float, float, float]:
+        """Return a box (left, top, right, bottom) of the input in pixels of the original."""
+        (sy, sx), (top, left) = self._affine(*original)
+        x0, y0, x1, y1 = box
+        return (x0 + left) * sx, (y0 + top) * sy, (x1 + left) * sx, (y1 + top) * sy
+
+    def to_input(self, point: tuple[int, int], original: tuple[int, int]) -> tuple[int, int]:
+        """Return the input pixel (x, y) that lies under pixel (x, y) of the original."""
+        (sy, sx), (top, left) = self._affine(*original)
+        x = int((point[0] + 0.5) / sx - left)
+        y = int((point[1] + 0.5) / sy - top)
+        return min(max(x, 0), self.size[1] - 1), min(max(y, 0), self.size[0] - 1)
+
+    def place(self, values: npt.NDArray[np.float32], original: tuple[int, int]
+              ) -> npt.NDArray[np.float32]:
+        """Return a map of the input `[h, w]` on the original's pixel grid `[H, W]`.
+
+        Bilinear between the centres of input pixels. What the crop left out was never looked
+        at and is 0, which no distance is below.
+        """
+        (sy, sx), (top, left) = self._affine(*original)
+        x0, y0, x1, y1 = self.seen(*original)
+        down = _taps(np.arange(y0, y1), sy, top, self.size[0])
+        right = _taps(np.arange(x0, x1), sx, left, self.size[1])
+        below, beside = down[2][:, None], right[2]
+        rows = values[down[0]] * (1 - below) + values[down[1]] * below
+        seen: npt.NDArray[np.float32]
+        seen = np.asarray(rows[:, right[0]] * (1 - beside) + rows[:, right[1]] * beside, np.float32)
+        if seen.shape == tuple(original):
+            return seen
+        placed = np.zeros(original, np.float32)
+        placed[y0:y1, x0:x1] = seen
+        return placed
+
+
+def _nearest_index(size: int, original: int) -> npt.NDArray[np.intp]:
+    return np.minimum(((np.arange(size) + 0.5) * (original / size)).astype(np.intp), original - 1)
+
+
+def _taps(
+    pixels: npt.NDArray[np.intp], scale: float, offset: int, size: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """Return the two input rows that surround each original row's centre, and the weight."""
+    at = np.clip((pixels + 0.5) / scale - offset - 0.5, 0, size - 1)
+    low = at.astype(np.intp)
+    return low, np.minimum(low + 1, size - 1), (at - low).astype(np.float32)

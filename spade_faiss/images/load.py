@@ -1,0 +1,144 @@
+"""Decode and frame images ahead of whoever uses them."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import SpadeError
+from .decode import checked_size, grey_to_rgb, read_image
+from .framing import Framing
+from .source import Frame, OnError, Source, name_of, report_problem
+
+Prepared = TypeVar("Prepared")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One decoded image.
+
+    Attributes
+    ----------
+    position : int
+        Place in the caller's list.
+    name : str
+    image : uint8 [H, W, 3]
+    input : uint8 [h, w, 3]
+        The image framed for the network.
+    """
+
+    position: int
+    name: str
+    image: npt.NDArray[np.uint8]
+    input: npt.NDArray[np.uint8]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+
+def _as_image(source: Source) -> npt.NDArray[np.uint8]:
+    if isinstance(source, Frame):
+        source = source.image
+    if not isinstance(source, np.ndarray):
+        return read_image(source)
+    if source.dtype != np.uint8:
+        raise SpadeError(f"has samples of type {source.dtype}; pass uint8")
+    if source.ndim == 2:
+        source = grey_to_rgb(source)
+    if source.ndim != 3 or source.shape[2] != 3:
+        raise SpadeError(f"has shape {source.shape}; pass RGB as [H, W, 3]")
+    return checked_size(source)
+
+
+def load_images(
+    sources: Iterable[Source], framing: Framing, on_error: OnError | None = None,
+    workers: int | None = None,
+) -> Iterator[Loaded]:
+    """Decode and frame images in worker threads, a few ahead of the caller, in order.
+
+    Parameters
+    ----------
+    sources : iterable of paths, uint8 arrays or frames
+        Gone through once, a few ahead of the caller, so that a stream of any length may be
+        passed.
+    framing : Framing
+    on_error : callable, optional
+        Called with (name, why) for an image that cannot be used, which is then left out.
+        Without it the first such image raises SpadeError.
+    workers : int, optional
+        Decoding threads; by default one a core, at most 8.
+    """
+
+    def prepare(source: Source) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        image = _as_image(source)
+        return image, framing.apply(image)
+
+    for position, name, (image, framed) in _prepared(sources, prepare, on_error, workers):
+        yield Loaded(position, name, image, framed)
+
+
+def decode_images(
+    sources: Iterable[Source], on_error: OnError | None = None, workers: int | None = None
+) -> Iterator[tuple[int, Frame]]:
+    """Decode images for several detectors: yield the place of each, and the image by its name.
+
+    Parameters as in `load_images`.
+    """
+    for position, name, image in _prepared(sources, _as_image, on_error, workers):
+        yield position, Frame(name, image)
+
+
+def _prepared(
+    sources: Iterable[Source], prepare: Callable[[Source], Prepared], on_error: OnError | None,
+    workers: int | None,
+) -> Iterator[tuple[int, str, Prepared]]:
+    """Yield the place and name of each image and what is made of it, as `load_images` does."""
+    workers = workers or min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: deque[tuple[int, str, Future[Prepared]]] = deque()
+        waiting = enumerate(sources)
+        try:
+            while True:
+                for place, source in islice(waiting, 2 * workers + 1 - len(ahead)):
+                    ahead.append((place, name_of(source, place), pool.submit(prepare, source)))
+                if not ahead:
+                    return
+                position, name, future = ahead.popleft()
+                try:
+                    prepared = future.result()
+                except SpadeError as error:
+                    report_problem(on_error, name, str(error))
+                    continue
+                yield position, name, prepared
+        finally:
+            for _, _, future in ahead:
+                future.cancel()
+
+
+def first_size(
+    sources: Iterable[Source]
+) -> tuple[tuple[int, int] | None, Iterable[Source]]:
+    """Return the height and width of the first image that can be decoded, and all the images.
+
+    A list stays one.
+    """
+    stream = iter(sources)
+    seen: list[Source] = []
+    for source in stream:
+        seen.append(source)
+        try:
+            size = _as_image(source).shape[:2]
+            return size, sources if isinstance(sources, Sequence) else chain(seen, stream)
+        except SpadeError:
+            continue
+    return None, iter(seen)

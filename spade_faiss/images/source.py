@@ -1,0 +1,49 @@
+"""What an image may come as, and what it is called."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import SpadeError
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A decoded image that has a name though no file is its own, such as a video's frame.
+
+    Attributes
+    ----------
+    name : str
+    image : uint8 [H, W, 3], RGB
+    seconds : float
+        When it is shown, from the video's start.
+    """
+
+    name: str
+    image: npt.NDArray[np.uint8]
+    seconds: float = 0.0
+
+
+Source = str | os.PathLike[str] | npt.NDArray[np.uint8] | Frame
+"""An image: the path of a file, RGB uint8 [H, W, 3], or a frame."""
+OnError = Callable[[str, str], None]
+"""Called with the name of an image that could not be used and one line that says why."""
+
+
+def report_problem(on_error: OnError | None, name: str, why: str) -> None:
+    """Call `on_error`, or raise the line where there is none to call."""
+    if on_error is None:
+        raise SpadeError(f"{name}: {why}") from None
+    on_error(name, why)
+
+
+def name_of(source: Source, position: int) -> str:
+    """Return what an image is called in messages and results: its path, or its number."""
+    if isinstance(source, Frame):
+        return source.name
+    return f"image {position}" if isinstance(source, np.ndarray) else os.fspath(source)

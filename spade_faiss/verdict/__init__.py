@@ -1,0 +1,1 @@
+"""From scores to what people act on: thresholds, what they are worth, and whom to ask again."""
