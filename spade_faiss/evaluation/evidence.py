@@ -17,6 +17,7 @@ from ..errors import SpadeError
 from ..metrics import roc_curve
 from ..metrics.ranking import Curve
 from ..report.charts import thinned
+from ..report.colours import FULL, resized
 from ..report.layers import encoded, layers_of
 from ..report.pictures import fitted
 from .scores import Mask, Scorer
@@ -101,7 +102,7 @@ class Evidence:
             raise SpadeError(f"no metric is defined: {error}") from None
         by_score = {"map": scorer.peaks, "descriptor": scorer.descriptor_scores}
         values = {score: np.array(scores) for score, scores in by_score.items()}
-        labels, scale = np.array(scorer.labels, bool), self._scale(limit)
+        labels, top = np.array(scorer.labels, bool), self._top()
         self.record = {
             "curves": curves,
             "scores": by_score,
@@ -110,7 +111,8 @@ class Evidence:
             "misses": {
                 score: {
                     "defects" if wrong else "good": [
-                        self._card(kept, _confused(kept, score, values[score], labels), scale)
+                        self._card(kept, _confused(kept, score, values[score], labels), limit,
+                                   top)
                         for _, _, kept in sorted(self._worst[score, wrong], reverse=True)]
                     for wrong in (False, True)}
                 for score in by_score},
@@ -125,28 +127,21 @@ class Evidence:
             result.input, result.input_map)
         small = fitted(image, min(_SIDE, max(image.shape[:2])))
         size = small.shape[1], small.shape[0]
-        low = np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), np.float32)
+        low = resized(values, size)
         truth = None if mask is None else np.asarray(
             cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST), np.uint8)
         pixels = result.map.shape[1], result.map.shape[0]
         return _Kept(result.name, wrong, pixels, scores, small, low, truth)
 
-    def _scale(self, limit: float | None) -> tuple[float, float, bool]:
-        """Return where colours begin and end, and whether the middle is a threshold.
-
-        The middle is the threshold of the best pixel F1, or, without masks, the median of the
-        shown images' peaks.
-        """
+    def _top(self) -> float:
+        """Return where colours end, of all images alike, if no mask tells of a threshold."""
         kept = [one for worst in self._worst.values() for _, _, one in worst]
-        low = min(0.0, *(float(one.map.min()) for one in kept))
-        middle = float(np.median([one.map.max() for one in kept])) if limit is None else limit
-        return low, max(2 * middle - low, low + 1e-12), limit is not None
+        return FULL * float(np.median([one.map.max() for one in kept]))
 
-    def _card(self, kept: _Kept, confused: float, scale: tuple[float, float, bool]
-              ) -> dict[str, Any]:
-        low, high, outlined = scale
-        values = np.asarray((kept.map - low) / (high - low), np.float32)
-        layers = layers_of(kept.image, values, _SIDE, outlined=outlined,
+    def _card(
+        self, kept: _Kept, confused: float, limit: float | None, top: float
+    ) -> dict[str, Any]:
+        layers = layers_of(kept.image, kept.map, _SIDE, limit, top=top,
                            truth=None if kept.mask is None else kept.mask > 0)
         return {
             "name": printable(kept.name), "wrong": kept.wrong, "scores": dict(kept.scores),

@@ -13,9 +13,32 @@ from .plots import TIMES, clock, runs, ticks
 
 _BINS = 48
 _COLUMNS = 600
+_STACKED = ("", "OK", "REVIEW", "NG")
+"""From the middle outwards."""
 
 Label = tuple[float, str]
 """Where along its axis, in percent, and what it says."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar, or a verdict's part of one, in percent.
+
+    Attributes
+    ----------
+    left, width : float
+        Of the plot's width.
+    foot, height : float
+        Of a half's height; the foot is the distance from the middle.
+    verdict : str
+        Of the images that it counts; empty where they have none.
+    """
+
+    left: float
+    width: float
+    foot: float
+    height: float
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -24,57 +47,83 @@ class Histogram:
 
     Attributes
     ----------
-    upper, lower : list of (left, width, height)
-        Bars in percent: of the plot's width, and of a half's height. Each half is scaled to its
-        own highest bar.
+    upper, lower : list of Bar
+        Each half is scaled to its own highest bar.
     ticks : list of Label
     threshold : float or None
-        Where the threshold is, in percent.
+        Where the threshold is, in percent; no bar reaches across.
     beyond : int
         How many scores are larger than the axis shows; they are in the last bar.
     """
 
-    upper: list[tuple[float, float, float]]
-    lower: list[tuple[float, float, float]]
+    upper: list[Bar]
+    lower: list[Bar]
     ticks: list[Label]
     threshold: float | None
     beyond: int
 
 
 def histogram(
-    upper: Sequence[float], lower: Sequence[float], threshold: float | None = None
+    upper: Sequence[float], lower: Sequence[float], threshold: float | None = None,
+    verdicts: Sequence[str] | None = None,
 ) -> Histogram:
     """Return the histograms of two samples of scores, of which one may be empty.
 
     The axis ends at four thresholds, or four times the largest score of `lower`: what is far
-    beyond would leave the rest no room.
+    beyond would leave the rest no room. The threshold parts two bars, of which the left one has
+    what equals it, as the verdict does.
+
+    Parameters
+    ----------
+    upper, lower : sequence of float
+    threshold : float, optional
+    verdicts : sequence of str, optional
+        The verdict of each of `upper`, by which its bars are parted.
     """
     values = np.concatenate([np.asarray(upper, float), np.asarray(lower, float)])
     if not len(values):
         return Histogram([], [], [], None, 0)
-    low, high = float(values.min()), float(values.max())
-    reach = max(threshold or 0.0, max(lower, default=0.0))
-    if reach > 0:
-        high = max(min(high, 4 * reach), reach)
-    if threshold is not None:
-        low, high = min(low, threshold), max(high, threshold)
-    room = 0.04 * (high - low) or max(abs(high), 1e-12) * 0.1
-    low, high = (max(0.0, low - room) if low >= 0 else low - room), high + room
-    edges = np.linspace(low, high, _BINS + 1)
+    edges = _edges(values, threshold, max(threshold or 0.0, max(lower, default=0.0)))
+    low, high = float(edges[0]), float(edges[-1])
 
     def percent(value: float) -> float:
         return round(100 * (value - low) / (high - low), 3)
 
-    def bars(sample: Sequence[float]) -> list[tuple[float, float, float]]:
-        counts, _ = np.histogram(np.clip(sample, low, high), edges)
-        most = max(1, int(counts.max()))
-        return [(percent(edges[i]), round(100 / _BINS, 3), round(100 * int(n) / most, 3))
-                for i, n in enumerate(counts) if n]
+    def bars(sample: Sequence[float], words: Sequence[str]) -> list[Bar]:
+        at = np.clip(np.searchsorted(edges, sample) - 1, 0, len(edges) - 2)
+        kinds = [word for word in _STACKED if word in words]
+        counts = np.zeros((len(kinds), len(edges) - 1), int)
+        for row, kind in enumerate(kinds):
+            np.add.at(counts[row], at[np.array(words) == kind], 1)
+        share = 100 / max(1, counts.sum(0).max())
+        return [Bar(percent(edges[i]), round(100 / (len(edges) - 1), 3),
+                    round(share * int(counts[:row, i].sum()), 3), round(share * int(n), 3), kind)
+                for row, kind in enumerate(kinds) for i, n in enumerate(counts[row]) if n]
 
     return Histogram(
-        bars(upper), bars(lower),
+        bars(upper, verdicts or [""] * len(upper)), bars(lower, [""] * len(lower)),
         [(percent(low + at), f"{low + at:.4g}") for at in _offsets(low, high)],
         None if threshold is None else percent(threshold), int((values > high).sum()))
+
+
+def _edges(
+    values: npt.NDArray[np.float64], threshold: float | None, reach: float
+) -> npt.NDArray[np.float64]:
+    """Return the bins' edges, of which one is the threshold; four times `reach` is the end."""
+    low, high = float(values.min()), float(values.max())
+    if reach > 0:
+        high = max(min(high, 4 * reach), reach)
+    if threshold is not None:
+        low, high = min(low, threshold), max(high, threshold)
+    wide = high - low
+    size = max(abs(high), 1e-12)
+    room = 0.04 * wide if wide > 1e-6 * size else 0.1 * size
+    low, high = (max(0.0, low - room) if low >= 0 else low - room), high + room
+    if threshold is None:
+        return np.linspace(low, high, _BINS + 1)
+    step = (high - low) / _BINS
+    before, after = (math.ceil(side / step) for side in (threshold - low, high - threshold))
+    return threshold + step * np.arange(-before, after + 1, dtype=np.float64)
 
 
 def _offsets(low: float, high: float) -> list[float]:

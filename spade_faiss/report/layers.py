@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from .pictures import Picture, colours, fitted, strength
+from .colours import Picture, heat, resized, whole_map
+from .pictures import fitted
 
 _QUALITIES = (80, 60, 40, 20)
 
@@ -41,8 +42,9 @@ class Layers:
 
 
 def layers_of(
-    image: Picture, values: npt.NDArray[np.float32], side: int, *, outlined: bool = True,
-    seen: Sequence[int] | None = None, truth: npt.NDArray[np.bool_] | None = None,
+    image: Picture, values: npt.NDArray[np.float32], side: int, threshold: float | None, *,
+    top: float | None = None, seen: Sequence[int] | None = None,
+    truth: npt.NDArray[np.bool_] | None = None,
 ) -> Layers:
     """Return the layers of an image.
 
@@ -50,11 +52,13 @@ def layers_of(
     ----------
     image : uint8 [H, W, 3]
     values : float32 [H, W]
-        Its map; the scale ends at 0 and 1, and the threshold is 0.5.
+        Its map.
     side : int
         The most pixels that the longer side may have.
-    outlined : bool
-        Whether 0.5 is a threshold at all.
+    threshold : float or None
+        What is over it is outlined.
+    top : float, optional
+        Where colours end if there is no threshold; by default at the map's maximum.
     seen : (left, top, right, bottom), optional
         The box that the network saw, in pixels of the image.
     truth : bool [H, W], optional
@@ -62,11 +66,12 @@ def layers_of(
     """
     photo = fitted(image, min(side, max(image.shape[:2])))
     height, width = photo.shape[:2]
-    fine = _resized(values, (width, height))
-    coarse = _resized(values, (max(1, width // 2), max(1, height // 2)))
-    painted = colours(coarse)
-    alpha = np.round(255 * strength(coarse)).astype(np.uint8)
-    paths = {"outline": _outline(fine > 0.5) if outlined else "", "truth": "", "unseen": ""}
+    fine = resized(values, (width, height))
+    coarse = resized(values, (max(1, width // 2), max(1, height // 2)))
+    pictures = {"photo": photo, "heat": heat(coarse, threshold, top),
+                "map": whole_map(coarse, threshold, top)}
+    paths = {"outline": "" if threshold is None else _outline(fine > threshold),
+             "truth": "", "unseen": ""}
     if seen is not None:
         x, y = width / image.shape[1], height / image.shape[0]
         box = (round(seen[0] * x), round(seen[1] * y), round(seen[2] * x), round(seen[3] * y))
@@ -75,11 +80,7 @@ def layers_of(
     if truth is not None:
         there = cv2.resize(truth.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
         paths["truth"] = _outline(np.asarray(there) > 0)
-    return Layers({"photo": photo, "heat": np.dstack([painted, alpha]), "map": painted}, paths)
-
-
-def _resized(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), np.float32)
+    return Layers(pictures, paths)
 
 
 def encoded(pictures: Mapping[str, Picture], most: int) -> dict[str, str]:

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from .._files import replace_file
 from .._text import printable
 from .._versions import installed
+from .colours import CLEAR, FULL, STRENGTH, style_sheet
 
 
 def write_page(path: Path, template: str, **values: object) -> None:
@@ -36,8 +37,8 @@ def write_page(path: Path, template: str, **values: object) -> None:
     script = _text("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = _environment().get_template(template).generate(
-        style=Markup(_text("page.css")), script=Markup(script), script_digest=digest,
-        made=datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z"),
+        style=Markup(style_sheet() + _text("page.css")), script=Markup(script),
+        script_digest=digest, made=datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z"),
         version=installed(("spade-faiss",)).get("spade-faiss", ""), **values)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, _joined(parts))
@@ -61,6 +62,7 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("spade_faiss.report"), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.globals |= {"clear": CLEAR, "full": FULL, "strength": round(100 * STRENGTH)}
     environment.filters |= {
         "figure": lambda value: f"{value:.4g}",
         "percent": lambda value: "–" if value is None else f"{100 * value:.1f}",

@@ -13,15 +13,14 @@ from PIL import Image, ImageDraw, ImageFont
 from ..detector import Result
 from ..images import Framing
 from ..index import Index
+from . import colours
+from .colours import MARK, OUTLINE, Picture, rgb
 from .regions import Region
-
-Picture = npt.NDArray[np.uint8]
 
 _SIDE = 448
 """Length of a panel's longer side, in pixels."""
-_INK, _PAPER, _MUTED = (24, 24, 27), (250, 250, 249), (110, 110, 115)
-_GOOD, _BAD, _UNKNOWN = (22, 128, 60), (196, 30, 30), (90, 90, 95)
-_MARK = (0, 200, 255)
+_LINE = 2
+_INK, _PAPER, _MUTED = rgb("ink"), rgb("paper"), rgb("muted")
 SHOWN_REGIONS = 6
 """Of an image, the highest peaks."""
 
@@ -32,9 +31,8 @@ def overlay_picture(
 ) -> Picture:
     """Return the image beside itself with the anomaly map over it, under a verdict.
 
-    Colours mean the same in every picture of an index: nothing is painted below 0.7 times the
-    pixel threshold, the threshold is outlined in white, and the scale ends at twice its value.
-    What the crop left unseen is hatched.
+    Colours mean the same in every picture of an index (see `heat`), and what is over the pixel
+    threshold is outlined. What the crop left unseen is hatched.
 
     Returns
     -------
@@ -44,30 +42,22 @@ def overlay_picture(
     painted = overlaid(panel, result.map, pixel_threshold)
     for view in (panel, painted):
         _hatch(view, framing, result.map.shape[:2])
-    bar = _scale(panel.shape[0], scale_end(result.map, pixel_threshold), pixel_threshold)
+    bar = _scale(panel.shape[0], result.map, pixel_threshold)
     gap = np.full((panel.shape[0], 8, 3), _PAPER, np.uint8)
     body = np.concatenate([panel, gap, painted, gap, bar], axis=1)
     return np.concatenate([_banner(body.shape[1], title, score, image_threshold), body])
 
 
-def scale_end(values: npt.NDArray[np.float32], threshold: float | None) -> float:
-    """Return the value of a map at which its colours end: twice the threshold, if there is one."""
-    return 2 * threshold if threshold else max(float(values.max()), 1e-12)
-
-
 def overlaid(
-    picture: Picture, values: npt.NDArray[np.float32], threshold: float | None, line: int = 1
+    picture: Picture, values: npt.NDArray[np.float32], threshold: float | None
 ) -> Picture:
-    """Return a picture with a map, of any size, over it.
-
-    What is over the threshold is outlined in white, `line` pixels wide, with a black edge.
-    """
-    heat = np.asarray(cv2.resize(values, picture.shape[1::-1]), np.float32)
-    painted = _paint(picture, heat / np.float32(scale_end(values, threshold)))
-    if threshold:
+    """Return a picture with a map, of any size, over it; what is over the threshold, outlined."""
+    shown = colours.resized(values, (picture.shape[1], picture.shape[0]))
+    painted = colours.over(picture, colours.heat(shown, threshold))
+    if threshold is not None:
         contours, _ = cv2.findContours(
-            (heat > threshold).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        for colour, wide in (((0, 0, 0), line + 2), ((255, 255, 255), line)):
+            (shown > threshold).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        for colour, wide in zip(reversed(OUTLINE), (_LINE + 3, _LINE), strict=True):
             cv2.drawContours(painted, contours, -1, colour, wide, cv2.LINE_AA)
     return painted
 
@@ -166,27 +156,6 @@ def _square(image: Picture, side: int) -> Picture:
     return square
 
 
-def colours(values: npt.NDArray[np.float32]) -> Picture:
-    """Return RGB colours of values 0…1."""
-    levels = np.round(255 * np.clip(values, 0, 1)).astype(np.uint8)
-    painted = np.empty((*values.shape, 3), np.uint8)
-    cv2.applyColorMap(levels, cv2.COLORMAP_TURBO, painted)
-    return painted[..., ::-1]
-
-
-def strength(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return how much of a value's colour covers the image: none up to 0.35 of the scale."""
-    covered: npt.NDArray[np.float32] = np.clip((values - 0.35) / 0.4, 0, 1)
-    return covered
-
-
-def _paint(image: Picture, values: npt.NDArray[np.float32]) -> Picture:
-    """Return the image with values over it, from clear to strong."""
-    alpha = strength(values)[..., None] * np.float32(0.65)
-    mixed: npt.NDArray[np.float32] = image * (1 - alpha) + colours(values) * alpha
-    return mixed.round().astype(np.uint8)
-
-
 def unseen_in(
     image: Picture, framing: Framing, original: Sequence[int]
 ) -> npt.NDArray[np.bool_]:
@@ -207,33 +176,36 @@ def _hatch(image: Picture, framing: Framing, original: Sequence[int]) -> None:
     image[unseen & diagonal] = 150
 
 
-def _scale(height: int, top: float, threshold: float | None) -> Picture:
+def _scale(height: int, values: npt.NDArray[np.float32], threshold: float | None) -> Picture:
     """Return the colour scale, with the threshold and both ends in figures."""
-    values = np.linspace(1, 0, height, dtype=np.float32)[:, None].repeat(18, axis=1)
+    shown, ramp = colours.scale_of(values, threshold, height)
     picture = np.full((height, 84, 3), _PAPER, np.uint8)
-    picture[:, :18] = colours(values)
+    picture[:, :18] = ramp[::-1, None]
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(13)
-    draw.text((24, 2), f"{top:.4g}", _INK, font)
-    draw.text((24, height - 18), "0", _INK, font)
-    if threshold:
-        draw.line([(0, height // 2), (22, height // 2)], (255, 255, 255), 3)
-        draw.line([(0, height // 2), (22, height // 2)], _INK, 1)
-        draw.text((24, height // 2 - 8), f"{threshold:.4g}", _INK, font)
+    draw.text((24, 2), f"{shown[-1]:.4g}", _INK, font)
+    draw.text((24, height - 18), f"{shown[0]:.4g}", _INK, font)
+    if threshold is not None:
+        at = height - int(np.searchsorted(shown, threshold))
+        draw.line([(0, at), (22, at)], OUTLINE[0], 3)
+        draw.line([(0, at), (22, at)], _INK, 1)
+        draw.text((24, at - 8), f"{threshold:.4g}", _INK, font)
     return np.asarray(image)
 
 
 def _banner(width: int, title: str, score: float, threshold: float | None) -> Picture:
     word = verdict(score, threshold)
-    colour = {"OK": _GOOD, "NG": _BAD, "": _UNKNOWN}[word]
+    font = ImageFont.load_default(22)
+    room = max(64, round(font.getlength(word)) + 24)
+    fill, text = colours.verdict_colours(word)
     image = Image.new("RGB", (width, 44), _PAPER)
     draw = ImageDraw.Draw(image)
-    draw.rectangle((0, 0, 63, 37), colour)
-    draw.text((32, 19), word or "?", (255, 255, 255), ImageFont.load_default(22), anchor="mm")
+    draw.rectangle((0, 0, room - 1, 37), fill)
+    draw.text((room / 2, 19), word or "?", text, font, anchor="mm")
     limit = "no threshold" if threshold is None else f"threshold {threshold:.4g}"
-    draw.text((76, 2), f"score {score:.4g}, {limit}", _INK, ImageFont.load_default(16))
-    draw.text((76, 22), _shorten(title, max(10, (width - 90) // 7)), _MUTED,
+    draw.text((room + 12, 2), f"score {score:.4g}, {limit}", _INK, ImageFont.load_default(16))
+    draw.text((room + 12, 22), _shorten(title, max(10, (width - room - 26) // 7)), _MUTED,
               ImageFont.load_default(13))
     return np.asarray(image)
 
@@ -256,4 +228,4 @@ def _box(image: Picture, box: Sequence[float], scale: float) -> None:
 def draw_box(image: Picture, corner: tuple[int, int], opposite: tuple[int, int]) -> None:
     """Draw a box that is seen on light and on dark, by the corners x, y that are its lines'."""
     cv2.rectangle(image, corner, opposite, (0, 0, 0), 4)
-    cv2.rectangle(image, corner, opposite, _MARK, 2)
+    cv2.rectangle(image, corner, opposite, MARK, 2)

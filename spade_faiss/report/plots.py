@@ -10,14 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-Picture = npt.NDArray[np.uint8]
-Colour = tuple[int, int, int]
+from .colours import SERIES, Colour, Picture, rgb
+
 Spot = tuple[float, float]
 
-_INK, _PAPER, _MUTED, _GRID = (24, 24, 27), (250, 250, 249), (110, 110, 115), (225, 225, 228)
-_LINE, _BAD, _ALARM = (37, 99, 176), (196, 30, 30), (250, 224, 222)
-_SERIES = ((28, 110, 140), (222, 135, 40), (110, 80, 160), (70, 140, 80), (190, 70, 110))
-_PUBLISHED = (176, 180, 186)
+_INK, _PAPER, _MUTED, _GRID = map(rgb, ("ink", "paper", "muted", "line"))
+_LINE, _BAD, _ALARM, _PUBLISHED = map(rgb, ("accent", "ng", "ng-soft", "grey"))
 TIMES = (10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
 """Seconds between ticks."""
 _FINE = 2  # pictures are drawn this much larger and averaged down, which smooths their lines
@@ -142,7 +140,7 @@ def bars_picture(
     uint8 [H, W, 3], RGB
     """
     width, bar, gap = 960, 11, 11
-    legend = [(published[0], _PUBLISHED), *zip(ours, _SERIES * len(ours), strict=False)]
+    legend = [(published[0], _PUBLISHED), *zip(ours, map(rgb, SERIES * len(ours)), strict=False)]
     columns = [published[1], *ours.values()]
     row = bar * len(columns) + gap
     keys: list[Spot] = [(20, 60)]

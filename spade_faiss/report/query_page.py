@@ -11,16 +11,15 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-import numpy as np
-
 from .._text import printable
 from ..detector import Result
 from ..ensemble import Detector, folder_of, members_of
 from .charts import Timeline, histogram, timeline
+from .colours import Picture
 from .files import Row
 from .layers import encoded, layers_of
 from .page import common_folder, within, write_page
-from .pictures import SHOWN_REGIONS, Picture, closer_looks, scale_end, verdict
+from .pictures import SHOWN_REGIONS, closer_looks, verdict
 from .regions import Region
 
 MOST_CARDS = 2000
@@ -109,7 +108,8 @@ class QueryReport:
         elif made:
             good = made.peaks if spade.score == "map" else made.descriptor_scores
         threshold = spade.image_threshold
-        scores = [row.score for row in rows if row.score is not None]
+        judged = [(row.score, row.verdict) for row in rows if row.score is not None]
+        scores = [score for score, _ in judged]
         failed = list(dict.fromkeys(row.path for row in rows if row.verdict == "ERROR"))
         others = [name for name in self._reasons if name not in set(failed)]
         folder = common_folder(row.path for row in rows)
@@ -128,13 +128,15 @@ class QueryReport:
 
         write_page(
             path, "query.html", facts=facts, folder=printable(folder), threshold=threshold,
+            mapped=spade.pixel_threshold is not None,
             quantile=spade.quantile if good else None,
             good_are="set aside" if held else "leave-one-out",
             counts={word: sum(row.verdict == word for row in rows)
                     for word in ("NG", "OK", "ERROR", "")},
             total=len(rows), cards=self._cards(folder), shown=len(self._kept),
             failed=said(failed), warnings=said(others),
-            histogram=histogram(scores, good, threshold), scored=len(scores), good=len(good),
+            histogram=histogram(scores, good, threshold, [word for _, word in judged]),
+            scored=len(scores), good=len(good),
             timelines=[(printable(within(name, folder)), chart)
                        for name, chart in self._timelines],
             short=lambda name: printable(within(name, folder)),
@@ -154,10 +156,8 @@ class QueryReport:
         limit = self._spade.pixel_threshold
         index = self._spade.index_
         size = result.map.shape[0], result.map.shape[1]
-        top = scale_end(result.map, limit)
-        layers = layers_of(
-            result.image, result.map / np.float32(top), self._side, outlined=bool(limit),
-            seen=index.manifest.framing.framing().seen(*size))
+        layers = layers_of(result.image, result.map, self._side, limit,
+                           seen=index.manifest.framing.framing().seen(*size))
         pictures: dict[str, Picture] = dict(layers.pictures)
         shown = []
         for i, region in enumerate(regions[:SHOWN_REGIONS]):

@@ -27,6 +27,7 @@ from ..errors import SpadeError
 from ..images import decode_image
 from ..index import Manifest
 from ..report import find_regions
+from ..report.colours import CLEAR, FULL, style_sheet
 from ..report.pictures import SHOWN_REGIONS, verdict
 from . import pictures
 from .answers import (
@@ -135,6 +136,11 @@ def create_app(
         title="spade-faiss", version="1", lifespan=lifespan, docs_url=None, redoc_url=None,
         description="Says which image is wrong, where, and which good patch it should resemble.")
     app.add_middleware(Guard, state=state, limits=limits, metrics=metrics, token=token, hosts=hosts)
+
+    @app.get(STATIC + "colours.css", include_in_schema=False)
+    async def colours() -> Response:
+        return Response(style_sheet(), media_type="text/css")
+
     app.mount(STATIC.rstrip("/"), StaticFiles(directory=_PAGE))
     _add_handlers(app)
     guarded = _problems(401, 421) if token is not None else _problems(421)
@@ -201,7 +207,7 @@ def create_app(
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> HTMLResponse:
-        return HTMLResponse(templates.get_template("index.html").render())
+        return HTMLResponse(templates.get_template("index.html").render(clear=CLEAR, full=FULL))
 
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:

@@ -19,7 +19,6 @@ from .answers import Picture
 
 _SIDE = 640
 """Pixels of a picture's longer side; lines over a small image would be coarse."""
-_LINE = 2
 _LOOK = 160
 """Pixels a side of a closer look."""
 _GREY = 150
@@ -37,7 +36,7 @@ def overlay(result: Result, framing: Framing, threshold: float | None) -> Pixels
 
     Grey is what the crop left unseen.
     """
-    painted = overlaid(photo(result), result.map, threshold, _LINE)
+    painted = overlaid(photo(result), result.map, threshold)
     unseen = unseen_in(painted, framing, result.map.shape)
     painted[unseen] = painted[unseen] // 2 + _GREY // 2
     return painted

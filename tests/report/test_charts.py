@@ -16,11 +16,15 @@ def test_every_score_is_in_a_bar(upper, lower, threshold):
     for sample, bars in ((upper, chart.upper), (lower, chart.lower)):
         assert bool(sample) == bool(bars)
         if bars:
-            assert max(height for _, _, height in bars) == 100
-        for left, width, height in bars:
-            assert -0.01 <= left <= left + width <= 100.01 and 0 < height <= 100
+            assert max(bar.height for bar in bars) == 100
+        for bar in bars:
+            assert -0.01 <= bar.left <= bar.left + bar.width <= 100.01
+            assert 0 < bar.height <= 100 and bar.foot == 0 and bar.verdict == ""
     if threshold is not None and (upper or lower):
         assert 0 <= chart.threshold <= 100
+        for bar in chart.upper + chart.lower:  # the threshold is an edge
+            right = bar.left + bar.width
+            assert right <= chart.threshold + 0.01 or bar.left >= chart.threshold - 0.01
     assert all(-0.01 <= at <= 100.01 for at, _ in chart.ticks)
 
 
@@ -30,7 +34,43 @@ def test_what_is_far_beyond_does_not_flatten_the_rest():
     assert float(chart.ticks[-1][1]) <= 6.3
     # A bar is where its score is.
     at = {text: left for left, text in chart.ticks}
-    assert any(left <= at["1"] <= left + width for left, width, _ in chart.lower)
+    assert any(bar.left <= at["1"] <= bar.left + bar.width for bar in chart.lower)
+
+
+@given(st.lists(st.tuples(st.floats(0, 100, width=32), st.sampled_from(["OK", "REVIEW", "NG"])),
+                min_size=1, max_size=60), st.none() | st.floats(0.0625, 100, width=32))
+def test_an_image_is_coloured_by_its_own_verdict(images, threshold):
+    """Whatever the threshold says: it may have been another when they were judged."""
+    scores, verdicts = zip(*images, strict=True)
+    chart = histogram(scores, [], threshold, verdicts)
+    tallest = max(bar.foot + bar.height for bar in chart.upper)
+    assert tallest == pytest.approx(100, abs=0.01)
+    columns = {}
+    for bar in chart.upper:
+        columns.setdefault(bar.left, []).append(bar)
+    for parts in columns.values():  # each stands on the one before: OK, REVIEW, NG
+        words = [bar.verdict for bar in parts]
+        assert words == [word for word in ("OK", "REVIEW", "NG") if word in words]
+        for foot, bar in zip(np.cumsum([0, *(bar.height for bar in parts)]), parts, strict=False):
+            assert bar.foot == pytest.approx(foot, abs=0.01)
+    heights = {word: sum(bar.height for bar in chart.upper if bar.verdict == word)
+               for word in ("OK", "REVIEW", "NG")}
+    for word, height in heights.items():
+        assert height == pytest.approx(verdicts.count(word) / len(images) * sum(heights.values()),
+                                       abs=0.1)
+
+
+def test_the_threshold_parts_the_bars_as_it_parts_the_verdicts():
+    threshold = 1.0
+    close = [0.999999, 1.0, np.nextafter(1.0, 2), 1.000001]  # OK, OK, NG, NG
+    chart = histogram([0.5, *close, 1.7], [], threshold, ["OK", "OK", "OK", "NG", "NG", "NG"])
+    parts = {(bar.left < chart.threshold - 0.01, bar.verdict): bar.height for bar in chart.upper
+             if abs(bar.left + bar.width / 2 - chart.threshold) <= bar.width}
+    assert parts == {(True, "OK"): 100, (False, "NG"): 100}
+    # Scores that no float lies between, and one alone.
+    for scores in ([1.0, np.nextafter(1.0, 2)], [1.0], [0.0], [0.0, 5e-324]):
+        for limit in (None, 1.0, 0.0):
+            assert histogram(scores, [], limit).upper
 
 
 @given(st.integers(2, 400), st.integers(0, 2**32 - 1), st.sampled_from([0.3, 1.0]))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from spade_faiss.report import bars_picture, timeline_picture
+from spade_faiss.report.colours import SERIES, rgb
 
 
 def columns_of(picture, colour):
@@ -14,12 +15,12 @@ def test_what_is_over_the_threshold_stands_on_red():
     scores[40:60] = 3
     picture = timeline_picture(seconds, scores, 2.0, [45], "gate.mp4")
     assert picture.shape == (320, 1200, 3) and picture.dtype == np.uint8
-    red = columns_of(picture, (250, 224, 222))
+    red = columns_of(picture, rgb("ng-soft"))
     left, right = 70, 1200 - 24
     place = (red[[0, -1]] - left) / (right - left) * 9.9
     assert place == pytest.approx((3.95, 5.95), abs=0.05)
     calm = timeline_picture(seconds, scores, 4.0, [], "gate.mp4")
-    assert not len(columns_of(calm, (250, 224, 222)))
+    assert not len(columns_of(calm, rgb("ng-soft")))
 
 
 @pytest.mark.parametrize("count", [1, 2, 30_000])
@@ -34,8 +35,8 @@ def test_videos_of_any_length_are_drawn(count):
 def test_bars_are_as_long_as_their_figures():
     picture = bars_picture("PRO", ["carpet", "grid"], ("published", [0.5, None]),
                            {"ours": [1.0, 0.25]})
-    ours = (picture == (28, 110, 140)).all(2)
-    published = (picture == (176, 180, 186)).all(2)
+    ours = (picture == rgb(SERIES[0])).all(2)
+    published = (picture == rgb("grey")).all(2)
     lengths = ours.sum(1)
     full = lengths.max()
     assert published.sum(1).max() == pytest.approx(full / 2, abs=1.5)

@@ -86,6 +86,7 @@ function show(image) {
   part("input").addEventListener("input", (event) => {
     part(".overlay").style.opacity = event.target.value / 100;
   });
+  part(".scale").hidden = image.pixel_threshold === null;
   part(".unseen").hidden = !cropped;
   const count = image.regions.length;
   part("h3").textContent = count === 0 ? "No place over the threshold"
