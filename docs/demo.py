@@ -1,38 +1,65 @@
-"""Draw docs/demo.png out of what `spade-faiss demo` writes: a wall with a crack, explained.
+"""Draw docs/demo.png and docs/report.jpg out of what `spade-faiss demo` writes.
 
-Run it after overlays or explanations have changed their looks.
+The first is a wall with a crack, explained; the second is the top of the gravel's report. Run it
+after overlays, explanations or reports have changed their looks. It takes a Chromium on the path.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
+import shutil
 import tempfile
 from pathlib import Path
 
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from spade_faiss.demo import run_demo
+from spade_faiss.report.colours import rgb
 
-PICTURE = Path(__file__).resolve().with_name("demo.png")
-PAPER = 250, 250, 249
+DOCS = Path(__file__).resolve().parent
 GAP = 16
+VIEW = {"width": 1280, "height": 976}
+SIZE = 1000, 763
 
 
 def main() -> None:
-    """Run the demo and put the overlay above the explanation."""
+    """Run the demo and draw both pictures."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         out = Path("spade-demo")
         run_demo(out)
-        parts = [Image.open(out / "brick" / kind / "crack" / "000.png")
-                 for kind in ("overlays", "explain")]
-        picture = Image.new("RGB", (max(part.width for part in parts),
-                                    sum(part.height for part in parts) + GAP), PAPER)
-        top = 0
-        for part in parts:
-            picture.paste(part, (0, top))
-            top += part.height + GAP
+        crack = explained(out / "brick", "crack/000.png")
+        page = photographed(out / "gravel" / "report.html")
     # Two bits less than there are, which nobody sees, leave half the bytes.
-    picture.point(lambda value: min(255, (value + 2) // 4 * 4)).save(PICTURE, optimize=True)
+    crack.point(lambda value: min(255, (value + 2) // 4 * 4)).save(
+        DOCS / "demo.png", optimize=True)
+    page.save(DOCS / "report.jpg", quality=80, optimize=True)
+
+
+def explained(results: Path, name: str) -> Image.Image:
+    """Return an image's overlay above its explanation."""
+    parts = [Image.open(results / kind / name) for kind in ("overlays", "explain")]
+    picture = Image.new("RGB", (max(part.width for part in parts),
+                                sum(part.height for part in parts) + GAP), rgb("paper"))
+    top = 0
+    for part in parts:
+        picture.paste(part, (0, top))
+        top += part.height + GAP
+    return picture
+
+
+def photographed(report: Path) -> Image.Image:
+    """Return the top of a report as Chromium shows it."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        page = browser.new_page(viewport=VIEW)
+        page.goto(report.resolve().as_uri())
+        page.wait_for_function("[...document.querySelectorAll('.card .photo')].length > 3 && "
+                               "[...document.images].every(image => image.complete)")
+        shot = Image.open(io.BytesIO(page.screenshot(animations="disabled")))
+        browser.close()
+    return shot.convert("RGB").resize(SIZE, Image.Resampling.LANCZOS)
 
 
 if __name__ == "__main__":

@@ -96,15 +96,18 @@ def _sections(
             "charts": charts,
             "histograms": {score: histogram(values[labels].tolist(), values[~labels].tolist())
                            for score, values in scores.items()},
-            "misses": {score: {kind: [_shown(card, folder, score) for card in cards]
-                               for kind, cards in by_score.items()}
+            "misses": {score: {kind: [_shown(card, folder, score, evidence["pixel_threshold"])
+                                      for card in cards] for kind, cards in by_score.items()}
                        for score, by_score in misses.items()},
         }
 
 
-def _shown(card: Mapping[str, Any], folder: str, score: str) -> dict[str, Any]:
+def _shown(
+    card: Mapping[str, Any], folder: str, score: str, limit: float | None
+) -> dict[str, Any]:
     """Return a card as the page's templates and script take it."""
-    said = []
+    said = [] if limit is not None else [
+        "Blue: where maps are highest, on one scale here; without masks there is no threshold."]
     if card["paths"]["outline"]:
         said.append("White line: the map at the threshold that gives the best F1 of the pixels.")
     if card["paths"]["truth"]:

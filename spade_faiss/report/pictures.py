@@ -203,7 +203,8 @@ def _banner(width: int, title: str, score: float, threshold: float | None) -> Pi
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, 0, room - 1, 37), fill)
     draw.text((room / 2, 19), word or "?", text, font, anchor="mm")
-    limit = "no threshold" if threshold is None else f"threshold {threshold:.4g}"
+    limit = ("no threshold: blue is where the map is highest" if threshold is None
+             else f"threshold {threshold:.4g}")
     draw.text((room + 12, 2), f"score {score:.4g}, {limit}", _INK, ImageFont.load_default(16))
     draw.text((room + 12, 22), _shorten(title, max(10, (width - room - 26) // 7)), _MUTED,
               ImageFont.load_default(13))

@@ -130,6 +130,7 @@ def test_scenes_are_reported(lite, tmp_path, pixel_masks):
     text = (tmp_path / "out" / "report.html").read_text()
     assert f"image ROCAUC {100 * results['mean']['image_rocauc']:.1f} %" in text
     assert "Table 4" in text and "Pixel ROC" in text if pixel_masks else "Pixel ROC" not in text
+    assert ("without masks there is no threshold" in text) != pixel_masks
 
 
 def test_a_browser_shows_the_evaluation(reported, opened):

@@ -16,6 +16,7 @@ from PIL import Image
 from spade_faiss import Spade, SpadeError
 from spade_faiss.images import find_images
 from spade_faiss.report import find_regions, query_page, write_query
+from spade_faiss.report.colours import DARK, LIGHT, rgb
 from spade_faiss.report.files import Row
 from spade_faiss.report.layers import encoded, layers_of
 from spade_faiss.report.query_page import QueryReport
@@ -184,6 +185,13 @@ def test_an_outline_goes_around_what_is_over_the_threshold():
     assert points.min(0).tolist() == [20.5, 10.5] and points.max(0).tolist() == [49.5, 29.5]
 
 
+def test_a_place_of_one_pixel_is_outlined_in_a_thumbnail():
+    values = np.zeros((2000, 3000), np.float32)
+    values[1234, 567] = 1
+    layers = layers_of(np.zeros((2000, 3000, 3), np.uint8), values, 320, 0.5)
+    assert layers.paths["outline"] and layers.pictures["heat"][..., 3].max() == 255
+
+
 def test_only_the_worst_are_kept_of_very_many(spade, results, tmp_path, monkeypatch):
     monkeypatch.setattr(query_page, "MOST_CARDS", 30)
     rows = many(spade, results, tmp_path / "report.html", 200)
@@ -284,6 +292,35 @@ def test_a_browser_sorts_filters_and_looks(queried, opened, width, scheme):
     scores = [float(one.get_attribute("data-score")) for one in page.query_selector_all(
         ".card[data-score]")]
     assert scores == sorted(scores)
+
+
+@pytest.mark.parametrize(("scheme", "palette"), [("light", LIGHT), ("dark", DARK)])
+def test_a_browser_paints_what_the_overlays_show(queried, opened, scheme, palette):
+    page = opened(queried[0] / "report.html", scheme=scheme).page
+    stage = page.locator(".card .stage").first
+    stage.locator(".photo").wait_for()
+    page.mouse.move(0, 0)
+    shot = Image.open(io.BytesIO(stage.screenshot(animations="disabled"))).convert("RGB")
+    there = np.asarray(shot.resize((448, 448)), int)
+    overlay = np.asarray(Image.open(queried[0] / "overlays" / "hole.png"), int)[44:, 456:904]
+    for x, y in ((210, 228), (100, 300)):  # in the hole, and where the part is good
+        place = np.s_[y - 3 : y + 4, x - 3 : x + 4]
+        assert there[place].mean((0, 1)) == pytest.approx(overlay[place].mean((0, 1)), abs=20)
+    red, _, blue = overlay[228, 210]
+    assert red > blue + 80
+    shown = page.eval_on_selector_all(
+        ".card .chip, .half.upper i, .scale i",
+        "all => all.map(e => [e.className.split(' ').pop(), getComputedStyle(e).backgroundColor])")
+    assert {name for name, _ in shown} == {"ng", "ok", "error", ""}
+    for name, colour in shown:
+        if name:
+            assert colour == f"rgb{rgb(palette[name])}"
+    # Each image's part of a bar is of its own verdict.
+    upper = page.eval_on_selector_all(".half.upper i", "all => all.map(e => [e.className, "
+                                      "e.getBoundingClientRect().left])")
+    limit = page.locator(".histogram .limit").bounding_box()["x"]
+    assert [left > limit for name, left in upper if name == "ng"] == [True]
+    assert all(left < limit for name, left in upper if name == "ok")
 
 
 def test_views_the_slider_and_hovering(queried, opened):

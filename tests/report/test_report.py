@@ -66,8 +66,12 @@ def test_the_overlay_marks_the_hole_and_hatches_what_was_not_seen(spade, holed):
     scale = 448 / 256
     assert changed[round(130 * scale), round(120 * scale)] > 40
     assert not changed[:20].any()  # hatched alike
-    clear = np.asarray(overlay_picture(holed, framing, 1.0, None, None, "no threshold"))
+    red, _, blue = right[round(130 * scale), round(120 * scale)]
+    assert red > blue + 80
+    clear = overlay_picture(holed, framing, 1.0, None, None, "no threshold")
     assert clear.shape == picture.shape
+    red, _, blue = clear[44:, 456:904].astype(int)[round(130 * scale), round(120 * scale)]
+    assert blue > red + 40  # nothing is judged, so nothing is red
 
 
 @pytest.mark.parametrize("shape", [(20, 400), (400, 20), (2000, 30), (17, 17)])

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import cv2
 import pytest
 
+from spade_faiss import Spade
+from spade_faiss.report.colours import LIGHT, rgb
 from tests.service.serving import serving
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
@@ -74,6 +76,8 @@ def test_an_image_is_dropped_and_its_verdict_read(service, files, width):
         for name in (".photo", ".overlay", ".here >> nth=0", ".good >> nth=0"):
             picture = card.locator(name)
             assert picture.evaluate("(i) => i.decode().then(() => i.naturalWidth)") >= 100
+        colour = card.locator(".verdict").evaluate("e => getComputedStyle(e).backgroundColor")
+        assert colour == f"rgb{rgb(LIGHT['ng'])}" and card.locator(".scale").is_visible()
         card.locator("li").first.hover()
         mark, stage = (card.locator(name).bounding_box() for name in (".mark", ".stage"))
         # The hole is at 120, 130 of 256 pixels.
@@ -86,6 +90,17 @@ def test_an_image_is_dropped_and_its_verdict_read(service, files, width):
         sync_api.expect(card.locator("h2")).to_have_text("good <b>part.png")
         sync_api.expect(card.locator(".verdict")).to_have_text("OK")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_without_a_threshold_the_page_says_what_blue_is(lite, parts, files, tmp_path):
+    Spade(lite).fit(parts[:1], tmp_path / "index")
+    with serving(tmp_path / "index", lite) as service, opened(
+        service, viewport={"width": 390, "height": 900}, color_scheme="dark") as page:
+        drop(page, files / "hole.png")
+        card = page.locator(".result").first
+        sync_api.expect(card.locator(".verdict")).to_have_text("?")
+        sync_api.expect(card.locator(".scale")).to_contain_text("blue is where")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_files_are_chosen_and_a_bad_one_is_named(service, files):

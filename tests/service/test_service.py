@@ -132,7 +132,8 @@ def test_health_and_metrics(service, parts):
 
 
 def test_pages_ask_nothing_of_other_hosts(service):
-    for path in ("/", "/docs", "/static/page.js", "/static/page.css", "/static/docs.css"):
+    for path in ("/", "/docs", "/static/page.js", "/static/page.css", "/static/docs.css",
+                 "/static/colours.css"):
         answer = service.client.get(path)
         assert answer.status_code == 200
         policy = answer.headers["content-security-policy"]

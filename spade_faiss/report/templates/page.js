@@ -38,10 +38,10 @@
 
   function fillStage(stage, card) {
     const lines = vector("svg", { viewBox: `0 0 ${card.size.join(" ")}`, "aria-hidden": "true" });
-    for (const kind of ["unseen", "outline", "truth"]) {
-      if (!card.paths[kind]) continue;
-      if (kind === "outline") lines.append(vector("path", { d: card.paths[kind], class: "edge" }));
-      lines.append(vector("path", { d: card.paths[kind], class: kind }));
+    const drawn = [["unseen", "unseen"], ["outline", "edge"], ["truth", "edge"],
+                   ["outline", "outline"], ["truth", "truth"]];
+    for (const [path, kind] of drawn) {
+      if (card.paths[path]) lines.append(vector("path", { d: card.paths[path], class: kind }));
     }
     stage.replaceChildren(
       picture(card, "photo", "photo", card.name), picture(card, "heat", "heat"),

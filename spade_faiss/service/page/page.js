@@ -86,7 +86,9 @@ function show(image) {
   part("input").addEventListener("input", (event) => {
     part(".overlay").style.opacity = event.target.value / 100;
   });
-  part(".scale").hidden = image.pixel_threshold === null;
+  if (image.pixel_threshold === null) {
+    part(".scale").textContent = "No threshold, so nothing is judged: blue is where the map is highest.";
+  }
   part(".unseen").hidden = !cropped;
   const count = image.regions.length;
   part("h3").textContent = count === 0 ? "No place over the threshold"
