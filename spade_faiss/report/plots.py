@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -101,13 +101,13 @@ def timeline_picture(
         at = left + value / span * (right - left)
         canvas.line([(at, bottom), (at, bottom + 4)], _MUTED)
         canvas.text(at, bottom + 14, clock(start + value, span), _MUTED, anchor="mm")
+    level = bottom - threshold / most * (bottom - top) if threshold is not None else -1
     if threshold is not None:
-        level = bottom - threshold / most * (bottom - top)
         for dash in range(left, right, 10):
             canvas.line([(dash, level), (min(dash + 6, right), level)], _BAD, 1.2)
     points = list(zip(x.tolist(), y.tolist(), strict=True))
-    for (one, other), red in zip(pairwise(points), (bad[1:] & bad[:-1]).tolist(), strict=True):
-        canvas.line([one, other], _BAD if red else _LINE, 1.6)
+    for one, other in pairwise(_parted(points, level)):
+        canvas.line([one, other], _BAD if one[1] + other[1] < 2 * level else _LINE, 1.6)
     if len(points) == 1:
         canvas.ring(*points[0], 2, _LINE)
     for mark in marks:
@@ -119,6 +119,15 @@ def timeline_picture(
     canvas.text(right, 22, said, _BAD if bad.any() else _MUTED, anchor="rm")
     canvas.text(right, height - 10, "seconds" if span < 60 else "time", _MUTED, 12, "rm")
     return canvas.picture()
+
+
+def _parted(points: Sequence[Spot], level: float) -> Iterator[Spot]:
+    """Yield points, and where the line through them crosses a level."""
+    yield points[0]
+    for (x, y), (right, after) in pairwise(points):
+        if (y - level) * (after - level) < 0:
+            yield x + (right - x) * (level - y) / (after - y), level
+        yield right, after
 
 
 def bars_picture(

@@ -23,6 +23,18 @@ def test_what_is_over_the_threshold_stands_on_red():
     assert not len(columns_of(calm, rgb("ng-soft")))
 
 
+def test_a_single_frame_over_the_threshold_is_red_down_to_it():
+    scores = np.ones(9)
+    scores[4] = 3
+    picture = timeline_picture(np.arange(9) / 10, scores, 2.0, [4], "gate.mp4").astype(int)
+    middle = picture[:, 490:756]
+    level = round(280 - 2 / (1.08 * 3) * (280 - 48))
+    red = (middle[..., 0] > middle[..., 2] + 60)
+    blue = (middle[..., 2] > middle[..., 0] + 60)
+    assert red[60 : level - 4].any(1).all() and not blue[: level - 4].any()
+    assert blue[level + 4 : level + 30].any(1).all() and not red[level + 4 :].any()
+
+
 @pytest.mark.parametrize("count", [1, 2, 30_000])
 def test_videos_of_any_length_are_drawn(count):
     scores = np.random.default_rng(0).random(count)

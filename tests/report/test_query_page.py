@@ -420,5 +420,9 @@ def test_frames_of_a_video(lite, tmp_path, opened):
     page = opened(tmp_path / "out" / "report.html").page
     assert "30 frames" in page.inner_text(".timeline figcaption")
     assert page.locator(".mark").count() == 4 and "5 worst" in page.inner_text("main > .note")
+    worst = page.locator('.mark[data-open="gate<b>.avi#000020"]')
+    assert worst.evaluate("e => getComputedStyle(e).borderColor") == f"rgb{rgb(LIGHT['ng'])}"
+    over = page.locator(".timeline svg.over path")
+    assert over.evaluate("e => getComputedStyle(e).stroke") == f"rgb{rgb(LIGHT['ng'])}"
     page.click('.mark[data-open="gate<b>.avi#000020"]')
     assert page.inner_text("#viewer-name") == "gate<b>.avi#000020"
