@@ -14,7 +14,7 @@ from ..report.charts import Histogram, histogram, line
 from ..report.page import common_folder, within, write_page
 from .evidence import PRO_LIMIT
 from .resume import evidence_of
-from .tables import IMAGE_TITLES, JUDGED, TITLES, Results, columns_of, image_columns_of, told
+from .tables import IMAGE_TITLES, TITLES, Results, columns_of, image_columns_of, judged_by, told
 
 _NAMES = {"mvtec": "MVTec AD", "mvtec-loco": "MVTec LOCO AD", "mvtec-ad-2": "MVTec AD 2",
           "visa": "VisA", "stc": "ShanghaiTech Campus",
@@ -137,7 +137,7 @@ def _images(results: Results) -> dict[str, Any]:
                  for name, record in records.items()],
         "mean": [results["mean"].get(one) for one in columns],
         "rates": results["mean"].get("confusion"),
-        "said": JUDGED if any(judged.values()) else "",
+        "said": judged_by(results),
     }
 
 

@@ -39,11 +39,6 @@ IMAGE_TITLES = {
     "image_f1_map_max": "best image F1, map max",
 }
 """Columns of the table of whole images, in order."""
-JUDGED = (
-    "Threshold: drawn by each index from its own good images, each scored against the others "
-    "(leave-one-out); a larger score is called a defect. In brackets: where the rate lies with "
-    "95 % confidence (Clopper and Pearson), were the images drawn independently of each other."
-)
 _RATES = ("found_rate", "false_alarm_rate")
 
 
@@ -183,7 +178,7 @@ def _images(results: Results) -> list[str]:
     columns = image_columns_of(results)
     if not columns:
         return []
-    judged = any("confusion" in record for record in records.values())
+    judged = judged_by(results)
     rows = [[name, *_percents(record.get(column) for column in columns),
              *(_judged(record) if judged else ())] for name, record in records.items()]
     if len(records) > 1:
@@ -198,7 +193,7 @@ def _images(results: Results) -> list[str]:
     if judged:
         kinds = [[f"{name}, {kind}", told(own)] for name, record in records.items()
                  for kind, own in record.get("kinds", {}).items()]
-        parts += [JUDGED, markdown(["kind of defect", "found"], kinds)]
+        parts += [judged, markdown(["kind of defect", "found"], kinds)]
     return parts
 
 
@@ -208,6 +203,19 @@ def _judged(record: Mapping[str, Any]) -> list[str]:
         return ["none", "", ""]
     confusion = record["confusion"]
     return [f"{record['threshold']:.4g}", told(confusion), told(confusion, "false_alarm")]
+
+
+def judged_by(results: Results) -> str:
+    """Return what a threshold is and what intervals mean, for a person; empty if there is none."""
+    scores = {record["confusion"]["score"] for record in results["categories"].values()
+              if "confusion" in record}
+    if not scores:
+        return ""
+    score = "the map's maximum" if scores == {"map"} else "the distance to the nearest descriptors"
+    return (f"The threshold of {score} is what each index draws from its own good images, each "
+            "scored against the others (leave-one-out); more is called a defect. In brackets: "
+            "where the rate lies with 95 % confidence (Clopper and Pearson), if the images are "
+            "independent of each other.")
 
 
 def told(record: Mapping[str, Any], rate: str = "found") -> str:
