@@ -11,7 +11,15 @@ from spade_faiss import Spade
 from spade_faiss.datasets import load_folders
 from spade_faiss.datasets.demo import render
 from spade_faiss.ensemble import Ensemble
-from spade_faiss.evaluation import Confusion, Judge, evaluate_category, evaluate_folder
+from spade_faiss.evaluation import (
+    Confusion,
+    Judge,
+    Scores,
+    evaluate_category,
+    evaluate_folder,
+    results_of,
+    table,
+)
 from spade_faiss.evaluation.images import confusion_of
 from tests.command import LITE, done, one_line, run
 
@@ -116,6 +124,25 @@ def test_a_score_at_the_threshold_is_good_and_ties_are_one():
         ("dent", 2, 0), ("rust", 0, 1)]
     assert Confusion.from_record(json.loads(json.dumps(record))) == found
     assert confusion_of(judge, [0, 1], [1.0, 3.0]) is None
+
+
+def test_the_table_says_rates_as_a_person_does():
+    found = confusion_of(Judge(["good"] * 4 + ["dent"] * 3 + ["rust"], "map", 2.0), range(8),
+                         [1, 1, 1, 9, 9, 9, 1, 1])
+    scores = Scores(1.0, 0.9, None, None, 6, 8, 1.0, image_ap=0.8, image_ap_map_max=0.7,
+                    image_f1=0.6, image_f1_map_max=0.5, confusion=found)
+    none = Scores(1.0, 0.9, None, None, 1, 8, 1.0, image_ap=0.6)
+    text = table(results_of("folder", {}, {"nut": scores}))
+    assert ("| nut | 80.0 | 70.0 | 60.0 | 50.0 | 2 | 2 of 4, 50 % (6.76 % to 93.2 %) | "
+            "1 of 4, 25 % (0.631 % to 80.6 %) |") in text
+    assert "| nut, dent | 2 of 3, 66.7 % (9.43 % to 99.2 %) |" in text
+    assert "The threshold of the map's maximum is what each index draws" in text
+    both = table(results_of("folder", {}, {"nut": scores, "bolt": scores}))
+    assert "| mean | 80.0 | 70.0 | 60.0 | 50.0 |  | 50 % | 25 % |" in both
+    mixed = table(results_of("folder", {}, {"nut": scores, "bolt": none}))
+    assert "| bolt | 60.0 |  |  |  | none |  |  |" in mixed
+    assert "| mean | 70.0 |  |  |  |  |  |  |" in mixed
+    assert "threshold" not in table(results_of("folder", {}, {"bolt": none}))
 
 
 def test_the_report_shows_them(evaluated, opened):
