@@ -33,6 +33,7 @@ from spade_faiss.datasets import Category, load_mvtec, published_mvtec
 from spade_faiss.errors import SpadeError
 from spade_faiss.evaluation import Scores, results_of
 from spade_faiss.evaluation.config import versions
+from spade_faiss.evaluation.images import ranked
 from spade_faiss.evaluation.resume import Job, run_jobs
 from spade_faiss.evaluation.tables import markdown
 from spade_faiss.features import BACKBONES, DEFAULT_BACKBONE, Backbone, load_backbone
@@ -82,23 +83,25 @@ def evaluate(method: Method, category: Category, on_error: OnError) -> Scores:
         clock = _Clock()
         found, score = method.map_and_score(loaded.input)
         times.append(clock.read())
-        pixels.add(found, mask, loaded.name)
+        if mask is not None:
+            pixels.add(found, mask, loaded.name)
         scores.append(score)
         peaks.append(float(found.max()))
         labels.append(wrong)
     try:
         by_score, by_map = image_rocauc(scores, labels), image_rocauc(peaks, labels)
-        of_pixels = pixels.compute()
+        of_pixels = pixels.compute() if category.masked else None
     except ValueError as error:
         raise SpadeError(f"no metric is defined: {error}") from None
     walls, cpus = zip(*times, strict=True)
     return Scores(
-        by_score, by_map, of_pixels.pixel_rocauc, of_pixels.pro, len(good), len(labels),
+        by_score, by_map, of_pixels and of_pixels.pixel_rocauc, of_pixels and of_pixels.pro,
+        len(good), len(labels),
         round(fit[0] + sum(walls), 3), more={
             "fit_seconds": round(fit[0], 3), "fit_cpu_seconds": round(fit[1], 3),
             "image_seconds": round(median(walls), 4), "image_cpu_seconds": round(median(cpus), 4),
             "fit_from_step": method.taken_up,
-        })
+        }, **ranked(scores, peaks, labels))
 
 
 class _Clock:
@@ -113,9 +116,9 @@ class _Clock:
         return time.perf_counter() - self._wall, time.process_time() - self._cpu
 
 
-def _truth(category: Category, loaded: Loaded) -> tuple[bool, np.ndarray]:
-    test = category.test[loaded.position]
-    return bool(test.masks), FRAMING.apply_mask(test.mask(loaded.size))
+def _truth(category: Category, loaded: Loaded) -> tuple[bool, np.ndarray | None]:
+    wrong, mask = category.truth(loaded.position, loaded.size)
+    return wrong, None if mask is None else FRAMING.apply_mask(mask)
 
 
 def compare(
@@ -136,7 +139,8 @@ def compare(
         def job(category: Category, make: type[Method] = make, name: str = name) -> Job:
             kept = out / "checkpoints" / name / f"{category.name}.safetensors"
             return Job(category.name, category.files, lambda report: ([evaluate(
-                make(network, make.budgets[budget], seed, kept), category, report)], {}))
+                make(network, make.budgets[budget], seed, kept), category, report)], {}),
+                labels=category.kinds)
 
         def finish(
             finished: dict[str, list[Scores]], name: str = name, config: dict[str, Any] = config,
@@ -182,11 +186,11 @@ def table(every: Results) -> str:
     if len(names) > 1:
         # A mean over fewer categories is no mean of these.
         rows.append(["mean", *(_pair(
-            run["mean"]["pro"] if method in whole else None,
+            run["mean"].get("pro") if method in whole else None,
             float(np.mean([published[name][method] for name in names]))
             if known and method in published["average"] else None,
         ) for method, run in every.items())])
-    figures = [[method, *(_percent(run["mean"][column]) for column in _COLUMNS),
+    figures = [[method, *(_percent(run["mean"].get(column)) for column in _COLUMNS),
                 *(f"{run['mean'][column]:.2f}" for column in _SECONDS)]
                for method, run in whole.items()]
     config = next(iter(every.values()))["config"]

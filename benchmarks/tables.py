@@ -69,7 +69,7 @@ def figure(runs: Runs) -> np.ndarray:
     known = [value for value in theirs if value is not None]
     theirs.append(float(np.mean(known)) if len(known) == len(names) else None)
     ours = {label: [*(run["categories"].get(name, {}).get("pro") for name in names),
-                    run["mean"]["pro"] if run["categories"].keys() >= set(names) else None]
+                    run["mean"].get("pro") if run["categories"].keys() >= set(names) else None]
             for label, run in runs.items()}
     return bars_picture("PRO to a false-positive rate of 0.3", [*names, "mean"],
                         ("SPADE, published (Table 3)", theirs), ours)

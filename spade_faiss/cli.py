@@ -570,6 +570,61 @@ def evaluate_mvtec(
     problems.exit()
 
 
+@evaluate.command("folder")
+def evaluate_folder(
+    out: Out,
+    train: Annotated[Path | None, typer.Option(
+        metavar="DIR", help="Good images to learn from.")] = None,
+    good: Annotated[Path | None, typer.Option(
+        metavar="DIR", help="Other good images, to be judged.")] = None,
+    bad: Annotated[list[Path] | None, typer.Option(
+        metavar="DIR", help="Defects to be judged; each folder in it is a kind of defect. May be "
+        "given again.")] = None,
+    csv: Annotated[Path | None, typer.Option(
+        metavar="FILE", help="Instead of --good and --bad, a table of path,label: good, ok, normal "
+        "or 0, or else a kind of defect. A column split (train or test) stands for --train.")
+    ] = None,
+    masks: Annotated[Path | None, typer.Option(
+        metavar="DIR", help="Masks of defects, for pixel metrics, by their images' paths within "
+        "--bad or in the table; a name may end in _mask.")] = None,
+    original_size: Annotated[bool, typer.Option(
+        "--original-size", help="Score maps on the images' own grids, against untouched masks.")
+    ] = False,
+    sweep: SweepOption = None, report: Report = False,
+    backbone: Backbone = "wide_resnet50_2", weights: EachWeights = None, resize: Resize = 256,
+    crop: Crop = "224", k: Nearest = 50,
+    kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32", views: Views = None,
+    engine: Engine = "auto", factory: Factory = None, coreset: Coreset = None,
+    search_params: SearchParams = None, device: Device = "auto",
+    batch_size: BatchSize = 8, max_memory: MaxMemory = None, ray: Ray = None,
+    ray_workers: RayWorkers = None, as_json: AsJson = False,
+) -> None:
+    """Any folders of good images and defects, or a table of them; masks are not needed."""
+    from .datasets import load_folders, load_table
+    from .distributed.cluster import on_ray
+    from .evaluation import evaluate_folder
+
+    limit = _limit(max_memory, ray)
+    problems = _Problems()
+    if csv and not good and not bad:
+        category = load_table(csv, train, masks, problems)
+    elif train and good and bad and not csv:
+        category = load_folders(train, good, bad, masks, problems)
+    else:
+        raise SpadeError("name the images either with --train, --good and --bad, or with --csv "
+                         "(and --train, if the table has no column split)")
+    spade = _detector(
+        backbone, weights, views, device, k=k, kappa=kappa, resize=resize, crop=_crop(crop),
+        preset=preset, store=store, engine=engine, factory=factory, coreset=coreset,
+        search_params=search_params, batch_size=batch_size, progress=True)
+    with on_ray(spade, ray, ray_workers, limit) as spade:
+        results = evaluate_folder(
+            spade, category, out, sweep=sweep or (), original_size=original_size, report=report,
+            on_error=problems, on_note=problems.note)
+    _print(as_json, results, (out / "table.md").read_text().rstrip())
+    problems.exit()
+
+
 @evaluate.command("stc")
 def evaluate_stc(
     root: DataSet, out: Out,

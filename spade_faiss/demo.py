@@ -8,7 +8,7 @@ from pathlib import Path
 from .datasets import load_mvtec, make_demo
 from .detector import Spade
 from .errors import SpadeError
-from .evaluation import CategoryTruth, Scorer, Scores, results_of, write_results
+from .evaluation import CategoryTruth, Scorer, Scores, judge_of, results_of, write_results
 from .evaluation.config import config_of
 from .features import load_backbone
 from .images import Found
@@ -40,7 +40,7 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Scores]:
         start = time.perf_counter()
         spade = Spade(network, progress=True).fit(category.train, place / "index")
         framing = spade.index_.manifest.framing.framing()
-        scorer = Scorer(CategoryTruth(category, framing))
+        scorer = Scorer(CategoryTruth(category, framing), judge=judge_of(spade, category.kinds))
         folder = data / category.name / "test"
         images = [Found(test.path, test.path.relative_to(folder), folder) for test in category.test]
         write_query(spade, images, place, explain=True, report=True, on_result=scorer.add)

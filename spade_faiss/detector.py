@@ -211,7 +211,7 @@ class Spade:
     image_threshold, pixel_threshold : float or None
         Drawn from the index's own images by `fit`, or from others by `calibrate`.
     stages : Stages
-        Seconds spent so far on features, index, stage_one, stage_two and maps.
+        Seconds spent so far on features, index, calibration, stage_one, stage_two and maps.
 
     Examples
     --------
@@ -460,7 +460,8 @@ class Spade:
                 index.manifest = draft = draft.extended(usual=found)
             if calibrate:
                 known = _known(old, keep, len(records)) if old and not spec else None
-                calibration = self._calibrate(index, known)
+                with self.stages("calibration"):
+                    calibration = self._calibrate(index, known)
                 index.manifest = (
                     draft.model_copy(update={"calibration": calibration})
                     if calibration.sample is None else draft.extended(calibration=calibration))

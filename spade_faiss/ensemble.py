@@ -223,7 +223,8 @@ class Ensemble:
         self, folder: Path, place: Path, members: Sequence[Spade], calibrate: bool
     ) -> None:
         """Find what is usual for members whose indices lie in `place`, and make these count."""
-        usual, calibration = _leave_one_out(members, calibrate)
+        with self.stages("calibration"):
+            usual, calibration = _leave_one_out(members, calibrate)
         sync_folder(place)
         manifest = EnsembleManifest(
             created=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,6 +1,7 @@
-"""Data sets of known defects: MVTec AD and its kin, ShanghaiTech Campus, and one made here."""
+"""Data sets of known defects: MVTec AD and its kin, any folders, ShanghaiTech, and one made."""
 
 from .demo import make_demo
+from .folder import load_folders, load_table
 from .mvtec import Category, TestImage, load_mvtec, read_mask
 from .stc import Clip, Scene, load_stc
 from .tables import published_mvtec, published_stc
@@ -10,8 +11,10 @@ __all__ = [
     "Clip",
     "Scene",
     "TestImage",
+    "load_folders",
     "load_mvtec",
     "load_stc",
+    "load_table",
     "make_demo",
     "published_mvtec",
     "published_stc",

@@ -24,7 +24,7 @@ masks named like their images), or as downloaded, divided by `split_csv/1cls.csv
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class TestImage:
     defect : str
         The kind of defect, or `good`.
     masks : tuple of Path
-        The masks of the defect; none for a good image.
+        The masks of the defect; none for a good image, and for a defect that has none.
     """
 
     __test__ = False  # no test case, whatever pytest makes of the name
@@ -58,6 +58,11 @@ class TestImage:
     path: Path
     defect: str
     masks: tuple[Path, ...]
+
+    @property
+    def wrong(self) -> bool:
+        """Whether it has a defect."""
+        return self.defect != GOOD
 
     def mask(self, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
         """Return where the image is wrong, bool `[H, W]`: the union of its masks.
@@ -90,7 +95,7 @@ class Category:
     test : tuple of TestImage
         At least one good and one with a defect, sorted by defect, then by file name.
     layout : str
-        `mvtec`, `mvtec-loco`, `mvtec-ad-2` or `visa`.
+        `mvtec`, `mvtec-loco`, `mvtec-ad-2`, `visa` or `folder`.
     notes : tuple of str
         What of the data set is not used.
     """
@@ -106,6 +111,40 @@ class Category:
         """All files, images and masks."""
         masks = [mask for test in self.test for mask in test.masks]
         return [*self.train, *(test.path for test in self.test), *masks]
+
+    @property
+    def kinds(self) -> list[str]:
+        """What each test image is: `good`, or a kind of defect."""
+        return [test.defect for test in self.test]
+
+    @property
+    def masked(self) -> bool:
+        """Whether any defect has a mask; where none has, there are no pixel metrics."""
+        return any(test.masks for test in self.test)
+
+    def truth(
+        self, at: int, size: tuple[int, int]
+    ) -> tuple[bool, npt.NDArray[np.bool_] | None]:
+        """Return whether a test image is wrong, and where, bool `[H, W]`.
+
+        Where is None if it is not known: of a defect without a mask, and, so that pixels are not
+        those of good images alone, of any image where no defect has one.
+
+        Parameters
+        ----------
+        at : int
+            Place among the test images.
+        size : (int, int)
+            Height and width of the image.
+
+        Raises
+        ------
+        SpadeError
+            If a mask cannot be used; see `TestImage.mask`.
+        """
+        test = self.test[at]
+        known = bool(test.masks) if test.wrong else self.masked
+        return test.wrong, test.mask(size) if known else None
 
 
 def load_mvtec(
@@ -124,10 +163,10 @@ def load_mvtec(
     names : collection of str, optional
         The categories to load; by default, or if empty, all. The others are not checked.
     on_error : callable, optional
-        Called with (name, why) for what is broken: a defect without a mask or a mask without
-        an image, which is left out, and a category that is not there or lacks good training
-        images, good test images or defects, on which no metric is defined. Without it the
-        first of these raises SpadeError.
+        Called with (name, why) for what is broken: a defect without a mask where others have
+        one, which counts for no pixel metric; a mask without an image, which is passed over;
+        and a category that is not there or lacks good training images, good test images or
+        defects, on which no metric is defined. Without it the first of these raises SpadeError.
 
     Raises
     ------
@@ -236,7 +275,7 @@ def _mask_folders(folder: Path) -> dict[str, tuple[Path, ...]]:
     return {one.name: tuple(_images(one)) for one in _folders(folder) if _images(one)}
 
 
-_VALIDATION = {"validation": "validation/good is not used: no threshold is evaluated"}
+_VALIDATION = {"validation": "validation/good is not used: thresholds are drawn from train/good"}
 _MVTEC = _Layout("mvtec", "test", "ground_truth", _mask_files, {})
 _VISA = _Layout("visa", "test", "ground_truth", _mask_files, {})
 _LOCO = _Layout("mvtec-loco", "test", "ground_truth", _mask_folders, _VALIDATION | {
@@ -284,9 +323,11 @@ def _folder_loader(folder: Path, layout: _Layout) -> _Loader:
             if not (folder / layout.test / truth.name).is_dir():
                 problems(truth, f"has masks, and there is no folder {layout.test}/{truth.name}",
                          "they are passed over")
+        name_unmasked(test, folder / layout.truth, problems)
         notes = tuple(text for one, text in layout.notes.items() if (folder / one).is_dir())
         train = tuple(_images(folder / "train" / GOOD))
-        return _checked(Category(name, train, tuple(test), layout.name, notes), folder, layout.test)
+        category = Category(name, train, tuple(test), layout.name, notes)
+        return checked(category, folder, f"train/{GOOD}", f"{layout.test}/{GOOD}", layout.test)
 
     return load
 
@@ -298,20 +339,30 @@ def _test_images(
     paths = _images(folder)
     if folder.name == GOOD:
         return [TestImage(path, GOOD, ()) for path in paths]
-    if paths and not truth.is_dir():
-        problems(folder, f"has defects, and there is no folder of masks, {truth}",
-                 f"its {len(paths)} images are left out")
-        return []
     masks = layout.masks(truth)
     for stem in sorted(masks.keys() - {path.stem for path in paths}):
         problems(masks[stem][0], f"is a mask without an image in {folder}", "passed over")
-    found: list[TestImage] = []
-    for path in paths:
-        if path.stem in masks:
-            found.append(TestImage(path, folder.name, masks[path.stem]))
+    return [TestImage(path, folder.name, masks.get(path.stem, ())) for path in paths]
+
+
+def name_unmasked(test: Sequence[TestImage], where: object, problems: Problems) -> None:
+    """Report the defects that have no mask where others have one; of a whole kind in one line.
+
+    `where` the masks should be. Where no defect has one, none is broken.
+    """
+    if not any(one.masks for one in test):
+        return
+    done = "for image metrics alone"
+    for kind in dict.fromkeys(one.defect for one in test if one.wrong):
+        own = [one for one in test if one.defect == kind]
+        without = [one for one in own if not one.masks]
+        if len(own) == len(without) > 1:
+            folder = os.path.commonpath([one.path.parent for one in own])
+            problems(folder, f"{len(own)} defects ({kind}) have no mask in {where}",
+                     f"they count {done}")
         else:
-            problems(path, f"has a defect and no mask in {truth}", "left out")
-    return found
+            for one in without:
+                problems(one.path, f"has a defect and no mask in {where}", f"it counts {done}")
 
 
 def _split_loader(root: Path, rows: list[dict[str, str]]) -> _Loader:
@@ -327,25 +378,39 @@ def _split_loader(root: Path, rows: list[dict[str, str]]) -> _Loader:
                          "the image is left out")
             elif row["split"] == "train":
                 train += [path] if good else []
-            elif not good and not masks:
-                problems(path, f"has a defect and no mask in {SPLIT}", "left out")
             else:
                 test.append(TestImage(path, GOOD if good else "bad", masks))
         test.sort(key=lambda image: (image.defect, image.path))
+        name_unmasked(test, SPLIT, problems)
         category = Category(name, tuple(sorted(train)), tuple(test), "visa")
-        return _checked(category, root / name, "test")
+        return checked(category, root / name, f"train/{GOOD}", f"test/{GOOD}", "test")
 
     return load
 
 
-def _checked(category: Category, folder: Path, test: str) -> Category:
-    kinds = {image.defect for image in category.test}
+def checked(category: Category, where: object, train: str, good: str, bad: str) -> Category:
+    """Return a category that metrics are defined on.
+
+    Parameters
+    ----------
+    category : Category
+    where : object
+        What it was read from.
+    train, good, bad : str
+        Where in that the training images, the good test images and the defects should be.
+
+    Raises
+    ------
+    BrokenError
+        If one of the three is missing.
+    """
+    kinds = set(category.kinds)
     if not category.train:
-        raise BrokenError(folder, f"there are no good images to learn from in train/{GOOD}")
+        raise BrokenError(where, f"there are no good images to learn from in {train}")
     if GOOD not in kinds:
-        raise BrokenError(folder, f"there are no images in {test}/{GOOD}: no metric is defined")
+        raise BrokenError(where, f"there are no images in {good}: no metric is defined")
     if kinds == {GOOD}:
-        raise BrokenError(folder, f"there are no defects in {test}: no metric is defined")
+        raise BrokenError(where, f"there are no defects in {bad}: no metric is defined")
     return category
 
 

@@ -72,6 +72,11 @@ class Scene:
         return [frame for clip in self.clips for frame in clip.frames]
 
     @property
+    def masked(self) -> bool:
+        """Whether all clips have pixel masks; else there are no pixel metrics."""
+        return all(clip.pixel_mask for clip in self.clips)
+
+    @property
     def files(self) -> list[Path]:
         """All files: videos, frames and masks."""
         masks = [mask for clip in self.clips for mask in (clip.frame_mask, clip.pixel_mask) if mask]

@@ -108,6 +108,9 @@ class Evidence:
             "scores": by_score,
             "labels": labels.astype(int).tolist(),
             "pixel_threshold": limit,
+            "judged": scorer.judge and {
+                "score": scorer.judge.score, "threshold": scorer.judge.threshold,
+                "scores": scorer.judged},
             "misses": {
                 score: {
                     "defects" if wrong else "good": [

@@ -1,4 +1,4 @@
-"""Evaluate on MVTec AD and data sets laid out like it, beside the paper's Table 3."""
+"""Evaluate on MVTec AD and what is laid out like it, beside the paper's Table 3, and on folders."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets import Category, load_mvtec, published_mvtec
+from ..datasets.overlaps import overlaps
 from ..detector import Spade
 from ..ensemble import Ensemble
 from ..errors import SpadeError
@@ -36,7 +37,8 @@ def evaluate_mvtec(
     spade : Spade or Ensemble
         Its settings are used; it need not be fitted.
     root : path
-        MVTec AD, MVTec LOCO AD, MVTec AD 2, VisA, or the folder of one category.
+        MVTec AD, MVTec LOCO AD, MVTec AD 2, VisA, or the folder of one category. Without masks
+        there are no pixel metrics.
     out : Path
     names : collection of str, optional
         The categories; by default all.
@@ -60,17 +62,63 @@ def evaluate_mvtec(
     SpadeError
         If there is no category, an option is wrong, or nothing could be evaluated.
     """
-    if sweep and isinstance(spade, Ensemble):
-        raise SpadeError("--sweep takes one network without views, not an ensemble")
-    axes = Sweep.parse(sweep, level_count(spade.network))
-    base = point_of(spade)
-    points = axes.points(base)
+    axes = _axes(spade, sweep)
     categories = load_mvtec(root, names, on_error)
     layouts = list(dict.fromkeys(one.layout for one in categories))
     dataset = layouts[0] if len(layouts) == 1 else "mvtec"
     notes = list(dict.fromkeys(note for one in categories for note in one.notes))
     if missing := _missing(categories, names):
         notes.append(f"of MVTec AD's 15 categories these are not there: {', '.join(missing)}")
+    notes += [note for one in categories if (note := _overlap_note(one))]
+    return _evaluate_all(
+        spade, categories, dataset, out, axes, notes, original_size=original_size, report=report,
+        on_error=on_error, on_note=on_note)
+
+
+def evaluate_folder(
+    spade: Spade | Ensemble, category: Category, out: Path, *, sweep: Sequence[str] = (),
+    original_size: bool = False, report: bool = False, on_error: OnError, on_note: OnNote,
+) -> dict[str, Any]:
+    """Score one category, of any folders or a table, and leave results in a folder.
+
+    Parameters
+    ----------
+    spade : Spade or Ensemble
+        Its settings are used; it need not be fitted.
+    category : Category
+        By `spade_faiss.datasets.load_folders` or `load_table`.
+    out, sweep, original_size, report, on_error, on_note
+        As `evaluate_mvtec` takes them.
+
+    Returns
+    -------
+    dict
+        What `results.json` holds.
+
+    Raises
+    ------
+    SpadeError
+        If an option is wrong, or nothing could be evaluated.
+    """
+    return _evaluate_all(
+        spade, [category], "folder", out, _axes(spade, sweep), [], original_size=original_size,
+        report=report, on_error=on_error, on_note=on_note)
+
+
+def _axes(spade: Spade | Ensemble, sweep: Sequence[str]) -> Sweep:
+    if sweep and isinstance(spade, Ensemble):
+        raise SpadeError("--sweep takes one network without views, not an ensemble")
+    return Sweep.parse(sweep, level_count(spade.network))
+
+
+def _evaluate_all(
+    spade: Spade | Ensemble, categories: Sequence[Category], dataset: str, out: Path, axes: Sweep,
+    notes: Sequence[str], *, original_size: bool, report: bool, on_error: OnError, on_note: OnNote,
+) -> dict[str, Any]:
+    """Score categories, and write the results of those that are finished."""
+    base = point_of(spade)
+    points = axes.points(base)
+    notes = [*notes, *_mask_notes(categories)]
     for note in notes:
         on_note(note)
     config = config_of(spade, ground_truth="original" if original_size else "framed",
@@ -78,7 +126,7 @@ def evaluate_mvtec(
 
     def job(category: Category) -> Job:
         return Job(category.name, category.files, lambda complain: _evaluate(
-            spade, category, points, original_size, out, complain))
+            spade, category, points, original_size, out, complain), labels=category.kinds)
 
     def finish(finished: dict[str, list[Scores]]) -> dict[str, Any]:
         results = write_points(out, dataset, config, finished, axes, base, notes)
@@ -112,10 +160,36 @@ def _evaluate(
 
     scores = evaluate_points(
         spade, category.train, [test.path for test in category.test], truth, points,
-        original_size=original_size, scratch=scratch, on_error=on_error, more=evidence.finish,
-        on_result=evidence.add,
+        original_size=original_size, kinds=category.kinds, scratch=scratch, on_error=on_error,
+        more=evidence.finish, on_result=evidence.add,
     )
     return scores, evidence.record
+
+
+def _mask_notes(categories: Sequence[Category]) -> list[str]:
+    """Return what is to be said of categories without masks, and of those that lack some."""
+    bare = [one.name for one in categories if not one.masked]
+    notes = []
+    if bare:
+        notes.append(f"there are no masks of {', '.join(bare)}, so pixel metrics are missing")
+    for one in categories:
+        wrong = [test for test in one.test if test.wrong]
+        without = sum(not test.masks for test in wrong)
+        if one.masked and without:
+            notes.append(f"{one.name}: {without} of {len(wrong)} defects have no mask, and pixel "
+                         "metrics leave them out")
+    return notes
+
+
+def _overlap_note(category: Category) -> str:
+    """Return what is to be said of images that are there twice; empty if there are none."""
+    found = overlaps(category)
+    if not found:
+        return ""
+    first, why = next(iter(found.items()))
+    path = [*category.train, *(test.path for test in category.test)][first]
+    return (f"{category.name}: {len(found)} of its images should not count and do, being there "
+            f"twice: {path} {why}" + (", for one" if len(found) > 1 else ""))
 
 
 def _missing(categories: Sequence[Category], names: Collection[str] | None) -> list[str]:

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..datasets import published_mvtec, published_stc
-from ..report.charts import histogram, line
+from ..report.charts import Histogram, histogram, line
 from ..report.page import common_folder, within, write_page
 from .evidence import PRO_LIMIT
 from .resume import evidence_of
-from .tables import TITLES, Results, columns_of
+from .tables import IMAGE_TITLES, TITLES, Results, columns_of, image_columns_of, judged_by, told
 
 _NAMES = {"mvtec": "MVTec AD", "mvtec-loco": "MVTec LOCO AD", "mvtec-ad-2": "MVTec AD 2",
-          "visa": "VisA", "stc": "ShanghaiTech Campus"}
+          "visa": "VisA", "stc": "ShanghaiTech Campus",
+          "folder": "your folders"}
 _FACTS = ("backbone", "resize", "crop", "k", "kappa", "sigma", "standardise", "contrast", "factory",
           "coreset", "engine", "device", "ground_truth")
 
@@ -60,8 +62,8 @@ def write_report(out: Path, results: Results) -> None:
         columns=[TITLES[one] for one in columns],
         rows=[(name, [record.get(one) for one in columns], record)
               for name, record in categories.items()],
-        sweep=_sweep(results), notes=results.get("notes", ()), facts=facts, by_default=(
-            "descriptor" if stc else "map"),
+        images=_images(results), sweep=_sweep(results), notes=results.get("notes", ()),
+        facts=facts, by_default="descriptor" if stc else "map",
         sections=_sections(out, categories, columns))
 
 
@@ -88,18 +90,55 @@ def _sections(
         if "pixel_rocauc" in curves:
             charts += [("Pixel ROC", [("", line(curves["pixel_rocauc"]))], 1.0, True),
                        ("PRO", [("", line(curves["pro"], PRO_LIMIT))], PRO_LIMIT, False)]
-        scores = {score: np.array(values) for score, values in evidence["scores"].items()}
         yield {
             "name": name, "folder": folder,
             "figures": [(TITLES[one], record.get(one)) for one in columns],
             "train": record["n_train"], "test": record["n_test"], "defects": int(labels.sum()),
             "charts": charts,
-            "histograms": {score: histogram(values[labels].tolist(), values[~labels].tolist())
-                           for score, values in scores.items()},
+            "histograms": _histograms(evidence, labels),
+            "judged": _judged(record),
             "misses": {score: {kind: [_shown(card, folder, score, evidence["pixel_threshold"])
                                       for card in cards] for kind, cards in by_score.items()}
                        for score, by_score in misses.items()},
         }
+
+
+def _histograms(
+    evidence: Mapping[str, Any], labels: npt.NDArray[np.bool_]
+) -> dict[str, Histogram]:
+    """Return the scores of defects and of good images, with the threshold of what was judged."""
+    scores, limits = dict(evidence["scores"]), {}
+    if judged := evidence["judged"]:
+        scores[judged["score"]] = judged["scores"]
+        limits[judged["score"]] = judged["threshold"]
+    return {score: histogram(np.array(values)[labels].tolist(), np.array(values)[~labels].tolist(),
+                             limits.get(score)) for score, values in scores.items()}
+
+
+def _judged(record: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the confusion matrix of a category and the rates of its kinds, in words."""
+    if "confusion" not in record:
+        return None
+    confusion = record["confusion"]
+    return {
+        "threshold": record["threshold"], "confusion": confusion, "found": told(confusion),
+        "false_alarms": told(confusion, "false_alarm"),
+        "kinds": [(kind, own["found_rate"], told(own)) for kind, own in record["kinds"].items()],
+    }
+
+
+def _images(results: Results) -> dict[str, Any]:
+    """Return the table of whole images."""
+    columns, records = image_columns_of(results), results["categories"]
+    judged = {name: _judged(record) for name, record in records.items()}
+    return {
+        "columns": [IMAGE_TITLES[one] for one in columns],
+        "rows": [(name, [record.get(one) for one in columns], judged[name])
+                 for name, record in records.items()],
+        "mean": [results["mean"].get(one) for one in columns],
+        "rates": results["mean"].get("confusion"),
+        "said": judged_by(results),
+    }
 
 
 def _shown(

@@ -36,12 +36,15 @@ class Job:
         `spade_faiss.evaluation.evidence`); is given where to report what cannot be used.
     writes : tuple of Path
         Files that `evaluate` leaves, besides.
+    labels : sequence of str
+        What the test images are, where the files' places do not say.
     """
 
     name: str
     files: Sequence[Path]
     evaluate: Callable[[OnError], tuple[list[Scores], dict[str, Any]]]
     writes: tuple[Path, ...] = ()
+    labels: Sequence[str] = ()
 
 
 def run_jobs(
@@ -51,9 +54,10 @@ def run_jobs(
 ) -> dict[str, Any]:
     """Evaluate what is not finished yet, and return the results of all.
 
-    What a finished job gave lies in `out/done/<name>.json`, with the configuration and a digest
-    of its files' names, sizes and times. If any of these is another one now, the job is run
-    anew, and a note says why. Problems that a finished job had are reported again.
+    What a finished job gave lies in `out/done/<name>.json`, with the configuration, a digest of
+    its files' names, sizes and times, and one of its labels. If any of these is another one now,
+    or an older version left fewer figures, the job is run anew, and a note says why. Problems that
+    a finished job had are reported again.
 
     Parameters
     ----------
@@ -94,10 +98,13 @@ def _run(
     results: dict[str, Any] = {}
     for job in jobs:
         path = _place(out, job.name)
-        key = {"config": dict(config), "files": _digest(job.files)}
+        key = {"config": dict(config), "files": _digest(job.files), "labels": _said(job.labels)}
         old = _read(path, on_note)
         if old and (why := _difference(old.key, key, job.writes)):
             on_note(f"{job.name} is evaluated anew: {why}")
+            old = None
+        if old and any(one.image_ap is None for one in old.scores):
+            on_note(f"{job.name} is evaluated anew: an older version left fewer figures of it")
             old = None
         if old and report and old.evidence is None:
             on_note(f"{job.name} is evaluated anew: nothing was kept of it for a report")
@@ -141,6 +148,12 @@ def _digest(files: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
+def _said(labels: Sequence[str]) -> str:
+    """Return a digest of labels; empty of none."""
+    text = json.dumps(list(labels))
+    return hashlib.sha256(text.encode()).hexdigest() if labels else ""
+
+
 @dataclass(frozen=True)
 class _Finished:
     """What a finished job left."""
@@ -173,7 +186,8 @@ def _read(path: Path, on_note: OnNote) -> _Finished | None:
     """Return what a finished job left, or None."""
     try:
         record = json.loads(path.read_bytes())
-        key = {"config": dict(record["key"]["config"]), "files": record["key"]["files"]}
+        key = {"config": dict(record["key"]["config"]), "files": record["key"]["files"],
+               "labels": record["key"].get("labels", "")}
         problems = [(str(name), str(why)) for name, why in record["problems"]]
         scores = [Scores.from_record(one) for one in record["scores"]]
         evidence = dict(record["evidence"]) if record.get("evidence") else None
@@ -194,6 +208,8 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any], writes: Sequence
     ]
     if old["files"] != new["files"]:
         changes.append("its files have changed")
+    elif old["labels"] != new["labels"]:
+        changes.append("the labels of its images have changed")
     changes += [f"{path} is gone" for path in writes if not path.exists()]
     return ", ".join(changes)
 

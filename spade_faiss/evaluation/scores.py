@@ -20,8 +20,12 @@ from ..ensemble import Ensemble
 from ..errors import SpadeError
 from ..images import Framing, OnError, Source
 from ..metrics import PixelMetrics, image_rocauc
+from .images import RECORDED, Confusion, Judge, confusion_of, judge_of, ranked
 
-METRICS = ("image_rocauc", "image_rocauc_map_max", "pixel_rocauc", "pro")
+METRICS = (
+    "image_rocauc", "image_rocauc_map_max", "image_ap", "image_ap_map_max", "image_f1",
+    "image_f1_map_max", "pixel_rocauc", "pro",
+)
 """In 0…1."""
 INDEX = ".index-"
 """What the name of an evaluation's index begins with; it goes when its scores are there."""
@@ -46,10 +50,14 @@ class Scores:
     seconds : float
         From the first training image to the last metric.
     stages : dict of str to float
-        Seconds of these for features (decoding included), index, stage_one, stage_two, maps
-        and metrics.
+        Seconds of these for features (decoding included), index, calibration, stage_one,
+        stage_two, maps and metrics.
     more : dict of str to float
         Metrics that were asked for besides these.
+    image_ap, image_ap_map_max, image_f1, image_f1_map_max : float or None
+        Average precision and the greatest F1 of the same two scores; None where not computed.
+    confusion : Confusion or None
+        What the index's own threshold makes of the images; None where none was drawn.
     """
 
     image_rocauc: float
@@ -61,20 +69,31 @@ class Scores:
     seconds: float
     stages: dict[str, float] = field(default_factory=dict)
     more: dict[str, float] = field(default_factory=dict)
+    image_ap: float | None = None
+    image_ap_map_max: float | None = None
+    image_f1: float | None = None
+    image_f1_map_max: float | None = None
+    confusion: Confusion | None = None
 
     def record(self) -> dict[str, Any]:
-        """Return what `results.json` holds of it."""
-        values: dict[str, Any] = asdict(self)
+        """Return what `results.json` holds of it: nothing of what is None."""
+        values: dict[str, Any] = asdict(replace(self, confusion=None))
         more: dict[str, float] = values.pop("more")
         metrics = {name: values.pop(name) for name in METRICS}
-        return {**metrics, **more, **values}
+        del values["confusion"]
+        said = {name: value for name, value in metrics.items() if value is not None}
+        judged = self.confusion.record() if self.confusion else {}
+        return {**said, **more, **judged, **values}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Scores:
         """Undo `record`."""
-        own = {one.name for one in fields(cls)} & record.keys()
-        return cls(**{name: record[name] for name in own},
-                   more={name: record[name] for name in record if name not in own})
+        record = {"pixel_rocauc": None, "pro": None, **record}
+        judged = Confusion.from_record(record) if "confusion" in record else None
+        own = {one.name for one in fields(cls)} & record.keys() - {"confusion"}
+        more = record.keys() - own - {*RECORDED}
+        return cls(**{name: record[name] for name in own}, confusion=judged,
+                   more={name: record[name] for name in record if name in more})
 
 
 @dataclass(frozen=True)
@@ -123,11 +142,13 @@ class CategoryTruth:
         self._category = category
         self._framing = framing
 
-    def of(self, result: Result) -> tuple[bool, Mask]:
-        """Return whether an image has a defect, and where."""
-        test = self._category.test[result.position]
-        mask = test.mask((result.map.shape[0], result.map.shape[1]))
-        return bool(test.masks), self._framing.apply_mask(mask) if self._framing else mask
+    def of(self, result: Result) -> tuple[bool, Mask | None]:
+        """Return whether an image has a defect, and where, unless that is not known."""
+        size = result.map.shape[0], result.map.shape[1]
+        wrong, mask = self._category.truth(result.position, size)
+        if mask is not None and self._framing:
+            mask = self._framing.apply_mask(mask)
+        return wrong, mask
 
 
 class Scorer:
@@ -140,6 +161,8 @@ class Scorer:
         Whether maps are scored on the images' own grids instead of the network's input.
     scratch : path, optional
         A folder for what would fill the memory; see `PixelMetrics`.
+    judge : Judge, optional
+        How the images are called, for the confusion matrix.
 
     Attributes
     ----------
@@ -147,11 +170,14 @@ class Scorer:
         The images' places among the test images.
     labels : list of bool
     descriptor_scores, peaks : list of float
+        Peaks are of the maps on the network's input.
     """
 
     def __init__(
-        self, truth: Truth, original_size: bool = False, scratch: Path | None = None
+        self, truth: Truth, original_size: bool = False, scratch: Path | None = None,
+        judge: Judge | None = None,
     ) -> None:
+        self.judge = judge
         self._truth = truth
         self._original_size = original_size
         self._pixels = PixelMetrics(spill=scratch)
@@ -160,6 +186,7 @@ class Scorer:
         self.labels: list[bool] = []
         self.descriptor_scores: list[float] = []
         self.peaks: list[float] = []
+        self._own_peaks: list[float] = []
 
     def add(self, result: Result, truth: tuple[bool, Mask | None] | None = None) -> None:
         """Take the result of a test image, and what `truth.of` says of it if that is known.
@@ -178,11 +205,18 @@ class Scorer:
         self.labels.append(wrong)
         self.descriptor_scores.append(result.descriptor_score)
         self.peaks.append(float(result.input_map.max()))
+        self._own_peaks.append(result.peak)
+
+    @property
+    def judged(self) -> list[float]:
+        """The scores that the judge compares with the threshold; of the maps without a judge."""
+        by_descriptor = self.judge and self.judge.score == "descriptor"
+        return self.descriptor_scores if by_descriptor else self._own_peaks
 
     def metrics(self) -> tuple[float, float, float | None, float | None]:
         """Return the image ROCAUC by descriptor and by map, the pixel ROCAUC, and PRO.
 
-        The last two are None unless all images have masks.
+        The last two are None where no image has a mask.
 
         Raises
         ------
@@ -201,15 +235,17 @@ class Scorer:
 
     @property
     def pixels(self) -> PixelMetrics | None:
-        """The pixels so far; None unless all images have masks."""
-        return self._pixels if self._masks == len(self.labels) else None
+        """The pixels of the images that have a mask; None where none has."""
+        return self._pixels if self._masks else None
 
     def scores(
         self, n_train: int, seconds: float = 0.0, more: Mapping[str, float] | None = None
     ) -> Scores:
         """Return the metrics beside what the caller knows."""
-        return Scores(*self.metrics(), n_train, len(self.labels), round(seconds, 3),
-                      more=dict(more or {}))
+        return Scores(
+            *self.metrics(), n_train, len(self.labels), round(seconds, 3), more=dict(more or {}),
+            **ranked(self.descriptor_scores, self.peaks, self.labels),
+            confusion=confusion_of(self.judge, self.positions, self.judged) if self.judge else None)
 
 
 def point_of(spade: Spade | Ensemble) -> Point:
@@ -247,7 +283,8 @@ def _at(spade: Spade, result: Result, point: Point) -> Result:
 def evaluate_points(
     spade: Spade | Ensemble, train: Iterable[Source], test: Sequence[Source],
     truth: Callable[[Framing], Truth], points: Sequence[Point], *, original_size: bool = False,
-    scratch: Path | None = None, on_error: OnError | None = None,
+    kinds: Sequence[str] | None = None, scratch: Path | None = None,
+    on_error: OnError | None = None,
     more: Callable[[Scorer, int], Mapping[str, float]] | None = None,
     on_result: Callable[[Result, bool, Mask | None], object] | None = None,
 ) -> list[Scores]:
@@ -264,6 +301,10 @@ def evaluate_points(
         Of an ensemble its own alone.
     original_size : bool
         Whether maps are scored on the images' own grids.
+    kinds : sequence of str, optional
+        What each test image is, `good` or a kind of defect. With it the index draws its
+        threshold, each training image being scored against the others, and the first point's
+        scores have the confusion matrix at it.
     scratch : path, optional
         A folder for the index, and for what would fill the memory: the pixels of all maps. By
         default the index is in the system's temporary folder, and the pixels are in memory.
@@ -291,22 +332,13 @@ def evaluate_points(
     with TemporaryDirectory(
         prefix=INDEX, dir=scratch, ignore_cleanup_errors=True  # NFS keeps files that are open
     ) as index:
-        spade.fit(train, index, calibrate=False, on_error=leave_out)
+        spade.fit(train, index, calibrate=kinds is not None, on_error=leave_out)
         known = truth(spade.index_.manifest.framing.framing())
-        scorers = [Scorer(known, original_size, scratch) for _ in points]
+        judges = [judge_of(spade, kinds) if kinds and not at else None for at in range(len(points))]
+        scorers = [Scorer(known, original_size, scratch, judge) for judge in judges]
         found_at = ([one] for one in spade.query(test, leave_out)) if isinstance(
             spade, Ensemble) else query_points(spade, test, points, leave_out)
-        for results in found_at:
-            with stages("metrics"):
-                try:
-                    said = known.of(results[0])
-                except SpadeError as error:
-                    leave_out(results[0].name, str(error))
-                    continue
-                for scorer, result in zip(scorers, results, strict=True):
-                    scorer.add(result, said)
-                if on_result:
-                    on_result(results[0], *said)
+        _collect(found_at, known, scorers, stages, leave_out, on_result)
     with stages("metrics"):
         found = [
             scorer.scores(len(spade.index_), more=more(scorer, number) if more else {})
@@ -315,3 +347,21 @@ def evaluate_points(
     seconds = round(time.perf_counter() - start, 3)
     spent = {name: round(value, 3) for name, value in stages.seconds.items()}
     return [replace(scores, seconds=seconds, stages=spent) for scores in found]
+
+
+def _collect(
+    found: Iterable[Sequence[Result]], truth: Truth, scorers: Sequence[Scorer], stages: Stages,
+    leave_out: OnError, on_result: Callable[[Result, bool, Mask | None], object] | None,
+) -> None:
+    """Give each image's results to the scorers of their points."""
+    for results in found:
+        with stages("metrics"):
+            try:
+                said = truth.of(results[0])
+            except SpadeError as error:
+                leave_out(results[0].name, str(error))
+                continue
+            for scorer, result in zip(scorers, results, strict=True):
+                scorer.add(result, said)
+            if on_result:
+                on_result(results[0], *said)

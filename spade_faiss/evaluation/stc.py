@@ -27,6 +27,12 @@ from .scores import Mask, Point, Scorer, Scores, evaluate_points, point_of
 from .sweep import Sweep
 from .tables import write_points
 
+_UNJUDGED = (
+    "no threshold is judged: a video's frames resemble their neighbours, so a threshold drawn from "
+    "each against the others is too low for new footage, and intervals for independent images are "
+    "too narrow"
+)
+
 
 def evaluate_stc(
     spade: Spade, root: str | os.PathLike[str], out: Path, *,
@@ -77,6 +83,12 @@ def evaluate_stc(
     base = point_of(spade)
     points = axes.points(base)
     config = config_of(spade, fps=fps, normalise_clips=normalise_clips, sweep=axes.written())
+    scenes = load_stc(root, names, on_error)
+    notes = [_UNJUDGED, *(
+        f"scene {scene.name}: some clips have no pixel masks, so pixel metrics are missing"
+        for scene in scenes if not scene.masked and any(clip.pixel_mask for clip in scene.clips))]
+    for note in notes:
+        on_note(note)
 
     def job(scene: Scene) -> Job:
         table = out / "frames" / f"{scene.name}.csv"
@@ -84,12 +96,11 @@ def evaluate_stc(
             spade, scene, points, fps, normalise_clips, table, out, complain), (table,))
 
     def finish(finished: dict[str, list[Scores]]) -> dict[str, Any]:
-        results = write_points(out, "stc", config, finished, axes, base)
+        results = write_points(out, "stc", config, finished, axes, base, notes)
         if report:
             write_report(out, results)
         return results
 
-    scenes = load_stc(root, names, on_error)
     return run_jobs([job(scene) for scene in scenes], out, config, finish, on_error, on_note,
                     report)
 
@@ -107,12 +118,12 @@ class SceneTruth:
     def __init__(self, scene: Scene, framing: Framing) -> None:
         self._framing = framing
         self._places = [(clip, i) for clip in scene.clips for i in range(len(clip.frames))]
-        self._pixels = {clip.name: clip.pixels() for clip in scene.clips}
+        self._pixels = {clip.name: clip.pixels() for clip in scene.clips if scene.masked}
 
     def of(self, result: Result) -> tuple[bool, Mask | None]:
-        """Return whether a frame is anomalous, and where if its clip has pixel masks."""
+        """Return whether a frame is anomalous, and where if all clips have pixel masks."""
         clip, i = self._places[result.position]
-        pixels = self._pixels[clip.name]
+        pixels = self._pixels.get(clip.name)
         if pixels is None:
             return clip.labels[i], None
         mask = np.asarray(pixels[i]) != 0

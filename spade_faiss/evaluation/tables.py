@@ -10,14 +10,18 @@ from typing import Any
 import numpy as np
 
 from .._files import replace_file
+from .._text import printable
 from ..datasets import published_mvtec, published_stc
+from ..rates import percent
+from .images import RECORDED
 from .scores import METRICS, Point, Scores
 from .sweep import Sweep
 
 Results = Mapping[str, Any]
 """What `results.json` holds."""
 
-_NOT_AVERAGED = {"n_train", "n_test", "stages"}
+_NOT_AVERAGED = {"n_train", "n_test", "seconds", "stages", *RECORDED}
+_OF_MASKS = ("pro", "pixel_rocauc")
 TITLES = {
     "pro": "PRO",
     "pixel_rocauc": "pixel ROCAUC",
@@ -28,6 +32,14 @@ TITLES = {
     "image_rocauc_by_score": "image ROCAUC by that score",
 }
 """Columns of the tables, in order."""
+IMAGE_TITLES = {
+    "image_ap": "image AP",
+    "image_ap_map_max": "image AP, map max",
+    "image_f1": "best image F1",
+    "image_f1_map_max": "best image F1, map max",
+}
+"""Columns of the table of whole images, in order."""
+_RATES = ("found_rate", "false_alarm_rate")
 
 
 def results_of(
@@ -50,7 +62,7 @@ def results_of(
     """
     results: dict[str, Any] = {"dataset": dataset, "config": dict(config)} | _averaged(categories)
     if sweep:
-        results["sweep"] = [{"options": dict(options)} | _averaged(scores, timed=False)
+        results["sweep"] = [{"options": dict(options)} | _averaged(scores, whole=False)
                             for options, scores in sweep]
     if notes:
         results["notes"] = list(notes)
@@ -71,18 +83,26 @@ def write_points(
     return results
 
 
-def _averaged(categories: Mapping[str, Scores], timed: bool = True) -> dict[str, Any]:
-    """Return the records of all categories and their mean; None where one has no value."""
+def _averaged(categories: Mapping[str, Scores], whole: bool = True) -> dict[str, Any]:
+    """Return the records of all categories, and the means of what every one of them has.
+
+    Unless `whole`, of metrics alone: the points of a sweep share features and the index.
+    """
     records = {name: scores.record() for name, scores in categories.items()}
-    if not timed:
-        for record in records.values():
-            del record["seconds"], record["stages"]
-    mean: dict[str, Any] = {}
-    for name in next(iter(records.values())).keys() - _NOT_AVERAGED - {"seconds"}:
-        values = [record[name] for record in records.values()]
-        mean[name] = None if None in values else float(np.mean(values))
-    ordered = {name: mean[name] for name in [*METRICS, *sorted(mean.keys() - set(METRICS))]}
-    if timed:
+    if not whole:
+        records = {name: {key: value for key, value in record.items()
+                          if key not in ("seconds", "stages", *RECORDED)}
+                   for name, record in records.items()}
+    every = set.intersection(*(set(record) for record in records.values()))
+    mean = {name: float(np.mean([record[name] for record in records.values()]))
+            for name in every - _NOT_AVERAGED}
+    ordered: dict[str, Any] = {
+        name: mean[name] for name in [*METRICS, *sorted(mean.keys() - {*METRICS})] if name in mean}
+    if "confusion" in every:
+        ordered["confusion"] = {
+            rate: float(np.mean([record["confusion"][rate] for record in records.values()]))
+            for rate in _RATES}
+    if whole:
         ordered["seconds"] = round(sum(record["seconds"] for record in records.values()), 3)
     return {"categories": records, "mean": ordered}
 
@@ -97,9 +117,10 @@ def write_results(out: Path, results: Results) -> None:
 def table(results: Results) -> str:
     """Return the figures of each category in percent, beside the paper's table, as Markdown."""
     parts = [_stc(results) if results["dataset"] == "stc" else _mvtec(results)]
+    parts += _images(results)
     if results.get("sweep"):
         parts.append(_sweep(results))
-    parts += [f"Note: {note}." for note in results.get("notes", ())]
+    parts += [f"Note: {printable(note)}." for note in results.get("notes", ())]
     return "\n\n".join(parts) + "\n"
 
 
@@ -107,11 +128,12 @@ def _mvtec(results: Results) -> str:
     """Return the table of a data set of parts; PRO beside the paper's Table 3 where it has it."""
     categories = results["categories"]
     published = published_mvtec()
-    known = {name: published[name] for name in categories if name in published}
-    methods = list(published["average"]) if known else []
     columns = columns_of(results)
+    known = {name: published[name] for name in categories
+             if name in published and "pro" in columns}
+    methods = list(published["average"]) if known else []
     rows = [
-        [name, *_percents(record.get(column) for column in columns),
+        [name, *_measured(record, columns),
          *_percents(known.get(name, {}).get(method) for method in methods)]
         for name, record in categories.items()
     ]
@@ -122,7 +144,9 @@ def _mvtec(results: Results) -> str:
                      *_percents(theirs)])
     head = ["category", *(TITLES[column] for column in columns),
             *(f"{method}, published PRO" for method in methods)]
-    notes = "All figures in percent. PRO is integrated to a false-positive rate of 0.3."
+    notes = "All figures in percent."
+    if "pro" in columns:
+        notes += " PRO is integrated to a false-positive rate of 0.3."
     if known:
         notes += " Published: Table 3 of Cohen & Hoshen, 2020 (arXiv 2005.02357)."
         if 1 < len(categories) < 15:
@@ -133,8 +157,7 @@ def _mvtec(results: Results) -> str:
 def _stc(results: Results) -> str:
     """Return the scenes' figures, and their mean among those of the paper's Table 4."""
     columns = columns_of(results)
-    rows = [[name, *_percents(record.get(column) for column in columns)]
-            for name, record in results["categories"].items()]
+    rows = [[name, *_measured(record, columns)] for name, record in results["categories"].items()]
     rows.append(["mean", *_percents(results["mean"].get(column) for column in columns)])
     ours = f"ours, mean of {len(results['categories'])} scenes"
     methods = [[method, *_percents([value])] for method, value in published_stc().items()]
@@ -149,6 +172,61 @@ def _stc(results: Results) -> str:
     ])
 
 
+def _images(results: Results) -> list[str]:
+    """Return what scores of whole images say, and what each index's own threshold makes of them."""
+    records = results["categories"]
+    columns = image_columns_of(results)
+    if not columns:
+        return []
+    judged = judged_by(results)
+    rows = [[name, *_percents(record.get(column) for column in columns),
+             *(_judged(record) if judged else ())] for name, record in records.items()]
+    if len(records) > 1:
+        rates = results["mean"].get("confusion", {})
+        rows.append(["mean", *_percents(results["mean"].get(column) for column in columns),
+                     *(["", *(percent(rates[rate]) if rates else "" for rate in _RATES)]
+                       if judged else ())])
+    head = ["scene" if results["dataset"] == "stc" else "category",
+            *(IMAGE_TITLES[column] for column in columns),
+            *(["threshold", "defects found", "false alarms"] if judged else ())]
+    parts = [markdown(head, rows)]
+    if judged:
+        kinds = [[f"{name}, {kind}", told(own)] for name, record in records.items()
+                 for kind, own in record.get("kinds", {}).items()]
+        parts += [judged, markdown(["kind of defect", "found"], kinds)]
+    return parts
+
+
+def _judged(record: Mapping[str, Any]) -> list[str]:
+    """Return a category's threshold, and the rates at it."""
+    if "confusion" not in record:
+        return ["none", "", ""]
+    confusion = record["confusion"]
+    return [f"{record['threshold']:.4g}", told(confusion), told(confusion, "false_alarm")]
+
+
+def judged_by(results: Results) -> str:
+    """Return what a threshold is and what intervals mean, for a person; empty if there is none."""
+    scores = {record["confusion"]["score"] for record in results["categories"].values()
+              if "confusion" in record}
+    if not scores:
+        return ""
+    score = "the map's maximum" if scores == {"map"} else "the distance to the nearest descriptors"
+    return (f"The threshold of {score} is what each index draws from its own good images, each "
+            "scored against the others (leave-one-out); more is called a defect. In brackets: "
+            "where the rate lies with 95 % confidence (Clopper and Pearson), if the images are "
+            "independent of each other.")
+
+
+def told(record: Mapping[str, Any], rate: str = "found") -> str:
+    """Return a rate of a confusion matrix, `found` or `false_alarm`, as a person reads it."""
+    count, others = ((record["found"], record["missed"]) if rate == "found" else
+                     (record["false_alarms"], record["passed"]))
+    low, high = record[f"{rate}_interval"]
+    return (f"{count} of {count + others}, {percent(record[f'{rate}_rate'])} "
+            f"({percent(low)} to {percent(high)})")
+
+
 def _sweep(results: Results) -> str:
     """Return the means of each point, and the main figure of each category at each point."""
     points = results["sweep"]
@@ -156,12 +234,12 @@ def _sweep(results: Results) -> str:
     columns = columns_of(points[0])
     means = [[*point["options"].values(), *_percents(point["mean"].get(c) for c in columns)]
              for point in points]
-    main = "image_rocauc" if results["dataset"] == "stc" else "pro"
+    main = "image_rocauc" if results["dataset"] == "stc" or "pro" not in columns else "pro"
     if "score" in axes:
         main = "image_rocauc_by_score"
     labels = [", ".join(f"{name} = {value}" for name, value in point["options"].items())
               for point in points]
-    each = [[name, *_percents(point["categories"][name][main] for point in points)]
+    each = [[name, *_percents(point["categories"][name].get(main) for point in points)]
             for name in results["categories"]]
     return "\n\n".join([
         f"Sweep of {', '.join(axes)}: means over the categories.",
@@ -173,8 +251,23 @@ def _sweep(results: Results) -> str:
 
 def columns_of(results: Results) -> list[str]:
     """Return the metrics that any category has, in the order of the tables."""
+    return _there(results, TITLES)
+
+
+def image_columns_of(results: Results) -> list[str]:
+    """Return the further metrics of whole images that any category has, in order."""
+    return _there(results, IMAGE_TITLES)
+
+
+def _there(results: Results, titles: Iterable[str]) -> list[str]:
     records = results["categories"].values()
-    return [name for name in TITLES if any(record.get(name) is not None for record in records)]
+    return [name for name in titles if any(record.get(name) is not None for record in records)]
+
+
+def _measured(record: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
+    """Return a category's figures; what it lacks for want of masks says so."""
+    return ["no masks" if column in _OF_MASKS and record.get(column) is None else
+            _percents([record.get(column)])[0] for column in columns]
 
 
 def _percents(values: Iterable[float | None]) -> list[str]:
@@ -184,7 +277,8 @@ def _percents(values: Iterable[float | None]) -> list[str]:
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table in Markdown, all columns but the first to the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join(f"| {' | '.join(printable(cell).replace('|', '&#124;') for cell in cells)} |"
+                     for cells in lines)
 
 
 def runs_table(runs: Mapping[str, Results]) -> str:
@@ -211,7 +305,7 @@ def runs_table(runs: Mapping[str, Results]) -> str:
     whole = [published[name]["SPADE"] for name in names if name in published]
     mean = float(np.mean(whole)) if len(whole) == len(names) else None
     # A mean over fewer categories is no mean of these.
-    rows.append(["mean", *_percents(run["mean"][main] if run["categories"].keys() >= set(names)
+    rows.append(["mean", *_percents(run["mean"].get(main) if run["categories"].keys() >= set(names)
                                     else None for run in runs.values()),
                  *(_percents([mean]) if theirs else [])])
     columns = [name for name in TITLES if any(name in run["mean"] for run in runs.values())]

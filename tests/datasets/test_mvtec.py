@@ -85,7 +85,6 @@ BROKEN = {
     "train": "no good images to learn from in train/good",
     "test": "no folder named test",
     "test/good": "no images in test/good",
-    "ground_truth": "has defects, and there is no folder of masks",
     "ground_truth/hole/001_mask.png": "hole/001.JPG: has a defect and no mask",
 }
 
@@ -97,6 +96,27 @@ def test_what_is_missing_is_named(nut, missing):
     message = refused(nut.parent)
     assert BROKEN[missing] in message and str(nut) in message
     assert [one.name for one in load_mvtec(nut.parent, ["bolt"])] == ["bolt"]
+
+
+def test_without_masks_there_are_labels(nut):
+    (nut / "ground_truth").rename(nut / "elsewhere")
+    [category] = load_mvtec(nut)
+    assert category.kinds == ["cut", "good", "hole", "hole"] and not category.masked
+    assert [category.truth(at, SIZE) for at in range(4)] == [
+        (True, None), (False, None), (True, None), (True, None)]
+
+
+def test_where_a_defect_without_a_mask_is_wrong_is_not_known(nut):
+    (nut / "ground_truth/hole").rename(nut / "elsewhere")
+    write_mask(nut / "ground_truth/cut/000.png", (1, 1))
+    [category], problems = reported(nut)
+    assert [name.removeprefix(str(nut)) for name, _ in problems] == ["/test/hole"]
+    assert "2 defects (hole) have no mask" in problems[0][1]
+    assert problems[0][1].endswith("they count for image metrics alone")
+    (cut, where), (good, nowhere), *holes = (category.truth(at, SIZE) for at in range(4))
+    assert cut and np.argwhere(where).tolist() == [[1, 1]]
+    assert not good and nowhere.shape == SIZE and not nowhere.any()
+    assert holes == [(True, None)] * 2
 
 
 def test_a_category_without_defects_is_refused(nut):
@@ -120,14 +140,14 @@ def test_what_is_broken_is_named_and_the_rest_is_there(nut):
           "ground_truth/hole/009_mask.png", "ground_truth/rust/000_mask.png")
     categories, problems = reported(nut.parent, ["nut", "bolt", "pill"])
     [category] = categories
-    assert category.name == "nut" and len(category.test) == 4
+    assert category.name == "nut" and len(category.test) == 7
     lines = {name.removeprefix(str(nut.parent)): why for name, why in problems}
     assert len(lines) == len(problems) == 6
     assert "no such category" in lines["pill"] and "passed over" in lines["pill"]
     assert "no good images" in lines["/bolt"] and "category is left out" in lines["/bolt"]
-    assert "no folder of masks" in lines["/nut/test/dent"]
-    assert "its 2 images are left out" in lines["/nut/test/dent"]
-    assert lines["/nut/test/hole/002.png"].endswith("left out")
+    assert "2 defects (dent) have no mask" in lines["/nut/test/dent"]
+    assert lines["/nut/test/dent"].endswith("they count for image metrics alone")
+    assert lines["/nut/test/hole/002.png"].endswith("it counts for image metrics alone")
     assert "mask without an image" in lines["/nut/ground_truth/hole/009_mask.png"]
     assert "no folder test/rust" in lines["/nut/ground_truth/rust"]
 
@@ -152,7 +172,8 @@ def test_loco_has_several_masks_an_image(tmp_path):
     [category], problems = reported(tmp_path)
     assert category.layout == "mvtec-loco" and len(category.train) == 1
     assert [(one.defect, len(one.masks)) for one in category.test] == [
-        ("good", 0), ("logical_anomalies", 2), ("structural_anomalies", 1)]
+        ("good", 0), ("logical_anomalies", 2), ("structural_anomalies", 1),
+        ("structural_anomalies", 0)]
     assert np.argwhere(category.test[1].mask(SIZE)).tolist() == [[1, 1], [2, 3]]
     assert not category.test[0].mask(SIZE).any()
     assert any("saturation" in note for note in category.notes)

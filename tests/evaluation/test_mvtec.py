@@ -35,18 +35,23 @@ def test_evaluate_writes_what_the_contract_says(lite, small, tmp_path):
     assert set(results) == {"dataset", "config", "categories", "mean"}
     assert results["dataset"] == "mvtec" and list(results["categories"]) == ["brick", "grass"]
     for scores in results["categories"].values():
-        assert set(scores) == {"image_rocauc", "image_rocauc_map_max", "pixel_rocauc", "pro",
-                               "n_train", "n_test", "seconds", "stages"}
-        assert set(scores["stages"]) == {"features", "index", "stage_one", "stage_two", "maps",
-                                         "metrics"}
+        assert set(scores) == {
+            "image_rocauc", "image_rocauc_map_max", "image_ap", "image_ap_map_max", "image_f1",
+            "image_f1_map_max", "pixel_rocauc", "pro", "threshold", "confusion", "kinds",
+            "n_train", "n_test", "seconds", "stages"}
+        assert set(scores["stages"]) == {"features", "index", "calibration", "stage_one",
+                                         "stage_two", "maps", "metrics"}
         assert 0.8 * scores["seconds"] < sum(scores["stages"].values()) < 1.01 * scores["seconds"]
         assert (scores["n_train"], scores["n_test"]) == (5, 8)
         assert all(0 <= scores[name] <= 1 for name in scores if name[0] in "ip")
         assert scores["pixel_rocauc"] > 0.85 and scores["pro"] > 0.7
+    records = [*results["categories"].values()]
     for name, mean in results["mean"].items():
-        if name != "seconds":
-            both = [scores[name] for scores in results["categories"].values()]
-            assert mean == pytest.approx(np.mean(both))
+        if name == "confusion":
+            assert mean == {rate: pytest.approx(np.mean([one[name][rate] for one in records]))
+                            for rate in ("found_rate", "false_alarm_rate")}
+        elif name != "seconds":
+            assert mean == pytest.approx(np.mean([one[name] for one in records]))
     text = (tmp_path / "out" / "table.md").read_text()
     assert f"| brick | {100 * results['categories']['brick']['pro']:.1f} |" in text
 
@@ -153,14 +158,18 @@ def test_what_is_broken_is_named_and_the_rest_is_scored(lite, tmp_path):
     ended = done("evaluate", "mvtec", data, "--out", tmp_path / "out", "--category", "brick",
                  "--category", "zipper", "--resize", "64", "--crop", "64", "--json", *LITE,
                  status=1)
-    lines = ended.stderr.splitlines()
+    lines = [line for line in ended.stderr.splitlines() if ": note: " not in line]
     assert len(lines) == 5
     expected = [("zipper", "brick, grass, gravel"), ("009_mask.png", "without an image"),
-                ("stain/000.png", "no mask"), ("001.png", "cut short"), ("hole/000.png", "256x200")]
+                ("stain/000.png", "no mask", "image metrics alone"), ("001.png", "cut short"),
+                ("hole/000.png", "256x200")]
     for line, words in zip(lines, expected, strict=True):
         assert all(word in line for word in words) and line.startswith("spade-faiss: ")
     scores = json.loads(ended.stdout)["categories"]["brick"]
-    assert (scores["n_train"], scores["n_test"]) == (2, 6)
+    assert (scores["n_train"], scores["n_test"]) == (2, 7)
+    assert scores["kinds"]["stain"]["found"] + scores["kinds"]["stain"]["missed"] == 1
+    assert ended.stderr.count("note: ") == 1
+    assert "brick: 1 of 6 defects have no mask, and pixel metrics leave them out" in ended.stderr
 
 
 def test_tables_of_several_runs_are_drawn(tmp_path, monkeypatch):

@@ -22,6 +22,10 @@ def silent(*line):
     raise AssertionError(line)
 
 
+def unjudged(note):
+    assert note.startswith("no threshold is judged: ")
+
+
 @pytest.fixture(scope="module")
 def campus(tmp_path_factory):
     return make_stc(tmp_path_factory.mktemp("stc") / "shanghaitech")
@@ -31,7 +35,7 @@ def campus(tmp_path_factory):
 def evaluated(lite, campus, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     results = evaluate_stc(Spade(lite, k=3, **SMALL), campus, out, fps=4, normalise_clips=True,
-                           sweep=["k=1,3"], on_error=silent, on_note=silent)
+                           sweep=["k=1,3"], on_error=silent, on_note=unjudged)
     return out, results
 
 
@@ -113,17 +117,19 @@ def test_a_mask_of_another_length_is_named_and_its_scene_refused(lite, campus, t
     np.save(mask, np.load(mask)[:-2])
     ended = done("evaluate", "stc", root, "--out", tmp_path / "out", "--fps", "2", *LITE,
                  "--resize", "64", "--crop", "64", "--json", status=1)
-    [line] = ended.stderr.splitlines()
+    note, line = sorted(ended.stderr.splitlines(), key=lambda line: "note: " not in line)
+    assert "no threshold is judged" in note
     assert "01_0015.npy: the mask is of 10 frames and the clip has 12; scene 01 is left out" in line
     results = json.loads(ended.stdout)
     assert list(results["categories"]) == ["02"] and results["config"]["k"] == 1
     scores = results["categories"]["02"]
-    assert scores["pixel_rocauc"] is None and scores["pro"] is None
+    assert not {"pixel_rocauc", "pro", "threshold", "confusion", "kinds"} & scores.keys()
     assert "pixel ROCAUC" not in (tmp_path / "out" / "table.md").read_text()
     mask = root / "testing/test_frame_mask/02_0014.npy"
     np.save(mask, np.load(mask)[:-2])
     with pytest.raises(SpadeError, match="nothing could be evaluated"):
-        evaluate_stc(Spade(lite, **SMALL), root, tmp_path / "out2", on_error=print, on_note=silent)
+        evaluate_stc(Spade(lite, **SMALL), root, tmp_path / "out2", on_error=print,
+                     on_note=unjudged)
 
 
 def test_masks_of_another_size_and_bad_frames_are_named(lite, tmp_path):
@@ -134,15 +140,18 @@ def test_masks_of_another_size_and_bad_frames_are_named(lite, tmp_path):
     frame.write_bytes(frame.read_bytes()[:300])
     video = root / "training/videos/01_002.avi"
     video.write_text("no")
-    problems = []
+    (root / "testing/test_pixel_mask/01_0015.npy").unlink()
+    problems, notes = [], []
     results = evaluate_stc(Spade(lite, **SMALL), root, tmp_path / "out", fps=2,
-                           on_error=lambda *line: problems.append(line), on_note=silent)
+                           on_error=lambda *line: problems.append(line), on_note=notes.append)
     lines = [": ".join(line) for line in problems]
     assert len(lines) == 3
     assert re.search(r"02_0015.npy: the mask is 128x95 .* 128x96; scene 02 is left out", lines[0])
     assert re.search(r"01_002.avi: cannot be opened", lines[1])
     assert re.search(r"01_0014/003.jpg: .*cut short.*left out", lines[2])
     assert list(results["categories"]) == ["01"]
+    assert "pro" not in results["categories"]["01"] and results["notes"] == notes
+    assert notes[1:] == ["scene 01: some clips have no pixel masks, so pixel metrics are missing"]
     assert results["categories"]["01"]["n_test"] == 27
     assert results["categories"]["01"]["n_train"] == 4
     names = [row["path"][-15:] for row in rows_of(tmp_path / "out/frames/01.csv")]
@@ -151,5 +160,6 @@ def test_masks_of_another_size_and_bad_frames_are_named(lite, tmp_path):
 
 def test_frames_are_judged_whatever_the_sampling(lite, campus, tmp_path):
     with pytest.raises(SpadeError, match="fps"):
-        evaluate_stc(Spade(lite, **SMALL), campus, tmp_path, fps=0, on_error=silent, on_note=silent)
+        evaluate_stc(Spade(lite, **SMALL), campus, tmp_path, fps=0, on_error=silent,
+                     on_note=unjudged)
     assert cv2.imread(str(load_stc(campus)[0].frames[0])) is not None
