@@ -9,7 +9,8 @@ import pytest
 
 from spade_faiss import Spade
 from spade_faiss.report.colours import LIGHT, rgb
-from tests.service.serving import serving
+from tests.conftest import texture
+from tests.service.serving import SMALL, serving, set_threshold
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -17,28 +18,38 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the 
 PATIENCE = 120_000
 
 
+BROWSERS = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def browser():
+    """One for all tests here: to start it takes longer than most of them."""
+    with sync_api.sync_playwright() as playwright:
+        BROWSERS.append(playwright.chromium.launch(executable_path=CHROMIUM, args=[
+            "--no-sandbox", "--use-fake-device-for-media-stream",
+            "--use-fake-ui-for-media-stream"]))
+        yield
+        BROWSERS.pop().close()
+
+
 @contextmanager
 def opened(service, path="/", **context):
     """Open a page; whatever the browser complains of, or asks of another host, fails the test."""
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[
-            "--no-sandbox", "--use-fake-device-for-media-stream",
-            "--use-fake-ui-for-media-stream"])
-        page = browser.new_context(**context).new_page()
-        page.set_default_timeout(PATIENCE)
-        sync_api.expect.set_options(timeout=PATIENCE)
-        complaints, asked = [], []
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        origin = f"http://localhost:{service.port}"
-        page.goto(origin + path)
-        try:
-            yield page
-            assert not complaints, complaints
-            assert all(url.startswith((origin, "data:")) for url in asked), asked
-        finally:
-            browser.close()
+    page = BROWSERS[0].new_context(**context).new_page()
+    page.set_default_timeout(PATIENCE)
+    sync_api.expect.set_options(timeout=PATIENCE)
+    complaints, asked = [], []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    origin = f"http://localhost:{service.port}"
+    page.goto(origin + path)
+    try:
+        yield page
+        assert not complaints, complaints
+        assert all(url.startswith((origin, "data:")) for url in asked), asked
+    finally:
+        page.context.close()
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +183,54 @@ def test_the_api_is_described_offline(service):
         clipped = page.evaluate("""[...document.querySelectorAll(".scroll")]
             .filter(one => one.scrollWidth > one.clientWidth).length""")
         assert clipped == 0
+
+
+def test_an_index_that_is_being_replaced_is_told_of(lite, tmp_path, files, held):
+    Spade(lite, **SMALL).fit(texture("gravel", 3), tmp_path)
+    with serving(tmp_path, lite, every=3600) as service, opened(service) as page:
+        heading, line = page.locator("#index"), page.locator("#outdated")
+        sync_api.expect(heading).to_contain_text("3 good images")
+        sync_api.expect(line).to_be_hidden()
+        held.clear()
+        set_threshold(tmp_path, 77.5)
+        drop(page, files / "hole.png")
+        sync_api.expect(line).to_contain_text("The new one is being opened")
+        card = page.locator(".result").first
+        sync_api.expect(card.locator(".notice")).to_contain_text("By the index before")
+        held.set()
+        sync_api.expect(line).to_be_hidden()
+        sync_api.expect(heading).to_contain_text("threshold 77.5")
+        drop(page, files / "hole.png")
+        card = page.locator(".result").first
+        sync_api.expect(card.locator(".score")).to_contain_text("threshold 77.5")
+        sync_api.expect(card.locator(".notice")).to_be_hidden()
+
+
+def test_results_that_leave_the_page_are_counted(service, files):
+    with opened(service) as page:
+        drop(page, files / "hole.png")
+        sync_api.expect(page.locator(".result")).to_have_count(1)
+        answer = service.client.post("/v1/query?pictures=true", files={
+            "images": ("good.png", (files / "good <b>part.png").read_bytes())})
+        page.route("**/v1/query*", lambda route: route.fulfill(
+            body=answer.content, content_type="application/json"))
+        for _ in range(25):
+            drop(page, files / "hole.png")
+        sync_api.expect(page.locator("#gone")).to_have_text(
+            "The newest 24 are shown; before them came 1 NG, 1 OK")
+        sync_api.expect(page.locator(".result")).to_have_count(24)
+
+
+def test_what_a_score_and_a_place_are_judged_by_is_said(lite, index, tmp_path, files):
+    with serving(index, lite, score="descriptor") as service, opened(service) as page:
+        drop(page, files / "hole.png")
+        card = page.locator(".result").first
+        sync_api.expect(card.locator(".score")).to_contain_text("descriptor score")
+        sync_api.expect(card.locator("h3")).to_contain_text("over the map's threshold")
+    Spade(lite, **SMALL).fit(texture("gravel", 1), tmp_path)
+    with serving(tmp_path, lite) as service, opened(service) as page:
+        sync_api.expect(page.locator("#index")).to_contain_text("1 good image,")
+        drop(page, files / "hole.png")
+        card = page.locator(".result").first
+        sync_api.expect(card.locator("h3")).to_have_text(
+            "The index has no threshold to find wrong places by")
