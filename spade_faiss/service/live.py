@@ -178,8 +178,9 @@ class LiveIndex:
                 self._served = replace(old, stamp=awaited.stamp)
             else:
                 self._served = self._open([one.network for one in members_of(old.spade)])
-                logger.warning("%s was replaced; generation %s is in service now",
-                               self.folder, manifest_of(self.spade).generation)
+                logger.warning("%s was replaced; generation %s, manifest %.8s, is in service now",
+                               self.folder, manifest_of(self.spade).generation,
+                               self._served.manifest_sha256)
                 self.on_reload(True)
             self._awaited = None
         except Exception as error:  # whatever it is, the old index goes on serving

@@ -124,6 +124,40 @@ def test_files_are_chosen_and_a_bad_one_is_named(service, files):
         sync_api.expect(page.locator(".result")).to_have_count(1)  # the other is looked at
 
 
+def test_a_folder_that_is_dropped_is_named_and_the_files_beside_it_are_looked_at(service, files):
+    with opened(service) as page:
+        devtools = page.context.new_cdp_session(page)
+        for kind in ("dragEnter", "dragOver", "drop"):
+            devtools.send("Input.dispatchDragEvent", {
+                "type": kind, "x": 300, "y": 120, "data": {
+                    "items": [], "files": [str(files), str(files / "hole.png")],
+                    "dragOperationsMask": 1}})
+        sync_api.expect(page.locator(".result h2")).to_have_text(["hole.png"])
+        sync_api.expect(page.locator("#status.wrong")).to_have_text(
+            f"{files.name} is a folder: drop the images in it")
+
+
+def test_places_that_are_not_shown_are_counted(service, files):
+    answer = service.client.post("/v1/query?pictures=true", files={
+        "images": ("hole.png", (files / "hole.png").read_bytes())}).json()
+    region = answer["images"][0]["regions"][0]
+    answer["images"][0]["regions"] = [region, region, {**region, "here": None, "good": None}]
+    with opened(service) as page:
+        page.route("**/v1/query*", lambda route: route.fulfill(json=answer))
+        drop(page, files / "hole.png")
+        sync_api.expect(page.locator(".result h3")).to_have_text(
+            "3 places over the threshold; the 2 highest are shown")
+        sync_api.expect(page.locator(".result li")).to_have_count(2)
+
+
+def test_a_service_that_has_ended_is_not_taken_for_a_bad_image(service, files):
+    with pytest.raises(AssertionError, match="ERR_FAILED"), opened(service) as page:
+        page.route("**/v1/query*", lambda route: route.abort())
+        page.set_input_files("#files", [files / "hole.tiff", files / "hole.png"])
+        sync_api.expect(page.locator("#status.wrong")).to_have_text(
+            "The service does not answer; has it ended?\n2 images were not looked at")
+
+
 def test_the_token_is_asked_for(index, lite, files):
     token = "a-token-of-some-length"
     with serving(index, lite, token=token) as service, pytest.raises(

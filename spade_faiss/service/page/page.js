@@ -15,7 +15,9 @@ async function ask(path, options = {}) {
   const token = sessionStorage.getItem("token");
   const headers = token ? { authorization: `Bearer ${token}` } : {};
   for (;;) {
-    const response = await fetch(path, { ...options, headers });
+    const response = await fetch(path, { ...options, headers }).catch(() => {
+      throw new Error("The service does not answer; has it ended?");
+    });
     if (response.status === 429) { // the queue is full: wait as long as it says
       const seconds = Number(response.headers.get("retry-after")) || 1;
       await pause(1000 * seconds);
@@ -52,6 +54,7 @@ function tell(index) {
     `${networks}${count === 1 ? "" : ` (${count} views averaged)`}, ${limit}`;
   const { since, until, problem } = index.outdated ?? {};
   at("outdated").hidden = !since;
+  at("outdated").classList.toggle("wrong", Boolean(problem));
   at("outdated").textContent = !since ? "" : problem
     ? `The index was replaced at ${clock(since)}, and what took its place cannot be used: ` +
       `${problem}. The one before answers; the other is tried again at ${clock(until)}.`
@@ -134,7 +137,9 @@ function show(image, { score, outdated }) {
   part("h3").textContent = image.pixel_threshold === null
     ? "The index has no threshold to find wrong places by"
     : `${count || "No"} place${count > 1 ? "s" : ""} over ${limit}`;
-  image.regions.filter((region) => region.here).forEach((region) => {
+  const shown = image.regions.filter((region) => region.here);
+  if (shown.length < count) part("h3").textContent += `; the ${shown.length} highest are shown`;
+  shown.forEach((region) => {
     part("ol").append(place(region, image, stage));
   });
   at("results").prepend(card);
@@ -176,15 +181,17 @@ function place(region, image, stage) {
 }
 
 // Goes on after an image that cannot be used, but not after what the next would meet, too.
-async function queryAll(files) {
-  const problems = [];
-  for (const [file, name] of files) {
+async function queryAll(files, problems = []) {
+  for (const [place, [file, name]] of files.entries()) {
     try {
       await query(file, name);
     } catch (error) {
       problems.push(error.message.startsWith(name) || !error.ofImage ? error.message
         : `${name}: ${error.message}`);
-      if (!error.ofImage) break;
+      if (error.ofImage) continue;
+      const left = files.length - place;
+      if (left > 1) problems.push(`${left} images were not looked at`);
+      break;
     }
   }
   say(problems.join("\n"), problems.length > 0);
@@ -210,7 +217,11 @@ document.addEventListener("dragleave", (drag) => {
 document.addEventListener("drop", (drag) => {
   drag.preventDefault();
   at("drop").classList.remove("over");
-  queryAll(named(drag.dataTransfer.files));
+  const dropped = [...drag.dataTransfer.items].filter((one) => one.kind === "file");
+  const isFolder = dropped.map((one) => one.webkitGetAsEntry()?.isDirectory);
+  const files = dropped.map((one) => one.getAsFile());
+  queryAll(named(files.filter((_, i) => !isFolder[i])), files.filter((_, i) => isFolder[i])
+    .map((folder) => `${folder.name} is a folder: drop the images in it`));
 });
 document.addEventListener("paste", (event) => {
   if (event.clipboardData.files.length) queryAll(named(event.clipboardData.files));
