@@ -81,8 +81,8 @@ class Outdated(BaseModel):
 
     since: datetime = Field(description="When the folder was first seen to hold another index.")
     until: datetime = Field(
-        description="When that one should answer, by how long the last one took to open. If it "
-                    "could not be opened: when it is tried again.")
+        description="When that one should answer, if it takes as long to open as the last one "
+                    "did. If it could not be opened: when it is tried again.")
     problem: str | None = Field(description="Why it could not be opened, if so.")
 
 

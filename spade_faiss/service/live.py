@@ -56,8 +56,8 @@ class Awaited:
     since : datetime
         When the folder was first seen to hold another index than that in service.
     until : datetime
-        When it should be in service, by how long the last one took to open; of one that could
-        not be opened, when that is tried again.
+        When it should be in service, if it takes as long to open as the last one did; of one
+        that could not be opened, when that is tried again.
     problem : str or None
         Why it could not be opened.
     """

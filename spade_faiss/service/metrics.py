@@ -54,5 +54,5 @@ class Metrics:
         Gauge("spade_faiss_images_in_work", "Images accepted and not answered yet.",
               registry=registry).set_function(in_work)
         Gauge("spade_faiss_index_outdated_seconds",
-              "Since when the folder holds another index than that in service; 0 if it does not.",
+              "For how long the folder has held another index than that in service; 0 if not.",
               registry=registry).set_function(outdated)

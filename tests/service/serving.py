@@ -41,14 +41,14 @@ def wait_for(condition, seconds=120):
 
 
 @contextmanager
-def serving(folder, backbone, limits=None, every=1.0, score="map", **options):
-    """Serve an index in a thread of this process."""
+def serving(folder, backbone, limits=None, every=1.0, detector=None, **options):
+    """Serve an index in a thread of this process, opened with the options in `detector`."""
     limits = limits or Limits()
     state = State()
     live = LiveIndex(
         folder, lambda networks: open_detector(
             folder, networks=networks or (backbone,), batch_size=limits.batch,
-            score=score), every)
+            **(detector or {})), every)
     app = create_app(live, limits, state, **options)
     config = uvicorn.Config(app, port=0, http="h11", lifespan="on", log_level="warning",
                             timeout_graceful_shutdown=10)

@@ -2,7 +2,7 @@
 
 import base64
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import cv2
 import pytest
@@ -19,23 +19,38 @@ PATIENCE = 120_000
 
 
 BROWSERS = []
+"""Those that are open; no two may be driven at once."""
+
+
+@contextmanager
+def launched():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[
+            "--no-sandbox", "--use-fake-device-for-media-stream",
+            "--use-fake-ui-for-media-stream"])
+        BROWSERS.append(browser)
+        try:
+            yield
+        finally:
+            BROWSERS.pop().close()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def browser():
     """One for all tests here: to start it takes longer than most of them."""
-    with sync_api.sync_playwright() as playwright:
-        BROWSERS.append(playwright.chromium.launch(executable_path=CHROMIUM, args=[
-            "--no-sandbox", "--use-fake-device-for-media-stream",
-            "--use-fake-ui-for-media-stream"]))
+    with launched():
         yield
-        BROWSERS.pop().close()
 
 
 @contextmanager
 def opened(service, path="/", **context):
     """Open a page; whatever the browser complains of, or asks of another host, fails the test."""
-    page = BROWSERS[0].new_context(**context).new_page()
+    with nullcontext() if BROWSERS else launched():
+        yield from _opened(BROWSERS[0], service, path, context)
+
+
+def _opened(browser, service, path, context):
+    page = browser.new_context(**context).new_page()
     page.set_default_timeout(PATIENCE)
     sync_api.expect.set_options(timeout=PATIENCE)
     complaints, asked = [], []
@@ -256,7 +271,7 @@ def test_results_that_leave_the_page_are_counted(service, files):
 
 
 def test_what_a_score_and_a_place_are_judged_by_is_said(lite, index, tmp_path, files):
-    with serving(index, lite, score="descriptor") as service, opened(service) as page:
+    with serving(index, lite, detector={"score": "descriptor"}) as service, opened(service) as page:
         drop(page, files / "hole.png")
         card = page.locator(".result").first
         sync_api.expect(card.locator(".score")).to_contain_text("descriptor score")
