@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -62,9 +63,11 @@ class QueriedImage(BaseModel):
     score: float
     threshold: float | None = Field(description="The score above which an image is called wrong; "
                                                 "null if the index has none.")
-    verdict: Verdict | None = Field(description="NG: not good.")
+    verdict: Verdict | None = Field(description="NG: not good; null without a threshold.")
     peak: float = Field(description="The anomaly map's largest value.")
-    pixel_threshold: float | None
+    pixel_threshold: float | None = Field(
+        description="The map's value above which a place is a wrong region; null if the index "
+                    "has none, and then there are no `regions`.")
     descriptor_score: float = Field(
         description="Mean squared distance to the K nearest descriptors.")
     regions: list[WrongRegion] = Field(description="The highest peak first.")
@@ -73,10 +76,39 @@ class QueriedImage(BaseModel):
     overlay: Picture | None = Field(description="With `pictures`: the map over it.")
 
 
-class QueryAnswer(BaseModel):
-    """The images of a request, in its order."""
+class Outdated(BaseModel):
+    """Since when and until when the index in service is not the one that its folder holds."""
 
-    generation: str = Field(description="Which state of the index was asked.")
+    since: datetime = Field(description="When the folder was first seen to hold another index.")
+    until: datetime = Field(
+        description="When that one should answer, if it takes as long to open as the last one "
+                    "did. If it could not be opened: when it is tried again.")
+    problem: str | None = Field(description="Why it could not be opened, if so.")
+
+
+class Answering(BaseModel):
+    """Which index answers."""
+
+    generation: str = Field(description="Which state of the good images: the folder within the "
+                                        "index that holds their features.")
+    created: str = Field(description="When these were written.")
+    manifest_sha256: str = Field(
+        description="Which state of the index, thresholds and all: the SHA-256 of its "
+                    "`manifest.json`, or of an ensemble's `ensemble.json`.")
+    outdated: Outdated | None = Field(
+        description="Null: the index's folder held no other when it was asked, after the request "
+                    "had arrived.")
+
+
+Score = Literal["map", "descriptor"]
+_SCORE = ("What `score` and `threshold` of images are of. map: the anomaly map's largest value; "
+          "descriptor: `descriptor_score`.")
+
+
+class QueryAnswer(Answering):
+    """The images of a request, in its order, all compared with the same index."""
+
+    score: Score = Field(description=_SCORE)
     images: list[QueriedImage]
 
 
@@ -101,11 +133,9 @@ class IndexMember(BaseModel):
     levels: list[LevelShape]
 
 
-class IndexAnswer(BaseModel):
+class IndexAnswer(Answering):
     """The index or ensemble in service; of an ensemble, what matches are of: its first member."""
 
-    generation: str
-    created: str
     backbone: str
     weights_sha256: str
     images: int = Field(description="Good images.")
@@ -119,9 +149,14 @@ class IndexAnswer(BaseModel):
     k: int
     kappa: int
     quantile: float
-    score: str = Field(description="map: its largest value; or descriptor.")
-    threshold: float | None
-    pixel_threshold: float | None
+    score: Score = Field(description=_SCORE)
+    threshold: float | None = Field(description="The score above which an image is called wrong; "
+                                                "null if the index has none.")
+    pixel_threshold: float | None = Field(description="The map's value above which a place is "
+                                                      "wrong; null if the index has none.")
+    calibrated: str | None = Field(
+        description="When `calibrate` drew the thresholds from further good images; null: they "
+                    "are drawn from the index's own.")
 
 
 class Health(BaseModel):

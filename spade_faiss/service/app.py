@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -19,6 +22,7 @@ from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, PackageLoader
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ..detector import Result
@@ -36,17 +40,20 @@ from .answers import (
     IndexMember,
     LevelShape,
     MatchedPatch,
+    Outdated,
     Problem,
     QueriedImage,
     QueryAnswer,
+    Score,
     Verdict,
     WrongRegion,
 )
 from .batcher import Batcher
 from .guard import QUERY, STATIC, Guard, State
 from .limits import Admission, Limits, Refusal
-from .live import LiveIndex
+from .live import Awaited, LiveIndex, Served
 from .metrics import Metrics
+from .parameters import check_parameters, no_such_place
 from .uploads import PART, Upload, count_pixels, read_uploads
 
 _PAGE = Path(__file__).parent / "page"
@@ -54,7 +61,7 @@ _THREADS = 4
 """For decoding and for pictures; the worker that queries has a thread of its own."""
 
 _Pixels = npt.NDArray[np.uint8]
-_Answer = tuple[Detector, Result]
+_Item = tuple[Served, _Pixels]
 
 _TYPES = "image/png, image/jpeg, image/bmp, image/tiff, image/webp"
 _WHY = {
@@ -64,7 +71,7 @@ _WHY = {
     413: "More bytes, pixels or images than the limits allow.",
     415: "No multipart form, or a file that is no image.",
     421: "The host is called by a name that is not allowed.",
-    422: "A parameter, the form or an image is damaged or of no use.",
+    422: "A parameter is unknown, given twice or wrong, or the form or an image is damaged.",
     429: "The queue is full; Retry-After says when to try again.",
     503: "The service is shutting down or not ready.",
 }
@@ -113,15 +120,12 @@ def create_app(
         Names that the service goes by, besides loopback addresses; None for any.
     """
     admission = Admission(limits)
-    metrics = Metrics(lambda: batcher.waiting, lambda: admission.images)
+    metrics = Metrics(lambda: batcher.waiting, lambda: admission.images,
+                      lambda: _outdated_for(live.take()[1]))
     live.on_reload = lambda well: metrics.reloads.labels("served" if well else "refused").inc()
 
-    def process(images: list[_Pixels]) -> list[_Answer]:
-        spade = live.spade  # the same for the whole batch, whatever comes meanwhile
-        return [(spade, result) for result in spade.query(images)]
-
-    batcher: Batcher[_Pixels, _Answer] = Batcher(
-        process, limits.batch, limits.wait, metrics.batches.observe)
+    batcher: Batcher[_Item, Result] = Batcher(
+        _query_together, limits.batch, limits.wait, metrics.batches.observe)
     threads = ThreadPoolExecutor(_THREADS, "pictures")
 
     @asynccontextmanager
@@ -134,7 +138,10 @@ def create_app(
 
     app = FastAPI(
         title="spade-faiss", version="1", lifespan=lifespan, docs_url=None, redoc_url=None,
-        description="Says which image is wrong, where, and which good patch it should resemble.")
+        redirect_slashes=False, dependencies=[Depends(check_parameters)],
+        description="Says which image is wrong, where, and which good patch it should resemble. "
+                    "A parameter that is not described here, or is given twice, is refused "
+                    "(422).")
     app.add_middleware(Guard, state=state, limits=limits, metrics=metrics, token=token, hosts=hosts)
 
     @app.get(STATIC + "colours.css", include_in_schema=False)
@@ -143,12 +150,12 @@ def create_app(
 
     app.mount(STATIC.rstrip("/"), StaticFiles(directory=_PAGE))
     _add_handlers(app)
-    guarded = _problems(401, 421) if token is not None else _problems(421)
+    guarded = _problems(401, 421, 422) if token is not None else _problems(421, 422)
     # Guard checks the token; this tells of it in the description.
     shown = [Depends(HTTPBearer(auto_error=False))] if token is not None else []
 
     @app.post(QUERY, response_model=QueryAnswer, summary="Query images",
-              responses=guarded | _problems(403, 408, 413, 415, 422, 429, 503),
+              responses=guarded | _problems(403, 408, 413, 415, 429, 503),
               openapi_extra={"requestBody": _body(limits)}, dependencies=shown)
     async def query(
         request: Request,
@@ -166,14 +173,17 @@ def create_app(
             pixels = await run(threads, count_pixels, uploads, limits)
             held.enter_context(admission.enter(len(uploads) - 1, pixels))
             images = await asyncio.gather(*(run(threads, _decode, one) for one in uploads))
-            found = await asyncio.gather(
-                *(asyncio.wrap_future(batcher.submit(image)) for image in images))
+            # All images of a request are for one index, whatever comes meanwhile.
+            served, awaited = await run(threads, live.take)
+            results = await asyncio.gather(
+                *(asyncio.wrap_future(batcher.submit((served, image))) for image in images))
             answers = await asyncio.gather(*(
-                run(threads, _answer, upload.name, *one, maps, pictures)
-                for upload, one in zip(uploads, found, strict=True)))
+                run(threads, _answer, upload.name, served.spade, result, maps, pictures)
+                for upload, result in zip(uploads, results, strict=True)))
             for answer in answers:
                 metrics.verdicts.labels(answer.verdict or "none").inc()
-            whole = QueryAnswer(generation=manifest_of(found[0][0]).generation, images=answers)
+            whole = QueryAnswer(**_named(served, awaited), score=cast(Score, served.spade.score),
+                                images=answers)
             return Response(await run(threads, whole.model_dump_json),
                             media_type="application/json")
 
@@ -181,14 +191,15 @@ def create_app(
              responses=guarded, dependencies=shown)
     async def index() -> IndexAnswer:
         """Say what the index, or the members of the ensemble, hold; and where thresholds lie."""
-        return _describe(live.spade)
+        return _describe(*await asyncio.get_running_loop().run_in_executor(threads, live.take))
 
-    @app.get("/healthz", response_model=Health, summary="Alive", responses=_problems(421))
+    @app.get("/healthz", response_model=Health, summary="Alive", responses=_problems(421, 422))
     async def healthz() -> Health:
         """Answer as long as the service runs."""
         return Health(status="ok")
 
-    @app.get("/readyz", response_model=Health, summary="Ready", responses=_problems(421, 503))
+    @app.get("/readyz", response_model=Health, summary="Ready",
+             responses=_problems(421, 422, 503))
     async def readyz() -> Health:
         """Say whether queries are accepted."""
         if state.draining:
@@ -228,9 +239,23 @@ def _add_handlers(app: FastAPI) -> None:
         lines = (f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors())
         return JSONResponse({"detail": "; ".join(lines)}, 422)
 
+    @app.exception_handler(HTTPException)
+    async def lost(request: Request, error: HTTPException) -> JSONResponse:
+        headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+        if error.status_code == 405 and headers.get("allow", "GET") == "GET":
+            headers["allow"] = "GET, HEAD"  # as Guard has it
+        detail = no_such_place(request, headers.get("allow"))
+        return JSONResponse({"detail": detail}, error.status_code, headers)
+
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> Response:
         return Response(status_code=400)
+
+
+def _query_together(items: Sequence[_Item]) -> list[Result]:
+    """Query images, in their order; those that follow each other for one index together."""
+    return [result for served, group in groupby(items, key=itemgetter(0))
+            for result in served.spade.query([image for _, image in group])]
 
 
 def _decode(upload: Upload) -> _Pixels:
@@ -273,14 +298,29 @@ def _answer(
     )
 
 
-def _describe(spade: Detector) -> IndexAnswer:
-    manifest, n = manifest_of(spade), len(spade.index_)
+def _named(served: Served, awaited: Awaited | None) -> dict[str, Any]:
+    """Return the fields that say which index answers, and whether that is the newest."""
+    manifest = manifest_of(served.spade)
+    outdated = awaited and Outdated(
+        since=awaited.since, until=awaited.until, problem=awaited.problem)
+    return {"generation": manifest.generation, "created": manifest.created,
+            "manifest_sha256": served.manifest_sha256, "outdated": outdated}
+
+
+def _outdated_for(awaited: Awaited | None) -> float:
+    return (datetime.now(UTC) - awaited.since).total_seconds() if awaited else 0.0
+
+
+def _describe(served: Served, awaited: Awaited | None) -> IndexAnswer:
+    spade, n = served.spade, len(served.spade.index_)
+    held_out = spade.held_out
     members = [_describe_member(one.index_.manifest) for one in members_of(spade)]
     first = members[0].model_dump(exclude={"mirrored", "bytes"})
     return IndexAnswer(
-        **first, generation=manifest.generation, created=manifest.created, images=n,
+        **first, **_named(served, awaited), images=n,
+        calibrated=held_out.created if held_out else None,
         bytes=sum(member.bytes for member in members), k=min(spade.k, n), kappa=spade.kappa,
-        quantile=spade.quantile, score=spade.score, threshold=spade.image_threshold,
+        quantile=spade.quantile, score=cast(Score, spade.score), threshold=spade.image_threshold,
         pixel_threshold=spade.pixel_threshold, members=members,
     )
 

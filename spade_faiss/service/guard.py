@@ -78,6 +78,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # answered like GET; the server sends no body
+            scope = {**scope, "method": "GET"}
         path, start, status = scope["path"], time.perf_counter(), 0
         headers = {key.decode("latin-1"): value.decode("latin-1")
                    for key, value in scope["headers"]}

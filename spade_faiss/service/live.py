@@ -5,21 +5,67 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 
 import numpy as np
 
 from ..ensemble import Detector, manifest_of, members_of
 from ..features import Backbone
-from ..index import read_manifest
-from ..index.manifest import ENSEMBLE, MANIFEST
+from ..index import is_ensemble
+from ..index.manifest import ENSEMBLE, MANIFEST, file_sha256
 
 logger = logging.getLogger("spade_faiss")
 
 Opener = Callable[[Sequence[Backbone]], Detector]
 """Opens what the folder holds, given the networks that are loaded already."""
-_Stamp = tuple[tuple[int, int, int] | None, ...]
+_Stamp = tuple[tuple[int, ...] | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """An index as it was opened.
+
+    Attributes
+    ----------
+    spade : Detector
+    manifest_sha256 : str
+        Of the manifest's file. Every change makes another, also one of the thresholds alone.
+    stamp : tuple
+        What the folder's manifest looked like.
+    seconds : float
+        How long it took to open.
+    """
+
+    spade: Detector
+    manifest_sha256: str
+    stamp: _Stamp
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """What the folder holds instead of the index in service.
+
+    Attributes
+    ----------
+    stamp : tuple
+        What its manifest looks like.
+    since : datetime
+        When the folder was first seen to hold another index than that in service.
+    until : datetime
+        When it should be in service, if it takes as long to open as the last one did; of one
+        that could not be opened, when that is tried again.
+    problem : str or None
+        Why it could not be opened.
+    """
+
+    stamp: _Stamp
+    since: datetime
+    until: datetime
+    problem: str | None = None
 
 
 class LiveIndex:
@@ -33,7 +79,7 @@ class LiveIndex:
     folder : Path
     opener : callable
     every : float
-        Seconds between looks at the folder.
+        Seconds between looks at the folder while nobody calls `take`, which looks at once.
     on_reload : callable, optional
         Is told, after an attempt to open a changed index, whether that went well.
 
@@ -54,11 +100,27 @@ class LiveIndex:
         self.on_reload = on_reload
         self._opener = opener
         self._every = every
-        self._stamp = self._look()
-        self._retry_at = float("inf")
-        self._stop = Event()
+        self._awaited: Awaited | None = None
+        self._lock = Lock()
+        self._ending = False
+        self._wake = Event()
         self._thread = Thread(target=self._watch, name="index watcher", daemon=True)
-        self.spade = self._open(())
+        self._served = self._open(())
+
+    @property
+    def spade(self) -> Detector:
+        """The index or ensemble in service."""
+        return self._served.spade
+
+    def take(self) -> tuple[Served, Awaited | None]:
+        """Return what is in service, and what the folder holds now if that is another.
+
+        The other one begins to be opened at once. None promises that nothing had taken the
+        place of what is in service when this was called.
+        """
+        served = self._served  # before the look, so that an older one is never taken for the newest
+        stamp = self._look()
+        return served, None if stamp == served.stamp else self._notice(stamp)
 
     def watch(self) -> None:
         """Begin to look whether the index changes."""
@@ -66,46 +128,88 @@ class LiveIndex:
 
     def close(self) -> None:
         """End the watching."""
-        self._stop.set()
+        self._ending = True
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def _look(self) -> _Stamp:
         """Return what tells one manifest's file from the next, which is renamed into place."""
-        looks: list[tuple[int, int, int] | None] = []
+        looks: list[tuple[int, ...] | None] = []
         for name in (MANIFEST, ENSEMBLE):
             try:
                 found = (self.folder / name).stat()
-                looks.append((found.st_ino, found.st_mtime_ns, found.st_size))
+                looks.append((found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size))
             except OSError:
                 looks.append(None)
         return tuple(looks)
 
-    def _watch(self) -> None:
-        while not self._stop.wait(self._every):
-            stamp = self._look()
-            if stamp == self._stamp and time.monotonic() < self._retry_at:
-                continue
-            self._stamp = stamp
-            try:
-                if read_manifest(self.folder) != manifest_of(self.spade):
-                    self.spade = self._open([one.network for one in members_of(self.spade)])
-                    logger.warning("%s was replaced; generation %s is in service now",
-                                   self.folder, manifest_of(self.spade).generation)
-                    self.on_reload(True)
-                self._retry_at = float("inf")
-            except Exception as error:  # whatever it is, the old index goes on serving
-                logger.warning("%s was replaced by what cannot be served; the old one stays "
-                               "in service: %s", self.folder, error)
-                self._retry_at = time.monotonic() + self.RETRY
-                self.on_reload(False)
+    def _notice(self, stamp: _Stamp) -> Awaited:
+        """Return what is known of the index whose manifest looks like this."""
+        with self._lock:
+            awaited = self._awaited
+            if awaited is None or awaited.stamp != stamp:
+                now = datetime.now(UTC)
+                since = now if awaited is None else awaited.since
+                awaited = Awaited(stamp, since, now + timedelta(seconds=self._served.seconds))
+                self._awaited = awaited
+                self._wake.set()
+            return awaited
 
-    def _open(self, networks: Sequence[Backbone]) -> Detector:
+    def _watch(self) -> None:
+        while True:
+            self._wake.wait(self._every)
+            self._wake.clear()
+            if self._ending:
+                return
+            stamp = self._look()
+            if stamp == self._served.stamp:
+                self._awaited = None
+                continue
+            awaited = self._notice(stamp)
+            if awaited.problem is None or datetime.now(UTC) >= awaited.until:
+                self._replace(awaited)
+
+    def _replace(self, awaited: Awaited) -> None:
+        """Open what the folder holds now, and put it in service."""
+        try:
+            old = self._served
+            if self._digest() == old.manifest_sha256:  # touched, or copied onto itself
+                self._served = replace(old, stamp=awaited.stamp)
+            else:
+                self._served = self._open([one.network for one in members_of(old.spade)])
+                logger.warning("%s was replaced; generation %s, manifest %.8s, is in service now",
+                               self.folder, manifest_of(self.spade).generation,
+                               self._served.manifest_sha256)
+                self.on_reload(True)
+            self._awaited = None
+        except Exception as error:  # whatever it is, the old index goes on serving
+            logger.warning("%s was replaced by what cannot be served; the old one stays "
+                           "in service: %s", self.folder, error)
+            until = datetime.now(UTC) + timedelta(seconds=self.RETRY)
+            self._awaited = replace(awaited, until=until, problem=str(error))
+            self.on_reload(False)
+
+    def _open(self, networks: Sequence[Backbone]) -> Served:
         """Open the folder and query it once, so that no client waits for what is done but once."""
-        spade = self._opener(networks)
+        start = time.monotonic()
+        while True:
+            stamp = self._look()
+            spade = self._opener(networks)
+            digest = self._digest()
+            if self._look() == stamp:  # else a writer came between
+                break
         crop = np.array(spade.index_.crops[0])
         for size in {1, members_of(spade)[0].batch_size}:
             for result in spade.query([crop] * size):
                 spade.score_of(result)
         _ = spade.image_threshold  # may have to be found anew
-        return spade
+        return Served(spade, digest, stamp, time.monotonic() - start)
+
+    def _digest(self) -> str:
+        """Return the SHA-256 of the manifest's file; of none if it is just gone."""
+        name = ENSEMBLE if is_ensemble(self.folder) else MANIFEST
+        try:
+            return file_sha256(self.folder / name)
+        except FileNotFoundError:
+            return ""

@@ -23,9 +23,14 @@ class Metrics:
         Returns the number of images that wait for a batch.
     in_work : callable
         Returns the number of images that were accepted and are not answered yet.
+    outdated : callable
+        Returns for how many seconds the folder has held another index than that in service.
     """
 
-    def __init__(self, queue: Callable[[], float], in_work: Callable[[], float]) -> None:
+    def __init__(
+        self, queue: Callable[[], float], in_work: Callable[[], float],
+        outdated: Callable[[], float],
+    ) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
@@ -48,3 +53,6 @@ class Metrics:
               registry=registry).set_function(queue)
         Gauge("spade_faiss_images_in_work", "Images accepted and not answered yet.",
               registry=registry).set_function(in_work)
+        Gauge("spade_faiss_index_outdated_seconds",
+              "For how long the folder has held another index than that in service; 0 if not.",
+              registry=registry).set_function(outdated)

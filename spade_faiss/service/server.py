@@ -75,7 +75,8 @@ def serve(
 
     logging.basicConfig(format="spade-faiss: %(message)s")
     # What is wrong with uploads is answered, and not logged.
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    for name in ("tifffile", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="PIL")
     with _listen(family, address) as listening:
         live = LiveIndex(folder, opener)
@@ -90,10 +91,16 @@ def serve(
         gc.freeze()
         gc.set_threshold(1000, 10, 10)
         server = Server(config, state, (
-            f"spade-faiss: {folder} ({len(live.spade.index_)} good images) is served on "
+            f"spade-faiss: {folder} ({_summary(live.spade)}) is served on "
             f"http://{shown}:{bound[1]}/ until Ctrl-C"))
         server.run([listening])
     return not server.force_exit
+
+
+def _summary(spade: Detector) -> str:
+    n, limit = len(spade.index_), spade.image_threshold
+    return (f"{n} good image{'' if n == 1 else 's'}, "
+            + ("no threshold, so no verdicts" if limit is None else f"threshold {limit:.4g}"))
 
 
 class Server(uvicorn.Server):

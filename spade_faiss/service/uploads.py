@@ -11,6 +11,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from ..images import image_size
 from .limits import Limits, Refusal
+from .parameters import quoted
 
 PART = "images"
 """What each part of the form is called."""
@@ -38,6 +39,9 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise Refusal(415, "send a multipart/form-data body with its boundary, each image as a "
                       f"part called {PART!r}")
+    coding = request.headers.get("content-encoding", "identity")
+    if coding.lower() != "identity":
+        raise Refusal(415, f"send the body as it is, without Content-Encoding: {quoted(coding)}")
     size = 0
     try:
         form = _Form(options[b"boundary"], limits.images)
@@ -128,7 +132,8 @@ class _Form:
         _, options = parse_options_header(self._disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
         if name != PART:
-            raise Refusal(422, f"the form has a part called {name!r}; call each image {PART!r}")
+            raise Refusal(422, f"the form has a part called {quoted(name)}; call each image "
+                          f"{PART!r}, and write options into the address (?maps=tiff)")
         if len(self.uploads) == self._most:
             raise Refusal(413, f"the form holds more than {self._most} images; send fewer at once")
         given = options.get(b"filename", b"").decode("utf-8", "replace")

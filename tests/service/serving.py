@@ -15,10 +15,13 @@ from PIL import Image
 
 from spade_faiss import Spade
 from spade_faiss.ensemble import open_detector
+from spade_faiss.index import read_manifest
 from spade_faiss.service import Limits, LiveIndex, create_app
 from spade_faiss.service.guard import State
 from spade_faiss.service.server import Server
 from tests.conftest import texture, with_hole
+
+SMALL = {"resize": 96, "crop": 96}
 
 
 def png(image):
@@ -38,13 +41,14 @@ def wait_for(condition, seconds=120):
 
 
 @contextmanager
-def serving(folder, backbone, limits=None, every=1.0, **options):
-    """Serve an index in a thread of this process."""
+def serving(folder, backbone, limits=None, every=1.0, detector=None, **options):
+    """Serve an index in a thread of this process, opened with the options in `detector`."""
     limits = limits or Limits()
     state = State()
     live = LiveIndex(
         folder, lambda networks: open_detector(
-            folder, networks=networks or (backbone,), batch_size=limits.batch), every)
+            folder, networks=networks or (backbone,), batch_size=limits.batch,
+            **(detector or {})), every)
     app = create_app(live, limits, state, **options)
     config = uvicorn.Config(app, port=0, http="h11", lifespan="on", log_level="warning",
                             timeout_graceful_shutdown=10)
@@ -59,6 +63,29 @@ def serving(folder, backbone, limits=None, every=1.0, **options):
     finally:
         server.should_exit = True
         thread.join()
+
+
+def set_threshold(folder, value):
+    """Write a manifest with another threshold, and nothing else."""
+    manifest = read_manifest(folder)
+    changed = manifest.calibration.model_copy(update={"pixel_threshold": value})
+    manifest.model_copy(update={"calibration": changed}).write(folder)
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """While this is cleared, no index can be opened."""
+    go_on = threading.Event()
+    go_on.set()
+    opened = open_detector
+
+    def slow(*arguments, **options):
+        go_on.wait(60)
+        return opened(*arguments, **options)
+
+    monkeypatch.setitem(globals(), "open_detector", slow)
+    yield go_on
+    go_on.set()
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,15 @@
 
 import base64
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import cv2
 import pytest
 
 from spade_faiss import Spade
 from spade_faiss.report.colours import LIGHT, rgb
-from tests.service.serving import serving
+from tests.conftest import texture
+from tests.service.serving import SMALL, serving, set_threshold
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -17,28 +18,53 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the 
 PATIENCE = 120_000
 
 
+BROWSERS = []
+"""Those that are open; no two may be driven at once."""
+
+
 @contextmanager
-def opened(service, path="/", **context):
-    """Open a page; whatever the browser complains of, or asks of another host, fails the test."""
+def launched():
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[
             "--no-sandbox", "--use-fake-device-for-media-stream",
             "--use-fake-ui-for-media-stream"])
-        page = browser.new_context(**context).new_page()
-        page.set_default_timeout(PATIENCE)
-        sync_api.expect.set_options(timeout=PATIENCE)
-        complaints, asked = [], []
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        origin = f"http://localhost:{service.port}"
-        page.goto(origin + path)
+        BROWSERS.append(browser)
         try:
-            yield page
-            assert not complaints, complaints
-            assert all(url.startswith((origin, "data:")) for url in asked), asked
+            yield
         finally:
-            browser.close()
+            BROWSERS.pop().close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def browser():
+    """One for all tests here: to start it takes longer than most of them."""
+    with launched():
+        yield
+
+
+@contextmanager
+def opened(service, path="/", **context):
+    """Open a page; whatever the browser complains of, or asks of another host, fails the test."""
+    with nullcontext() if BROWSERS else launched():
+        yield from _opened(BROWSERS[0], service, path, context)
+
+
+def _opened(browser, service, path, context):
+    page = browser.new_context(**context).new_page()
+    page.set_default_timeout(PATIENCE)
+    sync_api.expect.set_options(timeout=PATIENCE)
+    complaints, asked = [], []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    origin = f"http://localhost:{service.port}"
+    page.goto(origin + path)
+    try:
+        yield page
+        assert not complaints, complaints
+        assert all(url.startswith((origin, "data:")) for url in asked), asked
+    finally:
+        page.context.close()
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +139,40 @@ def test_files_are_chosen_and_a_bad_one_is_named(service, files):
         sync_api.expect(page.locator(".result")).to_have_count(1)  # the other is looked at
 
 
+def test_a_folder_that_is_dropped_is_named_and_the_files_beside_it_are_looked_at(service, files):
+    with opened(service) as page:
+        devtools = page.context.new_cdp_session(page)
+        for kind in ("dragEnter", "dragOver", "drop"):
+            devtools.send("Input.dispatchDragEvent", {
+                "type": kind, "x": 300, "y": 120, "data": {
+                    "items": [], "files": [str(files), str(files / "hole.png")],
+                    "dragOperationsMask": 1}})
+        sync_api.expect(page.locator(".result h2")).to_have_text(["hole.png"])
+        sync_api.expect(page.locator("#status.wrong")).to_have_text(
+            f"{files.name} is a folder: drop the images in it")
+
+
+def test_places_that_are_not_shown_are_counted(service, files):
+    answer = service.client.post("/v1/query?pictures=true", files={
+        "images": ("hole.png", (files / "hole.png").read_bytes())}).json()
+    region = answer["images"][0]["regions"][0]
+    answer["images"][0]["regions"] = [region, region, {**region, "here": None, "good": None}]
+    with opened(service) as page:
+        page.route("**/v1/query*", lambda route: route.fulfill(json=answer))
+        drop(page, files / "hole.png")
+        sync_api.expect(page.locator(".result h3")).to_have_text(
+            "3 places over the threshold; the 2 highest are shown")
+        sync_api.expect(page.locator(".result li")).to_have_count(2)
+
+
+def test_a_service_that_has_ended_is_not_taken_for_a_bad_image(service, files):
+    with pytest.raises(AssertionError, match="ERR_FAILED"), opened(service) as page:
+        page.route("**/v1/query*", lambda route: route.abort())
+        page.set_input_files("#files", [files / "hole.tiff", files / "hole.png"])
+        sync_api.expect(page.locator("#status.wrong")).to_have_text(
+            "The service does not answer; has it ended?\n2 images were not looked at")
+
+
 def test_the_token_is_asked_for(index, lite, files):
     token = "a-token-of-some-length"
     with serving(index, lite, token=token) as service, pytest.raises(
@@ -172,3 +232,54 @@ def test_the_api_is_described_offline(service):
         clipped = page.evaluate("""[...document.querySelectorAll(".scroll")]
             .filter(one => one.scrollWidth > one.clientWidth).length""")
         assert clipped == 0
+
+
+def test_an_index_that_is_being_replaced_is_told_of(lite, tmp_path, files, held):
+    Spade(lite, **SMALL).fit(texture("gravel", 3), tmp_path)
+    with serving(tmp_path, lite, every=3600) as service, opened(service) as page:
+        heading, line = page.locator("#index"), page.locator("#outdated")
+        sync_api.expect(heading).to_contain_text("3 good images")
+        sync_api.expect(line).to_be_hidden()
+        held.clear()
+        set_threshold(tmp_path, 77.5)
+        drop(page, files / "hole.png")
+        sync_api.expect(line).to_contain_text("The new one is being opened")
+        card = page.locator(".result").first
+        sync_api.expect(card.locator(".notice")).to_contain_text("By the index before")
+        held.set()
+        sync_api.expect(line).to_be_hidden()
+        sync_api.expect(heading).to_contain_text("threshold 77.5")
+        drop(page, files / "hole.png")
+        card = page.locator(".result").first
+        sync_api.expect(card.locator(".score")).to_contain_text("threshold 77.5")
+        sync_api.expect(card.locator(".notice")).to_be_hidden()
+
+
+def test_results_that_leave_the_page_are_counted(service, files):
+    with opened(service) as page:
+        drop(page, files / "hole.png")
+        sync_api.expect(page.locator(".result")).to_have_count(1)
+        answer = service.client.post("/v1/query?pictures=true", files={
+            "images": ("good.png", (files / "good <b>part.png").read_bytes())})
+        page.route("**/v1/query*", lambda route: route.fulfill(
+            body=answer.content, content_type="application/json"))
+        for _ in range(25):
+            drop(page, files / "hole.png")
+        sync_api.expect(page.locator("#gone")).to_have_text(
+            "The newest 24 are shown; before them came 1 NG, 1 OK")
+        sync_api.expect(page.locator(".result")).to_have_count(24)
+
+
+def test_what_a_score_and_a_place_are_judged_by_is_said(lite, index, tmp_path, files):
+    with serving(index, lite, detector={"score": "descriptor"}) as service, opened(service) as page:
+        drop(page, files / "hole.png")
+        card = page.locator(".result").first
+        sync_api.expect(card.locator(".score")).to_contain_text("descriptor score")
+        sync_api.expect(card.locator("h3")).to_contain_text("over the map's threshold")
+    Spade(lite, **SMALL).fit(texture("gravel", 1), tmp_path)
+    with serving(tmp_path, lite) as service, opened(service) as page:
+        sync_api.expect(page.locator("#index")).to_contain_text("1 good image,")
+        drop(page, files / "hole.png")
+        card = page.locator(".result").first
+        sync_api.expect(card.locator("h3")).to_have_text(
+            "The index has no threshold to find wrong places by")

@@ -94,6 +94,10 @@ def test_ctrl_c_ends_an_idle_service_and_the_token_may_come_from_the_environment
             answer = client.get("/v1/index", headers={"authorization": f"Bearer {TOKEN}",
                                                       "host": "line-3.example"})
             assert answer.status_code == 200 and TOKEN not in answer.text
+            answer = client.post("/v1/query", content=b"no form", headers={
+                "authorization": f"Bearer {TOKEN}",
+                "content-type": "multipart/form-data; boundary=b"})
+            assert answer.status_code == 422  # what is wrong with it is answered, and not logged
             process.send_signal(signal.SIGINT)  # while a connection is open
             assert process.wait(60) == 0
             assert process.stderr.read() == ""

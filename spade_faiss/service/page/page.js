@@ -4,19 +4,28 @@ const KEPT = 24; // results on the page
 const figure = (value) => Number(value.toPrecision(4)).toString();
 let stream = null;
 let cropped = false;
+let described = null; // which state of the index the heading tells of
+let following = false;
+const gone = new Map(); // how many results are on the page no more, by verdict
+const LOOK = 5000; // milliseconds between looks at the index, and a fifth of it while it changes
+const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+const clock = (time) => new Date(time).toLocaleTimeString();
 
 async function ask(path, options = {}) {
   const token = sessionStorage.getItem("token");
   const headers = token ? { authorization: `Bearer ${token}` } : {};
   for (;;) {
-    const response = await fetch(path, { ...options, headers });
+    const response = await fetch(path, { ...options, headers }).catch(() => {
+      throw new Error("The service does not answer; has it ended?");
+    });
     if (response.status === 429) { // the queue is full: wait as long as it says
       const seconds = Number(response.headers.get("retry-after")) || 1;
-      await new Promise((done) => setTimeout(done, 1000 * seconds));
+      await pause(1000 * seconds);
       continue;
     }
     const answer = await response.json();
     if (response.status === 401) {
+      described = null;
       at("access").hidden = false;
       at("token").focus();
       throw new Error(token ? "This is not the service's token" : "Give the service's token first");
@@ -35,16 +44,28 @@ function say(text, wrong = false) {
   at("status").classList.toggle("wrong", wrong);
 }
 
+function tell(index) {
+  cropped = index.cropped;
+  described = index.manifest_sha256;
+  const limit = index.threshold === null ? "no threshold" : `threshold ${figure(index.threshold)}`;
+  const count = index.members.length;
+  const networks = [...new Set(index.members.map((one) => one.backbone))].join(" and ");
+  at("index").textContent = `${index.images} good image${index.images === 1 ? "" : "s"}, ` +
+    `${networks}${count === 1 ? "" : ` (${count} views averaged)`}, ${limit}`;
+  const { since, until, problem } = index.outdated ?? {};
+  at("outdated").hidden = !since;
+  at("outdated").classList.toggle("wrong", Boolean(problem));
+  at("outdated").textContent = !since ? "" : problem
+    ? `The index was replaced at ${clock(since)}, and what took its place cannot be used: ` +
+      `${problem}. The one before answers; the other is tried again at ${clock(until)}.`
+    : `The index was replaced at ${clock(since)}. The new one is being opened and should answer ` +
+      `from ${clock(until)} on; until then the one before does.`;
+}
+
 async function describe() {
   try {
-    const index = await ask("/v1/index");
+    tell(await ask("/v1/index"));
     at("access").hidden = true;
-    cropped = index.cropped;
-    const limit = index.threshold === null ? "no threshold" : `threshold ${figure(index.threshold)}`;
-    const count = index.members.length;
-    const networks = [...new Set(index.members.map((one) => one.backbone))].join(" and ");
-    at("index").textContent = `${index.images} good image${index.images === 1 ? "" : "s"}, ` +
-      `${networks}${count === 1 ? "" : ` (${count} views averaged)`}, ${limit}`;
     say("");
   } catch (error) {
     at("index").textContent = "";
@@ -53,26 +74,47 @@ async function describe() {
   }
 }
 
+// Keeps the heading true: what is said of the index, and of one that takes its place.
+async function follow() {
+  if (following) return;
+  following = true;
+  try {
+    do {
+      tell(await ask("/v1/index"));
+      if (!at("outdated").hidden) await pause(LOOK / 5);
+    } while (!at("outdated").hidden);
+  } catch { // the next query says why
+  }
+  following = false;
+}
+setInterval(() => { if (described && !document.hidden) follow(); }, LOOK);
+
 async function query(file, name) {
   const form = new FormData();
   form.append("images", file, name);
   say(`Looking at ${name} …`);
   const answer = await ask("/v1/query?pictures=true", { method: "POST", body: form });
-  answer.images.forEach(show);
+  answer.images.forEach((image) => show(image, answer));
+  if (answer.outdated || answer.manifest_sha256 !== described) follow();
 }
 
 const source = (picture) => `data:${picture.media_type};base64,${picture.data}`;
 
-function show(image) {
+function show(image, { score, outdated }) {
   const card = at("result").content.cloneNode(true).firstElementChild;
   const part = (name) => card.querySelector(name);
   if (image.verdict) card.classList.add(image.verdict);
   part(".verdict").textContent = image.verdict ?? "?";
   part(".name").textContent = image.name;
-  part(".score").textContent = `score ${figure(image.score)}, ` +
+  part(".score").textContent = `${score === "map" ? "" : `${score} `}score ${figure(image.score)}, ` +
     (image.threshold === null ? "no threshold" : `threshold ${figure(image.threshold)}`);
   if (image.threshold === null) part(".meter").remove();
   else part(".fill").style.width = `${Math.min(100, Math.max(0, (50 * image.score) / image.threshold))}%`;
+  part(".notice").hidden = !outdated;
+  if (outdated) {
+    part(".notice").textContent =
+      `By the index before: another took its place at ${clock(outdated.since)}`;
+  }
   const stage = part(".stage");
   card.style.setProperty("--ratio", image.width / image.height);
   for (const name of ["photo", "overlay"]) {
@@ -91,13 +133,27 @@ function show(image) {
   }
   part(".unseen").hidden = !cropped;
   const count = image.regions.length;
-  part("h3").textContent = count === 0 ? "No place over the threshold"
-    : `${count} place${count === 1 ? "" : "s"} over the threshold`;
-  image.regions.filter((region) => region.here).forEach((region) => {
+  const limit = score === "map" ? "the threshold" : "the map's threshold";
+  part("h3").textContent = image.pixel_threshold === null
+    ? "The index has no threshold to find wrong places by"
+    : `${count || "No"} place${count > 1 ? "s" : ""} over ${limit}`;
+  const shown = image.regions.filter((region) => region.here);
+  if (shown.length < count) part("h3").textContent += `; the ${shown.length} highest are shown`;
+  shown.forEach((region) => {
     part("ol").append(place(region, image, stage));
   });
   at("results").prepend(card);
-  while (at("results").children.length > KEPT) at("results").lastElementChild.remove();
+  while (at("results").children.length > KEPT) leave(at("results").lastElementChild);
+}
+
+// Takes a result off the page, but not out of the count.
+function leave(card) {
+  const verdict = card.querySelector(".verdict").textContent;
+  gone.set(verdict, (gone.get(verdict) ?? 0) + 1);
+  card.remove();
+  at("gone").hidden = false;
+  at("gone").textContent = `The newest ${KEPT} are shown; before them came ` +
+    [...gone].map(([name, count]) => `${count} ${name}`).join(", ");
 }
 
 function place(region, image, stage) {
@@ -125,15 +181,17 @@ function place(region, image, stage) {
 }
 
 // Goes on after an image that cannot be used, but not after what the next would meet, too.
-async function queryAll(files) {
-  const problems = [];
-  for (const [file, name] of files) {
+async function queryAll(files, problems = []) {
+  for (const [place, [file, name]] of files.entries()) {
     try {
       await query(file, name);
     } catch (error) {
       problems.push(error.message.startsWith(name) || !error.ofImage ? error.message
         : `${name}: ${error.message}`);
-      if (!error.ofImage) break;
+      if (error.ofImage) continue;
+      const left = files.length - place;
+      if (left > 1) problems.push(`${left} images were not looked at`);
+      break;
     }
   }
   say(problems.join("\n"), problems.length > 0);
@@ -159,7 +217,11 @@ document.addEventListener("dragleave", (drag) => {
 document.addEventListener("drop", (drag) => {
   drag.preventDefault();
   at("drop").classList.remove("over");
-  queryAll(named(drag.dataTransfer.files));
+  const dropped = [...drag.dataTransfer.items].filter((one) => one.kind === "file");
+  const isFolder = dropped.map((one) => one.webkitGetAsEntry()?.isDirectory);
+  const files = dropped.map((one) => one.getAsFile());
+  queryAll(named(files.filter((_, i) => !isFolder[i])), files.filter((_, i) => isFolder[i])
+    .map((folder) => `${folder.name} is a folder: drop the images in it`));
 });
 document.addEventListener("paste", (event) => {
   if (event.clipboardData.files.length) queryAll(named(event.clipboardData.files));
