@@ -51,6 +51,7 @@ from .index import (
 from .index.gallery import set_search_params
 from .index.manifest import BackboneRecord, Calibration, FramingRecord, HeldOut, Store
 from .index.store import write_usual
+from .leave_one_out import copies_in, other_images, pairs_of
 from .maps import anomaly_map
 from .presets import name_of_preset, preset_of
 from .search import (
@@ -63,6 +64,7 @@ from .search import (
     nearest_in_gallery,
 )
 from .threshold import calibration_sample, good_threshold
+from .verdict.copies import Copies
 from .verdict.notes import index_notes
 
 Floats = npt.NDArray[np.float32]
@@ -75,8 +77,6 @@ STORES = ("float32", "float16")
 CALIBRATED = 1000
 """Good images that thresholds are drawn from, at most: five times what the quantile needs."""
 SCORES = ("map", "descriptor")
-_QUERIES = 4096
-"""Training images whose neighbours are sought at once."""
 _MADE_WITH = ("spade-faiss", "torch", "numpy", "faiss-cpu", "faiss-gpu")
 
 
@@ -454,6 +454,8 @@ class Spade:
                 made = build_galleries(writer.place, index.levels, spec, self.progress)
                 draft = draft.extended(gallery=made)
                 index = Index(folder, draft)
+            if copies := pairs_of(copies_in(index)):
+                index.manifest = draft = draft.extended(copies=copies)
             if self.contrast:
                 with self.stages("index"):
                     found = write_usual(folder, draft.generation, self._usual(index))
@@ -499,7 +501,7 @@ class Spade:
                     scores[at], peaks[at] = known.scores[was]
                     continue
             todo.append(at)
-        found = self._peaks(index, chosen[todo], others[todo], exact)
+        found = self._peaks(index, chosen[todo], [others[at] for at in todo], exact)
         for at, peak in zip(todo, self._bar(found, "calibration", len(todo)), strict=True):
             peaks[at] = peak
         return Calibration(
@@ -511,24 +513,27 @@ class Spade:
             sample=tuple(chosen.tolist()) if len(chosen) < len(names) else None,
         )
 
-    def _others(self, index: Index, images: Ids | None = None) -> tuple[Ids, Floats]:
+    def _others(self, index: Index, images: Ids | None = None) -> tuple[list[Ids], Floats]:
         """Return each training image's nearest others, and what that makes its score."""
-        return _other_images(index.descriptors, self.k, images)
+        return other_images(index.descriptors, self.k, copies_in(index), images)
 
-    def _peaks(self, index: Index, images: Ids, others: Ids, exact: bool) -> Iterator[float]:
-        """Yield the peak of each training image's map, against its nearest others [n, K] alone."""
-        for at, i in enumerate(images.tolist()):
-            distances = self._left_out(index, i, others[at : at + 1], exact)
+    def _peaks(
+        self, index: Index, images: Ids, others: Sequence[Ids], exact: bool
+    ) -> Iterator[float]:
+        """Yield the peak of each training image's map, against its own nearest others alone."""
+        copies = copies_in(index)
+        for i, own in zip(images.tolist(), others, strict=True):
+            distances = self._left_out(index, i, own, copies, exact)
             record = index.manifest.images[i]
             yield float(self._map(index, distances, (record.height, record.width))[1].max())
 
     def _left_out(
-        self, index: Index, i: int, others: Ids, exact: bool
+        self, index: Index, i: int, others: Ids, copies: Copies, exact: bool
     ) -> tuple[Floats, ...]:
-        """Return training image i's distances, level by level, to its nearest others [1, K]."""
+        """Return training image i's distances, level by level, to its nearest others [K]."""
         rows = (index.rows(level, i, i + 1) for level in range(len(index.levels)))
         levels = [torch.tensor(patches)[None] for patches in rows]
-        return self._correspond(index, levels, others, exact, i)[0][0]
+        return self._correspond(index, levels, others[None], exact, [i, *copies[i].tolist()])[0][0]
 
     def leave_one_out(self) -> Iterator[tuple[float, Floats]]:
         """Yield each training image's descriptor score, and its map on the network's input.
@@ -541,11 +546,13 @@ class Spade:
         for score, values in zip(scores, self._bar(maps, "leave one out", len(index)), strict=True):
             yield float(score), values
 
-    def _maps_left_out(self, index: Index, images: Ids, others: Ids) -> Iterator[Floats]:
-        """Yield each training image's map, against its nearest others [n, K] alone."""
-        size = index.manifest.framing.framing().size
-        for at, i in enumerate(images.tolist()):
-            distances = self._left_out(index, i, others[at : at + 1], self.exact)
+    def _maps_left_out(
+        self, index: Index, images: Ids, others: Sequence[Ids]
+    ) -> Iterator[Floats]:
+        """Yield each training image's map, against its own nearest others alone."""
+        size, copies = index.manifest.framing.framing().size, copies_in(index)
+        for i, own in zip(images.tolist(), others, strict=True):
+            distances = self._left_out(index, i, own, copies, self.exact)
             yield anomaly_map(distances, size, self.sigma)
 
     def _usual(self, index: Index) -> Iterator[Floats]:
@@ -555,17 +562,20 @@ class Spade:
             found = self._usual_at(index, number, np.arange(len(index)), others)
             yield from self._bar(found, f"contrast, level {number + 1}", len(index))
 
-    def _usual_at(self, index: Index, number: int, images: Ids, others: Ids) -> Iterator[Floats]:
+    def _usual_at(
+        self, index: Index, number: int, images: Ids, others: Sequence[Ids]
+    ) -> Iterator[Floats]:
         """Yield what is usual for each training image's patches of a level."""
         search, level = self._level_searches(index, True)[number], index.manifest.levels[number]
-        k = min(NEAREST, others.shape[1] * level.patches)
-        for at, i in enumerate(images.tolist()):
+        copies = copies_in(index)
+        for i, own in zip(images.tolist(), others, strict=True):
+            k = min(NEAREST, len(own) * level.patches)
             if k == 0:  # a single image: nothing is usual
                 yield np.zeros((level.patches, 3), np.float32)
                 continue
             rows = torch.tensor(index.rows(number, i, i + 1))[None]
-            near, ids = search.search(rows, torch.tensor(others[at : at + 1]), k, self.engine)
-            yield usual(near[0].sqrt().numpy(), ids[0].numpy() // level.patches)
+            near, ids = search.search(rows, torch.tensor(own)[None], k, self.engine)
+            yield usual(near[0].sqrt().numpy(), ids[0].numpy() // level.patches, copies)
 
     # Querying -----------------------------------------------------------------------------
 
@@ -841,14 +851,14 @@ class Spade:
 
     def _correspond(
         self, index: Index, levels: Sequence[Tensor], images: Ids, exact: bool,
-        leave_out: int | None = None,
+        leave_out: Sequence[int] = (),
     ) -> list[tuple[tuple[Floats, ...], tuple[Ids, ...]]]:
         """Return each of B images' distances to the nearest good patches, and those patches.
 
         Both are [h, w] per level; an image's patches are sought in its training images [B, K],
         or, where the index has galleries and unless `exact`, in these, but not among the patches
-        of training image `leave_out`. With contrast, distances are less half of what is usual
-        for those patches, as if that image were not there.
+        of the training images `leave_out`. With contrast, distances are less half of what is usual
+        for those patches, as if these images were not there.
 
         Euclidean, not squared as in the paper's section 3.3: a square lets a few strong patches
         outweigh the rest of a region. On MVTec AD's hazelnuts PRO is 0.974 against 0.960.
@@ -864,8 +874,7 @@ class Spade:
                 strict=True)
         ):
             if index.galleries and not exact:
-                first = 0 if leave_out is None else leave_out * level.patches
-                own = range(first, first if leave_out is None else first + level.patches)
+                own = [range(i * level.patches, (i + 1) * level.patches) for i in leave_out]
                 assert isinstance(search, LevelSearch)  # galleries are on one device
                 near, ids = nearest_in_gallery(
                     queries.flatten(0, 1).cpu().numpy(), index.galleries[number], self.kappa, own,
@@ -1028,6 +1037,7 @@ class _Known:
 
     settings: tuple[int, int, float]
     descriptors: Floats
+    copies: Copies
     scores: dict[int, tuple[float, float]]
     place: list[int | None]
     new_place: dict[int, int | None]
@@ -1038,8 +1048,8 @@ class _Known:
         scored = [was for was in sorted(self.scores) if was in places]
         if not scored:
             return {}
-        others = _other_images(self.descriptors, k, np.array(scored))[0]
-        return dict(zip(scored, others.tolist(), strict=True))
+        others = other_images(self.descriptors, k, self.copies, np.array(scored))[0]
+        return {was: own.tolist() for was, own in zip(scored, others, strict=True)}
 
 
 def _known(old: Index, keep: list[int], n: int) -> _Known | None:
@@ -1050,31 +1060,9 @@ def _known(old: Index, keep: list[int], n: int) -> _Known | None:
     new_place.update({was: now for now, was in enumerate(keep)})
     scores = zip(made.descriptor_scores, made.peaks, strict=True)
     return _Known(
-        (made.k, made.kappa, made.sigma), old.descriptors,
+        (made.k, made.kappa, made.sigma), old.descriptors, copies_in(old),
         dict(zip(made.scored, scores, strict=True)), [*keep, *[None] * (n - len(keep))], new_place,
     )
-
-
-def _other_images(
-    descriptors: Floats, k: int, images: Ids | None = None
-) -> tuple[Ids, Floats]:
-    """Return for each image its `k` nearest others [n, k], and their mean squared distance [n].
-
-    Of some images, those alone.
-    """
-    images = np.arange(len(descriptors)) if images is None else images
-    k = min(k, len(descriptors) - 1)
-    others = np.empty((len(images), max(k, 0)), np.int64)
-    scores = np.zeros(len(images), np.float32)
-    for start in range(0, len(images) if k > 0 else 0, _QUERIES):
-        here = images[start : start + _QUERIES]
-        near, ids = nearest(descriptors[here], descriptors, k + 1)
-        other = ids != here[:, None]
-        # Among exact duplicates an image may miss itself: then the farthest goes.
-        other[other.all(axis=1), -1] = False
-        others[start : start + _QUERIES] = ids[other].reshape(-1, k)
-        scores[start : start + _QUERIES] = near[other].reshape(-1, k).mean(axis=1)
-    return others, scores
 
 
 def _batch(loaded: list[Loaded], framing: Framing, network: Backbone, mirror: bool) -> Batch:

@@ -75,26 +75,32 @@ class RaySpade(Spade):
         for found in self._answers(recipe, sources, framing, itself, on_error):
             yield from found.made
 
-    def _others(self, index: Index, images: Ids | None = None) -> tuple[Ids, Floats]:
+    def _others(self, index: Index, images: Ids | None = None) -> tuple[list[Ids], Floats]:
         with self._crew.stream(self._recipe(index)) as stream:
             stream.submit(partial(others, images=images), "the training images' descriptors")
-            found: tuple[Ids, Floats] = stream.take()
+            found: tuple[list[Ids], Floats] = stream.take()
         # What comes out of Ray's object store is read-only.
         return found[0], found[1].copy()
 
-    def _peaks(self, index: Index, images: Ids, others: Ids, exact: bool) -> Iterator[float]:
+    def _peaks(
+        self, index: Index, images: Ids, others: Sequence[Ids], exact: bool
+    ) -> Iterator[float]:
         for some in self._in_parts(index, images, "the maps", lambda part: partial(
             peaks, images=images[part], others=others[part], exact=exact
         )):
             yield from some
 
-    def _maps_left_out(self, index: Index, images: Ids, others: Ids) -> Iterator[Floats]:
+    def _maps_left_out(
+        self, index: Index, images: Ids, others: Sequence[Ids]
+    ) -> Iterator[Floats]:
         for some in self._in_parts(index, images, "the maps", lambda part: partial(
             left_out, images=images[part], others=others[part]
         )):
             yield from some
 
-    def _usual_at(self, index: Index, number: int, images: Ids, others: Ids) -> Iterator[Floats]:
+    def _usual_at(
+        self, index: Index, number: int, images: Ids, others: Sequence[Ids]
+    ) -> Iterator[Floats]:
         for some in self._in_parts(index, images, "what is usual", lambda part: partial(
             usual, level=number, images=images[part], others=others[part]
         )):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -231,21 +231,23 @@ def map_alone(spade: Spade, batch: Batch) -> Iterable[Result]:
                       distances=(), matches=())
 
 
-def left_out(spade: Spade, images: Ids, others: Ids) -> list[Floats]:
+def left_out(spade: Spade, images: Ids, others: Sequence[Ids]) -> list[Floats]:
     """Return the maps of some training images, each left out of the index."""
     return list(spade._maps_left_out(spade.index_, images, others))
 
 
-def others(spade: Spade, images: Ids | None) -> tuple[Ids, Floats]:
+def others(spade: Spade, images: Ids | None) -> tuple[list[Ids], Floats]:
     """Return some training images' nearest others."""
     return spade._others(spade.index_, images)
 
 
-def peaks(spade: Spade, images: Ids, others: Ids, exact: bool) -> list[float]:
+def peaks(
+    spade: Spade, images: Ids, others: Sequence[Ids], exact: bool
+) -> list[float]:
     """Return the peaks of some training images' maps, each left out of the index."""
     return list(spade._peaks(spade.index_, images, others, exact))
 
 
-def usual(spade: Spade, level: int, images: Ids, others: Ids) -> list[Floats]:
+def usual(spade: Spade, level: int, images: Ids, others: Sequence[Ids]) -> list[Floats]:
     """Return what is usual for some training images' patches."""
     return list(spade._usual_at(spade.index_, level, images, others))

@@ -17,7 +17,7 @@ from ..images import Framing
 MANIFEST = "manifest.json"
 FORMAT = "spade-faiss index"
 VERSIONS = (1, 2)
-_SECOND = ("mirrored", "scales", "usual", "gallery", "store", "held_out")
+_SECOND = ("mirrored", "scales", "usual", "gallery", "store", "held_out", "copies")
 """What the second version has; an index without any is written as the first, for older programs."""
 
 Store = Literal["float16"]
@@ -205,6 +205,8 @@ class Manifest(_Data):
     store: Store | None = None
     """What patches are stored as, if not as float32."""
     held_out: HeldOut | None = None
+    copies: tuple[tuple[int, int], ...] = ()
+    """Pairs of images (places, the lower first) that show the same part."""
 
     @model_validator(mode="after")
     def _one_gallery_a_level(self) -> Manifest:

@@ -251,11 +251,14 @@ class Index:
     crops : uint8 [n, h, w, 3]
     galleries : tuple of Gallery
         What each level is searched in whole; empty where the index was built without.
+    copies : tuple of int64 arrays, or None
+        For each image, the others that show the same part, once somebody looked for them.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.copies: tuple[npt.NDArray[np.int64], ...] | None = None
         self._usual: list[Floats] | None = None
         self._mapped: list[tuple[mmap.mmap, int]] = []
         n = len(manifest.images)

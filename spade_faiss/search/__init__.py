@@ -1,5 +1,6 @@
 """Nearest neighbours under squared Euclidean distance, exact unless a gallery was asked for."""
 
+from .between import between_images
 from .level import ENGINES, LevelSearch
 from .nearest import nearest, nearest_in_images
 from .recall import Recall, measure_recall
@@ -7,6 +8,6 @@ from .sharded import ShardedLevel, level_search
 from .whole import gallery_search, nearest_in_gallery
 
 __all__ = [
-    "ENGINES", "LevelSearch", "Recall", "ShardedLevel", "gallery_search", "level_search",
-    "measure_recall", "nearest", "nearest_in_gallery", "nearest_in_images",
+    "ENGINES", "LevelSearch", "Recall", "ShardedLevel", "between_images", "gallery_search",
+    "level_search", "measure_recall", "nearest", "nearest_in_gallery", "nearest_in_images",
 ]

@@ -89,8 +89,8 @@ def measure_recall(
         for image in images.tolist():
             own = range(image * level.patches, (image + 1) * level.patches)
             sample = patches[random.choice(own, count, replace=False)]
-            found.append(nearest_in_gallery(sample, gallery, 1, own, engine)[0])
-            nearest.append(nearest_outside(sample, patches, 1, own, engine)[0])
+            found.append(nearest_in_gallery(sample, gallery, 1, [own], engine)[0])
+            nearest.append(nearest_outside(sample, patches, 1, [own], engine)[0])
         ours, best = np.concatenate(found)[:, 0], np.concatenate(nearest)[:, 0]
         some = best > 0
         ratio = np.sqrt(ours[some].astype(np.float64) / best[some])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -20,12 +22,10 @@ _SPARE = 31
 """How many more patches than asked for an approximate index names, for the nearest in truth to
 be taken: codes (PQ, SQ) measure distances only roughly. On MVTec AD's hazelnuts the recall of PQ8
 at the finest level is 0.975 with it and 0.627 without, in 5 % more time."""
-_NONE = range(0)
-
 
 def nearest_in_gallery(
-    queries: Floats, gallery: Gallery, k: int = 1, leave_out: range = _NONE, engine: str = "auto",
-    kept: LevelSearch | None = None,
+    queries: Floats, gallery: Gallery, k: int = 1, leave_out: Sequence[range] = (),
+    engine: str = "auto", kept: LevelSearch | None = None,
 ) -> tuple[Floats, Ids]:
     """Return the `k` patches of a gallery nearest to each query.
 
@@ -43,7 +43,7 @@ def nearest_in_gallery(
     queries : float32 [Q, C]
     gallery : Gallery
     k : int
-    leave_out : range
+    leave_out : sequence of range
         Rows of the level that are not to be found.
     engine : one of `spade_faiss.search.ENGINES`
         For what is searched exactly.
@@ -60,12 +60,14 @@ def nearest_in_gallery(
     SpadeError
         If the gallery has fewer than `k` patches, those left out aside.
     """
-    own = gallery.within(leave_out)
-    if k > len(gallery.patches) - len(own):
+    own = sorted((part for part in map(gallery.within, leave_out) if len(part)),
+                 key=lambda part: part.start)
+    left_out = sum(map(len, own))
+    if k > len(gallery.patches) - left_out:
         raise SpadeError(f"kappa = {k} is more than the gallery has: {len(gallery.patches)} "
-                         f"patches at this level, {len(own)} of them of the image itself; "
+                         f"patches at this level, {left_out} of them of the image itself; "
                          "build with a larger --coreset")
-    if gallery.index is None and kept is not None and not len(own):
+    if gallery.index is None and kept is not None and not own:
         blocks = torch.arange(-(-len(kept.patches) // kept.per_image))[None]
         found = kept.search(tensor(queries)[None], blocks, k, engine)
         distances, ids = (values[0].cpu().numpy() for values in found)
@@ -82,7 +84,7 @@ def gallery_search(gallery: Gallery) -> LevelSearch:
 
 
 def nearest_outside(
-    queries: Floats, patches: Floats, k: int, own: range, engine: str = "auto"
+    queries: Floats, patches: Floats, k: int, own: Sequence[range], engine: str = "auto"
 ) -> tuple[Floats, Ids]:
     """Return the `k` patches nearest to each query, exactly, but for the rows `own`.
 
@@ -91,7 +93,7 @@ def nearest_outside(
     queries : float32 [Q, C]
     patches : float32 [G, C]
     k : int, at most the patches that are left
-    own : range
+    own : sequence of range, ascending, apart from each other
 
     Returns
     -------
@@ -99,7 +101,8 @@ def nearest_outside(
     ids : int64 [Q, k]
     """
     found = []
-    for start, stop in ((0, own.start), (own.stop, len(patches))):
+    starts, stops = (0, *(part.stop for part in own)), (*(part.start for part in own), len(patches))
+    for start, stop in zip(starts, stops, strict=True):
         if start < stop:
             distances, ids = nearest(queries, patches[start:stop], min(k, stop - start), engine)
             found.append((distances, ids + start))
@@ -110,20 +113,22 @@ def nearest_outside(
 
 
 def _approximate(
-    queries: Floats, gallery: Gallery, k: int, own: range, engine: str
+    queries: Floats, gallery: Gallery, k: int, own: Sequence[range], engine: str
 ) -> tuple[Floats, Ids]:
     size = len(gallery.patches)
     distances = np.empty((len(queries), k), np.float32)
     ids = np.full((len(queries), k), -1, np.int64)
     todo = np.arange(len(queries))
-    enough = min(k + len(own), size)
+    enough = min(k + sum(map(len, own)), size)
     asked = min(k + _SPARE, size)
     while len(todo):
         try:
             _, named = gallery.index.search(queries[todo], asked)
         except RuntimeError as error:
             raise SpadeError(f"the gallery cannot be searched: {faiss_reason(error)}") from None
-        others = (named >= 0) & (named < size) & ~((named >= own.start) & (named < own.stop))
+        others = (named >= 0) & (named < size)
+        for part in own:
+            others &= (named < part.start) | (named >= part.stop)
         done = others.sum(axis=1) >= k
         at = todo[done]
         candidates = torch.from_numpy(np.where(others[done], named[done], 0))
