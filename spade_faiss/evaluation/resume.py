@@ -15,11 +15,8 @@ from filelock import FileLock, Timeout
 
 from .._files import replace_file
 from ..errors import SpadeError
-from ..images import OnError
+from ..images import OnError, OnNote
 from .scores import INDEX, Scores
-
-OnNote = Callable[[str], None]
-"""Called with one line that is worth knowing and no error."""
 
 
 @dataclass(frozen=True)
