@@ -83,7 +83,7 @@ def evaluate_stc(
     base = point_of(spade)
     points = axes.points(base)
     config = config_of(spade, fps=fps, normalise_clips=normalise_clips, sweep=axes.written())
-    scenes = load_stc(root, names, on_error)
+    scenes = load_stc(root, names, on_error, on_note)
     notes = [_UNJUDGED, *(
         f"scene {scene.name}: some clips have no pixel masks, so pixel metrics are missing"
         for scene in scenes if not scene.masked and any(clip.pixel_mask for clip in scene.clips))]
