@@ -293,7 +293,7 @@ def _answer(
         name=name, width=result.map.shape[1], height=result.map.shape[0], score=score,
         threshold=threshold, verdict=cast(Verdict, verdict(score, threshold)) or None,
         peak=result.peak, pixel_threshold=limit, descriptor_score=result.descriptor_score,
-        regions=wrong,
+        regions=wrong, notes=list(result.notes),
         map=encode(result.map) if maps else None,
         photo=pictures.jpeg(pictures.photo(result)) if with_pictures else None,
         overlay=pictures.jpeg(pictures.overlay(result, framing, limit)) if with_pictures else None,
