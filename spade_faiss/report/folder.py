@@ -85,6 +85,11 @@ class ResultFolder:
                 "remove what is no use to you, or name a new folder")
 
 
+def is_of_results(folder: Path, out: Path) -> bool:
+    """Say whether a folder is one of those that a query into `out` writes to."""
+    return any(folder.resolve().is_relative_to((out / kind).resolve()) for kind in _KINDS)
+
+
 def discard_results(folder: Path) -> None:
     """Remove the files that a query's list names, and the folders that this leaves empty.
 

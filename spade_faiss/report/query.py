@@ -19,7 +19,7 @@ from ..images import Found, Frame, OnError, OnNote, report_note, report_problem
 from ..verdict.notes import BatchNotes
 from ..video import is_video, read_frames
 from .files import Row, as_csv, as_png, write_image
-from .folder import BY_NAME, ResultFolder, renamed, stems_of
+from .folder import BY_NAME, ResultFolder, is_of_results, renamed, stems_of
 from .pictures import verdict
 from .plots import timeline_picture
 from .regions import find_regions
@@ -71,7 +71,8 @@ def write_query(
     ------
     SpadeError
         If `out` is a file, lies in the index, which is then taken for another folder, or inside a
-        folder that is queried, where the maps would be taken for images the next time.
+        folder that is queried, where the maps would be taken for images the next time; or if its
+        own results are queried, which go.
     OSError
         If the disk is full or the folder cannot be written.
     """
@@ -82,6 +83,10 @@ def write_query(
     for folder in {found.folder for found in images if found.folder}:
         if out.resolve().is_relative_to(folder.resolve()):
             raise SpadeError(f"{out} lies inside {folder}, which is queried; name one beside it")
+    for folder in {found.path.parent for found in images}:
+        if is_of_results(folder, out):
+            raise SpadeError(f"{folder}, which is queried, holds results of an earlier query; name "
+                             f"another folder than {out} for these")
     results = ResultFolder(out)
     stems = stems_of(images, results.longest_name)
     files = zip(images, stems, strict=True)

@@ -105,6 +105,18 @@ def test_what_an_earlier_query_wrote_goes(spade, parts, tmp_path):
     assert files(out) == {"notes.txt", "overlays/mine.png", "maps/a.tiff", "scores.csv", LIST}
 
 
+def test_results_are_not_queried_into_their_own_folder(spade, parts, tmp_path):
+    out = tmp_path / "out"
+    query(spade, parts, out)
+    before = files(out)
+    (parts / "link").symlink_to(out)
+    for folder in (out / "overlays", parts):
+        with pytest.raises(SpadeError, match="holds results of an earlier query"):
+            query(spade, folder, out)
+    assert files(out) == before
+    query(spade, out / "overlays", tmp_path)  # maps and overlays lie there in folders of their own
+
+
 def test_results_that_no_list_tells_of_are_named_not_removed(spade, parts, tmp_path):
     out = tmp_path / "out"
     query(spade, parts, out, report=True)
