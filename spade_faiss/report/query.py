@@ -64,8 +64,8 @@ def write_query(
     on_result : callable, optional
         Is given each image's result too, as it comes.
     on_note : callable, optional
-        Called with a line on what of the images, or of the folder, is odd and no error. Without it
-        a Python warning is issued.
+        Called with a line on what of the images, or of the folder, is odd and no error. Without
+        it a Python warning is issued.
 
     Raises
     ------
@@ -76,17 +76,7 @@ def write_query(
     OSError
         If the disk is full or the folder cannot be written.
     """
-    if out.exists() and not out.is_dir():
-        raise SpadeError(f"{out} is a file; name a folder for the results")
-    if out.resolve().is_relative_to(folder_of(spade).resolve()):
-        raise SpadeError(f"{out} lies in the index; name another folder for the results")
-    for folder in {found.folder for found in images if found.folder}:
-        if out.resolve().is_relative_to(folder.resolve()):
-            raise SpadeError(f"{out} lies inside {folder}, which is queried; name one beside it")
-    for folder in {found.path.parent for found in images}:
-        if is_of_results(folder, out):
-            raise SpadeError(f"{folder}, which is queried, holds results of an earlier query; name "
-                             f"another folder than {out} for these")
+    _check_place(spade, images, out)
     results = ResultFolder(out)
     stems = stems_of(images, results.longest_name)
     files = zip(images, stems, strict=True)
@@ -116,6 +106,21 @@ def write_query(
         if line:
             report_note(on_note, line)
     return writer.rows
+
+
+def _check_place(spade: Spade | Ensemble, images: Sequence[Found], out: Path) -> None:
+    """Raise SpadeError if results of these images cannot go to `out`."""
+    if out.exists() and not out.is_dir():
+        raise SpadeError(f"{out} is a file; name a folder for the results")
+    if out.resolve().is_relative_to(folder_of(spade).resolve()):
+        raise SpadeError(f"{out} lies in the index; name another folder for the results")
+    for folder in {found.folder for found in images if found.folder}:
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise SpadeError(f"{out} lies inside {folder}, which is queried; name one beside it")
+    for folder in {found.path.parent for found in images}:
+        if is_of_results(folder, out):
+            raise SpadeError(f"{folder}, which is queried, holds results of an earlier query; name "
+                             f"another folder than {out} for these")
 
 
 @dataclass
