@@ -62,6 +62,8 @@ COMMANDS = [
     (1, "query {indices} {lines} --each --out {out}"),
     (2, "query {indices} {bad_lines} --each --out {out}"),
     (2, "evaluate mvtec {broken} --out {out}"),
+    (2, "evaluate folder --train {good} --good {new} --bad {bad} --out {out} SMALL"),
+    (2, "evaluate folder --train {bad} --good {new} --bad {mixed} --out {out} SMALL"),
     (0, "info {index} --verify"),
     (2, "info {damaged} --verify"),
 ]

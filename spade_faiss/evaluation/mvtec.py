@@ -101,8 +101,8 @@ def evaluate_folder(
         If an option is wrong, or nothing could be evaluated.
     """
     return _evaluate_all(
-        spade, [category], "folder", out, _axes(spade, sweep), [], original_size=original_size,
-        report=report, on_error=on_error, on_note=on_note)
+        spade, [category], "folder", out, _axes(spade, sweep), category.notes,
+        original_size=original_size, report=report, on_error=on_error, on_note=on_note)
 
 
 def _axes(spade: Spade | Ensemble, sweep: Sequence[str]) -> Sweep:
