@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+
+_LONG = 64
+"""Bytes; file systems allow for 255, and some for no more than 143."""
 
 
 def replace_file(path: Path, data: bytes | Iterable[bytes], sync: bool = False) -> None:
@@ -12,7 +16,7 @@ def replace_file(path: Path, data: bytes | Iterable[bytes], sync: bool = False) 
 
     Data in parts is written as it comes, and need never be whole in memory.
     """
-    beside = path.with_name(f".{path.name}.new")
+    beside = path.with_name(f".{_short(path.name)}.new")
     try:
         with beside.open("wb") as file:
             file.writelines((data,) if isinstance(data, bytes) else data)
@@ -27,6 +31,12 @@ def replace_file(path: Path, data: bytes | Iterable[bytes], sync: bool = False) 
         raise
     if sync:
         sync_folder(path.parent)
+
+
+def _short(name: str) -> str:
+    """Return a name, or a digest of it where what is put before and after it may not fit."""
+    data = os.fsencode(name)
+    return name if len(data) <= _LONG else hashlib.sha256(data).hexdigest()[:16]
 
 
 def sync_folder(folder: Path) -> None:

@@ -14,6 +14,7 @@ from .index import Manifest, index_lock
 from .index.manifest import HeldOut, Scored
 from .rates import Rate, chosen_rate, images_needed, observed_rate, percent
 from .threshold import good_threshold
+from .verdict.notes import BatchNotes
 
 if TYPE_CHECKING:
     from .detector import Images, Result, Spade
@@ -105,7 +106,7 @@ def calibrate(
             f"{n} good image{'' if n == 1 else 's'} to calibrate with, not in the index: give two "
             f"or more ({images_needed(quantile)} hold {percent(rate)} whatever their scores)")
     right, wrong = good.record(), bad.record()
-    notes = _notes(spade, right, quantile)
+    notes = [*_notes(spade, right, quantile), *trial.noted.lines()]
     present = _judged(spade, spade.image_threshold, right, wrong)
     limits = [good_threshold(scores, quantile)
               for scores in (right.descriptor_scores, right.peaks)]
@@ -140,6 +141,7 @@ class _Scores:
 class _Trial:
     spade: Spade
     on_error: OnError | None
+    noted: BatchNotes = field(default_factory=BatchNotes)
 
     def scored(self, images: Images, good: _Scores | None = None) -> _Scores:
         """Score images, but none twice and none of the index; defects are not `good`, either."""
@@ -155,6 +157,7 @@ class _Trial:
                 self._leave_out(result, "is given as good and as a defect; it counts as neither")
                 del good.rows[digest]
             else:
+                self.noted.add(result.name, result.notes)
                 scores.rows[digest] = result.name, result.descriptor_score, result.peak
         return scores
 

@@ -143,7 +143,7 @@ class _Problems:
 
     def __call__(self, name: str, why: str) -> None:
         self.lines.append({"path": name, "error": why})
-        tqdm.write(f"spade-faiss: {_printable(name)}: {why}", file=sys.stderr)
+        tqdm.write(f"spade-faiss: {_printable(name)}: {_printable(why)}", file=sys.stderr)
 
     def note(self, text: str) -> None:
         tqdm.write(f"spade-faiss: note: {_printable(text)}", file=sys.stderr)
@@ -151,7 +151,10 @@ class _Problems:
     def warn(self, text: str) -> None:
         tqdm.write(f"spade-faiss: warning: {_printable(text)}", file=sys.stderr)
 
-    def exit(self) -> None:
+    def exit(self, done: bool = True) -> None:
+        """End the command if something could not be used, or nothing could."""
+        if not done:
+            raise typer.Exit(2)
         if self.lines:
             raise typer.Exit(1)
 
@@ -192,7 +195,8 @@ def build(
     )
 
     def images_in(folder: Path) -> Iterable[Any]:
-        found = find_images([_folder(folder)], problems, SUFFIXES | VIDEO_SUFFIXES)
+        found = find_images(
+            [_folder(folder)], problems, SUFFIXES | VIDEO_SUFFIXES, problems.note)
         if not found:
             raise SpadeError(f"{folder} holds no images (PNG, JPEG, BMP, TIFF, WebP) or videos")
         moving = any(is_video(one.path) for one in found)
@@ -215,6 +219,7 @@ def build(
                     spread(fresh(spade), crew, name), images_in(train_dir / name), index / name),
                 lambda name, error: problems(name, _reason(error)), crew)
         _print_lines(as_json, said, problems)
+        problems.exit(bool(said))
     else:
         images = images_in(train_dir)
         with on_ray(spade, ray, ray_workers, limit) as spade:
@@ -238,7 +243,7 @@ def add(
     problems = _Problems()
     spade = open_detector(folder, weights=weights or (), engine=engine, device=device,
                           batch_size=batch_size, progress=True)
-    found = find_images(images, problems)
+    found = find_images(images, problems, on_note=problems.note)
     if not found:
         raise SpadeError("there are no images to add")
     calibrated = spade.index_.manifest.held_out
@@ -280,7 +285,8 @@ def calibrate(
     from .images import find_images
 
     problems = _Problems()
-    good, bad = find_images(images, problems), find_images(defects or (), problems)
+    good, bad = (find_images(some, problems, on_note=problems.note)
+                 for some in (images, defects or ()))
     if not good:
         raise SpadeError("there are no good images to calibrate with")
     if defects and not bad:
@@ -428,15 +434,16 @@ def query(
     from .ensemble import members_of, open_detector
     from .images import SUFFIXES, Found, find_images
     from .lines import each_line, holds_index, indexed_lines, lines_to_query
-    from .report import write_query
+    from .report import discard_results, write_query
     from .video import VIDEO_SUFFIXES
 
     limit = _limit(max_memory, ray)
     problems = _Problems()
     networks: list[Network] = []  # of the line before, which are mostly those of the next
+    done: list[bool] = []
 
     def opened(folder: Path, images: list[Path]) -> tuple[list[Found], Spade | Ensemble]:
-        found = find_images(images, problems, SUFFIXES | VIDEO_SUFFIXES)
+        found = find_images(images, problems, SUFFIXES | VIDEO_SUFFIXES, problems.note)
         if not found:
             raise SpadeError(
                 "there are no images to query (PNG, JPEG, BMP, TIFF, WebP), nor videos")
@@ -455,8 +462,9 @@ def query(
         pairs: list[tuple[float, float]] = []  # of images alone: frames are not independent
         rows = write_query(
             spade, found, out, overlays=overlays, explain=explain, report=report, worst=worst,
-            fps=fps, on_error=problems, on_result=lambda result: pairs.append(
-                (spade.score_of(result), result.descriptor_score)))
+            fps=fps, on_error=problems, on_note=problems.note, on_result=lambda result:
+            pairs.append((spade.score_of(result), result.descriptor_score)))
+        done.append(any(row.score is not None for row in rows))
         count = {word: sum(row.verdict == word for row in rows) for word in ("NG", "OK", "ERROR")}
         lines = [f"{row.verdict:5} {_figure(row.score)}  {_printable(row.path)}" for row in rows
                  if row.map or row.verdict == "ERROR"]  # of a video, only the worst frames
@@ -486,6 +494,9 @@ def query(
 
             said = each_line(
                 names, work, lambda name, error: problems(name, _reason(error)), crew)
+        for name in names if any(done) else ():
+            if name not in said:  # what an earlier query said of it is no result of this one
+                discard_results(out / name)
         _print_lines(as_json, said, problems)
     else:
         if not holds_index(folder) and (names := indexed_lines(folder)):
@@ -495,7 +506,7 @@ def query(
         with on_ray(spade, ray, ray_workers, limit) as spade:
             record, text = scored(found, spade, out)
         _print(as_json, {**record, "errors": problems.lines}, text)
-    problems.exit()
+    problems.exit(any(done))
 
 
 @app.command()
@@ -692,7 +703,7 @@ def _changed(
                      "threshold": spade.image_threshold, "calibration_dropped": dropped,
                      "errors": problems.lines},
            f"{folder}: {count} {verb}, now {_images(len(spade.index_))}")
-    problems.exit()
+    problems.exit(count > 0)
 
 
 def _detector(
@@ -741,7 +752,8 @@ def _folder(path: Path) -> Path:
 
 
 def _print(as_json: bool, record: object, text: str) -> None:
-    print(json.dumps(record, indent=1) if as_json else text)
+    shown = text.encode("utf-8", "backslashreplace").decode()  # a path need not be Unicode
+    print(json.dumps(record, indent=1) if as_json else shown)
 
 
 def _print_lines(as_json: bool, said: dict[str, _Said], problems: _Problems) -> None:

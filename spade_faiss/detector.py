@@ -33,10 +33,10 @@ from .images import (
     OnError,
     Source,
     find_images,
-    first_size,
     load_images,
     name_of,
     report_problem,
+    sizes_of,
 )
 from .index import (
     GallerySpec,
@@ -65,14 +65,14 @@ from .search import (
 )
 from .threshold import calibration_sample, good_threshold
 from .verdict.copies import Copies
-from .verdict.notes import index_notes
+from .verdict.notes import USUAL_K, image_notes, index_notes
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 Images = str | os.PathLike[str] | Iterable[Source] | npt.NDArray[np.uint8]
 Made = TypeVar("Made")
 
-K, KAPPA, SIGMA, QUANTILE = 50, 1, 4.0, 0.995
+K, KAPPA, SIGMA, QUANTILE = USUAL_K, 1, 4.0, 0.995
 STORES = ("float32", "float16")
 CALIBRATED = 1000
 """Good images that thresholds are drawn from, at most: five times what the quantile needs."""
@@ -107,6 +107,9 @@ class Result:
         contrast, less half of what is usual for the nearest.
     matches : tuple of int64 [h, w]
         Per level, each patch's nearest good patch, as a row of the index's level.
+    notes : tuple of str
+        What should be known before the verdict is relied on, each in one line: how little of
+        the image the network saw, say.
     """
 
     position: int
@@ -119,6 +122,7 @@ class Result:
     neighbours: Ids
     distances: tuple[Floats, ...]
     matches: tuple[Ids, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def peak(self) -> float:
@@ -136,10 +140,13 @@ class Prediction:
         How anomalous each image is, 0 or more.
     maps : list of float32 [H, W]
         How anomalous each pixel is, on the images' own grids.
+    notes : list of tuple of str
+        What should be known of each image; see `Result`.
     """
 
     scores: Floats
     maps: list[Floats]
+    notes: list[tuple[str, ...]]
 
 
 class Spade:
@@ -593,13 +600,15 @@ class Spade:
         """
         results = list(self.query(images))
         scores = np.array([self.score_of(result) for result in results], np.float32)
-        return Prediction(scores, [result.map for result in results])
+        return Prediction(scores, [one.map for one in results], [one.notes for one in results])
 
     def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
         """Yield one Result an image, in order, as they come.
 
         With `on_error`, an image that cannot be used is reported to it and left out. An
         iterator of images is gone through once, a few ahead of the results.
+
+        What is odd about an image is among its result's `notes`.
         """
         yield from self.map_batches(images, Spade.compare, on_error)
 
@@ -636,6 +645,7 @@ class Spade:
             yield Result(
                 loaded.position, loaded.name, loaded.image, loaded.input, placed, on_input,
                 float(near[i].mean()), ids[i], distances, matches,
+                image_notes(index.manifest, loaded.size),
             )
 
     def calibrate(
@@ -815,10 +825,10 @@ class Spade:
         assert network is not None
         total = len(sources) if isinstance(sources, Sequence) else None
         if framing is None:
-            first = None
+            sizes: list[tuple[int, int]] = []
             if self.crop is None:  # only a whole frame's shape depends on the images
-                first, sources = first_size(sources)
-            framing = Framing.choose(self.resize, self.crop, first or (1, 1))
+                sizes, sources = sizes_of(sources)
+            framing = Framing.for_most(self.resize, self.crop, sizes)
         batches = self._batches(sources, framing, network, on_error)
         with self._bar(None, title, total) as bar:
             while True:

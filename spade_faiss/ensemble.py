@@ -327,7 +327,7 @@ class Ensemble:
         """Return scores and maps; see `Spade.predict`."""
         results = list(self.query(images))
         return Prediction(np.array([self.score_of(one) for one in results], np.float32),
-                          [one.map for one in results])
+                          [one.map for one in results], [one.notes for one in results])
 
     def score_of(self, result: Result) -> float:
         """Return an image's score, as the first member's `score` chooses it."""

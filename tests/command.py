@@ -64,3 +64,16 @@ def one_line(ended, *words):
     for word in words:
         assert word in lines[0]
     return lines[0]
+
+
+@contextmanager
+def unprivileged():
+    """Have files' permissions count, though root runs the tests."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)

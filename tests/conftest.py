@@ -1,6 +1,8 @@
 """Real features and real images for the tests, and reasons to skip where they are not there."""
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -70,3 +72,15 @@ def gravel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, image in enumerate(texture("gravel", 10)):
         cv2.imwrite(str(folder / f"{i:03}.png"), image)
     return folder
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """An empty folder that every user may reach and write, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory(prefix="spade-faiss-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        yield folder
+        for path in folder.rglob("*"):  # what was locked, or the folder cannot be removed
+            if path.is_dir():
+                path.chmod(0o777)

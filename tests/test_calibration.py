@@ -263,3 +263,13 @@ def test_the_command_line(index, tmp_path):
     assert "is dropped" in ended.stderr and len(ended.stderr.splitlines()) == 1
     assert json.loads(done("remove", index, "image 6", "--json").stdout)[
         "calibration_dropped"] is False
+
+
+def test_images_that_are_hardly_seen_are_noted(lite, tmp_path):
+    small = [image[:64, :64] for image in texture("gravel", 5)]
+    spade = Spade(lite, resize=64, crop=64, engine="faiss").fit(small[:3], tmp_path / "index")
+    strips = [np.resize(image, (64, 640, 3)) for image in small[3:]]
+    report = spade.calibrate(strips)
+    assert report.notes[-1] == (
+        "seen only in part: 2 images, image 0 (10 % of 640x64 pixels), image 1 (10 % of 640x64 "
+        "pixels); an index built with --crop none sees all of them")

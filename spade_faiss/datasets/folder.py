@@ -6,6 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import SpadeError
@@ -162,7 +163,8 @@ def _finished(
         if not category.masked:
             problems(truth.folder, "holds no mask of any defect", "there are no pixel metrics")
         name_unmasked(category.test, truth.folder, problems)
-    return checked(without_overlaps(category, problems), category.name, train, good, bad)
+    category = replace(without_overlaps(category, problems), notes=tuple(problems.notes))
+    return checked(category, category.name, train, good, bad)
 
 
 def _check_apart(folders: Sequence[Path]) -> None:
@@ -183,7 +185,7 @@ def _images(folder: Path, problems: Problems) -> list[Found]:
     def complain(name: str, why: str) -> None:
         problems(name, why, "left out")
 
-    found = find_images([folder], complain)
+    found = find_images([folder], complain, on_note=problems.notes.append)
     if not found:
         raise SpadeError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))})")
     return found

@@ -33,7 +33,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import SpadeError
-from ..images import SUFFIXES, OnError
+from ..images import SUFFIXES, OnError, may_be_image, passed_over
 from .problems import BrokenError, Problems
 from .visa import CATEGORIES, SPLIT, read_split
 
@@ -197,6 +197,9 @@ def load_mvtec(
             found.append(loaders[name](name, problems))
         except BrokenError as error:
             problems(error.where, error.why, "the category is left out")
+        except OSError as error:
+            problems(error.filename or name, f"cannot be read ({error.strerror})",
+                     "the category is left out")
     return found
 
 
@@ -307,8 +310,15 @@ def _categories(root: Path) -> dict[str, _Loader]:
     if layout:
         name = root.resolve().name if root.name in ("", "..") else root.name
         return {name: _folder_loader(root, layout)}
-    return {folder.name: _folder_loader(folder, found)
-            for folder in _folders(root) if (found := _layout(folder))}
+    loaders: dict[str, _Loader] = {}
+    for folder in _folders(root):
+        try:
+            found = _layout(folder)
+        except OSError:  # which is reported when it is loaded
+            found = _MVTEC
+        if found:
+            loaders[folder.name] = _folder_loader(folder, found)
+    return loaders
 
 
 def _folder_loader(folder: Path, layout: _Layout) -> _Loader:
@@ -325,6 +335,8 @@ def _folder_loader(folder: Path, layout: _Layout) -> _Loader:
                          "they are passed over")
         name_unmasked(test, folder / layout.truth, problems)
         notes = tuple(text for one, text in layout.notes.items() if (folder / one).is_dir())
+        notes += _passed_over([folder / "train" / GOOD, *_folders(folder / layout.test)],
+                              folder / layout.truth)
         train = tuple(_images(folder / "train" / GOOD))
         category = Category(name, train, tuple(test), layout.name, notes)
         return checked(category, folder, f"train/{GOOD}", f"{layout.test}/{GOOD}", layout.test)
@@ -419,7 +431,23 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    # What cannot be read, such as a link that leads nowhere, is reported when it is decoded.
+    return [path for path in _visible(folder)
+            if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+
+
+def _passed_over(folders: Sequence[Path], truth: Path) -> tuple[str, ...]:
+    """Return lines on what may be images in folders of images, and is not read."""
+    inside = [path for folder in folders if folder != truth for path in _visible(folder)]
+    below = [path for path in inside if path.is_dir()]
+    files = [path for path in inside if path not in below and may_be_image(path)
+             and path.suffix.lower() not in SUFFIXES]
+    notes = [passed_over(files)] if files else []
+    if below:
+        many = ("1 folder in a folder of images:" if len(below) == 1 else
+                f"{len(below)} folders in folders of images, such as")
+        notes.append(f"passed over {many} {below[0]}")
+    return tuple(notes)
 
 
 def _visible(folder: Path) -> list[Path]:

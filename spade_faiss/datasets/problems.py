@@ -16,10 +16,17 @@ class BrokenError(SpadeError):
 
 
 class Problems:
-    """Reports what is broken and what was done about it, or raises where nobody listens."""
+    """Reports what is broken and what was done about it, or raises where nobody listens.
+
+    Attributes
+    ----------
+    notes : list of str
+        What of the data set is not used and no error, a line each.
+    """
 
     def __init__(self, on_error: OnError | None) -> None:
         self._on_error = on_error
+        self.notes: list[str] = []
 
     def __call__(self, where: object, why: str, done: str) -> None:
         """Report that something is broken, as (where, "why; done").

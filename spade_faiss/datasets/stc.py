@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..errors import SpadeError
-from ..images import SUFFIXES, OnError
+from ..images import SUFFIXES, OnError, OnNote, may_be_image, passed_over, report_note
 from ..video import is_video
 from .problems import BrokenError, Problems
 
@@ -85,7 +85,7 @@ class Scene:
 
 def load_stc(
     root: str | os.PathLike[str], names: Collection[str] | None = None,
-    on_error: OnError | None = None,
+    on_error: OnError | None = None, on_note: OnNote | None = None,
 ) -> list[Scene]:
     """List the videos and frames of a data set, sorted by scene; none is decoded.
 
@@ -101,6 +101,9 @@ def load_stc(
     on_error : callable, optional
         Called with (name, why) for a scene that is left out, and for a mask without a clip.
         Without it the first of these raises SpadeError.
+    on_note : callable, optional
+        Called with a line on files among the training videos that are not read. Without it a
+        Python warning is issued.
 
     Raises
     ------
@@ -113,7 +116,11 @@ def load_stc(
         if not folder.is_dir():
             raise SpadeError(f"{folder}: no such folder; ShanghaiTech Campus has training/videos "
                              "and testing/frames")
-    videos = _by_scene(path for path in (root / "training" / "videos").iterdir() if is_video(path))
+    training = sorted((root / "training" / "videos").iterdir())
+    videos = _by_scene(path for path in training if is_video(path))
+    taken = {path for paths in videos.values() for path in paths}
+    if passed := [path for path in training if path not in taken and may_be_image(path)]:
+        report_note(on_note, passed_over(passed))
     clips = _by_scene(path for path in testing.iterdir() if path.is_dir())
     if not clips:
         raise SpadeError(f"{testing} holds no clips (folders named <scene>_<clip>)")
@@ -151,6 +158,8 @@ def _scene(
             clips.append(_clip(folder))
         except BrokenError as error:
             problems(error.where, error.why, done)
+        except OSError as error:
+            problems(folder, f"cannot be read ({error.strerror})", done)
     kinds = {label for clip in clips for label in clip.labels}
     if not videos or not folders:
         where = "testing/frames" if videos else "training/videos"

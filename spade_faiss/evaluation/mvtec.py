@@ -12,11 +12,11 @@ from ..datasets.overlaps import overlaps
 from ..detector import Spade
 from ..ensemble import Ensemble
 from ..errors import SpadeError
-from ..images import Framing, OnError
+from ..images import Framing, OnError, OnNote
 from .config import config_of, level_count
 from .evidence import Evidence
 from .report import write_report
-from .resume import Job, OnNote, run_jobs
+from .resume import Job, run_jobs
 from .scores import CategoryTruth, Point, Scores, evaluate_points, point_of
 from .sweep import Sweep
 from .tables import write_points
@@ -101,8 +101,8 @@ def evaluate_folder(
         If an option is wrong, or nothing could be evaluated.
     """
     return _evaluate_all(
-        spade, [category], "folder", out, _axes(spade, sweep), [], original_size=original_size,
-        report=report, on_error=on_error, on_note=on_note)
+        spade, [category], "folder", out, _axes(spade, sweep), category.notes,
+        original_size=original_size, report=report, on_error=on_error, on_note=on_note)
 
 
 def _axes(spade: Spade | Ensemble, sweep: Sequence[str]) -> Sweep:

@@ -13,7 +13,7 @@ from ..datasets import published_mvtec, published_stc
 from ..report.charts import Histogram, histogram, line
 from ..report.page import common_folder, within, write_page
 from .evidence import PRO_LIMIT
-from .resume import evidence_of
+from .resume import claim_report, evidence_of
 from .tables import IMAGE_TITLES, TITLES, Results, columns_of, image_columns_of, judged_by, told
 
 _NAMES = {"mvtec": "MVTec AD", "mvtec-loco": "MVTec LOCO AD", "mvtec-ad-2": "MVTec AD 2",
@@ -55,7 +55,7 @@ def write_report(out: Path, results: Results) -> None:
     if members := config.get("members"):
         facts["members"] = len(members)
     write_page(
-        out / "report.html", "evaluation.html", dataset=dataset, main=TITLES[main],
+        claim_report(out), "evaluation.html", dataset=dataset, main=TITLES[main],
         kind="scene" if stc else "category", kinds="scenes" if stc else "categories",
         bars=bars, methods=methods,
         with_published=bool(published), mean=[(TITLES[one], mean.get(one)) for one in columns],

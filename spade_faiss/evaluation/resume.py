@@ -15,11 +15,11 @@ from filelock import FileLock, Timeout
 
 from .._files import replace_file
 from ..errors import SpadeError
-from ..images import OnError
+from ..images import OnError, OnNote
 from .scores import INDEX, Scores
 
-OnNote = Callable[[str], None]
-"""Called with one line that is worth knowing and no error."""
+_REPORTED = "done/.report"
+"""Is there if `report.html` was written by an evaluation."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,8 @@ def _run(
             for name, why in old.problems:
                 on_error(name, why)
         finished[job.name] = scores
+        if not report:
+            _discard_report(out)
         results = finish(finished)
     if not finished:
         raise SpadeError("nothing could be evaluated")
@@ -176,6 +178,19 @@ def evidence_of(out: Path, name: str) -> dict[str, Any]:
     if finished is None or finished.evidence is None:
         raise SpadeError(f"{_place(out, name)} was changed meanwhile; run the same command again")
     return finished.evidence
+
+
+def claim_report(out: Path) -> Path:
+    """Return where an evaluation's report goes, and keep in `done` that it is one."""
+    (out / _REPORTED).touch()
+    return out / "report.html"
+
+
+def _discard_report(out: Path) -> None:
+    """Remove the report of an earlier evaluation, which would look as if it were of this one."""
+    if (out / _REPORTED).exists():
+        (out / "report.html").unlink(missing_ok=True)
+        (out / _REPORTED).unlink()
 
 
 def _place(out: Path, name: str) -> Path:

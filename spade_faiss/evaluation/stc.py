@@ -16,13 +16,13 @@ from .._files import replace_file
 from ..datasets import Scene, load_stc
 from ..detector import Result, Spade
 from ..errors import SpadeError
-from ..images import Found, Framing, OnError
+from ..images import Found, Framing, OnError, OnNote
 from ..metrics import image_rocauc
 from ..video import open_sources
 from .config import config_of, level_count
 from .evidence import Evidence
 from .report import write_report
-from .resume import Job, OnNote, run_jobs
+from .resume import Job, run_jobs
 from .scores import Mask, Point, Scorer, Scores, evaluate_points, point_of
 from .sweep import Sweep
 from .tables import write_points
@@ -83,7 +83,7 @@ def evaluate_stc(
     base = point_of(spade)
     points = axes.points(base)
     config = config_of(spade, fps=fps, normalise_clips=normalise_clips, sweep=axes.written())
-    scenes = load_stc(root, names, on_error)
+    scenes = load_stc(root, names, on_error, on_note)
     notes = [_UNJUDGED, *(
         f"scene {scene.name}: some clips have no pixel masks, so pixel metrics are missing"
         for scene in scenes if not scene.masked and any(clip.pixel_mask for clip in scene.clips))]

@@ -111,7 +111,7 @@ def write_results(out: Path, results: Results) -> None:
     """Write `results.json` and `table.md` into a folder."""
     out.mkdir(parents=True, exist_ok=True)
     replace_file(out / "results.json", (json.dumps(results, indent=1) + "\n").encode())
-    replace_file(out / "table.md", table(results).encode())
+    replace_file(out / "table.md", table(results).encode("utf-8", "backslashreplace"))
 
 
 def table(results: Results) -> str:

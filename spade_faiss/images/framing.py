@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +14,9 @@ import numpy.typing as npt
 from ..errors import SpadeError
 
 Sample = TypeVar("Sample", bound=np.generic)
+
+_CELL = 32
+"""Input pixels a side of a patch of the coarsest level, and the least that a side may have."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,8 @@ class Framing:
     crop: bool
 
     @classmethod
-    def choose(cls, resize: int, crop: int | None, first: tuple[int, int]) -> Framing:
-        """Return the framing for a data set whose first image has height and width `first`.
+    def choose(cls, resize: int, crop: int | None, size: tuple[int, int]) -> Framing:
+        """Return the framing for images of height and width `size`.
 
         Raises
         ------
@@ -51,11 +56,23 @@ class Framing:
             return cls(resize, (crop, crop), True)
         if resize < 32:
             raise SpadeError(f"resize {resize} is too small: choose 32 or more")
-        height, width = first
-        longer = resize * max(first) / min(first)
+        height, width = size
+        longer = resize * max(size) / min(size)
         # Whole cells of the coarsest level: the stretch is at most 16 pixels of the longer side.
-        longer = max(resize, 32 * round(longer / 32))
+        longer = max(resize, _CELL * round(longer / _CELL))
         return cls(resize, (resize, longer) if width >= height else (longer, resize), False)
+
+    @classmethod
+    def for_most(
+        cls, resize: int, crop: int | None, sizes: Iterable[tuple[int, int]]
+    ) -> Framing:
+        """Return the framing that most images of these heights and widths ask for.
+
+        Of equally many, that of the image that comes first; of none, a square. Raises what
+        `choose` raises.
+        """
+        wanted = Counter(cls.choose(resize, crop, size) for size in sizes)
+        return wanted.most_common(1)[0][0] if wanted else cls.choose(resize, crop, (1, 1))
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         if not self.crop:
@@ -98,6 +115,23 @@ class Framing:
                                                     (height, width))
         return (max(0, round(left)), max(0, round(top)),
                 min(width, round(right)), min(height, round(bottom)))
+
+    def share(self, height: int, width: int) -> float:
+        """Return the share of an image's pixels that the network sees, 0…1."""
+        left, top, right, bottom = self.seen(height, width)
+        return (right - left) * (bottom - top) / (height * width)
+
+    def stretch(self, height: int, width: int) -> float:
+        """Return how many times as far an image is stretched one way as the other, 1 or more.
+
+        As far as it is more than whole cells of the coarsest level make it anyway; 1 with a crop.
+        """
+        rows, cols = self._resized(height, width)
+        if self.crop:
+            return 1.0
+        ratio = rows / height * width / cols
+        longer = max(rows, cols)
+        return max(1.0, max(ratio, 1 / ratio) * longer / (longer + _CELL / 2))
 
     def to_original(
         self, box: tuple[float, float, float, float], original: tuple[int, int]

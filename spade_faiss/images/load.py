@@ -8,17 +8,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import SpadeError
-from .decode import checked_size, grey_to_rgb, read_image
+from .decode import FORMATS, checked_size, grey_to_rgb, image_size, read_image
 from .framing import Framing
 from .source import Frame, OnError, Source, name_of, report_problem
 
 Prepared = TypeVar("Prepared")
+
+_ON_ITS_SIDE = range(5, 9)
+"""EXIF orientations by which height and width change places."""
 
 
 @dataclass(frozen=True)
@@ -125,20 +130,43 @@ def _prepared(
                 future.cancel()
 
 
-def first_size(
+def sizes_of(
     sources: Iterable[Source]
-) -> tuple[tuple[int, int] | None, Iterable[Source]]:
-    """Return the height and width of the first image that can be decoded, and all the images.
+) -> tuple[list[tuple[int, int]], Iterable[Source]]:
+    """Return the heights and widths of images, as they are upright, and all the images.
 
-    A list stays one.
+    Of a list, those whose headers tell, without a pixel decoded; a list stays one. Of a stream,
+    which is not held whole, that of the first image that can be decoded, if any.
     """
+    if isinstance(sources, Sequence):
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            return [size for size in pool.map(_announced_size, sources) if size], sources
     stream = iter(sources)
     seen: list[Source] = []
     for source in stream:
         seen.append(source)
         try:
-            size = _as_image(source).shape[:2]
-            return size, sources if isinstance(sources, Sequence) else chain(seen, stream)
+            return [_as_image(source).shape[:2]], chain(seen, stream)
         except SpadeError:
             continue
-    return None, iter(seen)
+    return [], iter(seen)
+
+
+def _announced_size(source: Source) -> tuple[int, int] | None:
+    """Return what an image's header says of its height and width, or None."""
+    if isinstance(source, Frame):
+        source = source.image
+    if isinstance(source, np.ndarray):
+        return (source.shape[0], source.shape[1]) if source.ndim > 1 else None
+    try:
+        if not Path(source).is_file():  # to open a pipe would wait for ever
+            return None
+        with Image.open(source, formats=FORMATS) as opened:
+            # Of a PNG without the tag, to ask for it would decode the pixels.
+            known = opened.format != "PNG" or "exif" in opened.info
+            turned = known and opened.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
+            return opened.size if turned else opened.size[::-1]
+    except UnidentifiedImageError:  # such as 16-bit RGB
+        return image_size(Path(source).read_bytes())
+    except Exception:  # of any kind: decoders do not say what damage makes them raise
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,6 +34,8 @@ Source = str | os.PathLike[str] | npt.NDArray[np.uint8] | Frame
 """An image: the path of a file, RGB uint8 [H, W, 3], or a frame."""
 OnError = Callable[[str, str], None]
 """Called with the name of an image that could not be used and one line that says why."""
+OnNote = Callable[[str], None]
+"""Called with one line that is worth knowing and no error."""
 
 
 def report_problem(on_error: OnError | None, name: str, why: str) -> None:
@@ -40,6 +43,14 @@ def report_problem(on_error: OnError | None, name: str, why: str) -> None:
     if on_error is None:
         raise SpadeError(f"{name}: {why}") from None
     on_error(name, why)
+
+
+def report_note(on_note: OnNote | None, text: str) -> None:
+    """Call `on_note`, or issue a Python warning where there is none to call."""
+    if on_note is None:
+        warnings.warn(text, stacklevel=3)
+    else:
+        on_note(text)
 
 
 def name_of(source: Source, position: int) -> str:

@@ -73,7 +73,7 @@ class EnsembleManifest(_Data):
 
     def write(self, folder: Path) -> None:
         """Put the manifest in place at once, synced: this is the moment a change takes effect."""
-        write_record(folder / ENSEMBLE, self.model_dump_json())
+        write_record(folder / ENSEMBLE, self.model_dump())
 
     @classmethod
     def read(cls, folder: Path) -> EnsembleManifest:

@@ -236,7 +236,7 @@ class Manifest(_Data):
         absent: dict[str, Any] = {name: True for name in _SECOND if not getattr(self, name)}
         if self.calibration and self.calibration.sample is None:
             absent["calibration"] = {"sample"}
-        write_record(folder / MANIFEST, self.model_dump_json(exclude=absent))
+        write_record(folder / MANIFEST, self.model_dump(exclude=absent))
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -253,9 +253,13 @@ class Manifest(_Data):
         return read_record(cls, folder / MANIFEST, FORMAT, VERSIONS)
 
 
-def write_record(path: Path, record: str) -> None:
-    """Put a JSON object in place at once, synced, with its own checksum."""
-    data = json.loads(record)
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Put a JSON object in place at once, synced, with its own checksum.
+
+    Of a path that is no Unicode, JSON keeps the bytes as Python does, as lone surrogates; pydantic
+    would not.
+    """
+    data = json.loads(json.dumps(record))
     data = {"sha256": _digest(data), **data}
     replace_file(path, (json.dumps(data, indent=1) + "\n").encode(), sync=True)
 
@@ -294,7 +298,7 @@ def read_record(
             "spade-faiss"
         )
     try:
-        return model.model_validate_json(json.dumps(record))
+        return model.model_validate(record)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
-from .._files import replace_file
 from ..detector import Result, Spade
 from ..ensemble import Ensemble
+from .folder import ResultFolder
 from .pictures import explanation_picture, overlay_picture, verdict
 from .regions import Region
 
@@ -39,7 +39,7 @@ class Row:
 
 
 def write_image(
-    spade: Spade | Ensemble, result: Result, stem: Path, out: Path, overlays: bool,
+    spade: Spade | Ensemble, result: Result, stem: Path, out: ResultFolder, overlays: bool,
     explained: Sequence[Region] | None,
 ) -> Row:
     """Write the map of one image, its overlay, and its regions if given; return its row."""
@@ -48,12 +48,12 @@ def write_image(
     files: dict[str, str] = {}
     tiff = io.BytesIO()
     tifffile.imwrite(tiff, result.map)
-    files["map"] = _put(out / "maps" / f"{stem}.tiff", tiff.getvalue())
+    files["map"] = out.put(f"maps/{stem}.tiff", tiff.getvalue())
     if overlays:
         picture = overlay_picture(
             result, framing, score, threshold, spade.pixel_threshold, result.name
         )
-        files["overlay"] = write_picture(out / "overlays" / f"{stem}.png", picture)
+        files["overlay"] = out.put(f"overlays/{stem}.png", as_png(picture))
     if explained is not None:
         record = {
             "path": result.name, "score": score, "threshold": threshold,
@@ -61,37 +61,27 @@ def write_image(
             "regions": [asdict(region) for region in explained],
         }
         data = (json.dumps(record, indent=1) + "\n").encode()
-        files["explanation"] = _put(out / "explain" / f"{stem}.json", data)
+        files["explanation"] = out.put(f"explain/{stem}.json", data)
         picture = explanation_picture(result, spade.index_, explained)
-        write_picture(out / "explain" / f"{stem}.png", picture)
+        out.put(f"explain/{stem}.png", as_png(picture))
     return Row(result.name, score, threshold, verdict(score, threshold), **files)
 
 
-def write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> str:
-    """Write a picture as PNG, its folder made if need be, and return its path."""
-    return _put(path, _png(picture))
-
-
-def _put(path: Path, data: bytes) -> str:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, data)
-    return str(path)
-
-
-def _png(picture: npt.NDArray[np.uint8]) -> bytes:
+def as_png(picture: npt.NDArray[np.uint8]) -> bytes:
+    """Return a picture as a PNG file."""
     data = io.BytesIO()
     Image.fromarray(picture).save(data, "png", compress_level=3)
     return data.getvalue()
 
 
-def write_scores(path: Path, rows: Sequence[Row]) -> None:
-    """Write `scores.csv`."""
+def as_csv(rows: Sequence[Row]) -> bytes:
+    """Return what `scores.csv` holds."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "score", "threshold", "verdict"])
     for row in rows:
         writer.writerow([row.path, _figure(row.score), _figure(row.threshold), row.verdict])
-    replace_file(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def _figure(value: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING
 from ..detector import Result, Spade
 from ..ensemble import Ensemble, folder_of
 from ..errors import SpadeError
-from ..images import Found, Frame, OnError, report_problem
+from ..images import Found, Frame, OnError, OnNote, report_note, report_problem
+from ..verdict.notes import BatchNotes
 from ..video import is_video, read_frames
-from .files import Row, write_image, write_picture, write_scores
+from .files import Row, as_csv, as_png, write_image
+from .folder import BY_NAME, ResultFolder, is_of_results, renamed, stems_of
 from .pictures import verdict
 from .plots import timeline_picture
 from .regions import find_regions
@@ -31,6 +34,7 @@ def write_query(
     spade: Spade | Ensemble, images: Sequence[Found], out: Path, *, overlays: bool = True,
     explain: bool = False, report: bool = False, worst: int = 10, fps: float | None = None,
     on_error: OnError | None = None, on_result: Callable[[Result], object] | None = None,
+    on_note: OnNote | None = None,
 ) -> list[Row]:
     """Query images and videos and write what is found into a folder.
 
@@ -38,7 +42,8 @@ def write_query(
     (float32, the image's own size), `overlays/<relative path>.png` and, with `explain`,
     `explain/<relative path>.json` and `.png`. Files of images that finished are whole even if
     the query is stopped; `scores.csv` then lists just those. With `report`, `report.html` shows
-    all that on one page, the worst first.
+    all that on one page, the worst first. Files of an earlier query into the same folder are
+    removed before the first is written; the folder keeps a list of them.
 
     A video has one row a frame, called `<path>#000123`, and `timelines/<relative path>.png`
     shows them all. Of its `worst` frames alone there are maps and the rest, called
@@ -58,31 +63,30 @@ def write_query(
         Called with (name, why) for what cannot be used. Without it the first raises SpadeError.
     on_result : callable, optional
         Is given each image's result too, as it comes.
+    on_note : callable, optional
+        Called with a line on what of the images, or of the folder, is odd and no error. Without
+        it a Python warning is issued.
 
     Raises
     ------
     SpadeError
         If `out` is a file, lies in the index, which is then taken for another folder, or inside a
-        folder that is queried, where the maps would be taken for images the next time.
+        folder that is queried, where the maps would be taken for images the next time; or if its
+        own results are queried, which go.
     OSError
         If the disk is full or the folder cannot be written.
     """
-    if out.exists() and not out.is_dir():
-        raise SpadeError(f"{out} is a file; name a folder for the results")
-    if out.resolve().is_relative_to(folder_of(spade).resolve()):
-        raise SpadeError(f"{out} lies in the index; name another folder for the results")
-    for folder in {found.folder for found in images if found.folder}:
-        if out.resolve().is_relative_to(folder.resolve()):
-            raise SpadeError(f"{out} lies inside {folder}, which is queried; name one beside it")
-    files = zip(images, _stems(images), strict=True)
-    out.mkdir(parents=True, exist_ok=True)
+    _check_place(spade, images, out)
+    results = ResultFolder(out)
+    stems = stems_of(images, results.longest_name)
+    files = zip(images, stems, strict=True)
     cards = sum(worst if is_video(found.path) else 1 for found in images)
     page = None
     if report:  # Jinja2, which takes a while to import, is for pages alone
         from .query_page import QueryReport
 
         page = QueryReport(spade, out, cards)
-    writer = _Writer(spade, out, overlays, explain, page, on_error)
+    writer = _Writer(spade, results, overlays, explain, page, on_error)
     try:
         for moving, group in groupby(files, lambda file: is_video(file[0].path)):
             if moving:
@@ -91,27 +95,32 @@ def write_query(
             else:
                 writer.images(list(group), on_result)
     finally:
-        write_scores(out / "scores.csv", writer.rows)
+        notes = writer.noted.lines()
+        results.put("scores.csv", as_csv(writer.rows))
         if page:
-            page.write(out / "report.html", writer.rows)
+            for note in notes:
+                page.note(note)
+            page.write(results.claim("report.html"), writer.rows)
+        left = results.finish()
+    for line in (renamed(images, stems), *notes, left):
+        if line:
+            report_note(on_note, line)
     return writer.rows
 
 
-def _stems(images: Sequence[Found]) -> list[Path]:
-    """Return for each image the path of its result files without suffix; no two alike."""
-    taken: set[Path] = set()
-    stems = []
-    for found in images:
-        stem = found.relative.with_suffix("")
-        if stem in taken:
-            stem = found.relative
-        number = 2
-        while stem in taken:
-            stem = found.relative.with_name(f"{found.relative.name}-{number}")
-            number += 1
-        taken.add(stem)
-        stems.append(stem)
-    return stems
+def _check_place(spade: Spade | Ensemble, images: Sequence[Found], out: Path) -> None:
+    """Raise SpadeError if results of these images cannot go to `out`."""
+    if out.exists() and not out.is_dir():
+        raise SpadeError(f"{out} is a file; name a folder for the results")
+    if out.resolve().is_relative_to(folder_of(spade).resolve()):
+        raise SpadeError(f"{out} lies in the index; name another folder for the results")
+    for folder in {found.folder for found in images if found.folder}:
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise SpadeError(f"{out} lies inside {folder}, which is queried; name one beside it")
+    for folder in {found.path.parent for found in images}:
+        if is_of_results(folder, out):
+            raise SpadeError(f"{folder}, which is queried, holds results of an earlier query; name "
+                             f"another folder than {out} for these")
 
 
 @dataclass
@@ -119,12 +128,13 @@ class _Writer:
     """Queries and writes one thing after another; `rows` holds what was done so far."""
 
     spade: Spade | Ensemble
-    out: Path
+    out: ResultFolder
     overlays: bool
     explain: bool
     page: QueryReport | None
     on_error: OnError | None
     rows: list[Row] = field(default_factory=list)
+    noted: BatchNotes = field(default_factory=BatchNotes)
 
     def images(
         self, files: Sequence[tuple[Found, Path]], on_result: Callable[[Result], object] | None
@@ -143,6 +153,7 @@ class _Writer:
         try:
             with ThreadPoolExecutor(_WRITERS) as pool:
                 for result in self.spade.query([found.path for found, _ in files], fail):
+                    self.noted.add(result.name, result.notes)
                     if on_result:
                         on_result(result)
                     room.acquire()
@@ -178,6 +189,7 @@ class _Writer:
                 self._fail(str(path), str(error).removeprefix(f"{path}: "))
 
         for result in self.spade.query(frames(), self._fail):
+            self.noted.add(result.name, result.notes)
             score = self.spade.score_of(result)
             # Negative, so that of equal scores the later frame goes first.
             heapq.heappush(kept, (score, -len(self.rows), result))
@@ -196,17 +208,34 @@ class _Writer:
             named = [(mark, self.rows[first + mark].path) for mark in marks]
             self.page.add_timeline(path, shown, scores, named)
         picture = timeline_picture(shown, scores, threshold, marks, path.name)
-        write_picture(self.out / "timelines" / f"{stem}.png", picture)
+        with self._naming(str(path)):
+            self.out.put(f"timelines/{stem}.png", as_png(picture))
 
     def _write(self, result: Result, stem: Path) -> Row:
         limit, regions = self.spade.pixel_threshold, []
         if limit is not None and (self.explain or self.page):
             regions = find_regions(result, self.spade.index_, limit)
-        row = write_image(self.spade, result, stem, self.out, self.overlays,
-                          regions if self.explain else None)
+        score, threshold = self.spade.score_of(result), self.spade.image_threshold
+        row = Row(result.name, score, threshold, verdict(score, threshold))
+        with self._naming(result.name):
+            row = write_image(self.spade, result, stem, self.out, self.overlays,
+                              regions if self.explain else None)
         if self.page:
-            self.page.add(result, self.spade.score_of(result), regions)
+            self.page.add(result, score, regions)
         return row
+
+    @contextmanager
+    def _naming(self, name: str) -> Iterator[None]:
+        """Report an image or video whose files cannot be called as they should; go on with others.
+
+        Else, of a full disk say, raise OSError.
+        """
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in BY_NAME:
+                raise
+            self._fail(name, f"is scored, but its files cannot be written: {error.strerror}")
 
     def _failed(self, path: Path) -> Row:
         return Row(str(path), None, self.spade.image_threshold, "ERROR")

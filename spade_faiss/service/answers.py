@@ -71,6 +71,8 @@ class QueriedImage(BaseModel):
     descriptor_score: float = Field(
         description="Mean squared distance to the K nearest descriptors.")
     regions: list[WrongRegion] = Field(description="The highest peak first.")
+    notes: list[str] = Field(description="What should be known before the verdict is relied on, a "
+                                         "line each: how little of the image was seen, say.")
     map: Picture | None = Field(description="With `maps`: the anomaly map, on the image's grid.")
     photo: Picture | None = Field(description="With `pictures`: the image, small.")
     overlay: Picture | None = Field(description="With `pictures`: the map over it.")

@@ -25,6 +25,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from .._text import printable
 from ..detector import Result
 from ..ensemble import Detector, manifest_of, members_of
 from ..errors import SpadeError
@@ -280,8 +281,9 @@ def _answer(
         here, good = pictures.looks(result, index, region) if shown else (None, None)
         wrong.append(WrongRegion(
             box=region.box, area=region.area, peak=region.peak, peak_at=region.peak_at,
-            matches=[MatchedPatch(level=match.level, distance=match.distance, image=match.image,
-                                  box=match.box, query_box=match.query_box)
+            matches=[MatchedPatch(level=match.level, distance=match.distance,
+                                  image=printable(match.image), box=match.box,
+                                  query_box=match.query_box)
                      for match in region.matches],
             here=None if here is None else pictures.jpeg(here),
             good=None if good is None else pictures.jpeg(good),
@@ -291,7 +293,7 @@ def _answer(
         name=name, width=result.map.shape[1], height=result.map.shape[0], score=score,
         threshold=threshold, verdict=cast(Verdict, verdict(score, threshold)) or None,
         peak=result.peak, pixel_threshold=limit, descriptor_score=result.descriptor_score,
-        regions=wrong,
+        regions=wrong, notes=list(result.notes),
         map=encode(result.map) if maps else None,
         photo=pictures.jpeg(pictures.photo(result)) if with_pictures else None,
         overlay=pictures.jpeg(pictures.overlay(result, framing, limit)) if with_pictures else None,

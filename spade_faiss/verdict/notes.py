@@ -1,8 +1,29 @@
-"""What should be known before an index's verdicts are relied on, each in one line."""
+"""What should be known before verdicts are relied on, each in one line."""
 
 from __future__ import annotations
 
-from ..index.manifest import Manifest
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import compress
+from typing import TYPE_CHECKING
+
+from ..images import Framing
+
+if TYPE_CHECKING:
+    from ..index.manifest import Manifest, TrainingImage
+
+LITTLE = 0.5
+"""The share of its pixels from which on an image counts as looked at."""
+STRETCHED = 1.1
+"""How many times as far one way as the other an image may be stretched, cells aside."""
+USUAL_K = 50
+"""The paper's K. It is asked for by default, and means all images where there are fewer."""
+_NAMED = 3
+"""Images that a line names."""
+_PART = "seen only in part"
+_OUT_OF_SHAPE = "stretched out of shape"
+_MEND = {_PART: "an index built with --crop none sees all of them",
+         _OUT_OF_SHAPE: "an index of their own would suit them better"}
 
 
 def index_notes(manifest: Manifest, k: int) -> tuple[str, ...]:
@@ -14,4 +35,100 @@ def index_notes(manifest: Manifest, k: int) -> tuple[str, ...]:
     k : int
         Training images that a query is to be compared with.
     """
-    return ()
+    return *_framing_notes(manifest), *_k_notes(manifest, k)
+
+
+def image_notes(manifest: Manifest, size: tuple[int, int]) -> tuple[str, ...]:
+    """Return what is odd about how an index's framing shows an image of a height and width.
+
+    That a crop shows little of it is not, where it shows as little of most of the index's images:
+    that is a note of the index.
+    """
+    framing = manifest.framing.framing()
+    if (share := framing.share(*size)) < LITTLE:
+        usual = framing.share(*_usual_size(manifest.images))
+        if share < 0.9 * min(usual, LITTLE):
+            return (f"{_PART}: {_seen(framing, size)}",)
+    return (f"{_OUT_OF_SHAPE}: {_seen(framing, size)}",) if _is_odd(framing, size) else ()
+
+
+class BatchNotes:
+    """Takes the notes of image after image, and says the same in a line or two."""
+
+    def __init__(self) -> None:
+        self._count: Counter[str] = Counter()
+        self._named: dict[str, list[str]] = {}
+
+    def add(self, name: str, notes: Iterable[str]) -> None:
+        """Take the notes of an image."""
+        for note in notes:
+            kind, _, details = note.partition(": ")
+            self._count[kind] += 1
+            named = self._named.setdefault(kind, [])
+            if len(named) < _NAMED:
+                named.append(f"{name} ({details})")
+
+    def lines(self) -> list[str]:
+        """Return one line for each kind of note, which names some of the images."""
+        return [_line(kind, _images(count), _listed(self._named[kind], count))
+                for kind, count in self._count.items()]
+
+
+def _framing_notes(manifest: Manifest) -> list[str]:
+    framing, images = manifest.framing.framing(), manifest.images
+    sizes = [(one.height, one.width) for one in images]
+    little = [framing.share(*size) < LITTLE for size in sizes]
+    odd = [_is_odd(framing, size) for size in sizes]
+    return [_line(kind, _of_all(sum(which), len(images)),
+                  _shown(list(compress(images, which)), framing))
+            for kind, which in ((_PART, little), (_OUT_OF_SHAPE, odd)) if any(which)]
+
+
+def _k_notes(manifest: Manifest, k: int) -> list[str]:
+    n = len(manifest.images)
+    if k <= n or k == USUAL_K:
+        return []
+    return [f"K = {k} is more than the index's {_images(n)}: a query is compared with all of them"]
+
+
+def _line(kind: str, many: str, which: str) -> str:
+    return f"{kind}: {many}, {which}; {_MEND[kind]}"
+
+
+def _is_odd(framing: Framing, size: tuple[int, int]) -> bool:
+    return framing.stretch(*size) > STRETCHED
+
+
+def _seen(framing: Framing, size: tuple[int, int]) -> str:
+    """Return how much the network sees of an image of a size, or how far that is stretched."""
+    pixels = f"{size[1]}x{size[0]} pixels"
+    if framing.crop:
+        return f"{100 * framing.share(*size):.2g} % of {pixels}"
+    return f"{pixels}, {framing.stretch(*size):.2g} times as far one way as the other"
+
+
+def _shown(images: Sequence[TrainingImage], framing: Framing) -> str:
+    """Return how images are seen: once if they are of one size, else of some by name."""
+    seen = [_seen(framing, (one.height, one.width)) for one in images]
+    if len(set(seen)) == 1:
+        return seen[0]
+    some = zip(images[:_NAMED], seen, strict=False)
+    return _listed([f"{one.path} ({how})" for one, how in some], len(images))
+
+
+def _usual_size(images: Iterable[TrainingImage]) -> tuple[int, int]:
+    """Return the height and width that most images have."""
+    return Counter((one.height, one.width) for one in images).most_common(1)[0][0]
+
+
+def _of_all(some: int, n: int) -> str:
+    return f"all {_images(n)} of the index" if some == n else f"{some} of the index's {_images(n)}"
+
+
+def _listed(named: Sequence[str], count: int) -> str:
+    more = f" and {count - len(named)} more" if count > len(named) else ""
+    return ", ".join(named) + more
+
+
+def _images(n: int) -> str:
+    return f"{n} image" if n == 1 else f"{n} images"

@@ -59,6 +59,14 @@ def test_folders_of_defects_are_their_kinds(parts):
     assert category.kinds == [GOOD, "dent", "scratch", "deep"]
 
 
+def test_what_may_be_an_image_and_is_not_read_is_noted(parts):
+    assert load(parts)[0].notes == ()
+    (parts / "ng" / "dent" / "1.heic").touch()
+    (parts / "train" / "notes.txt").touch()
+    category, problems = load(parts)
+    assert not problems and len(category.notes) == 1 and "ng/dent/1.heic;" in category.notes[0]
+
+
 def test_masks_lie_like_their_images(parts):
     write(parts, "masks/scratch/0.tiff", "masks/scratch/deep/1_mask.png", "masks/2.png",
           "masks/dent/7.png", "masks/2_mask.png")

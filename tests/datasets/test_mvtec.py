@@ -6,6 +6,7 @@ from PIL import Image
 
 from spade_faiss.datasets import TestImage, load_mvtec, read_mask
 from spade_faiss.errors import SpadeError
+from tests.command import unprivileged
 
 SIZE = (6, 8)
 MARKED = np.zeros(SIZE, bool)
@@ -71,8 +72,41 @@ def test_what_is_hidden_or_no_image_is_passed_over(nut):
     whole = load_mvtec(nut)
     touch(nut, "train/good/.000.png", "train/good/notes.txt", "test/hole/.DS_Store",
           "test/.trash/000.png", "test/readme.md", "test/empty/notes.txt")
-    (nut / "train/good/folder.png").mkdir()
     assert load_mvtec(nut) == whole
+
+
+def test_what_may_be_an_image_and_is_not_read_is_noted(nut):
+    assert load_mvtec(nut)[0].notes == ()
+    touch(nut, "train/good/README", "train/good/notes.txt", "train/good/002.heic",
+          "test/hole/002", "test/hole/below.png/003.png", "ground_truth/hole/notes.doc")
+    (category,) = load_mvtec(nut)
+    assert category.notes == (
+        f"passed over 2 files of no kind that is read, by the name: {nut}/train/good/002.heic, "
+        f"{nut}/test/hole/002; convert or rename what is an image, if they are to count",
+        f"passed over 1 folder in a folder of images: {nut}/test/hole/below.png")
+    assert [image.path.name for image in category.test] == [
+        "000.png", "000.png", "000.png", "001.JPG"]
+
+
+def test_a_link_to_nothing_is_left_to_the_decoder_which_names_it(nut):
+    (nut / "train/good/002.png").symlink_to(nut / "gone.png")
+    assert load_mvtec(nut)[0].train[-1] == nut / "train/good/002.png"
+
+
+@pytest.mark.parametrize("locked", ["", "train/good", "test", "test/hole", "ground_truth/hole"])
+def test_a_category_that_cannot_be_read_is_named_and_the_rest_is_there(open_folder, locked):
+    for name in ("bolt", "nut"):
+        make_category(open_folder / name)
+    for path in open_folder.rglob("*"):
+        path.chmod(0o777)
+    (open_folder / "bolt" / locked).chmod(0)
+    problems = []
+    with unprivileged():
+        found = load_mvtec(open_folder, on_error=lambda *line: problems.append(line))
+    assert [one.name for one in found] == ["nut"]
+    ((where, why),) = problems
+    assert where.startswith(str(open_folder / "bolt" / locked))
+    assert why == "cannot be read (Permission denied); the category is left out"
 
 
 def test_a_mask_by_its_full_name_comes_first(nut):

@@ -3,6 +3,7 @@ import pytest
 
 from spade_faiss.datasets import load_stc
 from spade_faiss.errors import SpadeError
+from tests.command import unprivileged
 
 
 def make(root, clips, videos=("01_001.avi", "02_001.avi")):
@@ -78,6 +79,26 @@ def test_masks_that_do_not_fit_refuse_their_scene(tmp_path):
     assert whys[6] == "the mask is of 3 frames and the clip has 2; scene 06 is left out"
     with pytest.raises(SpadeError, match="without a clip"):
         load_stc(root)
+
+
+def test_what_is_among_the_videos_and_not_read_is_noted(tmp_path):
+    root = make(tmp_path, CLIPS, ["01_001.avi", "02_001.avi", "03.avi", "02_002.h264", "notes.txt"])
+    notes = []
+    load_stc(root, on_note=notes.append)
+    (note,) = notes
+    assert note.startswith("passed over 2 files") and "03.avi" in note and "02_002.h264" in note
+
+
+def test_a_clip_that_cannot_be_read_leaves_its_scene_out(open_folder):
+    root = make(open_folder / "stc", CLIPS)
+    for path in (root, *root.rglob("*")):
+        path.chmod(0o777)
+    clip = root / "testing/frames/01_0015"
+    clip.chmod(0)
+    with unprivileged():
+        scenes, problems = reported(root)
+    assert [scene.name for scene in scenes] == ["02"]
+    assert problems == [(str(clip), "cannot be read (Permission denied); scene 01 is left out")]
 
 
 def test_another_layout_is_refused(tmp_path):

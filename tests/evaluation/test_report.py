@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -38,6 +39,17 @@ def reported(lite, data, tmp_path_factory):
 
 def kept(out, name):
     return json.loads((out / "done" / f"{name}.json").read_text())["evidence"]
+
+
+def test_a_report_of_an_earlier_evaluation_goes(lite, data, reported, tmp_path):
+    out = shutil.copytree(reported[0], tmp_path / "out")
+    assert (out / "report.html").exists()
+    call = {"sweep": ["k=1,5"], "on_error": print, "on_note": print}
+    evaluate_mvtec(Spade(lite, **SMALL), data, out, **call)
+    assert not (out / "report.html").exists() and (out / "results.json").exists()
+    (out / "report.html").write_text("mine")
+    evaluate_mvtec(Spade(lite, **SMALL), data, out, **call)
+    assert (out / "report.html").read_text() == "mine"
 
 
 def test_curves_have_the_areas_of_the_exact_metrics(reported):

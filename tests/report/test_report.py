@@ -96,7 +96,8 @@ def test_alike_names_get_files_of_their_own(spade, tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         cv2.imwrite(str(tmp_path / name), image)
     found = find_images([tmp_path / "a", tmp_path / "a" / "1.png", tmp_path / "b" / "1.png"], print)
-    rows = write_query(spade, found, tmp_path / "out")
+    with pytest.warns(UserWarning, match="files called otherwise than their images"):
+        rows = write_query(spade, found, tmp_path / "out")
     assert len({row.map for row in rows}) == len({row.overlay for row in rows}) == 4
     assert all(Path(row.map).exists() and Path(row.overlay).exists() for row in rows)
     with pytest.raises(SpadeError, match="inside"):

@@ -5,6 +5,7 @@ import shutil
 from contextlib import contextmanager, nullcontext
 
 import cv2
+import numpy as np
 import pytest
 
 from spade_faiss import Spade
@@ -71,7 +72,8 @@ def _opened(browser, service, path, context):
 def files(parts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     for name, image in (("good <b>part.png", parts[0]), ("hole.png", parts[1]),
-                        ("hole.tiff", parts[3])):
+                        ("hole.tiff", parts[3]),
+                        ("strip.png", np.resize(parts[0], (64, 1280, 3)))):
         cv2.imwrite(str(folder / name), image[..., ::-1])
     (folder / "text.png").write_text("no image")
     return folder
@@ -115,6 +117,10 @@ def test_an_image_is_dropped_and_its_verdict_read(service, files, width):
         card = page.locator(".result").first
         sync_api.expect(card.locator("h2")).to_have_text("good <b>part.png")
         sync_api.expect(card.locator(".verdict")).to_have_text("OK")
+        sync_api.expect(card.locator(".noted")).to_have_text("")
+        drop(page, files / "strip.png")
+        sync_api.expect(page.locator(".result").first.locator(".noted")).to_have_text(
+            "Note: seen only in part: 3.8 % of 1280x64 pixels.")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from spade_faiss import Spade, SpadeError
+from spade_faiss.images import Frame
 from spade_faiss.report import find_regions
 from spade_faiss.service import Limits
 from spade_faiss.service.limits import Admission, Refusal
@@ -79,6 +80,24 @@ def test_images_of_a_request_keep_their_order_and_names(service, parts):
     assert [one["verdict"] for one in images] == ["OK", "NG"] * 4
     assert all(one["map"] is None and one["photo"] is None for one in images)
     assert answer.json()["generation"] == service.live.spade.index_.manifest.generation
+
+
+def test_an_image_that_was_hardly_seen_is_noted(service, parts):
+    strip = np.resize(parts[0], (64, 1280, 3))
+    answer = service.client.post("/v1/query", files=form(png(parts[0]), png(strip))).json()
+    assert [image["notes"] for image in answer["images"]] == [
+        [], ["seen only in part: 3.8 % of 1280x64 pixels"]]
+
+
+def test_paths_that_are_no_unicode_are_told(lite, tmp_path):
+    good = [Frame(f"latin\udce9/{i}.png", np.full((64, 64, 3), 100 + i, np.uint8))
+            for i in range(3)]
+    Spade(lite, resize=64, crop=64, engine="faiss").fit(good, tmp_path / "index")
+    with serving(tmp_path / "index", lite) as running:
+        bad = good[0].image.copy()
+        bad[24:40, 24:40] = 0
+        (image,) = running.client.post("/v1/query", files=form(png(bad))).json()["images"]
+    assert image["regions"][0]["matches"][0]["image"].startswith(r"latin\udce9/")
 
 
 def test_maps_as_png_have_a_scale(service, parts):

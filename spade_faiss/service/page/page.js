@@ -132,6 +132,7 @@ function show(image, { score, outdated }) {
     part(".scale").textContent = "No threshold, so nothing is judged: blue is where the map is highest.";
   }
   part(".unseen").hidden = !cropped;
+  part(".noted").textContent = image.notes.map((text) => `Note: ${text}.`).join(" ");
   const count = image.regions.length;
   const limit = score === "map" ? "the threshold" : "the map's threshold";
   part("h3").textContent = image.pixel_threshold === null
