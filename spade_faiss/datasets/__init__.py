@@ -2,13 +2,17 @@
 
 from .demo import make_demo
 from .folder import load_folders, load_table
-from .mvtec import Category, TestImage, load_mvtec, read_mask
+from .loco import DefectsConfig, Saturation
+from .masks import read_mask
+from .mvtec import Category, TestImage, load_mvtec
 from .stc import Clip, Scene, load_stc
 from .tables import published_mvtec, published_stc
 
 __all__ = [
     "Category",
     "Clip",
+    "DefectsConfig",
+    "Saturation",
     "Scene",
     "TestImage",
     "load_folders",

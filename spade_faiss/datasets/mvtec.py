@@ -11,6 +11,7 @@ MVTec LOCO AD (Bergmann et al., IJCV 2022) has several masks an image:
 
 - `<category>/test/logical_anomalies/000.png`, `test/structural_anomalies/…`
 - `<category>/ground_truth/logical_anomalies/000/000.png`, `001.png` …
+- `<category>/defects_config.json`
 
 MVTec AD 2 (Heckler-Kram et al., 2025):
 
@@ -30,10 +31,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import SpadeError
 from ..images import SUFFIXES, OnError
+from .loco import DefectsConfig, read_config
+from .masks import read_mask
 from .problems import BrokenError, Problems
 from .visa import CATEGORIES, SPLIT, read_split
 
@@ -64,22 +66,27 @@ class TestImage:
         """Whether it has a defect."""
         return self.defect != GOOD
 
-    def mask(self, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    def mask(
+        self, size: tuple[int, int], config: DefectsConfig | None = None
+    ) -> npt.NDArray[np.bool_]:
         """Return where the image is wrong, bool `[H, W]`: the union of its masks.
 
         Parameters
         ----------
         size : (int, int)
             Height and width of the image.
+        config : DefectsConfig, optional
+            What the masks' values are; by default that is found by looking (`read_mask`).
 
         Raises
         ------
         SpadeError
-            If a mask cannot be decoded or has another size.
+            If a mask cannot be used; see `read_mask`.
         """
         wrong = np.zeros(size, bool)
-        for path in self.masks:
-            wrong |= read_mask(path, size)
+        for mask in ((one for one, _ in config.regions(self.masks, size)) if config else
+                     (read_mask(path, size) for path in self.masks)):
+            wrong |= mask
         return wrong
 
 
@@ -98,6 +105,8 @@ class Category:
         `mvtec`, `mvtec-loco`, `mvtec-ad-2`, `visa` or `folder`.
     notes : tuple of str
         What of the data set is not used.
+    config : DefectsConfig, optional
+        What `defects_config.json` says of the masks, where it lies in the category's folder.
     """
 
     name: str
@@ -105,12 +114,14 @@ class Category:
     test: tuple[TestImage, ...]
     layout: str = "mvtec"
     notes: tuple[str, ...] = ()
+    config: DefectsConfig | None = None
 
     @property
     def files(self) -> list[Path]:
-        """All files, images and masks."""
+        """All files: images, masks, and what says how those are to be read."""
         masks = [mask for test in self.test for mask in test.masks]
-        return [*self.train, *(test.path for test in self.test), *masks]
+        config = [self.config.path] if self.config else []
+        return [*self.train, *(test.path for test in self.test), *masks, *config]
 
     @property
     def kinds(self) -> list[str]:
@@ -144,7 +155,16 @@ class Category:
         """
         test = self.test[at]
         known = bool(test.masks) if test.wrong else self.masked
-        return test.wrong, test.mask(size) if known else None
+        return test.wrong, test.mask(size, self.config) if known else None
+
+    def regions(
+        self, at: int, size: tuple[int, int]
+    ) -> list[tuple[npt.NDArray[np.bool_], float]]:
+        """Return a test image's defects one by one, and the areas at which they saturate.
+
+        None unless `config` is there. Parameters and errors as in `truth`.
+        """
+        return self.config.regions(self.test[at].masks, size) if self.config else []
 
 
 def load_mvtec(
@@ -200,43 +220,6 @@ def load_mvtec(
     return found
 
 
-def read_mask(path: str | os.PathLike[str], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Decode a mask to bool `[H, W]`: True where a sample is not zero.
-
-    Any value but zero is a defect, so that masks of 0/255 and of 0/1 mean the same; MVTec's
-    own evaluation code reads them so. A palette is resolved first; alpha is dropped.
-
-    Parameters
-    ----------
-    path : path
-    size : (int, int)
-        Height and width of the image that the mask belongs to.
-
-    Raises
-    ------
-    SpadeError
-        If the file cannot be decoded, or its size is not the image's.
-    """
-    try:
-        with Image.open(path) as opened:
-            mask = ImageOps.exif_transpose(opened)
-            if mask.mode == "P" or len(mask.getbands()) > 1:
-                mask = mask.convert("RGB")
-            samples = np.atleast_3d(np.asarray(mask))
-    except UnidentifiedImageError:
-        raise SpadeError(f"{path}: the mask is not an image; copy it again") from None
-    except Image.DecompressionBombError:
-        raise SpadeError(f"{path}: the mask has too many pixels to be decoded safely") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        why = getattr(error, "strerror", None) or "damaged or cut short"
-        raise SpadeError(f"{path}: the mask cannot be read ({why}); copy it again") from None
-    marked = np.asarray(samples.any(axis=2))
-    if marked.shape != tuple(size):
-        raise SpadeError(f"{path}: the mask is {marked.shape[1]}x{marked.shape[0]} pixels and "
-                         f"its image {size[1]}x{size[0]}; they must be of one size")
-    return marked
-
-
 _Loader = Callable[[str, Problems], Category]
 
 
@@ -278,9 +261,7 @@ def _mask_folders(folder: Path) -> dict[str, tuple[Path, ...]]:
 _VALIDATION = {"validation": "validation/good is not used: thresholds are drawn from train/good"}
 _MVTEC = _Layout("mvtec", "test", "ground_truth", _mask_files, {})
 _VISA = _Layout("visa", "test", "ground_truth", _mask_files, {})
-_LOCO = _Layout("mvtec-loco", "test", "ground_truth", _mask_folders, _VALIDATION | {
-    "ground_truth": "an image's masks are united: saturation thresholds (sPRO) are not applied",
-})
+_LOCO = _Layout("mvtec-loco", "test", "ground_truth", _mask_folders, _VALIDATION)
 _PRIVATE = {name: f"{name} has no ground truth and is passed over"
             for name in ("test_private", "test_private_mixed")}
 _AD_2 = _Layout("mvtec-ad-2", "test_public", "test_public/ground_truth", _mask_files,
@@ -326,7 +307,8 @@ def _folder_loader(folder: Path, layout: _Layout) -> _Loader:
         name_unmasked(test, folder / layout.truth, problems)
         notes = tuple(text for one, text in layout.notes.items() if (folder / one).is_dir())
         train = tuple(_images(folder / "train" / GOOD))
-        category = Category(name, train, tuple(test), layout.name, notes)
+        config = read_config(folder, problems)
+        category = Category(name, train, tuple(test), layout.name, notes, config)
         return checked(category, folder, f"train/{GOOD}", f"{layout.test}/{GOOD}", layout.test)
 
     return load
