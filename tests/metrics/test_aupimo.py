@@ -37,7 +37,7 @@ def check(maps, masks, bounds):
 
 
 @given(batches(), st.floats(1e-3, 0.5), st.floats(1.1, 50))
-@settings(max_examples=250)
+@settings(max_examples=150)
 def test_equals_the_definition(batch, lower, times):
     check(*batch, (lower, min(lower * times, 1)))
 

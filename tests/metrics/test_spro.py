@@ -31,7 +31,7 @@ def batches(draw):
 
 
 @given(batches(), st.floats(0.01, 1))
-@settings(max_examples=200)
+@settings(max_examples=100)
 def test_equals_the_definition(batch, max_fpr):
     maps, regions, masks = batch
     expected = pytest.approx(oracle.spro(maps, regions, max_fpr), abs=1e-9)
