@@ -112,6 +112,9 @@ IndexKappa = Annotated[int | None, typer.Option(
     min=1, help="Nearest patches.  [default: the index's, 1]")]
 IndexQuantile = Annotated[float | None, typer.Option(
     help="Share of good images to let pass.  [default: the index's, 0.995]")]
+MaxFpr = Annotated[float, typer.Option(
+    metavar="RATE", help="False-positive rate up to which PRO and sPRO are integrated; newer data "
+    "sets' authors take 0.05.")]
 Report = Annotated[bool, typer.Option(
     "--report", help="Also write report.html: all results on one page.")]
 SweepOption = Annotated[list[str] | None, typer.Option(
@@ -553,7 +556,7 @@ def evaluate_mvtec(
     original_size: Annotated[bool, typer.Option(
         "--original-size", help="Score maps on the images' own grids, against untouched masks.  "
         "[default: masks resized and cropped like the images]")] = False,
-    sweep: SweepOption = None, report: Report = False,
+    max_fpr: MaxFpr = 0.3, sweep: SweepOption = None, report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: EachWeights = None, resize: Resize = 256,
     crop: Crop = "224", k: Nearest = 50,
     kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32", views: Views = None,
@@ -576,7 +579,7 @@ def evaluate_mvtec(
     with on_ray(spade, ray, ray_workers, limit) as spade:
         results = evaluate_mvtec(
             spade, root, out, names=category, sweep=sweep or (), original_size=original_size,
-            report=report, on_error=problems, on_note=problems.note)
+            max_fpr=max_fpr, report=report, on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
 
@@ -601,7 +604,7 @@ def evaluate_folder(
     original_size: Annotated[bool, typer.Option(
         "--original-size", help="Score maps on the images' own grids, against untouched masks.")
     ] = False,
-    sweep: SweepOption = None, report: Report = False,
+    max_fpr: MaxFpr = 0.3, sweep: SweepOption = None, report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: EachWeights = None, resize: Resize = 256,
     crop: Crop = "224", k: Nearest = 50,
     kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32", views: Views = None,
@@ -630,8 +633,8 @@ def evaluate_folder(
         search_params=search_params, batch_size=batch_size, progress=True)
     with on_ray(spade, ray, ray_workers, limit) as spade:
         results = evaluate_folder(
-            spade, category, out, sweep=sweep or (), original_size=original_size, report=report,
-            on_error=problems, on_note=problems.note)
+            spade, category, out, sweep=sweep or (), original_size=original_size,
+            max_fpr=max_fpr, report=report, on_error=problems, on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
 
@@ -646,7 +649,7 @@ def evaluate_stc(
     normalise_clips: Annotated[bool, typer.Option(
         "--normalise-clips", help="Also give the ROCAUC of scores brought to 0..1 within each "
         "clip, under a name of its own.")] = False,
-    sweep: SweepOption = None, report: Report = False,
+    max_fpr: MaxFpr = 0.3, sweep: SweepOption = None, report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: Weights = None, resize: Resize = 256,
     crop: Crop = "224", k: Nearest = 1,
     kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32",
@@ -668,7 +671,8 @@ def evaluate_stc(
     with on_ray(spade, ray, ray_workers, limit) as spade:
         results = evaluate_stc(
             spade, root, out, names=scene, fps=fps, normalise_clips=normalise_clips,
-            sweep=sweep or (), report=report, on_error=problems, on_note=problems.note)
+            max_fpr=max_fpr, sweep=sweep or (), report=report, on_error=problems,
+            on_note=problems.note)
     _print(as_json, results, (out / "table.md").read_text().rstrip())
     problems.exit()
 

@@ -10,6 +10,7 @@ from .detector import Spade
 from .errors import SpadeError
 from .evaluation import CategoryTruth, Scorer, Scores, judge_of, results_of, write_results
 from .evaluation.config import config_of
+from .evaluation.localisation import localised
 from .features import load_backbone
 from .images import Found
 from .report import write_query
@@ -45,6 +46,7 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Scores]:
         images = [Found(test.path, test.path.relative_to(folder), folder) for test in category.test]
         write_query(spade, images, place, explain=True, report=True, on_result=scorer.add)
         n_train = len(spade.index_)
-        scores[category.name] = scorer.scores(n_train, time.perf_counter() - start)
+        figures, _ = localised(scorer)
+        scores[category.name] = scorer.scores(n_train, time.perf_counter() - start, figures)
     write_results(out, results_of("demo", config_of(Spade(network)) | {"seed": seed}, scores))
     return scores

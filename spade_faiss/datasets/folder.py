@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..errors import SpadeError
 from ..images import SUFFIXES, Found, OnError, find_images
-from .mvtec import GOOD, Category, TestImage, checked, name_unmasked
+from .category import GOOD, Category, TestImage
+from .mvtec import checked, name_unmasked
 from .overlaps import without_overlaps
 from .problems import BrokenError, Problems
 

@@ -11,6 +11,7 @@ MVTec LOCO AD (Bergmann et al., IJCV 2022) has several masks an image:
 
 - `<category>/test/logical_anomalies/000.png`, `test/structural_anomalies/…`
 - `<category>/ground_truth/logical_anomalies/000/000.png`, `001.png` …
+- `<category>/defects_config.json`
 
 MVTec AD 2 (Heckler-Kram et al., 2025):
 
@@ -28,123 +29,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
-
 from ..errors import SpadeError
 from ..images import SUFFIXES, OnError, may_be_image, passed_over
+from .category import GOOD, Category, TestImage
+from .loco import read_config
 from .problems import BrokenError, Problems
 from .visa import CATEGORIES, SPLIT, read_split
-
-GOOD = "good"
-
-
-@dataclass(frozen=True)
-class TestImage:
-    """A test image.
-
-    Attributes
-    ----------
-    path : Path
-    defect : str
-        The kind of defect, or `good`.
-    masks : tuple of Path
-        The masks of the defect; none for a good image, and for a defect that has none.
-    """
-
-    __test__ = False  # no test case, whatever pytest makes of the name
-
-    path: Path
-    defect: str
-    masks: tuple[Path, ...]
-
-    @property
-    def wrong(self) -> bool:
-        """Whether it has a defect."""
-        return self.defect != GOOD
-
-    def mask(self, size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-        """Return where the image is wrong, bool `[H, W]`: the union of its masks.
-
-        Parameters
-        ----------
-        size : (int, int)
-            Height and width of the image.
-
-        Raises
-        ------
-        SpadeError
-            If a mask cannot be decoded or has another size.
-        """
-        wrong = np.zeros(size, bool)
-        for path in self.masks:
-            wrong |= read_mask(path, size)
-        return wrong
-
-
-@dataclass(frozen=True)
-class Category:
-    """One kind of part or surface: good images to learn from, and images to be judged.
-
-    Attributes
-    ----------
-    name : str
-    train : tuple of Path
-        Good images, at least one.
-    test : tuple of TestImage
-        At least one good and one with a defect, sorted by defect, then by file name.
-    layout : str
-        `mvtec`, `mvtec-loco`, `mvtec-ad-2`, `visa` or `folder`.
-    notes : tuple of str
-        What of the data set is not used.
-    """
-
-    name: str
-    train: tuple[Path, ...]
-    test: tuple[TestImage, ...]
-    layout: str = "mvtec"
-    notes: tuple[str, ...] = ()
-
-    @property
-    def files(self) -> list[Path]:
-        """All files, images and masks."""
-        masks = [mask for test in self.test for mask in test.masks]
-        return [*self.train, *(test.path for test in self.test), *masks]
-
-    @property
-    def kinds(self) -> list[str]:
-        """What each test image is: `good`, or a kind of defect."""
-        return [test.defect for test in self.test]
-
-    @property
-    def masked(self) -> bool:
-        """Whether any defect has a mask; where none has, there are no pixel metrics."""
-        return any(test.masks for test in self.test)
-
-    def truth(
-        self, at: int, size: tuple[int, int]
-    ) -> tuple[bool, npt.NDArray[np.bool_] | None]:
-        """Return whether a test image is wrong, and where, bool `[H, W]`.
-
-        Where is None if it is not known: of a defect without a mask, and, so that pixels are not
-        those of good images alone, of any image where no defect has one.
-
-        Parameters
-        ----------
-        at : int
-            Place among the test images.
-        size : (int, int)
-            Height and width of the image.
-
-        Raises
-        ------
-        SpadeError
-            If a mask cannot be used; see `TestImage.mask`.
-        """
-        test = self.test[at]
-        known = bool(test.masks) if test.wrong else self.masked
-        return test.wrong, test.mask(size) if known else None
 
 
 def load_mvtec(
@@ -203,43 +93,6 @@ def load_mvtec(
     return found
 
 
-def read_mask(path: str | os.PathLike[str], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Decode a mask to bool `[H, W]`: True where a sample is not zero.
-
-    Any value but zero is a defect, so that masks of 0/255 and of 0/1 mean the same; MVTec's
-    own evaluation code reads them so. A palette is resolved first; alpha is dropped.
-
-    Parameters
-    ----------
-    path : path
-    size : (int, int)
-        Height and width of the image that the mask belongs to.
-
-    Raises
-    ------
-    SpadeError
-        If the file cannot be decoded, or its size is not the image's.
-    """
-    try:
-        with Image.open(path) as opened:
-            mask = ImageOps.exif_transpose(opened)
-            if mask.mode == "P" or len(mask.getbands()) > 1:
-                mask = mask.convert("RGB")
-            samples = np.atleast_3d(np.asarray(mask))
-    except UnidentifiedImageError:
-        raise SpadeError(f"{path}: the mask is not an image; copy it again") from None
-    except Image.DecompressionBombError:
-        raise SpadeError(f"{path}: the mask has too many pixels to be decoded safely") from None
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        why = getattr(error, "strerror", None) or "damaged or cut short"
-        raise SpadeError(f"{path}: the mask cannot be read ({why}); copy it again") from None
-    marked = np.asarray(samples.any(axis=2))
-    if marked.shape != tuple(size):
-        raise SpadeError(f"{path}: the mask is {marked.shape[1]}x{marked.shape[0]} pixels and "
-                         f"its image {size[1]}x{size[0]}; they must be of one size")
-    return marked
-
-
 _Loader = Callable[[str, Problems], Category]
 
 
@@ -281,9 +134,7 @@ def _mask_folders(folder: Path) -> dict[str, tuple[Path, ...]]:
 _VALIDATION = {"validation": "validation/good is not used: thresholds are drawn from train/good"}
 _MVTEC = _Layout("mvtec", "test", "ground_truth", _mask_files, {})
 _VISA = _Layout("visa", "test", "ground_truth", _mask_files, {})
-_LOCO = _Layout("mvtec-loco", "test", "ground_truth", _mask_folders, _VALIDATION | {
-    "ground_truth": "an image's masks are united: saturation thresholds (sPRO) are not applied",
-})
+_LOCO = _Layout("mvtec-loco", "test", "ground_truth", _mask_folders, _VALIDATION)
 _PRIVATE = {name: f"{name} has no ground truth and is passed over"
             for name in ("test_private", "test_private_mixed")}
 _AD_2 = _Layout("mvtec-ad-2", "test_public", "test_public/ground_truth", _mask_files,
@@ -338,7 +189,8 @@ def _folder_loader(folder: Path, layout: _Layout) -> _Loader:
         notes += _passed_over([folder / "train" / GOOD, *_folders(folder / layout.test)],
                               folder / layout.truth)
         train = tuple(_images(folder / "train" / GOOD))
-        category = Category(name, train, tuple(test), layout.name, notes)
+        config = read_config(folder, problems)
+        category = Category(name, train, tuple(test), layout.name, notes, config)
         return checked(category, folder, f"train/{GOOD}", f"{layout.test}/{GOOD}", layout.test)
 
     return load

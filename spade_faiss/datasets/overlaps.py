@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from .mvtec import Category
+from .category import Category
 from .problems import Problems
 
 

@@ -2,10 +2,11 @@
 
 from .images import Confusion, Judge, judge_of
 from .mvtec import evaluate_category, evaluate_folder, evaluate_mvtec
-from .scores import CategoryTruth, Point, Scorer, Scores
+from .scores import Point, Scorer, Scores
 from .stc import evaluate_stc
 from .sweep import Sweep
 from .tables import results_of, runs_table, table, write_results
+from .truth import CategoryTruth
 
 __all__ = [
     "CategoryTruth", "Confusion", "Judge", "Point", "Scorer", "Scores", "Sweep",

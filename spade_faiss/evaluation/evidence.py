@@ -20,9 +20,9 @@ from ..report.charts import thinned
 from ..report.colours import FULL, resized
 from ..report.layers import encoded, layers_of
 from ..report.pictures import fitted
-from .scores import Mask, Scorer
+from .scores import Scorer
+from .truth import Mask
 
-PRO_LIMIT = 0.3
 _MISSES = 4
 _SIDE = 256
 _BYTES = 40 << 10
@@ -51,6 +51,8 @@ class Evidence:
     ----------
     original_size : bool
         Whether maps are scored on the images' own grids.
+    max_fpr : float in (0, 1]
+        The false-positive rate up to which PRO is integrated.
 
     Attributes
     ----------
@@ -58,8 +60,9 @@ class Evidence:
         All of it as JSON values, once finished.
     """
 
-    def __init__(self, original_size: bool = False) -> None:
+    def __init__(self, original_size: bool = False, max_fpr: float = 0.3) -> None:
         self._original_size = original_size
+        self._max_fpr = max_fpr
         # By score, and by whether the image is wrong: the larger the first, the worse.
         self._worst: dict[tuple[str, bool], list[tuple[float, int, _Kept]]] = {
             (score, wrong): [] for score in ("map", "descriptor") for wrong in (False, True)}
@@ -96,7 +99,7 @@ class Evidence:
             curves["image_rocauc"] = _points(roc_curve(scorer.descriptor_scores, scorer.labels))
             if pixels := scorer.pixels:
                 curves["pixel_rocauc"] = _points(pixels.roc_curve())
-                curves["pro"] = _points(pixels.pro_curve(), PRO_LIMIT)
+                curves["pro"] = _points(pixels.pro_curve(), self._max_fpr)
                 limit = pixels.compute().pixel_best_threshold
         except ValueError as error:
             raise SpadeError(f"no metric is defined: {error}") from None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..datasets.mvtec import GOOD
+from ..datasets.category import GOOD
 from ..detector import Spade
 from ..ensemble import Ensemble
 from ..metrics import average_precision, best_f1

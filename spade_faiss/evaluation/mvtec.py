@@ -15,17 +15,20 @@ from ..errors import SpadeError
 from ..images import Framing, OnError, OnNote
 from .config import config_of, level_count
 from .evidence import Evidence
+from .localisation import PRO_LIMIT, check_limit, limit_notes, localised, missing_notes
 from .report import write_report
 from .resume import Job, run_jobs
-from .scores import CategoryTruth, Point, Scores, evaluate_points, point_of
+from .scores import Point, Scorer, Scores, evaluate_points, point_of
 from .sweep import Sweep
 from .tables import write_points
+from .truth import CategoryTruth
 
 
 def evaluate_mvtec(
     spade: Spade | Ensemble, root: str | os.PathLike[str], out: Path, *,
     names: Collection[str] | None = None, sweep: Sequence[str] = (),
-    original_size: bool = False, report: bool = False, on_error: OnError, on_note: OnNote,
+    original_size: bool = False, max_fpr: float = PRO_LIMIT, report: bool = False,
+    on_error: OnError, on_note: OnNote,
 ) -> dict[str, Any]:
     """Score each category of a data set, and leave `results.json` and `table.md` in a folder.
 
@@ -47,6 +50,9 @@ def evaluate_mvtec(
     original_size : bool
         Whether maps are scored on the images' own grids, against untouched masks, instead of
         on the network's input, against masks framed like the images (the paper's protocol).
+    max_fpr : float in (0, 1]
+        The false-positive rate up to which PRO and sPRO are integrated, and by which they are
+        divided.
     report : bool
         Whether to write `report.html`, too; of finished categories, without doing them again.
     on_error, on_note : callable
@@ -71,13 +77,14 @@ def evaluate_mvtec(
         notes.append(f"of MVTec AD's 15 categories these are not there: {', '.join(missing)}")
     notes += [note for one in categories if (note := _overlap_note(one))]
     return _evaluate_all(
-        spade, categories, dataset, out, axes, notes, original_size=original_size, report=report,
-        on_error=on_error, on_note=on_note)
+        spade, categories, dataset, out, axes, notes, original_size=original_size,
+        max_fpr=max_fpr, report=report, on_error=on_error, on_note=on_note)
 
 
 def evaluate_folder(
     spade: Spade | Ensemble, category: Category, out: Path, *, sweep: Sequence[str] = (),
-    original_size: bool = False, report: bool = False, on_error: OnError, on_note: OnNote,
+    original_size: bool = False, max_fpr: float = PRO_LIMIT, report: bool = False,
+    on_error: OnError, on_note: OnNote,
 ) -> dict[str, Any]:
     """Score one category, of any folders or a table, and leave results in a folder.
 
@@ -87,7 +94,7 @@ def evaluate_folder(
         Its settings are used; it need not be fitted.
     category : Category
         By `spade_faiss.datasets.load_folders` or `load_table`.
-    out, sweep, original_size, report, on_error, on_note
+    out, sweep, original_size, max_fpr, report, on_error, on_note
         As `evaluate_mvtec` takes them.
 
     Returns
@@ -102,7 +109,8 @@ def evaluate_folder(
     """
     return _evaluate_all(
         spade, [category], "folder", out, _axes(spade, sweep), category.notes,
-        original_size=original_size, report=report, on_error=on_error, on_note=on_note)
+        original_size=original_size, max_fpr=max_fpr, report=report, on_error=on_error,
+        on_note=on_note)
 
 
 def _axes(spade: Spade | Ensemble, sweep: Sequence[str]) -> Sweep:
@@ -113,23 +121,26 @@ def _axes(spade: Spade | Ensemble, sweep: Sequence[str]) -> Sweep:
 
 def _evaluate_all(
     spade: Spade | Ensemble, categories: Sequence[Category], dataset: str, out: Path, axes: Sweep,
-    notes: Sequence[str], *, original_size: bool, report: bool, on_error: OnError, on_note: OnNote,
+    notes: Sequence[str], *, original_size: bool, max_fpr: float, report: bool,
+    on_error: OnError, on_note: OnNote,
 ) -> dict[str, Any]:
     """Score categories, and write the results of those that are finished."""
+    check_limit(max_fpr)
     base = point_of(spade)
     points = axes.points(base)
-    notes = [*notes, *_mask_notes(categories)]
+    notes = [*notes, *_mask_notes(categories), *limit_notes(categories, max_fpr, original_size)]
     for note in notes:
         on_note(note)
     config = config_of(spade, ground_truth="original" if original_size else "framed",
-                       sweep=axes.written())
+                       max_fpr=max_fpr, sweep=axes.written())
 
     def job(category: Category) -> Job:
         return Job(category.name, category.files, lambda complain: _evaluate(
-            spade, category, points, original_size, out, complain), labels=category.kinds)
+            spade, category, points, original_size, max_fpr, out, complain), labels=category.kinds)
 
     def finish(finished: dict[str, list[Scores]]) -> dict[str, Any]:
-        results = write_points(out, dataset, config, finished, axes, base, notes)
+        results = write_points(out, dataset, config, finished, axes, base,
+                               [*notes, *missing_notes(finished)])
         if report:
             write_report(out, results)
         return results
@@ -146,22 +157,29 @@ def evaluate_category(spade: Spade | Ensemble, category: Category) -> Scores:
     SpadeError
         If an image or mask cannot be used.
     """
-    return _evaluate(spade, category, [point_of(spade)], False, None, None)[0][0]
+    return _evaluate(spade, category, [point_of(spade)], False, PRO_LIMIT, None, None)[0][0]
 
 
 def _evaluate(
     spade: Spade | Ensemble, category: Category, points: Sequence[Point], original_size: bool,
-    scratch: Path | None, on_error: OnError | None,
+    max_fpr: float, scratch: Path | None, on_error: OnError | None,
 ) -> tuple[list[Scores], dict[str, Any]]:
-    evidence = Evidence(original_size)
+    evidence = Evidence(original_size, max_fpr)
 
     def truth(framing: Framing) -> CategoryTruth:
         return CategoryTruth(category, None if original_size else framing)
 
+    def more(scorer: Scorer, number: int) -> dict[str, float]:
+        evidence.finish(scorer, number)
+        figures, each = localised(scorer, category.kinds)
+        if number == 0:
+            evidence.record["aupimo"] = each
+        return figures
+
     scores = evaluate_points(
         spade, category.train, [test.path for test in category.test], truth, points,
-        original_size=original_size, kinds=category.kinds, scratch=scratch, on_error=on_error,
-        more=evidence.finish, on_result=evidence.add,
+        original_size=original_size, kinds=category.kinds, max_fpr=max_fpr, scratch=scratch,
+        on_error=on_error, more=more, on_result=evidence.add,
     )
     return scores, evidence.record
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..datasets import published_mvtec, published_stc
 from ..report.charts import Histogram, histogram, line
 from ..report.page import common_folder, within, write_page
-from .evidence import PRO_LIMIT
+from .localisation import limit_of
 from .resume import claim_report, evidence_of
 from .tables import IMAGE_TITLES, TITLES, Results, columns_of, image_columns_of, judged_by, told
 
@@ -20,7 +20,7 @@ _NAMES = {"mvtec": "MVTec AD", "mvtec-loco": "MVTec LOCO AD", "mvtec-ad-2": "MVT
           "visa": "VisA", "stc": "ShanghaiTech Campus",
           "folder": "your folders"}
 _FACTS = ("backbone", "resize", "crop", "k", "kappa", "sigma", "standardise", "contrast", "factory",
-          "coreset", "engine", "device", "ground_truth")
+          "coreset", "engine", "device", "ground_truth", "max_fpr")
 
 
 def write_report(out: Path, results: Results) -> None:
@@ -64,7 +64,7 @@ def write_report(out: Path, results: Results) -> None:
               for name, record in categories.items()],
         images=_images(results), sweep=_sweep(results), notes=results.get("notes", ()),
         facts=facts, by_default="descriptor" if stc else "map",
-        sections=_sections(out, categories, columns))
+        sections=_sections(out, categories, columns, limit_of(results)))
 
 
 def _said(value: object) -> object:
@@ -75,9 +75,9 @@ def _said(value: object) -> object:
 
 
 def _sections(
-    out: Path, categories: Mapping[str, Any], columns: Sequence[str]
+    out: Path, categories: Mapping[str, Any], columns: Sequence[str], limit: float
 ) -> Iterator[dict[str, Any]]:
-    """Yield what is shown of each category."""
+    """Yield what is shown of each category; PRO's curve goes to a false-positive rate `limit`."""
     for name, record in categories.items():
         evidence = evidence_of(out, name)
         labels = np.array(evidence["labels"], bool)
@@ -89,7 +89,7 @@ def _sections(
             ("descriptor", line(curves["image_rocauc"]))], 1.0, True)]
         if "pixel_rocauc" in curves:
             charts += [("Pixel ROC", [("", line(curves["pixel_rocauc"]))], 1.0, True),
-                       ("PRO", [("", line(curves["pro"], PRO_LIMIT))], PRO_LIMIT, False)]
+                       ("PRO", [("", line(curves["pro"], limit))], limit, False)]
         yield {
             "name": name, "folder": folder,
             "figures": [(TITLES[one], record.get(one)) for one in columns],

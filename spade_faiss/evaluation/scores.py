@@ -8,19 +8,17 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from .._stages import Stages
-from ..datasets import Category
 from ..detector import Batch, Images, Result, Spade
 from ..ensemble import Ensemble
 from ..errors import SpadeError
 from ..images import Framing, OnError, Source
 from ..metrics import PixelMetrics, image_rocauc
+from ..metrics.collect import Region
 from .images import RECORDED, Confusion, Judge, confusion_of, judge_of, ranked
+from .truth import Mask, RegionTruth, Truth
 
 METRICS = (
     "image_rocauc", "image_rocauc_map_max", "image_ap", "image_ap_map_max", "image_f1",
@@ -29,8 +27,6 @@ METRICS = (
 """In 0…1."""
 INDEX = ".index-"
 """What the name of an evaluation's index begins with; it goes when its scores are there."""
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -114,43 +110,6 @@ class Point:
     levels: tuple[int, ...] | None = None
 
 
-class Truth(Protocol):
-    """What is known of the test images."""
-
-    def of(self, result: Result) -> tuple[bool, Mask | None]:
-        """Return whether an image is wrong, and where, on the grid that is scored.
-
-        Raises
-        ------
-        SpadeError
-            If its mask cannot be used.
-        """
-
-
-class CategoryTruth:
-    """The defects of a category's test images.
-
-    Parameters
-    ----------
-    category : Category
-    framing : Framing or None
-        Frames the masks like their images, by nearest pixel, as the paper does; None leaves
-        them untouched.
-    """
-
-    def __init__(self, category: Category, framing: Framing | None) -> None:
-        self._category = category
-        self._framing = framing
-
-    def of(self, result: Result) -> tuple[bool, Mask | None]:
-        """Return whether an image has a defect, and where, unless that is not known."""
-        size = result.map.shape[0], result.map.shape[1]
-        wrong, mask = self._category.truth(result.position, size)
-        if mask is not None and self._framing:
-            mask = self._framing.apply_mask(mask)
-        return wrong, mask
-
-
 class Scorer:
     """Collects the results of test images, in any order, and scores them.
 
@@ -163,11 +122,15 @@ class Scorer:
         A folder for what would fill the memory; see `PixelMetrics`.
     judge : Judge, optional
         How the images are called, for the confusion matrix.
+    max_fpr : float in (0, 1]
+        The false-positive rate up to which PRO and sPRO are integrated.
 
     Attributes
     ----------
     positions : list of int
         The images' places among the test images.
+    mapped : list of int
+        Those of the images whose pixels are counted.
     labels : list of bool
     descriptor_scores, peaks : list of float
         Peaks are of the maps on the network's input.
@@ -175,21 +138,24 @@ class Scorer:
 
     def __init__(
         self, truth: Truth, original_size: bool = False, scratch: Path | None = None,
-        judge: Judge | None = None,
+        judge: Judge | None = None, max_fpr: float = 0.3,
     ) -> None:
         self.judge = judge
         self._truth = truth
         self._original_size = original_size
-        self._pixels = PixelMetrics(spill=scratch)
-        self._masks = 0
+        self._pixels = PixelMetrics(max_fpr, scratch)
+        self.mapped: list[int] = []
         self.positions: list[int] = []
         self.labels: list[bool] = []
         self.descriptor_scores: list[float] = []
         self.peaks: list[float] = []
         self._own_peaks: list[float] = []
 
-    def add(self, result: Result, truth: tuple[bool, Mask | None] | None = None) -> None:
-        """Take the result of a test image, and what `truth.of` says of it if that is known.
+    def add(
+        self, result: Result, truth: tuple[bool, Mask | None] | None = None,
+        regions: Sequence[Region] = (),
+    ) -> None:
+        """Take the result of a test image, and what `truth` says of it if that is known.
 
         Raises
         ------
@@ -199,8 +165,8 @@ class Scorer:
         wrong, mask = truth or self._truth.of(result)
         if mask is not None:
             values = result.map if self._original_size else result.input_map
-            self._pixels.add(values, mask, result.name)
-            self._masks += 1
+            self._pixels.add(values, mask, result.name, regions)
+            self.mapped.append(result.position)
         self.positions.append(result.position)
         self.labels.append(wrong)
         self.descriptor_scores.append(result.descriptor_score)
@@ -236,7 +202,7 @@ class Scorer:
     @property
     def pixels(self) -> PixelMetrics | None:
         """The pixels of the images that have a mask; None where none has."""
-        return self._pixels if self._masks else None
+        return self._pixels if self.mapped else None
 
     def scores(
         self, n_train: int, seconds: float = 0.0, more: Mapping[str, float] | None = None
@@ -283,7 +249,7 @@ def _at(spade: Spade, result: Result, point: Point) -> Result:
 def evaluate_points(
     spade: Spade | Ensemble, train: Iterable[Source], test: Sequence[Source],
     truth: Callable[[Framing], Truth], points: Sequence[Point], *, original_size: bool = False,
-    kinds: Sequence[str] | None = None, scratch: Path | None = None,
+    kinds: Sequence[str] | None = None, max_fpr: float = 0.3, scratch: Path | None = None,
     on_error: OnError | None = None,
     more: Callable[[Scorer, int], Mapping[str, float]] | None = None,
     on_result: Callable[[Result, bool, Mask | None], object] | None = None,
@@ -305,6 +271,8 @@ def evaluate_points(
         What each test image is, `good` or a kind of defect. With it the index draws its
         threshold, each training image being scored against the others, and the first point's
         scores have the confusion matrix at it.
+    max_fpr : float in (0, 1]
+        The false-positive rate up to which PRO and sPRO are integrated.
     scratch : path, optional
         A folder for the index, and for what would fill the memory: the pixels of all maps. By
         default the index is in the system's temporary folder, and the pixels are in memory.
@@ -335,7 +303,7 @@ def evaluate_points(
         spade.fit(train, index, calibrate=kinds is not None, on_error=leave_out)
         known = truth(spade.index_.manifest.framing.framing())
         judges = [judge_of(spade, kinds) if kinds and not at else None for at in range(len(points))]
-        scorers = [Scorer(known, original_size, scratch, judge) for judge in judges]
+        scorers = [Scorer(known, original_size, scratch, judge, max_fpr) for judge in judges]
         found_at = ([one] for one in spade.query(test, leave_out)) if isinstance(
             spade, Ensemble) else query_points(spade, test, points, leave_out)
         _collect(found_at, known, scorers, stages, leave_out, on_result)
@@ -358,10 +326,11 @@ def _collect(
         with stages("metrics"):
             try:
                 said = truth.of(results[0])
+                regions = truth.regions(results[0]) if isinstance(truth, RegionTruth) else ()
             except SpadeError as error:
                 leave_out(results[0].name, str(error))
                 continue
             for scorer, result in zip(scorers, results, strict=True):
-                scorer.add(result, said)
+                scorer.add(result, said, regions)
             if on_result:
                 on_result(results[0], *said)

@@ -21,11 +21,13 @@ from ..metrics import image_rocauc
 from ..video import open_sources
 from .config import config_of, level_count
 from .evidence import Evidence
+from .localisation import PRO_LIMIT, check_limit, localised, missing_notes
 from .report import write_report
 from .resume import Job, run_jobs
-from .scores import Mask, Point, Scorer, Scores, evaluate_points, point_of
+from .scores import Point, Scorer, Scores, evaluate_points, point_of
 from .sweep import Sweep
 from .tables import write_points
+from .truth import Mask
 
 _UNJUDGED = (
     "no threshold is judged: a video's frames resemble their neighbours, so a threshold drawn from "
@@ -37,7 +39,8 @@ _UNJUDGED = (
 def evaluate_stc(
     spade: Spade, root: str | os.PathLike[str], out: Path, *,
     names: Collection[str] | None = None, fps: float = 1.0, normalise_clips: bool = False,
-    sweep: Sequence[str] = (), report: bool = False, on_error: OnError, on_note: OnNote,
+    max_fpr: float = PRO_LIMIT, sweep: Sequence[str] = (), report: bool = False,
+    on_error: OnError, on_note: OnNote,
 ) -> dict[str, Any]:
     """Score each scene of ShanghaiTech Campus, and leave results in a folder.
 
@@ -60,6 +63,8 @@ def evaluate_stc(
     normalise_clips : bool
         Whether to give, besides, the ROCAUC of scores that are brought to 0…1 within each clip.
         That uses what a detector could not know before a clip's end.
+    max_fpr : float in (0, 1]
+        The false-positive rate up to which PRO is integrated, and by which it is divided.
     sweep : sequence of str
         Such as `k=1,50`; several make a grid.
     report : bool
@@ -79,10 +84,12 @@ def evaluate_stc(
     """
     if not fps > 0:
         raise SpadeError(f"fps = {fps} must be more than 0")
+    check_limit(max_fpr)
     axes = Sweep.parse(sweep, level_count(spade.network))
     base = point_of(spade)
     points = axes.points(base)
-    config = config_of(spade, fps=fps, normalise_clips=normalise_clips, sweep=axes.written())
+    config = config_of(spade, fps=fps, normalise_clips=normalise_clips, max_fpr=max_fpr,
+                       sweep=axes.written())
     scenes = load_stc(root, names, on_error, on_note)
     notes = [_UNJUDGED, *(
         f"scene {scene.name}: some clips have no pixel masks, so pixel metrics are missing"
@@ -93,10 +100,11 @@ def evaluate_stc(
     def job(scene: Scene) -> Job:
         table = out / "frames" / f"{scene.name}.csv"
         return Job(scene.name, scene.files, lambda complain: _evaluate(
-            spade, scene, points, fps, normalise_clips, table, out, complain), (table,))
+            spade, scene, points, fps, normalise_clips, max_fpr, table, out, complain), (table,))
 
     def finish(finished: dict[str, list[Scores]]) -> dict[str, Any]:
-        results = write_points(out, "stc", config, finished, axes, base, notes)
+        results = write_points(out, "stc", config, finished, axes, base,
+                               [*notes, *missing_notes(finished)])
         if report:
             write_report(out, results)
         return results
@@ -136,22 +144,24 @@ class SceneTruth:
 
 def _evaluate(
     spade: Spade, scene: Scene, points: Sequence[Point], fps: float, normalise_clips: bool,
-    table: Path, scratch: Path, on_error: OnError,
+    max_fpr: float, table: Path, scratch: Path, on_error: OnError,
 ) -> tuple[list[Scores], dict[str, Any]]:
-    evidence = Evidence()
+    evidence = Evidence(max_fpr=max_fpr)
     frames = scene.frames
     clips = [clip.name for clip in scene.clips for _ in clip.frames]
 
     def more(scorer: Scorer, number: int) -> Mapping[str, float]:
         evidence.finish(scorer, number)
+        figures, each = localised(scorer)
         own = [clips[position] for position in scorer.positions]
         if number == 0:
+            evidence.record["aupimo"] = each
             names = [str(frames[position]) for position in scorer.positions]
             _write_frames(table, zip(names, own, scorer.labels, scorer.descriptor_scores,
                                      scorer.peaks, strict=True))
         if not normalise_clips:
-            return {}
-        return {
+            return figures
+        return figures | {
             f"{name}_normalised_clips": image_rocauc(normalised(scores, own), scorer.labels)
             for name, scores in (("image_rocauc", scorer.descriptor_scores),
                                  ("image_rocauc_map_max", scorer.peaks))
@@ -160,8 +170,8 @@ def _evaluate(
     videos = (Found(path, Path(path.name), None) for path in scene.videos)
     scores = evaluate_points(
         spade, open_sources(videos, fps, on_error), frames,
-        lambda framing: SceneTruth(scene, framing), points, scratch=scratch, on_error=on_error,
-        more=more, on_result=evidence.add,
+        lambda framing: SceneTruth(scene, framing), points, max_fpr=max_fpr, scratch=scratch,
+        on_error=on_error, more=more, on_result=evidence.add,
     )
     return scores, evidence.record
 

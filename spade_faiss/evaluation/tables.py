@@ -14,6 +14,7 @@ from .._text import printable
 from ..datasets import published_mvtec, published_stc
 from ..rates import percent
 from .images import RECORDED
+from .localisation import PRO_LIMIT, limit_of
 from .scores import METRICS, Point, Scores
 from .sweep import Sweep
 
@@ -21,9 +22,14 @@ Results = Mapping[str, Any]
 """What `results.json` holds."""
 
 _NOT_AVERAGED = {"n_train", "n_test", "seconds", "stages", *RECORDED}
-_OF_MASKS = ("pro", "pixel_rocauc")
+_OF_MASKS = ("pro", "aupimo", "pixel_rocauc")
 TITLES = {
     "pro": "PRO",
+    "spro": "sPRO",
+    "spro_logical_anomalies": "sPRO, logical",
+    "spro_structural_anomalies": "sPRO, structural",
+    "spro_kinds": "sPRO, mean of both",
+    "aupimo": "AUPIMO",
     "pixel_rocauc": "pixel ROCAUC",
     "image_rocauc": "image ROCAUC",
     "image_rocauc_map_max": "image ROCAUC, map max",
@@ -146,7 +152,8 @@ def _mvtec(results: Results) -> str:
             *(f"{method}, published PRO" for method in methods)]
     notes = "All figures in percent."
     if "pro" in columns:
-        notes += " PRO is integrated to a false-positive rate of 0.3."
+        measured = "PRO and sPRO are" if "spro" in columns else "PRO is"
+        notes += f" {measured} integrated to a false-positive rate of {limit_of(results):g}."
     if known:
         notes += " Published: Table 3 of Cohen & Hoshen, 2020 (arXiv 2005.02357)."
         if 1 < len(categories) < 15:
@@ -312,8 +319,14 @@ def runs_table(runs: Mapping[str, Results]) -> str:
     means = [[label, *_percents(run["mean"].get(column) for column in columns)]
              for label, run in runs.items()]
     head = ["scene" if stc else "category", *runs, *(["SPADE, published"] if theirs else [])]
+    limits = {label: limit_of(run) for label, run in runs.items()}
+    measured = f"{TITLES[main]} in percent."
+    if main == "pro" and {*limits.values()} != {PRO_LIMIT}:
+        said = ", ".join(f"{limit:g} ({label})" for label, limit in limits.items())
+        measured += (f" Integrated to a false-positive rate of {said}, and in the paper of "
+                     f"{PRO_LIMIT}: only figures of the same rate can be compared.")
     return "\n\n".join([
-        f"{TITLES[main]} in percent.", markdown(head, rows),
+        measured, markdown(head, rows),
         "Means over the categories of each run, in percent.",
         markdown(["run", *(TITLES[column] for column in columns)], means),
     ]) + "\n"

@@ -1,15 +1,15 @@
 """Exact metrics of anomaly detection, per image and per pixel.
 
-PRO, ROCAUC, average precision and the best F1 depend on the scores only through how many good
-ones lie above and level with each defect's. Those counts are made here once, in integers, by
-looking the defect scores (few) up in the sorted good ones (many); no score is binned and no
-threshold is sampled.
+PRO, sPRO, AUPIMO, ROCAUC, average precision and the best F1 depend on the scores only through
+how many good ones lie above and level with each defect's. Those counts are made here once, in
+integers, by looking the defect scores (few) up in the sorted good ones (many); no score is binned
+and no threshold is sampled.
 """
 
 from spade_faiss.metrics.image import average_precision, best_f1, image_rocauc, roc_curve
 from spade_faiss.metrics.pixel import (
-    PixelMetrics,
-    PixelScores,
+    aupimo,
+    aupimo_per_image,
     pixel_average_precision,
     pixel_best_f1,
     pixel_metrics,
@@ -17,13 +17,17 @@ from spade_faiss.metrics.pixel import (
     pixel_rocauc,
     pro,
     pro_curve,
+    spro,
 )
 from spade_faiss.metrics.ranking import Curve
+from spade_faiss.metrics.stream import PixelMetrics, PixelScores
 
 __all__ = [
     "Curve",
     "PixelMetrics",
     "PixelScores",
+    "aupimo",
+    "aupimo_per_image",
     "average_precision",
     "best_f1",
     "image_rocauc",
@@ -35,4 +39,5 @@ __all__ = [
     "pro",
     "pro_curve",
     "roc_curve",
+    "spro",
 ]

@@ -2,157 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from scipy import ndimage
 
-from spade_faiss.metrics.arrays import as_mask, as_scores
-from spade_faiss.metrics.ranking import WORKERS, Array, Curve, Ranking, rank
-
-_BLOCK = 1 << 17  # the fewest good pixels worth a search of their own
-_SPILLED = 1 << 25  # the most that are read back from disk at a time, by all workers together
-
-
-@dataclass(frozen=True)
-class PixelScores:
-    """What `PixelMetrics.compute` returns.
-
-    Attributes
-    ----------
-    pro, pixel_rocauc, pixel_average_precision, pixel_best_f1 : float, 0 to 1
-    pixel_best_threshold : float
-        The lowest score at which the F1 is reached.
-    images, regions, defect_pixels, good_pixels : int
-        How many of each were counted.
-    """
-
-    pro: float
-    pixel_rocauc: float
-    pixel_average_precision: float
-    pixel_best_f1: float
-    pixel_best_threshold: float
-    images: int
-    regions: int
-    defect_pixels: int
-    good_pixels: int
-
-
-class PixelMetrics:
-    """PRO and the other pixel metrics of maps that come one at a time, exactly.
-
-    Nothing is binned: every score is kept, at 4 bytes a good and 8 bytes a defect pixel (8 and
-    12 where the maps are float64). `compute` takes a fifth of that and 24 bytes a defect pixel
-    more, and keeps the latter until another image is added; a curve takes 100. 83 maps of
-    1024 x 1024 with 3% defects: 0.5 GiB at most. For maps that are in memory already,
-    `pixel_metrics` needs far less.
-
-    Parameters
-    ----------
-    max_fpr : float in (0, 1]
-        The false-positive rate up to which PRO is integrated.
-    spill : path, optional
-        A folder in which the good pixels are kept, in a nameless file that goes with this
-        object, instead of in memory. `compute` then holds 64 MiB of them a core; the figures
-        are the same. 8000 maps of 224 x 224 take 1.6 GB there.
-
-    Raises
-    ------
-    ValueError
-        If `max_fpr` is outside (0, 1].
-    """
-
-    def __init__(
-        self, max_fpr: float = 0.3, spill: str | os.PathLike[str] | None = None
-    ) -> None:
-        self.max_fpr = _check_limit(max_fpr)
-        self._defects: list[_Defects] = []
-        self._good: list[Array] | _Spill = [] if spill is None else _Spill(spill)
-        self._ranked: _Pixels | None = None
-
-    def add(self, map: Any, mask: Any, name: str | None = None) -> None:
-        """Count one image.
-
-        Parameters
-        ----------
-        map : real [H, W], finite
-            Anomaly scores, greater where a defect is likelier. A NumPy array or a tensor on
-            any device; the pixels are copied, to the host.
-        mask : bool or integer [H, W]
-            Not zero where the defect is.
-        name : str, optional
-            What an error calls the image, beside its number.
-
-        Raises
-        ------
-        ValueError
-            If a score is NaN or infinite, the shapes differ or have not two axes, or the
-            mask is floating. The image is then not counted.
-        """
-        title = f"image {len(self._defects)}" + (f" ({name})" if name else "")
-        scores, defect = _check_image(map, mask, title)
-        self._ranked = None
-        found = _find_defects(scores, defect)
-        self._good.append(scores[~defect])
-        self._defects.append(found)
-
-    def compute(self) -> PixelScores:
-        """Return the metrics of the images so far; more may be added after.
-
-        Raises
-        ------
-        ValueError
-            If there is no image, no defect pixel or no good pixel.
-        """
-        return self._rank().scores(self.max_fpr)
-
-    def roc_curve(self) -> Curve:
-        """Return the ROC curve of the images so far (`pixel_roc_curve`)."""
-        return self._rank().ranking.curve()
-
-    def pro_curve(self) -> Curve:
-        """Return the PRO curve of the images so far (`pro_curve`)."""
-        pixels = self._rank()
-        return pixels.ranking.curve(pixels.sizes)
-
-    def _rank(self) -> _Pixels:
-        if self._ranked is None:  # metrics and curves are asked for one after the other
-            most = _SPILLED if isinstance(self._good, _Spill) else None
-            self._ranked = _rank_pixels(list(self._defects), self._good.__getitem__, most)
-        return self._ranked
-
-
-class _Spill:
-    """Arrays kept in a file without a name, which is gone when the process is."""
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self._folder = os.fspath(folder)
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-        self._size = 0
-        self._places: list[tuple[int, int, np.dtype[Any]]] = []
-
-    def append(self, values: Array) -> None:
-        data = np.ascontiguousarray(values).view(np.uint8).data
-        try:
-            written = 0
-            while written < len(data):  # the system may take less at a time
-                written += os.pwrite(self._file.fileno(), data[written:], self._size + written)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, self._folder) from None
-        self._places.append((self._size, len(data), values.dtype))
-        self._size += len(data)
-
-    def __getitem__(self, i: int) -> Array:
-        start, size, dtype = self._places[i]
-        return np.frombuffer(os.pread(self._file.fileno(), size, start), dtype)
+from spade_faiss.metrics.arrays import as_mask
+from spade_faiss.metrics.collect import Images, Region, collect_twice, in_memory
+from spade_faiss.metrics.pimo import BOUNDS, aupimo_of
+from spade_faiss.metrics.ranking import Curve, Floats
+from spade_faiss.metrics.stream import PixelMetrics, PixelScores, check_limit, scores_of
 
 
 def pro(maps: Iterable[Any], masks: Iterable[Any], max_fpr: float = 0.3) -> float:
@@ -171,7 +31,7 @@ def pro(maps: Iterable[Any], masks: Iterable[Any], max_fpr: float = 0.3) -> floa
 
     Cost, for G good and D defect pixels: O((G + D) log G) on all cores. For maps in memory
     (lists, tuples, arrays, tensors) it takes two passes, and room for a fifth of their size
-    plus 24 bytes a defect pixel; any other iterable is read once, through `PixelMetrics`.
+    plus 28 bytes a defect pixel; any other iterable is read once, through `PixelMetrics`.
 
     Parameters
     ----------
@@ -205,9 +65,128 @@ def pro(maps: Iterable[Any], masks: Iterable[Any], max_fpr: float = 0.3) -> floa
     >>> pro([anomaly], [mask], max_fpr=0.1)
     0.5...
     """
-    _check_limit(max_fpr)
-    pixels = _collect(maps, masks)
-    return pixels.ranking.area(pixels.sizes, max_fpr)
+    check_limit(max_fpr)
+    pixels = _collect(maps, masks).rank()
+    return pixels.ranking.area(pixels.weights, max_fpr)
+
+
+def spro(
+    maps: Iterable[Any], regions: Iterable[Sequence[Region]], max_fpr: float = 0.3
+) -> float:
+    """Return the saturated per-region overlap, integrated up to a false-positive rate, exactly.
+
+    A region P saturates at an area s: its overlap at a threshold is min(|A ∩ P| / s, 1), where
+    A scores at or above. Their mean is integrated as in `pro` (Bergmann et al., *Beyond Dents
+    and Scratches: Logical Constraints in Unsupervised Anomaly Detection and Localization*, IJCV
+    2022). Where the whole region must be found, s is its area. Regions are given one by one,
+    and may overlap or lie apart; a pixel in none of them is good.
+
+    Parameters
+    ----------
+    maps : iterable of real [H, W], finite
+        As in `pro`, but kept until the end.
+    regions : iterable of sequences of (mask, area)
+        Of each image its defects, none if it is good. Masks are bool or integer [H, W], not zero
+        where the defect is, somewhere at least. Areas are in pixels, more than 0; one larger than
+        its region is that of the region.
+    max_fpr : float in (0, 1]
+
+    Returns
+    -------
+    float, 0 to 1
+
+    Raises
+    ------
+    ValueError
+        If a region has another shape than its map, no pixel, or no area; else as in `pro`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mask = np.zeros((8, 8), bool)
+    >>> mask[2:4, 2:6] = True
+    >>> anomaly = np.where(mask, 2.0, 1.0)
+    >>> anomaly[2:4, 4:6] = 0  # half of the region is missed
+    >>> spro([anomaly], [[(mask, 8)]]), spro([anomaly], [[(mask, 4)]])
+    (0.5..., 1.0)
+    """
+    metrics = PixelMetrics(max_fpr)
+    for image, (scores, own) in enumerate(_paired(maps, regions, "regions")):
+        union = np.zeros(np.shape(scores), bool)
+        for number, (mask, _) in enumerate(own):
+            region = as_mask(mask, f"image {image}, region {number}")
+            if region.shape != union.shape:
+                raise ValueError(f"image {image}: the map {list(union.shape)} and region {number} "
+                                 f"{list(region.shape)} differ")
+            union |= region
+        metrics.add(scores, union, regions=own)
+    return metrics.spro()
+
+
+def aupimo(
+    maps: Iterable[Any], masks: Iterable[Any], bounds: tuple[float, float] = BOUNDS
+) -> float:
+    """Return the mean over the images with defects of `aupimo_per_image`, 0 to 1.
+
+    Parameters, cost and errors as there.
+    """
+    return float(np.nanmean(aupimo_per_image(maps, masks, bounds)))
+
+
+def aupimo_per_image(
+    maps: Iterable[Any], masks: Iterable[Any], bounds: tuple[float, float] = BOUNDS
+) -> Floats:
+    """Return the area under each image's overlap at low false-positive rates, exactly.
+
+    The false-positive rate F of a threshold is the fraction of a good image's pixels scoring at
+    or above, averaged over the good images: those whose masks hold no defect. The overlap T of an
+    image with a defect is that fraction of its defect's pixels. T is integrated over the
+    logarithm of F between two bounds, and divided by its width: a mean of the recall where
+    alarms on good parts are rare (Bertoldo et al., *AUPIMO: Redefining Anomaly Localization
+    Benchmarks with High Speed and Low Tolerance*, BMVC 2024).
+
+    T is flat between the scores of good pixels. Where a defect pixel is level with good ones, T
+    climbs in a straight line over F, as ROC and PRO do. Below the least F that a threshold
+    reaches, T is what is found without a false alarm. anomalib 2.7 samples thresholds, joins them
+    by straight lines over the logarithm, and moves the bounds to the nearest rates sampled. Where
+    nothing ties, it gives the same to 1e-15 for bounds that thresholds reach.
+
+    Good images of P pixels together show no rate below 1 / P: with fewer than 1 / `bounds[0]`
+    the lower end rests on the one highest good score.
+
+    Cost, for G pixels of good images: one pass over these, which keeps of each image the highest
+    scores alone; and the defects' scores looked up among them.
+
+    Parameters
+    ----------
+    maps, masks : iterables
+        As in `pro`.
+    bounds : (float, float)
+        The lower and the upper rate, 0 < lower < upper <= 1.
+
+    Returns
+    -------
+    float64 [images], 0 to 1
+        NaN for a good image.
+
+    Raises
+    ------
+    ValueError
+        If no mask or every mask holds a defect, or the bounds are no rates in order; else as in
+        `pro`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mask = np.zeros((400, 400), bool)
+    >>> mask[2:4, 2:6] = True
+    >>> anomaly = np.where(mask, 2.0, 1.0)
+    >>> anomaly[2:4, 4:6] = 0  # half of the region is missed
+    >>> good = np.linspace(0, 1.5, 160000).reshape(400, 400)
+    >>> aupimo_per_image([anomaly, good], [mask, mask & False])
+    array([0.5, nan])
+    """
+    return aupimo_of(_collect(maps, masks), bounds)
 
 
 def pixel_rocauc(maps: Iterable[Any], masks: Iterable[Any]) -> float:
@@ -215,7 +194,7 @@ def pixel_rocauc(maps: Iterable[Any], masks: Iterable[Any]) -> float:
 
     Parameters, cost and errors as in `pro`.
     """
-    return _collect(maps, masks).ranking.area()
+    return _collect(maps, masks).rank().ranking.area()
 
 
 def pixel_average_precision(maps: Iterable[Any], masks: Iterable[Any]) -> float:
@@ -223,7 +202,7 @@ def pixel_average_precision(maps: Iterable[Any], masks: Iterable[Any]) -> float:
 
     Parameters, cost and errors as in `pro`.
     """
-    return _collect(maps, masks).ranking.average_precision()
+    return _collect(maps, masks).rank().ranking.average_precision()
 
 
 def pixel_best_f1(maps: Iterable[Any], masks: Iterable[Any]) -> tuple[float, float]:
@@ -231,7 +210,7 @@ def pixel_best_f1(maps: Iterable[Any], masks: Iterable[Any]) -> tuple[float, flo
 
     Parameters, cost and errors as in `pro`.
     """
-    return _collect(maps, masks).ranking.best_f1()
+    return _collect(maps, masks).rank().ranking.best_f1()
 
 
 def pixel_metrics(
@@ -244,8 +223,8 @@ def pixel_metrics(
 
     Parameters, cost and errors as in `pro`.
     """
-    _check_limit(max_fpr)
-    return _collect(maps, masks).scores(max_fpr)
+    check_limit(max_fpr)
+    return scores_of(_collect(maps, masks).rank(), max_fpr)
 
 
 def pro_curve(maps: Iterable[Any], masks: Iterable[Any]) -> Curve:
@@ -254,8 +233,8 @@ def pro_curve(maps: Iterable[Any], masks: Iterable[Any]) -> Curve:
     Points inside a vertical or horizontal run are left out, which changes no line; up to two
     a distinct defect score remain. Parameters, cost and errors as in `pro`.
     """
-    pixels = _collect(maps, masks)
-    return pixels.ranking.curve(pixels.sizes)
+    pixels = _collect(maps, masks).rank()
+    return pixels.ranking.curve(pixels.weights)
 
 
 def pixel_roc_curve(maps: Iterable[Any], masks: Iterable[Any]) -> Curve:
@@ -263,155 +242,23 @@ def pixel_roc_curve(maps: Iterable[Any], masks: Iterable[Any]) -> Curve:
 
     Thinned as in `pro_curve`. Parameters, cost and errors as in `pro`.
     """
-    return _collect(maps, masks).ranking.curve()
+    return _collect(maps, masks).rank().ranking.curve()
 
 
-@dataclass(frozen=True)
-class _Defects:
-    """One image's defect pixels: score and size of the region of each; and the rest counted."""
-
-    scores: Array
-    sizes: npt.NDArray[np.int32]
-    regions: int
-    good: int
-
-
-@dataclass(frozen=True)
-class _Pixels:
-    """All images' pixels, ranked; `sizes` [n] belongs to the ranking's scores."""
-
-    ranking: Ranking
-    sizes: npt.NDArray[np.int32]
-    regions: int
-    images: int
-
-    def scores(self, max_fpr: float) -> PixelScores:
-        f1, threshold = self.ranking.best_f1()
-        return PixelScores(
-            pro=self.ranking.area(self.sizes, max_fpr),
-            pixel_rocauc=self.ranking.area(),
-            pixel_average_precision=self.ranking.average_precision(),
-            pixel_best_f1=f1,
-            pixel_best_threshold=threshold,
-            images=self.images,
-            regions=self.regions,
-            defect_pixels=len(self.sizes),
-            good_pixels=self.ranking.good,
-        )
-
-
-def _collect(maps: Iterable[Any], masks: Iterable[Any]) -> _Pixels:
-    if _in_memory(maps) and _in_memory(masks):
-        return _collect_twice(maps, masks)
-    metrics, missing = PixelMetrics(), object()
-    for scores, mask in zip_longest(maps, masks, fillvalue=missing):
-        if scores is missing or mask is missing:
-            fewer = "maps" if scores is missing else "masks"
-            raise ValueError(f"image {len(metrics._defects)}: the {fewer} end before the others")
+def _collect(maps: Iterable[Any], masks: Iterable[Any]) -> Images:
+    if in_memory(maps) and in_memory(masks):
+        return collect_twice(maps, masks)
+    metrics = PixelMetrics()
+    for scores, mask in _paired(maps, masks, "masks"):
         metrics.add(scores, mask)
-    return metrics._rank()
+    return metrics.images
 
 
-def _in_memory(images: Iterable[Any]) -> bool:
-    return isinstance(images, list | tuple) or hasattr(images, "__array__")
-
-
-def _collect_twice(maps: Any, masks: Any) -> _Pixels:
-    """Find the defects first, so that the good pixels need only be held a few maps at a time."""
-    if len(maps) != len(masks):
-        raise ValueError(f"{len(maps)} maps but {len(masks)} masks")
-
-    def find(i: int) -> _Defects:
-        return _find_defects(*_check_image(maps[i], masks[i], f"image {i}"))
-
-    def good(i: int) -> Array:
-        scores: Array = as_scores(maps[i], "map")[~as_mask(masks[i], "mask")]
-        return scores
-
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return _rank_pixels(list(pool.map(find, range(len(maps)))), good)
-
-
-def _rank_pixels(
-    defects: list[_Defects], good: Callable[[int], Array], most: int | None = None
-) -> _Pixels:
-    """Rank all images' defects among their good pixels; `good(i)` returns those of image i.
-
-    One block of good pixels a worker is in memory at a time: together a fifth of all, or `most`
-    if that is less.
-    """
-    images = len(defects)
-    counts = [found.good for found in defects]
-    regions = sum(found.regions for found in defects)
-    if not images:
-        raise ValueError("no images given")
-    if not regions:
-        raise ValueError(f"none of the {images} masks holds a defect pixel")
-    if not sum(counts):
-        raise ValueError(f"none of the {images} masks holds a good pixel")
-    values = np.concatenate([found.scores for found in defects])
-    sizes = np.concatenate([found.sizes for found in defects])
-    del defects  # as large as what was made of it
-    order = np.argsort(values)
-    values, sizes = values[order], sizes[order]
-    del order
-
-    fifth = sum(counts) // 5
-    size = max(_BLOCK, min(fifth, most or fifth) // WORKERS)
-    groups: list[list[int]] = [[]]
-    held = 0
-    for i, count in enumerate(counts):
-        if groups[-1] and held + count > size:
-            groups.append([])
-            held = 0
-        groups[-1].append(i)
-        held += count
-
-    def gather(group: list[int]) -> Array:
-        block = np.empty(sum(counts[i] for i in group), values.dtype)
-        end = 0
-        for i in group:
-            block[end : end + counts[i]] = good(i)
-            end += counts[i]
-        return block
-
-    ranking = rank(values, [partial(gather, group) for group in groups], sum(counts))
-    return _Pixels(ranking, sizes, regions, images)
-
-
-def _find_defects(scores: Array, defect: npt.NDArray[np.bool_]) -> _Defects:
-    rows = np.flatnonzero(defect.any(1))
-    if not len(rows):
-        return _Defects(np.zeros(0, scores.dtype), np.zeros(0, np.int32), 0, defect.size)
-    columns = np.flatnonzero(defect.any(0))
-    # Labelling costs more than all the rest of a pass: only the defects' box is labelled.
-    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    labels, regions = ndimage.label(defect[box], np.ones((3, 3)))
-    labels = labels[defect[box]]
-    sizes = np.bincount(labels).astype(np.int32)[labels]
-    return _Defects(scores[defect], sizes, regions, defect.size - len(sizes))
-
-
-def _check_image(map: Any, mask: Any, title: str) -> tuple[Array, npt.NDArray[np.bool_]]:
-    scores = as_scores(map, f"{title}, map")
-    defect = as_mask(mask, f"{title}, mask")
-    if scores.ndim != 2:
-        raise ValueError(f"{title}: the map {list(scores.shape)} must be [H, W]")
-    if scores.shape != defect.shape:
-        raise ValueError(
-            f"{title}: the map {list(scores.shape)} and the mask {list(defect.shape)} differ"
-        )
-    finite = np.isfinite(scores)
-    if not finite.all():
-        bad = scores.size - int(np.count_nonzero(finite))
-        y, x = np.unravel_index(int(np.argmin(finite)), scores.shape)
-        raise ValueError(
-            f"{title}: {bad} scores are not finite, the first {scores[y, x]} at row {y}, column {x}"
-        )
-    return scores, defect
-
-
-def _check_limit(max_fpr: float) -> float:
-    if not 0 < max_fpr <= 1:
-        raise ValueError(f"max_fpr {max_fpr} must lie in (0, 1]")
-    return max_fpr
+def _paired(maps: Iterable[Any], others: Iterable[Any], called: str) -> Iterator[tuple[Any, Any]]:
+    """Yield maps with what belongs to each; raise ValueError where one of both ends first."""
+    missing = object()
+    for number, (scores, other) in enumerate(zip_longest(maps, others, fillvalue=missing)):
+        if scores is missing or other is missing:
+            fewer = "maps" if scores is missing else called
+            raise ValueError(f"image {number}: the {fewer} end before the others")
+        yield scores, other

@@ -62,12 +62,12 @@ class Ranking:
     equal: Array
     good: int
 
-    def area(self, sizes: Array | None = None, max_fpr: float = 1.0) -> float:
-        """Return the curve's mean height up to `max_fpr`: ROCAUC, or PRO where sizes are given.
+    def area(self, weights: Floats | None = None, max_fpr: float = 1.0) -> float:
+        """Return the curve's mean height up to `max_fpr`: ROCAUC, or PRO where weights are given.
 
         Each defect score adds a ramp of its own weight, from `above` to `above + equal` good
-        scores, and the area under a cut ramp is known: no curve is built. The weights are
-        equal for the ROC and 1 / `sizes`, the pixels of the score's region [n], for PRO.
+        scores, and the area under a cut ramp is known: no curve is built. The weights [n] are
+        equal for the ROC, and 1 / the pixels of the score's region for PRO.
         """
         limit = float(max_fpr * self.good)  # the squares below overflow the counts' type
         total = mass = 0.0
@@ -76,9 +76,9 @@ class Ranking:
             tied = np.clip(left, 0, self.equal[piece])  # good scores of the tie under the limit
             ramp = tied * tied / (2 * np.maximum(self.equal[piece].astype(np.float64), 1))
             areas = np.maximum(left - self.equal[piece], 0) + ramp
-            weights = np.ones(len(areas)) if sizes is None else 1 / sizes[piece]
-            total += float((areas * weights).sum())  # pairwise: closer than a dot product
-            mass += float(weights.sum())
+            own = np.ones(len(areas)) if weights is None else weights[piece]
+            total += float((areas * own).sum())  # pairwise: closer than a dot product
+            mass += float(own.sum())
         return total / (mass * limit)
 
     def average_precision(self) -> float:
@@ -100,10 +100,11 @@ class Ranking:
                 best = float(f1[at]), float(self.values[starts[at]])
         return best
 
-    def curve(self, sizes: Array | None = None) -> Curve:
-        """Return the corners of the curve whose area is `area(sizes)`."""
+    def curve(self, weights: Floats | None = None) -> Curve:
+        """Return the corners of the curve whose area is `area(weights)`."""
         starts, _, false = self._steps(slice(0, len(self.values)))
-        weights = np.ones(len(self.values)) if sizes is None else 1 / sizes
+        if weights is None:
+            weights = np.ones(len(self.values))
         climbed = np.cumsum(np.add.reduceat(weights, starts)[::-1])
         values = self.values[starts][::-1]
         # Two points a score: just above it, and at it.

@@ -7,7 +7,7 @@ import pytest
 
 from spade_faiss import SpadeError
 from spade_faiss.datasets import load_folders, load_table
-from spade_faiss.datasets.mvtec import GOOD
+from spade_faiss.datasets.category import GOOD
 
 SIZE = (6, 8)
 

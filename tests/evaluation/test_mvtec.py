@@ -37,8 +37,8 @@ def test_evaluate_writes_what_the_contract_says(lite, small, tmp_path):
     for scores in results["categories"].values():
         assert set(scores) == {
             "image_rocauc", "image_rocauc_map_max", "image_ap", "image_ap_map_max", "image_f1",
-            "image_f1_map_max", "pixel_rocauc", "pro", "threshold", "confusion", "kinds",
-            "n_train", "n_test", "seconds", "stages"}
+            "image_f1_map_max", "pixel_rocauc", "pro", "aupimo", "threshold", "confusion",
+            "kinds", "n_train", "n_test", "seconds", "stages"}
         assert set(scores["stages"]) == {"features", "index", "calibration", "stage_one",
                                          "stage_two", "maps", "metrics"}
         assert 0.8 * scores["seconds"] < sum(scores["stages"].values()) < 1.01 * scores["seconds"]

@@ -13,7 +13,8 @@ from hypothesis import assume, given, settings
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from spade_faiss import metrics
-from spade_faiss.metrics import pixel, ranking
+from spade_faiss.metrics import collect, ranking
+from spade_faiss.metrics import stream as streaming
 
 from . import oracle
 
@@ -171,7 +172,7 @@ def test_many_pieces_and_blocks(monkeypatch):
     whole = metrics.pixel_metrics(maps, masks)
     monkeypatch.setattr("spade_faiss.metrics.ranking._PIECE", 7)
     monkeypatch.setattr("spade_faiss.metrics.ranking._STEP", 5)
-    monkeypatch.setattr("spade_faiss.metrics.pixel._BLOCK", 1)
+    monkeypatch.setattr("spade_faiss.metrics.collect._BLOCK", 1)
     pieces = metrics.pixel_metrics(maps, masks)
     y, s = flat(maps, masks)
     assert pieces.pixel_rocauc == pytest.approx(roc_auc_score(y, s), abs=1e-12)
@@ -240,9 +241,9 @@ def test_arguments_are_left_as_they_are():
 
 
 def test_spilled_maps_leave_little_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(pixel, "_BLOCK", 1 << 10)
-    monkeypatch.setattr(pixel, "_SPILLED", 1 << 17)
-    for module in (pixel, ranking):  # each worker has a block, and places of what it asks for
+    monkeypatch.setattr(collect, "_BLOCK", 1 << 10)
+    monkeypatch.setattr(streaming, "_SPILLED", 1 << 17)
+    for module in (collect, ranking):  # each worker has a block, and places of what it asks for
         monkeypatch.setattr(module, "WORKERS", 2)
     maps, masks = texture(count=40, side=256)
     expected = metrics.pixel_metrics(maps, masks)
