@@ -33,6 +33,8 @@ Source = str | os.PathLike[str] | npt.NDArray[np.uint8] | Frame
 """An image: the path of a file, RGB uint8 [H, W, 3], or a frame."""
 OnError = Callable[[str, str], None]
 """Called with the name of an image that could not be used and one line that says why."""
+OnNote = Callable[[str], None]
+"""Called with one line that is worth knowing and no error."""
 
 
 def report_problem(on_error: OnError | None, name: str, why: str) -> None:
