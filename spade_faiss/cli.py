@@ -11,6 +11,7 @@ import platform
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict
 from enum import StrEnum
@@ -793,6 +794,7 @@ def run(arguments: list[str]) -> int:
         rest = [argument for argument in arguments if argument != "--debug"]
         command = typer.main.get_command(app)
         with notes_to(_note):
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, image by image
             return int(command.main(rest, "spade-faiss", standalone_mode=False) or 0)
     except KeyboardInterrupt:
         print("spade-faiss: interrupted", file=sys.stderr)

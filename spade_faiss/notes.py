@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 
 class ImageWarning(UserWarning):
@@ -30,20 +31,25 @@ class Notes:
 
 
 @contextmanager
-def notes_to(on_note: Callable[[str], None]) -> Iterator[None]:
+def notes_to(on_note: Callable[[str], object], pass_on: bool = False) -> Iterator[None]:
     """Within a `with` block, give the text of each `ImageWarning` to `on_note`.
 
-    Only one thread may use it at a time, as `warnings.catch_warnings` says.
+    With `pass_on` it is also shown as it would be without. Only one thread may use this at a time,
+    as `warnings.catch_warnings` says.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("always", ImageWarning)
         usual = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *rest: object) -> None:
-            if issubclass(category, ImageWarning):
+        def show(
+            message: Warning | str, category: type[Warning], filename: str, lineno: int,
+            file: TextIO | None = None, line: str | None = None,
+        ) -> None:
+            ours = issubclass(category, ImageWarning)
+            if ours:
                 on_note(str(message))
-            else:
-                usual(message, category, *rest)  # type: ignore[arg-type]
+            if pass_on or not ours:
+                usual(message, category, filename, lineno, file, line)
 
-        warnings.showwarning = show  # type: ignore[assignment]
+        warnings.showwarning = show
         yield

@@ -59,6 +59,7 @@ class QueryReport:
         self._timelines: list[tuple[str, Timeline]] = []
         self._good = common_folder(image.path for image in spade.index_.manifest.images)
         self._reasons: dict[str, str] = {}
+        self._notes: list[str] = []
 
     def add(self, result: Result, score: float, regions: Sequence[Region]) -> None:
         """Keep an image's card, unless enough are worse; from any thread."""
@@ -87,6 +88,10 @@ class QueryReport:
     def fail(self, name: str, why: str) -> None:
         """Keep why an image could not be used, or what else is wrong with a file."""
         self._reasons[name] = why
+
+    def note(self, text: str) -> None:
+        """Keep a line on what is odd and no error."""
+        self._notes.append(text)
 
     def write(self, path: Path, rows: Sequence[Row]) -> None:
         """Write the page.
@@ -134,6 +139,7 @@ class QueryReport:
             counts={word: sum(row.verdict == word for row in rows)
                     for word in ("NG", "OK", "ERROR", "")},
             total=len(rows), cards=self._cards(folder), shown=len(self._kept),
+            notes=[printable(note) for note in self._notes],
             failed=said(failed), warnings=said(others),
             histogram=histogram(scores, good, threshold, [word for _, word in judged]),
             scored=len(scores), good=len(good),

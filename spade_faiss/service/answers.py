@@ -74,6 +74,8 @@ class QueriedImage(BaseModel):
     map: Picture | None = Field(description="With `maps`: the anomaly map, on the image's grid.")
     photo: Picture | None = Field(description="With `pictures`: the image, small.")
     overlay: Picture | None = Field(description="With `pictures`: the map over it.")
+    notes: list[str] = Field(
+        description="What should be known of the image before its verdict is relied on.")
 
 
 class Outdated(BaseModel):

@@ -13,6 +13,7 @@ from PIL import Image
 from spade_faiss.errors import SpadeError
 from spade_faiss.images import decode_image, image_size
 from tests.images.test_tiff import HEIGHT, PHOTO, WIDTH, close, decoded, noise
+from tests.images.tiffs import SHORT, page, tiff
 
 SMOOTH = cv2.resize(PHOTO[10:16, 20:26], (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 GREY, COLOUR, INDEXED, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 3, 4, 6
@@ -267,6 +268,30 @@ def test_runs_that_end_early_are_refused():
     runs = b"\x32\1\0\0" * (HEIGHT - 2)
     with pytest.raises(SpadeError):
         decode_image(bmp(runs + b"\0\1", 8, 1, palette=bytes(1024)))
+
+
+def test_images_up_to_the_limit_are_read_without_a_word():
+    side = 9500  # 90 megapixels, more than Pillow reads in silence
+    rows = zlib.compress((b"\0" + b"\x55" * (side // 8 + 1)) * side)
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)), (b"IDAT", rows),
+             (b"IEND", b"")]
+    image = decoded(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+    assert image.shape == (side, side, 3) and image[-1, -1].max() == 255 and not image[-1, -2].any()
+
+
+def test_images_over_the_limit_are_refused_before_they_are_decoded():
+    head = [(b"IHDR", struct.pack(">IIBBBBB", 20000, 10001, 8, 2, 0, 0, 0)), (b"IEND", b"")]
+    files = {
+        "png": b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in head),
+        "bmp": bmp(b"", 24, size=(10001, 20000)),
+        "jpeg": WRITTEN["jpeg"].replace(struct.pack(">HH", HEIGHT, WIDTH),
+                                        struct.pack(">HH", 10001, 20000), 1),
+        "tiff": tiff(page(noise(8, 1), 8, 1, tags={256: (SHORT, [20000]), 257: (SHORT, [10001])})),
+    }
+    for content in files.values():
+        assert image_size(content) == (10001, 20000)
+        with pytest.raises(SpadeError, match=r"20000x10001, and at most 200 million"):
+            decode_image(content)
 
 
 def test_sizes_agree():
