@@ -29,7 +29,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 MIN_SIDE = 16
 """The smallest side, in pixels, from which a pyramid of features still means something."""
 MAX_PIXELS = 200_000_000
-"""The most pixels of an image. To decode them takes up to 4 GB."""
+"""The most pixels of an image. To decode it takes 6 to 24 bytes of memory for each."""
 _ORIENTATION = 0x0112
 _STARTS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"RIFF": "WEBP",
            b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF"}
@@ -157,6 +157,8 @@ def _decode(data: bytes | bytearray, kind: str, on_note: OnNote) -> npt.NDArray[
         opened.load()
         opened.info.pop("transparency", None)  # of which Pillow would warn; alpha is dropped
         image = np.asarray(opened if opened.mode == "RGB" else opened.convert("RGB"))
+        if kind == "JPEG" and (image[-8:, -8:] == 128).all():  # what libjpeg puts for lost data
+            on_note("a JPEG that ends in plain mid-grey, as where its data broke off; look at it")
         return upright(image, opened.getexif().get(_ORIENTATION))
 
 

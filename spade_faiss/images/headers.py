@@ -74,8 +74,9 @@ def read_png(data: bytes | bytearray) -> PngHeader:
             raise SpadeError("is cut short; copy it again")
         kind = bytes(view[at + 4 : at + 8])
         if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4]):
-            raise SpadeError(f"is damaged (its {kind.decode('latin-1')} chunk has another checksum "
-                             "than it should); copy it again")
+            name = kind.decode() if kind.isalpha() else "next"
+            raise SpadeError(f"is damaged (its {name} chunk has another checksum than it should); "
+                             "copy it again")
         if kind in (b"IHDR", b"sBIT", b"eXIf", b"IEND"):
             kept[kind] = bytes(view[at + 8 : end])
         at = end + 4

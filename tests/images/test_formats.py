@@ -264,6 +264,14 @@ def test_odd_bmp_is_refused():
             decode_image(content)
 
 
+def test_a_jpeg_that_was_given_an_end_is_noted():
+    content = WRITTEN["jpeg"]
+    for cut in (len(content) // 2, len(content) * 3 // 4):
+        decoded(content[:cut] + b"\xff\xd9", "data broke off")
+    taller = content.replace(struct.pack(">HH", HEIGHT, WIDTH), struct.pack(">HH", 90, WIDTH), 1)
+    decoded(taller, "data broke off")
+
+
 def test_runs_that_end_early_are_refused():
     runs = b"\x32\1\0\0" * (HEIGHT - 2)
     with pytest.raises(SpadeError):
