@@ -162,7 +162,7 @@ def _colours(
     top = (1 << bits) - 1
     if bits > 8:
         said = _declared_top(page)
-        if said and samples.max(initial=0) <= said:
+        if said and samples.max(initial=0) <= said < top:
             top = said
         elif bits == 16:
             note_range(samples, on_note)

@@ -189,6 +189,12 @@ def test_a_range_that_the_file_states_is_used(tags):
     close(decoded(inverse), expected(samples, 12, MIN_IS_WHITE))
 
 
+def test_a_range_beyond_the_samples_own_is_none():
+    samples = noise(12, 1)
+    content = tiff(page(samples, 12, MIN_IS_BLACK, tags={281: (SHORT, [65535])}))
+    close(decoded(content), expected(samples, 12, MIN_IS_BLACK))
+
+
 @pytest.mark.parametrize("most, tags, words", [
     (4095, {}, ("use 12 bits", "16 of 256 levels", "SMaxSampleValue 4095")),
     (3000, {281: (SHORT, [3000])}, ("use 12 bits",)),  # what there is, and no range
