@@ -173,7 +173,7 @@ def _decode_png(
     top, unused = (1 << header.significant) - 1, 16 - header.significant
     # By its specification sBIT says how many bits there were before they were scaled to 16; then
     # those below are 0 or, rounded, 1 in an image this dark. Else they have not been scaled.
-    if samples.max() > top or (samples & ((1 << unused) - 1)).max() <= 1:
+    if not unused or samples.max() > top or (samples & ((1 << unused) - 1)).max() <= 1:
         top = 65535
         note_range(samples, on_note)
     return _rgb(to_8_bit(samples, top))
