@@ -11,6 +11,7 @@ import platform
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict
 from enum import StrEnum
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from ._text import printable as _printable
 from .errors import SpadeError
 from .memory import is_shortage, limit_memory, parse_size
+from .notes import notes_to
 
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 
@@ -138,6 +140,10 @@ def options(
     """Take the options that every command has."""
 
 
+def _note(text: str) -> None:
+    tqdm.write(f"spade-faiss: note: {_printable(text)}", file=sys.stderr)
+
+
 class _Problems:
     """Names each image that could not be used, in one line on standard error."""
 
@@ -149,7 +155,7 @@ class _Problems:
         tqdm.write(f"spade-faiss: {_printable(name)}: {_printable(why)}", file=sys.stderr)
 
     def note(self, text: str) -> None:
-        tqdm.write(f"spade-faiss: note: {_printable(text)}", file=sys.stderr)
+        _note(text)
 
     def warn(self, text: str) -> None:
         tqdm.write(f"spade-faiss: warning: {_printable(text)}", file=sys.stderr)
@@ -803,7 +809,9 @@ def run(arguments: list[str]) -> int:
     try:
         rest = [argument for argument in arguments if argument != "--debug"]
         command = typer.main.get_command(app)
-        return int(command.main(rest, "spade-faiss", standalone_mode=False) or 0)
+        with notes_to(_note):
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, image by image
+            return int(command.main(rest, "spade-faiss", standalone_mode=False) or 0)
     except KeyboardInterrupt:
         print("spade-faiss: interrupted", file=sys.stderr)
         return 130

@@ -1,14 +1,14 @@
 """Find, decode and frame images: from paths or arrays to what the network sees, and back."""
 
-from .decode import FORMATS, MIN_SIDE, decode_image, image_size, read_image
+from .decode import FORMATS, MAX_PIXELS, MIN_SIDE, decode_image, image_size, read_image
 from .find import SUFFIXES, Found, find_images, may_be_image, passed_over
 from .framing import Framing
 from .load import Loaded, decode_images, load_images, sizes_of
 from .source import Frame, OnError, OnNote, Source, name_of, report_note, report_problem
 
 __all__ = [
-    "FORMATS", "MIN_SIDE", "SUFFIXES", "Found", "Frame", "Framing", "Loaded", "OnError", "OnNote",
-    "Source", "decode_image", "decode_images", "find_images", "image_size", "load_images",
-    "may_be_image", "name_of", "passed_over", "read_image", "report_note", "report_problem",
-    "sizes_of",
+    "FORMATS", "MAX_PIXELS", "MIN_SIDE", "SUFFIXES", "Found", "Frame", "Framing", "Loaded",
+    "OnError", "OnNote", "Source", "decode_image", "decode_images", "find_images", "image_size",
+    "load_images", "may_be_image", "name_of", "passed_over", "read_image", "report_note",
+    "report_problem", "sizes_of",
 ]

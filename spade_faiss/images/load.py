@@ -16,14 +16,18 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import SpadeError
-from .decode import FORMATS, checked_size, grey_to_rgb, image_size, read_image
+from ..notes import Notes
+from .decode import FORMATS, checked_size, image_size, read_image
 from .framing import Framing
-from .source import Frame, OnError, Source, name_of, report_problem
+from .samples import grey_to_rgb
+from .source import Frame, OnError, OnNote, Source, name_of, report_problem
 
 Prepared = TypeVar("Prepared")
 
 _ON_ITS_SIDE = range(5, 9)
 """EXIF orientations by which height and width change places."""
+_PIXELS_AHEAD = 1 << 28
+"""How many pixels may wait for the caller: 0.8 GB."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,11 @@ class Loaded:
         return self.image.shape[0], self.image.shape[1]
 
 
-def _as_image(source: Source) -> npt.NDArray[np.uint8]:
+def _as_image(source: Source, on_note: OnNote) -> npt.NDArray[np.uint8]:
     if isinstance(source, Frame):
         source = source.image
     if not isinstance(source, np.ndarray):
-        return read_image(source)
+        return read_image(source, on_note)
     if source.dtype != np.uint8:
         raise SpadeError(f"has samples of type {source.dtype}; pass uint8")
     if source.ndim == 2:
@@ -71,6 +75,9 @@ def load_images(
 ) -> Iterator[Loaded]:
     """Decode and frame images in worker threads, a few ahead of the caller, in order.
 
+    What `read_image` notes of images is said at the end, in one `ImageWarning` for all that it is
+    noted of.
+
     Parameters
     ----------
     sources : iterable of paths, uint8 arrays or frames
@@ -84,12 +91,13 @@ def load_images(
         Decoding threads; by default one a core, at most 8.
     """
 
-    def prepare(source: Source) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        image = _as_image(source)
+    def framed(
+        image: npt.NDArray[np.uint8]
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         return image, framing.apply(image)
 
-    for position, name, (image, framed) in _prepared(sources, prepare, on_error, workers):
-        yield Loaded(position, name, image, framed)
+    for position, name, (image, small) in _prepared(sources, framed, on_error, workers):
+        yield Loaded(position, name, image, small)
 
 
 def decode_images(
@@ -99,35 +107,48 @@ def decode_images(
 
     Parameters as in `load_images`.
     """
-    for position, name, image in _prepared(sources, _as_image, on_error, workers):
+    for position, name, image in _prepared(sources, lambda image: image, on_error, workers):
         yield position, Frame(name, image)
 
 
 def _prepared(
-    sources: Iterable[Source], prepare: Callable[[Source], Prepared], on_error: OnError | None,
-    workers: int | None,
+    sources: Iterable[Source], prepare: Callable[[npt.NDArray[np.uint8]], Prepared],
+    on_error: OnError | None, workers: int | None,
 ) -> Iterator[tuple[int, str, Prepared]]:
     """Yield the place and name of each image and what is made of it, as `load_images` does."""
     workers = workers or min(8, os.cpu_count() or 1)
+    notes = Notes()
+
+    def work(source: Source) -> tuple[Prepared, int, list[str]]:
+        said: list[str] = []
+        image = _as_image(source, said.append)
+        return prepare(image), image.shape[0] * image.shape[1], said
+
     with ThreadPoolExecutor(workers) as pool:
-        ahead: deque[tuple[int, str, Future[Prepared]]] = deque()
+        ahead: deque[tuple[int, str, Future[tuple[Prepared, int, list[str]]]]] = deque()
         waiting = enumerate(sources)
+        room, largest = 2, 1  # until it is known how large images are
         try:
             while True:
-                for place, source in islice(waiting, 2 * workers + 1 - len(ahead)):
-                    ahead.append((place, name_of(source, place), pool.submit(prepare, source)))
+                for place, source in islice(waiting, max(0, room - len(ahead))):
+                    ahead.append((place, name_of(source, place), pool.submit(work, source)))
                 if not ahead:
                     return
                 position, name, future = ahead.popleft()
                 try:
-                    prepared = future.result()
+                    prepared, pixels, said = future.result()
                 except SpadeError as error:
                     report_problem(on_error, name, str(error))
                     continue
+                largest = max(largest, pixels)
+                room = min(2 * workers + 1, max(2, _PIXELS_AHEAD // largest))
+                for text in said:
+                    notes.add(name, text)
                 yield position, name, prepared
         finally:
             for _, _, future in ahead:
                 future.cancel()
+            notes.issue()
 
 
 def sizes_of(
@@ -146,7 +167,7 @@ def sizes_of(
     for source in stream:
         seen.append(source)
         try:
-            return [_as_image(source).shape[:2]], chain(seen, stream)
+            return [_as_image(source, lambda note: None).shape[:2]], chain(seen, stream)
         except SpadeError:
             continue
     return [], iter(seen)

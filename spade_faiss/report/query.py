@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +16,7 @@ from ..detector import Result, Spade
 from ..ensemble import Ensemble, folder_of
 from ..errors import SpadeError
 from ..images import Found, Frame, OnError, OnNote, report_note, report_problem
+from ..notes import notes_to
 from ..verdict.notes import BatchNotes
 from ..video import is_video, read_frames
 from .files import Row, as_csv, as_png, write_image
@@ -88,12 +89,13 @@ def write_query(
         page = QueryReport(spade, out, cards)
     writer = _Writer(spade, results, overlays, explain, page, on_error)
     try:
-        for moving, group in groupby(files, lambda file: is_video(file[0].path)):
-            if moving:
-                for found, stem in group:
-                    writer.video(found.path, stem, worst, fps)
-            else:
-                writer.images(list(group), on_result)
+        with notes_to(page.note, pass_on=True) if page else nullcontext():
+            for moving, group in groupby(files, lambda file: is_video(file[0].path)):
+                if moving:
+                    for found, stem in group:
+                        writer.video(found.path, stem, worst, fps)
+                else:
+                    writer.images(list(group), on_result)
     finally:
         notes = writer.noted.lines()
         results.put("scores.csv", as_csv(writer.rows))

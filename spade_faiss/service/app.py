@@ -177,10 +177,10 @@ def create_app(
             # All images of a request are for one index, whatever comes meanwhile.
             served, awaited = await run(threads, live.take)
             results = await asyncio.gather(
-                *(asyncio.wrap_future(batcher.submit((served, image))) for image in images))
+                *(asyncio.wrap_future(batcher.submit((served, image))) for image, _ in images))
             answers = await asyncio.gather(*(
-                run(threads, _answer, upload.name, served.spade, result, maps, pictures)
-                for upload, result in zip(uploads, results, strict=True)))
+                run(threads, _answer, upload.name, notes, served.spade, result, maps, pictures)
+                for upload, (_, notes), result in zip(uploads, images, results, strict=True)))
             for answer in answers:
                 metrics.verdicts.labels(answer.verdict or "none").inc()
             whole = QueryAnswer(**_named(served, awaited), score=cast(Score, served.spade.score),
@@ -259,9 +259,11 @@ def _query_together(items: Sequence[_Item]) -> list[Result]:
             for result in served.spade.query([image for _, image in group])]
 
 
-def _decode(upload: Upload) -> _Pixels:
+def _decode(upload: Upload) -> tuple[_Pixels, list[str]]:
+    """Return an image, and what is noted of it."""
+    notes: list[str] = []
     try:
-        return decode_image(upload.data)
+        return decode_image(upload.data, notes.append), notes
     except SpadeError as error:
         raise Refusal(422, f"{upload.name}: {error}") from None
     finally:
@@ -269,7 +271,8 @@ def _decode(upload: Upload) -> _Pixels:
 
 
 def _answer(
-    name: str, spade: Detector, result: Result, maps: MapFormat | None, with_pictures: bool
+    name: str, notes: list[str], spade: Detector, result: Result, maps: MapFormat | None,
+    with_pictures: bool,
 ) -> QueriedImage:
     index, limit = spade.index_, spade.pixel_threshold
     score, threshold = spade.score_of(result), spade.image_threshold
@@ -293,7 +296,7 @@ def _answer(
         name=name, width=result.map.shape[1], height=result.map.shape[0], score=score,
         threshold=threshold, verdict=cast(Verdict, verdict(score, threshold)) or None,
         peak=result.peak, pixel_threshold=limit, descriptor_score=result.descriptor_score,
-        regions=wrong, notes=list(result.notes),
+        regions=wrong, notes=[*notes, *result.notes],
         map=encode(result.map) if maps else None,
         photo=pictures.jpeg(pictures.photo(result)) if with_pictures else None,
         overlay=pictures.jpeg(pictures.overlay(result, framing, limit)) if with_pictures else None,
