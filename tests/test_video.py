@@ -1,6 +1,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from spade_faiss.images import Framing, load_images
 from spade_faiss.index import Index
 from spade_faiss.video import is_video, open_sources, read_frames
 from tests.command import LITE, done, one_line, run
-from tests.videos import SIZE, frame, street, walk, write_video
+from tests.videos import SIZE, damage, frame, street, walk, write_video
 
 SMALL = (*LITE, "--resize", "64", "--crop", "64")
 
@@ -81,16 +82,6 @@ def test_a_truncated_video_gives_the_frames_it_has(tmp_path, name):
     assert f"{len(frames)} of 40 frames" in said[0][1]
     with pytest.warns(UserWarning, match="cut short"):
         list(read_frames(tmp_path / name))
-
-
-def test_a_container_without_a_frame_count_is_read_to_its_end(tmp_path, recwarn):
-    path = write_video(tmp_path / "cut.wmv", numbered(40), codec="WMV2")
-    data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
-    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) < 0
-    frames = list(read_frames(path, 12))
-    assert [int(one.name[-6:]) for one in frames] == list(range(0, 2 * len(frames), 2))
-    assert 3 < len(frames) < 15 and not recwarn.list
 
 
 def test_what_is_no_video_is_explained_in_one_line(tmp_path, capfd):
@@ -238,6 +229,17 @@ def test_a_truncated_video_and_a_broken_one_are_named(watched, tmp_path):
     assert numbers == list(range(0, 2 * len(numbers), 2)) and len(numbers) > 3
     assert rows[-1]["path"].endswith("text.mp4") and rows[-1]["verdict"] == "ERROR"
     assert not (tmp_path / "out" / "maps").exists()
+
+
+def test_a_damaged_video_is_named_and_what_is_whole_is_scored(watched, tmp_path):
+    path = damage(Path(shutil.copy(watched / "train/1.avi", tmp_path)), 5)
+    ended = done("query", watched / "index", path, "--out", tmp_path / "out", "--worst", "0",
+                 status=1)
+    line, = ended.stderr.splitlines()
+    assert f"{path}: is damaged: 95 of 96 frames are whole" in line
+    with (tmp_path / "out" / "scores.csv").open(newline="") as file:
+        numbers = [int(row["path"][-6:]) for row in csv.DictReader(file)]
+    assert numbers == [*range(5), *range(6, 96)]
 
 
 def test_a_folder_of_nothing_but_text_is_refused(watched, tmp_path):

@@ -1,7 +1,9 @@
 """Small videos of a street: a walker is good, one who runs is not."""
 
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
@@ -49,6 +51,64 @@ def write_video(
     for image in frames:
         writer.write(image[..., ::-1])
     writer.release()
+    return path
+
+
+def encode(
+    path: Path, frames: list[np.ndarray], codec: str = "libx264", pixels: str = "yuv420p",
+    times: list[int] | None = None, options: dict[str, str] | None = None,
+    container: dict[str, str] | None = None, prepare=None, picture=None, **attributes: object,
+) -> Path:
+    """Write frames [H, W, 3], RGB, 24 a second, as what OpenCV cannot write.
+
+    Parameters
+    ----------
+    times : list of int, optional
+        Milliseconds at which the frames are shown.
+    options, container : dict, optional
+        FFmpeg's options for the encoder and for the file.
+    prepare : callable, optional
+        Called with the stream before anything is written.
+    picture : callable, optional
+        Makes a `VideoFrame` of each of `frames`; by default these are RGB.
+    attributes : object
+        Set on the codec's context (`gop_size`, `flags` …).
+    """
+    base = Fraction(1, 24 if times is None else 1000)
+    quiet = {"libx265": {"x265-params": "log-level=none"}}.get(codec, {})
+    with av.open(str(path), "w", options=container or {}) as file:
+        stream = file.add_stream(codec, rate=24, options=quiet | (options or {}))
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixels
+        stream.codec_context.time_base = base
+        for name, value in attributes.items():
+            setattr(stream.codec_context, name, value)
+        if prepare:
+            prepare(stream)
+        for i, image in enumerate(frames):
+            frame = picture(image) if picture else av.VideoFrame.from_ndarray(image)
+            frame.pts, frame.time_base = (i if times is None else times[i]), base
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return path
+
+
+def packets(path: Path) -> list[av.Packet]:
+    """Return the packets of a file's first video, in the order in which they are stored."""
+    with av.open(str(path)) as file:
+        return [one for one in file.demux(file.streams.video[0]) if one.size]
+
+
+def damage(path: Path, which: int, how: str = "noise") -> Path:
+    """Fill most of a packet with noise, or all of it with zeros."""
+    packet = packets(path)[which]
+    data = bytearray(path.read_bytes())
+    if how == "zeros":
+        data[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    else:
+        start, end = packet.pos + packet.size // 4, packet.pos + packet.size * 3 // 4
+        data[start:end] = np.random.default_rng(1).bytes(end - start)
+    path.write_bytes(data)
     return path
 
 

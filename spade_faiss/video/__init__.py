@@ -1,0 +1,5 @@
+"""Read videos frame by frame, in memory that does not grow with their length."""
+
+from .read import VIDEO_SUFFIXES, is_video, open_sources, read_frames
+
+__all__ = ["VIDEO_SUFFIXES", "is_video", "open_sources", "read_frames"]
