@@ -17,7 +17,7 @@ from spade_faiss.images import Framing, load_images
 from spade_faiss.index import Index
 from spade_faiss.video import is_video, open_sources, read_frames
 from tests.command import LITE, done, one_line, run
-from tests.videos import SIZE, damage, frame, street, walk, write_video
+from tests.videos import SIZE, damage, encode, frame, street, walk, write_video
 
 SMALL = (*LITE, "--resize", "64", "--crop", "64")
 
@@ -252,3 +252,13 @@ def test_help_answers_without_opencv():
             "from spade_faiss.cli import main; main()")
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 0 and "--worst" in ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize("codec", ["libx264", "ffv1"])
+def test_a_video_may_be_left_in_the_middle(tmp_path, codec):
+    path = encode(tmp_path / "a.mkv", numbered(24), codec)
+    for count in range(1, 12):
+        frames = read_frames(path)
+        for _ in range(count):
+            next(frames)
+        frames.close()

@@ -117,7 +117,11 @@ def _decode(path: str, tally: Tally, careful: bool) -> Iterator[Decoded]:
         if stream.codec_context.codec.canonical_name in _CONCEALING:
             stream.codec_context.options = {"err_detect": "explode"}
         reading = _Reading(container, stream, careful)
-        yield from reading.frames()
+        try:
+            yield from reading.frames()
+        finally:
+            # Its threads need Python's lock to let go of origins, and it is held where they end.
+            stream.codec_context.flush_buffers()
         tally.frames, tally.damaged = reading.number, reading.damaged
         tally.missing, tally.unused = reading.missing(), unused
 

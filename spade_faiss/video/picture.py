@@ -19,32 +19,47 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from .decode import Decoded
 
 _EXACT = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INT | Interpolation.ACCURATE_RND
-"""Colours to half a grey level; FFmpeg's fastest way is up to four off, and too dark by one."""
+"""FFmpeg's fastest way is up to four grey levels off, and too dark by one."""
 
 
 class ToRGB:
-    """Converts pictures by their own matrix and range, and turns them as the file says."""
+    """Converts the pictures of one video, as PyAV decodes them, to upright RGB."""
 
     def __init__(self) -> None:
         self._reformatter = VideoReformatter()
+        self._rotation: int | None = None
+        self._matrix: npt.NDArray[np.int32] | None = None
 
     def __call__(self, picture: VideoFrame) -> npt.NDArray[np.uint8]:
-        """Return a picture as RGB, uint8 [H, W, 3]."""
+        """Return a picture as RGB, uint8 [H, W, 3].
+
+        The colours are those that its matrix and range say, to half a grey level: BT.601 and the
+        limited range if it says nothing. It is turned and mirrored as its display matrix says.
+        """
         rgb = self._reformatter.reformat(picture, format="rgb24", interpolation=_EXACT,
                                          dst_color_range=ColorRange.JPEG)
         image = cast(npt.NDArray[np.uint8], rgb.to_ndarray())
-        return np.ascontiguousarray(_upright(image, picture))
+        # To look at its side data ties a picture to itself, and keeps its memory for long.
+        if picture.rotation != self._rotation:
+            self._rotation, self._matrix = picture.rotation, _display_matrix(picture)
+        if self._matrix is not None:
+            image = _upright(image, self._matrix)
+        return np.ascontiguousarray(image)
 
 
-def _upright(image: npt.NDArray[np.uint8], picture: VideoFrame) -> npt.NDArray[np.uint8]:
+def _display_matrix(picture: VideoFrame) -> npt.NDArray[np.int32] | None:
+    data = cast(Mapping[str, Buffer], picture.side_data).get("DISPLAYMATRIX")
+    return None if data is None else np.frombuffer(bytes(data), np.int32)
+
+
+def _upright(
+    image: npt.NDArray[np.uint8], matrix: npt.NDArray[np.int32]
+) -> npt.NDArray[np.uint8]:
     """Turn and mirror an image by its display matrix, to the nearest right angle.
 
     The matrix sends (x, y) to (a·x + c·y, b·x + d·y): ISO/IEC 14496-12, "transformation matrix".
     """
-    matrix = cast(Mapping[str, Buffer], picture.side_data).get("DISPLAYMATRIX")
-    if matrix is None:
-        return image
-    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(int)
+    a, b, _, c, d = matrix[:5].astype(int)
     if abs(a) + abs(d) < abs(b) + abs(c):
         image, a, d = image.swapaxes(0, 1), c, b
     return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
