@@ -652,7 +652,8 @@ def evaluate_mvtec(
     original_size: Annotated[bool, typer.Option(
         "--original-size", help="Score maps on the images' own grids, against untouched masks.  "
         "[default: masks resized and cropped like the images]")] = False,
-    max_fpr: MaxFpr = 0.3, sweep: SweepOption = None, report: Report = False,
+    max_fpr: MaxFpr = 0.3, threshold: Threshold = None, sweep: SweepOption = None,
+    report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: EachWeights = None, resize: Resize = 256,
     crop: Crop = "224", k: Nearest = 50,
     kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32", views: Views = None,
@@ -672,6 +673,7 @@ def evaluate_mvtec(
         backbone, weights, views, device, k=k, kappa=kappa, resize=resize, crop=_crop(crop),
         preset=preset, store=store, engine=engine, factory=factory, coreset=coreset,
         search_params=search_params, batch_size=batch_size, progress=True)
+    spade.image_threshold = threshold
     with on_ray(spade, ray, ray_workers, limit) as spade:
         results = evaluate_mvtec(
             spade, root, out, names=category, sweep=sweep or (), original_size=original_size,
@@ -700,7 +702,8 @@ def evaluate_folder(
     original_size: Annotated[bool, typer.Option(
         "--original-size", help="Score maps on the images' own grids, against untouched masks.")
     ] = False,
-    max_fpr: MaxFpr = 0.3, sweep: SweepOption = None, report: Report = False,
+    max_fpr: MaxFpr = 0.3, threshold: Threshold = None, sweep: SweepOption = None,
+    report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: EachWeights = None, resize: Resize = 256,
     crop: Crop = "224", k: Nearest = 50,
     kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32", views: Views = None,
@@ -727,6 +730,7 @@ def evaluate_folder(
         backbone, weights, views, device, k=k, kappa=kappa, resize=resize, crop=_crop(crop),
         preset=preset, store=store, engine=engine, factory=factory, coreset=coreset,
         search_params=search_params, batch_size=batch_size, progress=True)
+    spade.image_threshold = threshold
     with on_ray(spade, ray, ray_workers, limit) as spade:
         results = evaluate_folder(
             spade, category, out, sweep=sweep or (), original_size=original_size,

@@ -283,6 +283,18 @@
     set(known.threshold);
   }
 
+  for (const whatIf of document.querySelectorAll(".defects .what-if")) {
+    tryThresholds(whatIf, (known, tried, moved) => {
+      const parts = [[known.scores, "defects found"], [known.good, "good called wrong"]].map(([scores, what]) => {
+        const n = tallyOf(scores, tried, null).NG;
+        return `${n} of ${scores.length} ${what} (${figure((100 * n) / scores.length)} %)`;
+      });
+      whatIf.querySelector("output").replaceChildren(
+        `At ${figure(tried)}: `, make("b", "", parts.join(", ")),
+        moved ? `. The figures around are of the threshold ${figure(known.threshold)}.` : ".");
+    });
+  }
+
   // Filters and sorting.
   const list = document.getElementById("cards");
   if (list) {
