@@ -16,8 +16,9 @@ PAGE = Path(__file__).with_name("api.md")
 MODULES = (
     "spade_faiss", "spade_faiss.calibration", "spade_faiss.datasets", "spade_faiss.drift",
     "spade_faiss.ensemble", "spade_faiss.features", "spade_faiss.images", "spade_faiss.index",
-    "spade_faiss.maps", "spade_faiss.metrics", "spade_faiss.presets", "spade_faiss.rates",
-    "spade_faiss.search", "spade_faiss.threshold", "spade_faiss.video",
+    "spade_faiss.judging", "spade_faiss.maps", "spade_faiss.metrics", "spade_faiss.presets",
+    "spade_faiss.rates", "spade_faiss.search", "spade_faiss.threshold",
+    "spade_faiss.verdict.judge", "spade_faiss.video",
 )
 
 

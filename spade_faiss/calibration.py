@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import SpadeError
-from .index import Manifest, index_lock
-from .index.manifest import HeldOut, Scored
+from .index.manifest import ByHand, Counted, HeldOut, Scored
+from .judging import said_of
 from .rates import Rate, chosen_rate, images_needed, observed_rate, percent
 from .threshold import good_threshold
+from .verdict.judge import over
 from .verdict.notes import BatchNotes
 
 if TYPE_CHECKING:
     from .detector import Images, Result, Spade
     from .images import OnError
+    from .judging import Judging
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,12 @@ class Judged:
     Attributes
     ----------
     threshold : float
-    false_alarms : Rate
-        Good images that it calls wrong.
-    found : Rate or None
-        Defects that it calls wrong; None where there were none.
+    false_alarms, found : Rate or None
+        Good images and defects that it calls wrong; None where there were none.
     """
 
     threshold: float
-    false_alarms: Rate
+    false_alarms: Rate | None
     found: Rate | None
 
 
@@ -46,18 +46,20 @@ class Report:
     Attributes
     ----------
     score : {"map", "descriptor"}
-        The score that this is about; thresholds for both were stored.
+        The score that this is about; if images chose it, thresholds for both were stored.
     good, defects : int
         Images that were used.
-    wished : float
-        The wished rate of false alarms.
-    needed : int
+    wished : float or None
+        The wished rate of false alarms; None where the images did not choose the threshold.
+    needed : int or None
         Good images from which on that rate is held whatever the scores' distribution.
     present : Judged or None
         The threshold until now, which knew nothing of these images; None where there was none.
-    chosen : Judged
-        The new threshold. Its `false_alarms` are those to expect, not those counted among the
-        images that it was chosen by: see `spade_faiss.rates.chosen_rate`.
+    chosen : Judged or None
+        The threshold now; None where there is none. If the images chose it, its `false_alarms` are
+        those to expect, not those counted among these images: see `spade_faiss.rates.chosen_rate`.
+    review : float or None
+        The score from which on images are to be reviewed.
     notes : tuple of str
         What should be known before these figures are relied on.
     """
@@ -65,26 +67,32 @@ class Report:
     score: str
     good: int
     defects: int
-    wished: float
-    needed: int
+    wished: float | None
+    needed: int | None
     present: Judged | None
-    chosen: Judged
+    chosen: Judged | None
+    review: float | None
     notes: tuple[str, ...]
 
     def text(self) -> str:
         """Return the report as a table for a person."""
         def row(title: str, judged: Judged, most: str) -> str:
             alarms, found = judged.false_alarms, judged.found
-            return (f"{title:8}{judged.threshold:<10.4g} {_counted(alarms, most):44} "
+            return (f"{title:8}{judged.threshold:<10.4g} "
+                    f"{_counted(alarms, most) if alarms else '':44} "
                     f"{_counted(found, '') if found else ''}").rstrip()
 
-        lines = [f"{'':8}{'threshold':10} {'false alarms':44} "
+        lines = [f"{'':8}{'threshold':10} {'false alarms' if self.good else '':44} "
                  f"{'defects found' if self.defects else ''}".rstrip()]
         if self.present:
             lines.append(row("before", self.present, ""))
-        lines += [row("now", self.chosen, "expect at most "),
-                  "in brackets: where the rate lies with 95 % confidence",
-                  *(f"note: {note}" for note in self.notes)]
+        if self.chosen:
+            lines.append(row("now", self.chosen, "expect at most " if self.wished else ""))
+        if self.review is not None:
+            lines.append(f"review  from {self.review:.4g} to the threshold")
+        if self.good or self.defects:
+            lines.append("in brackets: where the rate lies with 95 % confidence")
+        lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
 
@@ -107,23 +115,69 @@ def calibrate(
             f"or more ({images_needed(quantile)} hold {percent(rate)} whatever their scores)")
     right, wrong = good.record(), bad.record()
     notes = [*_notes(spade, right, quantile), *trial.noted.lines()]
-    present = _judged(spade, spade.image_threshold, right, wrong)
+    present = _judged(spade.image_threshold, spade.score, right, wrong)
     limits = [good_threshold(scores, quantile)
               for scores in (right.descriptor_scores, right.peaks)]
     assert limits[0] is not None and limits[1] is not None  # there are two images or more
-    _store(spade, HeldOut(
-        created=datetime.now(UTC).isoformat(timespec="seconds"), quantile=quantile,
+    changes: dict[str, object] = {"held_out": HeldOut(
+        created=_now(), quantile=quantile,
         k=spade.k, kappa=spade.kappa, sigma=spade.sigma, search=spade.gallery_search,
         good=right, defects=wrong,
         descriptor_threshold=limits[0], pixel_threshold=limits[1],
-    ))
+    )}
+    if by_hand := spade.index_.manifest.by_hand:  # which would go on deciding
+        changes["by_hand"] = tuple(
+            one.model_copy(update={"threshold": None, "good": None, "defects": None})
+            for one in by_hand if one.review is not None)
+        notes += [f"the {said_of(one)} that was set by hand no longer counts"
+                  for one in by_hand if one.threshold is not None]
+    spade._store(**changes)
+    spade._own = {key: value for key, value in spade._own.items() if key[1] == "review"}
     spade.quantile = quantile
-    chosen = _judged(spade, spade.image_threshold, right, wrong)
-    assert chosen is not None
+    chosen = _judged(spade.image_threshold, spade.score, right, wrong)
+    assert chosen is not None and chosen.false_alarms is not None
     count = chosen.false_alarms.count
     return Report(
         spade.score, n, len(bad.rows), rate, images_needed(quantile), present,
-        Judged(chosen.threshold, chosen_rate(count, n, quantile), chosen.found), tuple(notes))
+        Judged(chosen.threshold, chosen_rate(count, n, quantile), chosen.found), spade.review,
+        tuple(notes))
+
+
+def keep_threshold(
+    detector: Judging, images: Images | None = None, defects: Images | None = None, *,
+    on_error: OnError | None = None,
+) -> Report:
+    """Do what `Judging.keep_threshold` says."""
+    trial = _Trial(detector, on_error)
+    good = _Scores() if images is None else trial.scored(images)
+    bad = _Scores() if defects is None else trial.scored(defects, good)
+    right, wrong = good.record(), bad.record()
+    manifest, score = detector._manifest(), detector.score
+    k, kappa, sigma, search = detector._settings_of_scores()
+    threshold, review = detector._hand("threshold", score), detector._hand("review", score)
+    before = detector._threshold(score, kept_alone=True)
+    now = _judged(detector.image_threshold, score, right, wrong)
+    present = _judged(before, score, right, wrong) if now and now.threshold != before else None
+    flattered = _chosen_by(detector, right) if present else []
+    others = tuple(one for one in manifest.by_hand if one.score != score)
+    kept = ByHand(
+        score="map" if score == "map" else "descriptor", threshold=threshold, review=review,
+        created=_now(), generation=manifest.generation, k=k, kappa=kappa, sigma=sigma,
+        search=search, good=_counts(now.false_alarms if now else None),
+        defects=_counts(now.found if now else None))
+    nothing = threshold is None and review is None
+    detector._store(by_hand=others if nothing else (*others, kept))
+    detector._use_kept(score)
+    return Report(score, len(good.rows), len(bad.rows), None, None, present, now, review,
+                  (*flattered, *trial.noted.lines(), *detector._notes_by_hand()))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _counts(rate: Rate | None) -> Counted | None:
+    return None if rate is None else Counted(over=rate.count, n=rate.n)
 
 
 @dataclass
@@ -139,14 +193,14 @@ class _Scores:
 
 @dataclass
 class _Trial:
-    spade: Spade
+    detector: Judging
     on_error: OnError | None
     noted: BatchNotes = field(default_factory=BatchNotes)
 
     def scored(self, images: Images, good: _Scores | None = None) -> _Scores:
         """Score images, but none twice and none of the index; defects are not `good`, either."""
         scores = _Scores()
-        for result in self.spade.query(images, self.on_error):
+        for result in self.detector.query(images, self.on_error):
             digest = hashlib.sha256(np.ascontiguousarray(result.input).data).hexdigest()[:16]
             if (same := self._trained_on(result)) is not None:
                 self._leave_out(result, f"is in the index, as {same}, and says nothing of new ones")
@@ -163,7 +217,7 @@ class _Trial:
 
     def _trained_on(self, result: Result) -> str | None:
         """Return the path of the training image that gave the network the same pixels."""
-        index = self.spade.index_
+        index = self.detector.index_
         for i in result.neighbours.tolist():
             if np.array_equal(index.crops[i], result.input):
                 path: str = index.manifest.images[i].path
@@ -176,32 +230,25 @@ class _Trial:
         self.on_error(result.name, f"{why}; left out")
 
 
-def _judged(spade: Spade, limit: float | None, good: Scored, bad: Scored) -> Judged | None:
+def _judged(limit: float | None, score: str, good: Scored, bad: Scored) -> Judged | None:
+    """Return what a threshold says of images."""
     if limit is None:
         return None
     rates = []
-    for scores in (good, bad):
-        values = np.asarray(scores.scores(spade.score))
-        over = int((values > limit).sum())
-        rates.append(observed_rate(over, len(values)) if len(values) else None)
-    assert rates[0] is not None
+    for scored in (good, bad):
+        wrong = over(scored.scores(score), limit)
+        rates.append(observed_rate(int(wrong.sum()), len(wrong)) if len(wrong) else None)
     return Judged(limit, rates[0], rates[1])
 
 
 def _notes(spade: Spade, good: Scored, quantile: float) -> list[str]:
     n, needed, wish = len(good.names), images_needed(quantile), percent(1 - quantile)
     notes = []
-    limit = spade.image_threshold
-    over = 0 if limit is None else sum(
-        value > limit for value in good.scores(spade.score))
-    if 2 * over > n:
-        notes.append(f"{over} of {n} images given as good are over the threshold until now: if "
+    wrong = int(over(good.scores(spade.score), spade.image_threshold).sum())
+    if 2 * wrong > n:
+        notes.append(f"{wrong} of {n} images given as good are over the threshold until now: if "
                      "they are not good, or not taken as the index's were, leave them out")
-    if spade.held_out:
-        again = len(set(spade.held_out.good.digests) & set(good.digests))
-        if again:
-            notes.append(f"the threshold until now was chosen by {again} of these images, so its "
-                         "false alarms look fewer than they are")
+    notes += [] if spade.by_hand else _chosen_by(spade, good)
     if n < needed:
         notes.append(
             f"{n} good images cannot show that {wish} is held, {needed} can; the new threshold "
@@ -210,20 +257,14 @@ def _notes(spade: Spade, good: Scored, quantile: float) -> list[str]:
     return notes
 
 
-def _store(spade: Spade, held_out: HeldOut) -> None:
-    """Put a calibration into the manifest, if the index is still the one that it is of."""
-    index = spade.index_
-    try:
-        with index_lock(index.folder):
-            now = Manifest.read(index.folder)
-            if now.generation != index.manifest.generation:
-                raise SpadeError(f"{index.folder} was changed meanwhile; calibrate it again")
-            manifest = now.extended(held_out=held_out)
-            manifest.write(index.folder)
-    except OSError as error:
-        raise SpadeError(f"{index.folder} cannot be written: {error.strerror or error}; "
-                         "what was there before is whole") from None
-    index.manifest = manifest
+def _chosen_by(detector: Judging, good: Scored) -> list[str]:
+    """Note that the threshold that counted was chosen by some of these images."""
+    held = detector.held_out
+    if held is None or detector._hand("threshold", detector.score, kept_alone=True) is not None:
+        return []
+    again = len(set(held.good.digests) & set(good.digests))
+    return [f"the threshold until now was chosen by {again} of these images, so its false alarms "
+            "look fewer than they are"] if again else []
 
 
 def _counted(rate: Rate, most: str) -> str:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .ensemble import Ensemble
     from .features import Backbone as Network
     from .index import EnsembleManifest, Manifest
-    from .index.manifest import Calibration
+    from .index.manifest import ByHand, Calibration
 
 _Said = tuple[dict[str, Any], str]
 """What a command says: as JSON, and in words."""
@@ -112,6 +112,11 @@ IndexNearest = Annotated[int | None, typer.Option(
     "-k", min=1, help="Nearest images.  [default: the index's, 50]")]
 IndexKappa = Annotated[int | None, typer.Option(
     min=1, help="Nearest patches.  [default: the index's, 1]")]
+Threshold = Annotated[float | None, typer.Option(
+    metavar="VALUE", help="Call images over this score wrong, whatever threshold was drawn.")]
+Review = Annotated[float | None, typer.Option(
+    metavar="LOW", help="Call images REVIEW from this score to the threshold: a person is to look "
+    "at them.")]
 IndexQuantile = Annotated[float | None, typer.Option(
     help="Share of good images to let pass.  [default: the index's, 0.995]")]
 MaxFpr = Annotated[float, typer.Option(
@@ -145,20 +150,31 @@ def _note(text: str) -> None:
 
 
 class _Problems:
-    """Names each image that could not be used, in one line on standard error."""
+    """Names on standard error what could not be used, and what else is to be known, a line each."""
 
     def __init__(self) -> None:
         self.lines: list[dict[str, str]] = []
+        self.notes: list[str] = []
 
     def __call__(self, name: str, why: str) -> None:
         self.lines.append({"path": name, "error": why})
         tqdm.write(f"spade-faiss: {_printable(name)}: {_printable(why)}", file=sys.stderr)
 
     def note(self, text: str) -> None:
+        self.notes.append(text)
         _note(text)
 
     def warn(self, text: str) -> None:
         tqdm.write(f"spade-faiss: warning: {_printable(text)}", file=sys.stderr)
+
+    def about(self, notes: Iterable[str], line: str = "") -> None:
+        """Give the notes on an index."""
+        for text in notes:
+            self.note(f"{line}{text}")
+
+    def record(self) -> dict[str, object]:
+        """Return what `--json` says of all that."""
+        return {"notes": self.notes, "errors": self.lines}
 
     def exit(self, done: bool = True) -> None:
         """End the command if something could not be used, or nothing could."""
@@ -211,8 +227,11 @@ def build(
         moving = any(is_video(one.path) for one in found)
         return open_sources(found, fps, problems) if moving else [one.path for one in found]
 
-    def fit(spade: Spade | Ensemble, images: Iterable[Any], index: Path) -> _Said:
+    def fit(
+        spade: Spade | Ensemble, images: Iterable[Any], index: Path, line: str = ""
+    ) -> _Said:
         spade.fit(images, index, on_error=problems)
+        problems.about(spade.notes, line)
         n, threshold = len(spade.index_), spade.image_threshold
         return ({"index": str(index), "images": n, "threshold": threshold},
                 f"{index}: {_images(n)}, " + ("no threshold: that takes two images or more"
@@ -225,7 +244,8 @@ def build(
             _ = spade.network  # once, for all lines
             said = each_line(
                 names, lambda name: fit(
-                    spread(fresh(spade), crew, name), images_in(train_dir / name), index / name),
+                    spread(fresh(spade), crew, name), images_in(train_dir / name), index / name,
+                    f"{name}: "),
                 lambda name, error: problems(name, _reason(error)), crew)
         _print_lines(as_json, said, problems)
         problems.exit(bool(said))
@@ -233,7 +253,7 @@ def build(
         images = images_in(train_dir)
         with on_ray(spade, ray, ray_workers, limit) as spade:
             record, text = fit(spade, images, index)
-        _print(as_json, {**record, "errors": problems.lines}, text)
+        _print(as_json, record | problems.record(), text)
     problems.exit()
 
 
@@ -279,35 +299,72 @@ def remove(
 
 @app.command()
 def calibrate(
-    folder: Folder, images: Annotated[list[Path], typer.Argument(
-        metavar="IMAGE...", help="Good images (files or folders) that are not in the index.")],
+    folder: Folder, images: Annotated[list[Path] | None, typer.Argument(
+        metavar="[IMAGE...]", help="Good images (files or folders) that are not in the index. "
+        "With --threshold or --review they may be left out.", show_default=False)] = None,
     defects: Annotated[list[Path] | None, typer.Option(
         metavar="PATH", help="A known defect, or a folder of them; may be given again.")] = None,
     false_alarms: Annotated[float | None, typer.Option(
         metavar="RATE", help="Share of good images that may be called wrong, 0.01 say.  "
         "[default: the index's, 0.005]")] = None,
-    score: ImageScore = Score.MAP, weights: Weights = None, engine: Engine = "auto",
+    threshold: Annotated[str | None, typer.Option(
+        metavar="VALUE", help="Keep this threshold, and say what it does on the images; auto "
+        "returns to the drawn one.")] = None,
+    review: Annotated[str | None, typer.Option(
+        metavar="LOW", help="Keep as what is to be reviewed the scores from LOW to the threshold; "
+        "none takes that back.")] = None,
+    score: ImageScore = Score.MAP, weights: EachWeights = None, engine: Engine = "auto",
     device: Device = "auto", batch_size: BatchSize = 8, as_json: AsJson = False,
 ) -> None:
     """Try an index on further good images, and choose the thresholds by them for query to use."""
-    from .detector import Spade
+    from .ensemble import Ensemble, open_detector
     from .images import find_images
 
+    by_hand = threshold is not None or review is not None
+    if by_hand and false_alarms is not None:
+        raise SpadeError("--false-alarms has the images choose the threshold; leave it out, or "
+                         "--threshold and --review")
+    if images and (threshold == "auto" or (review is not None and threshold is None)):
+        raise SpadeError("--threshold auto, and --review without --threshold VALUE, take no "
+                         "images: have them choose the threshold by calibrate without either")
+    set_to, low = _number("--threshold", threshold, "auto"), _number("--review", review, "none")
     problems = _Problems()
     good, bad = (find_images(some, problems, on_note=problems.note)
-                 for some in (images, defects or ()))
-    if not good:
+                 for some in (images or (), defects or ()))
+    if not good and (images or not by_hand):
         raise SpadeError("there are no good images to calibrate with")
     if defects and not bad:
         raise SpadeError(f"{defects[0]} holds no images of defects; leave out --defects")
-    spade = Spade.load(folder, weights=weights, score=score, engine=engine, device=device,
-                       batch_size=batch_size, progress=True)
-    report = spade.calibrate([image.path for image in good], [image.path for image in bad] or None,
-                             false_alarms=false_alarms, on_error=problems)
+    spade = open_detector(folder, weights=weights or (), score=score, engine=engine,
+                          device=device, batch_size=batch_size, progress=True)
+    paths, wrong = [image.path for image in good], [image.path for image in bad]
+    if by_hand:
+        if threshold is not None:
+            spade.image_threshold = set_to
+        if review is not None:
+            spade.review = low
+        report = spade.keep_threshold(paths or None, wrong or None, problems)
+    elif isinstance(spade, Ensemble):
+        raise SpadeError(f"{folder} holds an ensemble of several indices, whose threshold images "
+                         "cannot choose; set one with --threshold")
+    else:
+        report = spade.calibrate(paths, wrong or None, false_alarms=false_alarms,
+                                 on_error=problems)
+    how = "calibrated" if not by_hand else "set by hand" if spade.by_hand or low else "as drawn"
+    tried = f" with {_images(report.good)} and {report.defects} defects" if good or bad else ""
     _print(as_json, {"index": str(folder), **asdict(report), "errors": problems.lines},
-           f"{folder}: calibrated with {_images(report.good)} and {report.defects} defects\n"
-           f"{report.text()}")
+           f"{folder}: {how}{tried}\n{report.text()}")
     problems.exit()
+
+
+def _number(option: str, text: str | None, word: str) -> float | None:
+    """Return the number that an option was given; None for the word that it may be instead."""
+    if text is None or text == word:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise SpadeError(f"{option} {text}: give a number, or '{word}'") from None
 
 
 @app.command()
@@ -322,6 +379,8 @@ def info(
 ) -> None:
     """Show what an index holds, and whether it is whole."""
     from .index import EnsembleManifest, Index, Manifest, damaged_files, is_ensemble
+    from .judging import kept_notes
+    from .verdict.notes import USUAL_K, index_notes
 
     damaged: list[str] = []
     if is_ensemble(folder):
@@ -332,12 +391,14 @@ def info(
         manifests = ensemble.manifests(folder)
         record = ensemble.model_dump()
         record["indices"] = [one.model_dump() for one in manifests]
-        lines = _about_ensemble(ensemble, manifests)
+        lines, first = _about_ensemble(ensemble, manifests), manifests[0]
+        changed = kept_notes(ensemble.by_hand, ensemble.generation)
         if verify:
             record["damaged"] = damaged = ensemble.damaged(folder)
     else:
-        manifest = Manifest.read(folder)
+        first = manifest = Manifest.read(folder)
         record, lines = manifest.model_dump(), _about(manifest)
+        changed = kept_notes(manifest.by_hand, manifest.generation)
         if verify:
             record["damaged"] = damaged = damaged_files(folder, manifest)
     if recall and not damaged:
@@ -354,6 +415,10 @@ def info(
         ]
     if verify and not damaged:
         lines.append("files       all whole")
+    problems = _Problems()
+    made = first.held_out or first.calibration
+    problems.about([*index_notes(first, made.k if made else USUAL_K), *changed])
+    record["notes"] = problems.notes
     _print(as_json, record, "\n".join(lines))
     for line in damaged:
         print(f"spade-faiss: {line}; build the index again", file=sys.stderr)
@@ -381,6 +446,7 @@ def _about(manifest: Manifest) -> list[str]:
             f"calibrated  {held.created}, {_images(len(held.good.names))} and "
             f"{len(held.defects.names)} defects; thresholds now: map {held.pixel_threshold:.4g}, "
             f"descriptor {held.descriptor_threshold:.4g} (quantile {held.quantile:.6g})")
+    lines += _by_hand(manifest.by_hand)
     if manifest.gallery:
         lines.append(f"gallery     {manifest.gallery.describe()}")
     return lines
@@ -394,10 +460,23 @@ def _about_ensemble(ensemble: EnsembleManifest, manifests: list[Manifest]) -> li
         f"images      {len(manifests[0].images)}",
         f"created     {ensemble.created}",
         f"thresholds  {_thresholds(ensemble.calibration)}",
+        *_by_hand(ensemble.by_hand),
     ]
     for member, manifest in zip(ensemble.members, manifests, strict=True):
         lines.append(f"member      {member.folder}")
         lines += [f"  {line}" for line in _about(manifest) if line.startswith(own)]
+    return lines
+
+
+def _by_hand(kept: Iterable[ByHand]) -> list[str]:
+    """Return what `info` says of thresholds that were set by hand."""
+    lines = []
+    for one in kept:
+        parts = [] if one.threshold is None else [f"threshold {one.threshold:.4g} instead"]
+        parts += [] if one.review is None else [f"review from {one.review:.4g}"]
+        tried = [f"{count.over} of {count.n} {what} over it" for count, what in (
+            (one.good, "good images"), (one.defects, "defects")) if count]
+        lines.append(f"by hand     {one.created}, {one.score}: " + ", ".join(parts + tried))
     return lines
 
 
@@ -415,7 +494,7 @@ def query(
         metavar="IMAGE_OR_FOLDER...", help="Images, videos, or folders of them.")],
     out: Out,
     k: IndexNearest = None, kappa: IndexKappa = None, quantile: IndexQuantile = None,
-    score: ImageScore = Score.MAP,
+    threshold: Threshold = None, review: Review = None, score: ImageScore = Score.MAP,
     explain: Annotated[bool, typer.Option("--explain", help="Also write, for each wrong place, "
                                           "the good patch that it should resemble.")] = False,
     report: Report = False,
@@ -444,25 +523,31 @@ def query(
     from .images import SUFFIXES, Found, find_images
     from .lines import each_line, holds_index, indexed_lines, lines_to_query
     from .report import discard_results, write_query
+    from .verdict.judge import ERROR, NG, OK, REVIEW, VERDICTS, check_limits
     from .video import VIDEO_SUFFIXES
 
     limit = _limit(max_memory, ray)
+    check_limits(threshold, review, quantile=quantile, least=float("-inf"))
     problems = _Problems()
     networks: list[Network] = []  # of the line before, which are mostly those of the next
     done: list[bool] = []
 
-    def opened(folder: Path, images: list[Path]) -> tuple[list[Found], Spade | Ensemble]:
+    def opened(
+        folder: Path, images: list[Path], line: str = ""
+    ) -> tuple[list[Found], Spade | Ensemble]:
         found = find_images(images, problems, SUFFIXES | VIDEO_SUFFIXES, problems.note)
         if not found:
             raise SpadeError(
                 "there are no images to query (PNG, JPEG, BMP, TIFF, WebP), nor videos")
         spade = open_detector(
             folder, networks=networks, k=k, kappa=kappa, weights=weights or (), quantile=quantile,
-            score=score, engine=engine, search_params=search_params, exact=exact, device=device,
-            batch_size=batch_size, progress=True)
-        if spade.index_.manifest.held_out and not spade.held_out:
+            threshold=threshold, review=review, score=score, engine=engine,
+            search_params=search_params, exact=exact, device=device, batch_size=batch_size,
+            progress=True)
+        if spade.index_.manifest.held_out and not (spade.held_out or spade.by_hand):
             problems.note("the calibration is of other settings, so thresholds are drawn from the "
                           "index's own images")
+        problems.about(spade.notes, line)
         if drift:
             spade.drift((), ())  # whether it can be told is said before the work
         return found, spade
@@ -474,12 +559,15 @@ def query(
             fps=fps, on_error=problems, on_note=problems.note, on_result=lambda result:
             pairs.append((spade.score_of(result), result.descriptor_score)))
         done.append(any(row.score is not None for row in rows))
-        count = {word: sum(row.verdict == word for row in rows) for word in ("NG", "OK", "ERROR")}
-        lines = [f"{row.verdict:5} {_figure(row.score)}  {_printable(row.path)}" for row in rows
-                 if row.map or row.verdict == "ERROR"]  # of a video, only the worst frames
-        summary = f"{_images(len(rows))}: {count['NG']} NG, {count['OK']} OK"
-        if count["ERROR"]:
-            summary += f", {count['ERROR']} could not be used"
+        count = {word: sum(row.verdict == word for row in rows) for word in VERDICTS}
+        wide = 5 if spade.review is None else 6
+        lines = [f"{row.verdict:{wide}} {_figure(row.score)}  {_printable(row.path)}"
+                 for row in rows
+                 if row.map or row.verdict == ERROR]  # of a video, only the worst frames
+        to_review = "" if spade.review is None else f", {count[REVIEW]} REVIEW"
+        summary = f"{_images(len(rows))}: {count[NG]} NG{to_review}, {count[OK]} OK"
+        if count[ERROR]:
+            summary += f", {count[ERROR]} could not be used"
         record: dict[str, object] = {"images": [asdict(row) for row in rows]}
         lines.append(f"{summary}; results in {out}")
         if drift:
@@ -495,7 +583,7 @@ def query(
         names = lines_to_query(_folder(folder), images)
         with crew_on(ray, ray_workers, device, limit) as crew:
             def work(name: str) -> _Said:
-                found, spade = opened(folder / name, [images[0] / name])
+                found, spade = opened(folder / name, [images[0] / name], f"{name}: ")
                 said = scored(found, spread(spade, crew, name), out / name, f"{name}: ")
                 if crew is None:  # else none is loaded here
                     networks[:] = [one.network for one in members_of(spade)]
@@ -514,7 +602,7 @@ def query(
         found, spade = opened(folder, images)
         with on_ray(spade, ray, ray_workers, limit) as spade:
             record, text = scored(found, spade, out)
-        _print(as_json, {**record, "errors": problems.lines}, text)
+        _print(as_json, record | problems.record(), text)
     problems.exit(any(done))
 
 
@@ -539,8 +627,9 @@ def serve(
     max_wait: Annotated[float, typer.Option(
         min=0, help="Milliseconds that an image waits for others to be queried with it.")] = 5,
     k: IndexNearest = None, kappa: IndexKappa = None, quantile: IndexQuantile = None,
-    score: ImageScore = Score.MAP, weights: EachWeights = None, engine: Engine = "auto",
-    search_params: SearchParams = None, device: Device = "auto", batch_size: BatchSize = 8,
+    threshold: Threshold = None, review: Review = None, score: ImageScore = Score.MAP,
+    weights: EachWeights = None, engine: Engine = "auto", search_params: SearchParams = None,
+    device: Device = "auto", batch_size: BatchSize = 8,
 ) -> None:
     """Serve an index over HTTP, with a page to drop images on; needs the extra 'serve'."""
     from .service import Limits, serve
@@ -548,8 +637,9 @@ def serve(
     limits = Limits(bytes=max_mib << 20, images=max_images, pixels=max_megapixels * 1_000_000,
                     queue=max_queue, batch=batch_size, wait=max_wait / 1000)
     if not serve(folder, host=host, port=port, token=token, allow_hosts=allow_host or (),
-                 limits=limits, k=k, kappa=kappa, quantile=quantile, score=score,
-                 weights=weights or (), engine=engine, search_params=search_params, device=device):
+                 limits=limits, k=k, kappa=kappa, quantile=quantile, threshold=threshold,
+                 review=review, score=score, weights=weights or (), engine=engine,
+                 search_params=search_params, device=device):
         print("spade-faiss: ended before all requests were answered", file=sys.stderr)
         raise typer.Exit(1)
 
@@ -562,7 +652,8 @@ def evaluate_mvtec(
     original_size: Annotated[bool, typer.Option(
         "--original-size", help="Score maps on the images' own grids, against untouched masks.  "
         "[default: masks resized and cropped like the images]")] = False,
-    max_fpr: MaxFpr = 0.3, sweep: SweepOption = None, report: Report = False,
+    max_fpr: MaxFpr = 0.3, threshold: Threshold = None, sweep: SweepOption = None,
+    report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: EachWeights = None, resize: Resize = 256,
     crop: Crop = "224", k: Nearest = 50,
     kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32", views: Views = None,
@@ -582,6 +673,7 @@ def evaluate_mvtec(
         backbone, weights, views, device, k=k, kappa=kappa, resize=resize, crop=_crop(crop),
         preset=preset, store=store, engine=engine, factory=factory, coreset=coreset,
         search_params=search_params, batch_size=batch_size, progress=True)
+    spade.image_threshold = threshold
     with on_ray(spade, ray, ray_workers, limit) as spade:
         results = evaluate_mvtec(
             spade, root, out, names=category, sweep=sweep or (), original_size=original_size,
@@ -610,7 +702,8 @@ def evaluate_folder(
     original_size: Annotated[bool, typer.Option(
         "--original-size", help="Score maps on the images' own grids, against untouched masks.")
     ] = False,
-    max_fpr: MaxFpr = 0.3, sweep: SweepOption = None, report: Report = False,
+    max_fpr: MaxFpr = 0.3, threshold: Threshold = None, sweep: SweepOption = None,
+    report: Report = False,
     backbone: Backbone = "wide_resnet50_2", weights: EachWeights = None, resize: Resize = 256,
     crop: Crop = "224", k: Nearest = 50,
     kappa: Kappa = 1, preset: Preset = "paper", store: Store = "float32", views: Views = None,
@@ -637,6 +730,7 @@ def evaluate_folder(
         backbone, weights, views, device, k=k, kappa=kappa, resize=resize, crop=_crop(crop),
         preset=preset, store=store, engine=engine, factory=factory, coreset=coreset,
         search_params=search_params, batch_size=batch_size, progress=True)
+    spade.image_threshold = threshold
     with on_ray(spade, ray, ray_workers, limit) as spade:
         results = evaluate_folder(
             spade, category, out, sweep=sweep or (), original_size=original_size,
@@ -709,9 +803,10 @@ def _changed(
     if dropped:
         problems.note(f"the calibration was of {folder} as it was, and is dropped: thresholds are "
                       "drawn from its own images until you calibrate again")
+    problems.about(spade.notes)
     _print(as_json, {"index": str(folder), verb: count, "images": len(spade.index_),
                      "threshold": spade.image_threshold, "calibration_dropped": dropped,
-                     "errors": problems.lines},
+                     **problems.record()},
            f"{folder}: {count} {verb}, now {_images(len(spade.index_))}")
     problems.exit(count > 0)
 
@@ -769,7 +864,7 @@ def _print(as_json: bool, record: object, text: str) -> None:
 def _print_lines(as_json: bool, said: dict[str, _Said], problems: _Problems) -> None:
     """Print what was said of each line."""
     _print(as_json, {"lines": {name: record for name, (record, _) in said.items()},
-                     "errors": problems.lines}, "\n".join(text for _, text in said.values()))
+                     **problems.record()}, "\n".join(text for _, text in said.values()))
 
 
 def _images(n: int) -> str:

@@ -47,10 +47,12 @@ from .index import (
     build_galleries,
     discard_leftovers,
     index_lock,
+    rewrite_manifest,
 )
 from .index.gallery import set_search_params
 from .index.manifest import BackboneRecord, Calibration, FramingRecord, HeldOut, Store
 from .index.store import write_usual
+from .judging import Judging
 from .leave_one_out import copies_in, other_images, pairs_of
 from .maps import anomaly_map
 from .presets import name_of_preset, preset_of
@@ -149,7 +151,7 @@ class Prediction:
     notes: list[tuple[str, ...]]
 
 
-class Spade:
+class Spade(Judging):
     """Sub-image anomaly detection with deep pyramid correspondences (Cohen & Hoshen, 2020).
 
     Parameters
@@ -215,8 +217,9 @@ class Spade:
     ----------
     index_ : Index
         The fitted index.
-    image_threshold, pixel_threshold : float or None
-        Drawn from the index's own images by `fit`, or from others by `calibrate`.
+    image_threshold, pixel_threshold, review : float or None
+        Drawn from the index's own images by `fit`, or from others by `calibrate`; or set by hand:
+        see `spade_faiss.judging`.
     stages : Stages
         Seconds spent so far on features, index, calibration, stage_one, stage_two and maps.
 
@@ -243,6 +246,7 @@ class Spade:
     """
 
     index_: Index
+    score: str
 
     def __init__(
         self, backbone: str | Backbone = DEFAULT_BACKBONE, k: int = K, kappa: int = KAPPA, *,
@@ -456,6 +460,8 @@ class Spade:
                 draft = draft.extended(
                     mirrored=self.mirror, store=store,
                     scales=tuple(tuple(one.tolist()) for one in scales) if scales else None)
+            if old and old.manifest.by_hand:
+                draft = draft.extended(by_hand=old.manifest.by_hand)
             index = Index(folder, draft)
             if spec:
                 made = build_galleries(writer.place, index.levels, spec, self.progress)
@@ -740,24 +746,28 @@ class Spade:
         """Return an image's score, as `score` chooses it."""
         return result.peak if self.score == "map" else result.descriptor_score
 
-    @property
-    def image_threshold(self) -> float | None:
-        """The score above which an image is called wrong; None where it is unknown."""
-        if self.score == "map":
-            return self.pixel_threshold
+    def _drawn_threshold(self, score: str) -> float | None:
         found = self.held_out or self.calibration
-        return found.descriptor_threshold if found else None
+        if found is None:
+            return None
+        return found.pixel_threshold if score == "map" else found.descriptor_threshold
 
-    @property
-    def pixel_threshold(self) -> float | None:
-        """The map's value above which a pixel is called wrong; None where it is unknown."""
-        found = self.held_out or self.calibration
-        return found.pixel_threshold if found else None
+    def _manifest(self) -> Manifest:
+        return self._fitted().manifest
+
+    def _settings_of_scores(self) -> tuple[int, int, float, str | None]:
+        return self.k, self.kappa, self.sigma, self.gallery_search
+
+    def _store(self, **changes: object) -> None:
+        index = self._fitted()
+        manifest = rewrite_manifest(index.folder, index.manifest, **changes)
+        assert isinstance(manifest, Manifest)
+        index.manifest = manifest
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What should be known before the verdicts are relied on, each in one line."""
-        return index_notes(self._fitted().manifest, self.k)
+        return (*index_notes(self._fitted().manifest, self.k), *self._notes_by_hand())
 
     @property
     def held_out(self) -> HeldOut | None:
@@ -978,6 +988,8 @@ class Spade:
             for opened in index.galleries:
                 set_search_params(opened, search_params)
         spade.index_ = index
+        if quantile is not None:
+            spade._use_drawn()
         return spade
 
     def _fitted(self) -> Index:

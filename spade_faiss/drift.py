@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from .verdict import judge
+
 _Pairs = npt.NDArray[np.float64]
 
 LEVEL = 0.01
@@ -95,7 +97,8 @@ def compare(
             raise ValueError("scores hold NaN")
         sides.append(both)
     m, n = sides[0].shape[1], sides[1].shape[1]
-    over, over_before = (int((scores > threshold).sum()) for scores, _ in sides)
+    over, over_before = (int(judge.over(scores, threshold).sum()) for scores, _ in sides)
+    # The threshold may be one of the calibration's own scores, which would weigh on its side.
     here, before = (side[:, side[0] < threshold] for side in sides)
     found = _hotelling(here, before)
     warned, text = True, ""

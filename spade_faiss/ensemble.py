@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import shutil
@@ -25,18 +26,34 @@ from .detector import Floats, Images, Prediction, Result, Spade, is_stream, reco
 from .errors import SpadeError
 from .features import Backbone
 from .images import Frame, OnError, decode_images
-from .index import EnsembleManifest, Index, Manifest, index_lock, is_ensemble
+from .index import (
+    EnsembleManifest,
+    Index,
+    Manifest,
+    index_lock,
+    is_ensemble,
+    rewrite_manifest,
+)
 from .index.ensemble import Member, Usual
-from .index.manifest import ENSEMBLE, MANIFEST, BackboneRecord, Calibration, file_sha256
+from .index.manifest import (
+    ENSEMBLE,
+    MANIFEST,
+    BackboneRecord,
+    ByHand,
+    Calibration,
+    file_sha256,
+)
 from .index.store import discard_generations
+from .judging import Judging
 from .threshold import good_threshold
+from .verdict.judge import check_limits
 
 VIEWS = ("flip", "scale")
 """What a member may see instead of the image: its mirror image, or more pixels of it."""
 _FINER = 1.25
 
 
-class Ensemble:
+class Ensemble(Judging):
     """Detectors with other networks, settings or views, averaged.
 
     Each member's map is standardised: the mean over the good images' leave-one-out maps is taken
@@ -60,6 +77,8 @@ class Ensemble:
     stages : Stages
         Seconds spent by all members.
     """
+
+    _least = -math.inf
 
     def __init__(self, members: Sequence[Spade]) -> None:
         if not members:
@@ -216,11 +235,12 @@ class Ensemble:
             counts = [change(member, first_alone(on_error, number))
                       for number, member in enumerate(members)]
             if counts[0]:
-                self._keep(folder, place, members, old.calibration is not None)
+                self._keep(folder, place, members, old.calibration is not None, old.by_hand)
         return counts[0]
 
     def _keep(
-        self, folder: Path, place: Path, members: Sequence[Spade], calibrate: bool
+        self, folder: Path, place: Path, members: Sequence[Spade], calibrate: bool,
+        by_hand: tuple[ByHand, ...] = (),
     ) -> None:
         """Find what is usual for members whose indices lie in `place`, and make these count."""
         with self.stages("calibration"):
@@ -234,6 +254,8 @@ class Ensemble:
                 for number, own in enumerate(usual, 1)),
             calibration=calibration,
         )
+        if by_hand:
+            manifest = manifest.extended(by_hand=by_hand)
         manifest.write(folder)
         self.members = tuple(members)
         self._usual, self.calibration = tuple(usual), calibration
@@ -292,6 +314,8 @@ class Ensemble:
         elif made:
             ensemble.calibration = _calibration(
                 first, np.array(made.descriptor_scores), np.array(made.peaks), ensemble._usual)
+        if quantile is not None:
+            ensemble._use_drawn()
         return ensemble
 
     def _fitted(self) -> Path:
@@ -333,23 +357,29 @@ class Ensemble:
         """Return an image's score, as the first member's `score` chooses it."""
         return self.members[0].score_of(result)
 
-    @property
-    def image_threshold(self) -> float | None:
-        """The score above which an image is called wrong; None where it is unknown."""
-        if self.score == "map":
-            return self.pixel_threshold
-        return self.calibration.descriptor_threshold if self.calibration else None
+    def _drawn_threshold(self, score: str) -> float | None:
+        made = self.calibration
+        if made is None:
+            return None
+        return made.pixel_threshold if score == "map" else made.descriptor_threshold
 
-    @property
-    def pixel_threshold(self) -> float | None:
-        """The map's value above which a pixel is called wrong; None where it is unknown."""
-        return self.calibration.pixel_threshold if self.calibration else None
+    def _manifest(self) -> EnsembleManifest:
+        self._fitted()
+        assert self.manifest is not None
+        return self.manifest
+
+    def _settings_of_scores(self) -> tuple[int, int, float, str | None]:
+        return self.members[0]._settings_of_scores()
+
+    def _store(self, **changes: object) -> None:
+        manifest = rewrite_manifest(self.folder, self._manifest(), **changes)
+        assert isinstance(manifest, EnsembleManifest)
+        self.manifest = manifest
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What should be known before the verdicts are relied on, each in one line."""
-        self._fitted()
-        return self.members[0].notes
+        return (*self.members[0].notes, *self._notes_by_hand())
 
     @property
     def held_out(self) -> None:
@@ -377,7 +407,8 @@ Detector = Spade | Ensemble
 
 def open_detector(
     folder: str | os.PathLike[str], *, weights: Sequence[str | os.PathLike[str]] = (),
-    networks: Iterable[Backbone] = (), **options: Any,
+    networks: Iterable[Backbone] = (), threshold: float | None = None,
+    review: float | None = None, **options: Any,
 ) -> Detector:
     """Open an index, or an ensemble, whichever a folder holds.
 
@@ -388,14 +419,18 @@ def open_detector(
         One for each network, in the members' order; or none.
     networks : iterable of Backbone
         Such as are loaded already; those that made the index need not be loaded again.
+    threshold, review : float, optional
+        To judge by, instead of what was drawn or is kept.
     **options
         As `Spade.load` takes them.
 
     Raises
     ------
     SpadeError
-        If there is neither, or both, or a file of it is missing or damaged.
+        If there is neither, or both, or a file of it is missing or damaged, or a threshold or
+        mark of review means nothing.
     """
+    check_limits(threshold, review, quantile=options.get("quantile"), least=-math.inf)
     detector: Detector
     if is_ensemble(Path(folder)):
         detector = Ensemble.load(folder, weights=weights, **options)
@@ -406,6 +441,10 @@ def open_detector(
     loaded = {record_of(network): network for network in networks}
     for member in members_of(detector):
         member._network = loaded.get(member.index_.manifest.backbone, member._network)
+    if threshold is not None:
+        detector.image_threshold = threshold
+    if review is not None:
+        detector.review = review
     return detector
 
 

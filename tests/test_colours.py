@@ -116,7 +116,7 @@ def test_a_picture_s_verdict_has_the_page_s_colours():
     files("spade_faiss.service") / "page" / "docs.css"], ids=["report", "service", "docs"])
 def test_pages_have_no_colours_but_these(sheet):
     text = sheet.read_text()
-    given = {"w", "h", "ratio"}  # by the page, of each image
+    given = {"w", "h", "ratio", "limit"}  # by the page, of its images
     defined = set(re.findall(r"--([\w-]+):", colours.style_sheet() + text)) | given
     assert set(re.findall(r"var\(--([\w-]+)", text)) <= defined
     # Else only black, greys that images lie on, and white that is nearly so.

@@ -14,6 +14,7 @@ from ..detector import Spade
 from ..ensemble import Ensemble
 from ..metrics import average_precision, best_f1
 from ..rates import CONFIDENCE, Rate, observed_rate
+from ..verdict.judge import over
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,13 @@ def confusion_of(judge: Judge, positions: Sequence[int], scores: npt.ArrayLike) 
         None where there is no good image or no defect.
     """
     kinds = np.array([judge.kinds[at] for at in positions], object)
-    over = np.asarray(scores, np.float64) > judge.threshold
+    called = over(np.asarray(scores, np.float64), judge.threshold)
     wrong = kinds != GOOD
     if not 0 < wrong.sum() < len(wrong):
         return None
 
     def rate(of: npt.NDArray[np.bool_]) -> Rate:
-        return observed_rate(int((over & of).sum()), int(of.sum()))
+        return observed_rate(int((called & of).sum()), int(of.sum()))
 
     named = sorted(set(kinds[wrong].tolist()))
     return Confusion(judge.score, judge.threshold, rate(wrong), rate(~wrong),

@@ -132,7 +132,8 @@ def _evaluate_all(
     for note in notes:
         on_note(note)
     config = config_of(spade, ground_truth="original" if original_size else "framed",
-                       max_fpr=max_fpr, sweep=axes.written())
+                       max_fpr=max_fpr, sweep=axes.written(),
+                       **({"threshold": spade.image_threshold} if spade.by_hand else {}))
 
     def job(category: Category) -> Job:
         return Job(category.name, category.files, lambda complain: _evaluate(

@@ -20,7 +20,8 @@ _NAMES = {"mvtec": "MVTec AD", "mvtec-loco": "MVTec LOCO AD", "mvtec-ad-2": "MVT
           "visa": "VisA", "stc": "ShanghaiTech Campus",
           "folder": "your folders"}
 _FACTS = ("backbone", "resize", "crop", "k", "kappa", "sigma", "standardise", "contrast", "factory",
-          "coreset", "engine", "device", "ground_truth", "max_fpr")
+          "coreset", "engine", "device", "ground_truth", "max_fpr",
+          "threshold")
 
 
 def write_report(out: Path, results: Results) -> None:
@@ -95,7 +96,8 @@ def _sections(
             "figures": [(TITLES[one], record.get(one)) for one in columns],
             "train": record["n_train"], "test": record["n_test"], "defects": int(labels.sum()),
             "charts": charts,
-            "histograms": _histograms(evidence, labels),
+            "histograms": (drawn := _histograms(evidence, labels)),
+            "known": _known(evidence, labels, drawn),
             "judged": _judged(record),
             "misses": {score: {kind: [_shown(card, folder, score, evidence["pixel_threshold"])
                                       for card in cards] for kind, cards in by_score.items()}
@@ -113,6 +115,19 @@ def _histograms(
         limits[judged["score"]] = judged["threshold"]
     return {score: histogram(np.array(values)[labels].tolist(), np.array(values)[~labels].tolist(),
                              limits.get(score)) for score, values in scores.items()}
+
+
+def _known(
+    evidence: Mapping[str, Any], labels: npt.NDArray[np.bool_], drawn: Mapping[str, Histogram]
+) -> dict[str, Any] | None:
+    """Return what a page needs to say what another threshold would make of the test images."""
+    judged = evidence["judged"]
+    if not judged:
+        return None
+    scores, chart = np.array(judged["scores"]), drawn[judged["score"]]
+    return {"score": judged["score"], "threshold": judged["threshold"], "review": None,
+            "scores": scores[labels].tolist(), "good": scores[~labels].tolist(),
+            "low": chart.low, "high": chart.high}
 
 
 def _judged(record: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -300,7 +300,8 @@ def evaluate_points(
     with TemporaryDirectory(
         prefix=INDEX, dir=scratch, ignore_cleanup_errors=True  # NFS keeps files that are open
     ) as index:
-        spade.fit(train, index, calibrate=kinds is not None, on_error=leave_out)
+        drawn = kinds is not None and not spade.by_hand
+        spade.fit(train, index, calibrate=drawn, on_error=leave_out)
         known = truth(spade.index_.manifest.framing.framing())
         judges = [judge_of(spade, kinds) if kinds and not at else None for at in range(len(points))]
         scorers = [Scorer(known, original_size, scratch, judge, max_fpr) for judge in judges]

@@ -219,8 +219,10 @@ def judged_by(results: Results) -> str:
     if not scores:
         return ""
     score = "the map's maximum" if scores == {"map"} else "the distance to the nearest descriptors"
-    return (f"The threshold of {score} is what each index draws from its own good images, each "
-            "scored against the others (leave-one-out); more is called a defect. In brackets: "
+    how = ("was set by hand" if "threshold" in results.get("config", {}) else
+           "is what each index draws from its own good images, each scored against the others "
+           "(leave-one-out)")
+    return (f"The threshold of {score} {how}; more is called a defect. In brackets: "
             "where the rate lies with 95 % confidence (Clopper and Pearson), if the images are "
             "independent of each other.")
 

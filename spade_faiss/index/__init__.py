@@ -1,6 +1,6 @@
 """The index on disk: FAISS files of descriptors and patches, and a manifest over them."""
 
-from .ensemble import EnsembleManifest, is_ensemble, read_manifest
+from .ensemble import EnsembleManifest, is_ensemble, read_manifest, rewrite_manifest
 from .gallery import Gallery, GallerySpec, build_galleries
 from .manifest import Manifest, TrainingImage
 from .store import Index, IndexWriter, damaged_files, discard_leftovers, index_lock
@@ -8,5 +8,5 @@ from .store import Index, IndexWriter, damaged_files, discard_leftovers, index_l
 __all__ = [
     "EnsembleManifest", "Gallery", "GallerySpec", "Index", "IndexWriter", "Manifest",
     "TrainingImage", "build_galleries", "damaged_files", "discard_leftovers", "index_lock",
-    "is_ensemble", "read_manifest",
+    "is_ensemble", "read_manifest", "rewrite_manifest",
 ]

@@ -19,6 +19,7 @@ from ..errors import SpadeError
 from .manifest import (
     ENSEMBLE,
     MANIFEST,
+    ByHand,
     Calibration,
     Manifest,
     _Data,
@@ -26,7 +27,7 @@ from .manifest import (
     read_record,
     write_record,
 )
-from .store import damaged_files
+from .store import damaged_files, index_lock
 
 ENSEMBLE_FORMAT = "spade-faiss ensemble"
 
@@ -55,10 +56,12 @@ class EnsembleManifest(_Data):
     """
 
     format: Literal["spade-faiss ensemble"] = "spade-faiss ensemble"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1
     created: str
     members: tuple[Member, ...] = Field(min_length=1)
     calibration: Calibration | None = None
+    by_hand: tuple[ByHand, ...] = ()
+    """At most one a kind of score. The second version brought it."""
 
     @model_validator(mode="after")
     def _one_generation(self) -> EnsembleManifest:
@@ -71,9 +74,14 @@ class EnsembleManifest(_Data):
         """The folder that holds the members; a new one for every change."""
         return self.members[0].folder.split("/")[0]
 
+    def extended(self, **more: object) -> EnsembleManifest:
+        """Return a copy with something that the second version brought."""
+        return self.model_copy(update={**more, "version": 2})
+
     def write(self, folder: Path) -> None:
         """Put the manifest in place at once, synced: this is the moment a change takes effect."""
-        write_record(folder / ENSEMBLE, self.model_dump())
+        absent = None if self.by_hand else {"by_hand"}
+        write_record(folder / ENSEMBLE, self.model_dump(exclude=absent))
 
     @classmethod
     def read(cls, folder: Path) -> EnsembleManifest:
@@ -84,7 +92,7 @@ class EnsembleManifest(_Data):
         SpadeError
             If there is none, or it is damaged, or of another version.
         """
-        return read_record(cls, folder / ENSEMBLE, ENSEMBLE_FORMAT, (1,))
+        return read_record(cls, folder / ENSEMBLE, ENSEMBLE_FORMAT, (1, 2))
 
     def manifests(self, folder: Path) -> list[Manifest]:
         """Read the members' manifests.
@@ -134,3 +142,29 @@ def read_manifest(folder: Path) -> Manifest | EnsembleManifest:
         If there is neither, or it is damaged, or of another version.
     """
     return (EnsembleManifest if is_ensemble(folder) else Manifest).read(folder)
+
+
+def rewrite_manifest(
+    folder: Path, old: Manifest | EnsembleManifest, **changes: object
+) -> Manifest | EnsembleManifest:
+    """Change what the manifest in `folder` says, if the data is still what `old` is of.
+
+    `changes` are of the fields that the second version brought. The new manifest is returned.
+
+    Raises
+    ------
+    SpadeError
+        If the index was changed meanwhile, or the folder cannot be written.
+    """
+    name = ENSEMBLE if isinstance(old, EnsembleManifest) else MANIFEST
+    try:
+        with index_lock(folder, name):
+            now = type(old).read(folder)
+            if now.generation != old.generation:
+                raise SpadeError(f"{folder} was changed meanwhile; calibrate it again")
+            manifest = now.extended(**changes)
+            manifest.write(folder)
+    except OSError as error:
+        raise SpadeError(f"{folder} cannot be written: {error.strerror or error}; "
+                         "what was there before is whole") from None
+    return manifest

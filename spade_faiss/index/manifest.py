@@ -17,7 +17,8 @@ from ..images import Framing
 MANIFEST = "manifest.json"
 FORMAT = "spade-faiss index"
 VERSIONS = (1, 2)
-_SECOND = ("mirrored", "scales", "usual", "gallery", "store", "held_out", "copies")
+_SECOND = ("mirrored", "scales", "usual", "gallery", "store", "held_out", "copies",
+           "by_hand")
 """What the second version has; an index without any is written as the first, for older programs."""
 
 Store = Literal["float16"]
@@ -180,6 +181,34 @@ class HeldOut(_Data):
     pixel_threshold: float
 
 
+class Counted(_Data):
+    """How many of some images were over a threshold."""
+
+    over: int = Field(ge=0)
+    n: int = Field(gt=0)
+
+
+class ByHand(_Data):
+    """A threshold that a person set, and from which score on images are to be reviewed.
+
+    Both are of one kind of score, and of the settings by which images were scored then; see
+    `HeldOut`. None is what was not set. `generation` is the state of the index that they were set
+    for. `good` and `defects` are images that were tried at the threshold, if there were any.
+    """
+
+    score: Literal["map", "descriptor"]
+    threshold: float | None
+    review: float | None
+    created: str
+    generation: str
+    k: int = Field(gt=0)
+    kappa: int = Field(gt=0)
+    sigma: float = Field(ge=0)
+    search: str | None
+    good: Counted | None = None
+    defects: Counted | None = None
+
+
 class Manifest(_Data):
     """Everything that is known about an index but its data."""
 
@@ -207,6 +236,8 @@ class Manifest(_Data):
     held_out: HeldOut | None = None
     copies: tuple[tuple[int, int], ...] = ()
     """Pairs of images (places, the lower first) that show the same part."""
+    by_hand: tuple[ByHand, ...] = ()
+    """At most one a kind of score."""
 
     @model_validator(mode="after")
     def _one_gallery_a_level(self) -> Manifest:

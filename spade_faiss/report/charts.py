@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..verdict.judge import over
 from .plots import TIMES, clock, runs, ticks
 
 _BINS = 48
@@ -54,6 +55,8 @@ class Histogram:
         Where the threshold is, in percent; no bar reaches across.
     beyond : int
         How many scores are larger than the axis shows; they are in the last bar.
+    low, high : float
+        The scores at the axis' ends.
     """
 
     upper: list[Bar]
@@ -61,6 +64,8 @@ class Histogram:
     ticks: list[Label]
     threshold: float | None
     beyond: int
+    low: float
+    high: float
 
 
 def histogram(
@@ -82,7 +87,7 @@ def histogram(
     """
     values = np.concatenate([np.asarray(upper, float), np.asarray(lower, float)])
     if not len(values):
-        return Histogram([], [], [], None, 0)
+        return Histogram([], [], [], None, 0, 0.0, 1.0)
     edges = _edges(values, threshold, max(threshold or 0.0, max(lower, default=0.0)))
     low, high = float(edges[0]), float(edges[-1])
 
@@ -103,7 +108,7 @@ def histogram(
     return Histogram(
         bars(upper, verdicts or [""] * len(upper)), bars(lower, [""] * len(lower)),
         [(percent(low + at), f"{low + at:.4g}") for at in _offsets(low, high)],
-        None if threshold is None else percent(threshold), int((values > high).sum()))
+        None if threshold is None else percent(threshold), int((values > high).sum()), low, high)
 
 
 def _edges(
@@ -176,6 +181,8 @@ class Timeline:
     over : int
         How many frames are over the threshold.
     frames : int
+    top : float
+        The score at the top.
     """
 
     path: str
@@ -186,6 +193,7 @@ class Timeline:
     threshold: float | None
     over: int
     frames: int
+    top: float
 
 
 def timeline(
@@ -212,7 +220,7 @@ def timeline(
         parts = np.split(np.arange(len(x)), starts[1:])
         keep = np.unique([i for part in parts for i in (
             part[0], part[np.argmin(y[part])], part[np.argmax(y[part])], part[-1])])
-    bad = values > threshold if threshold is not None else np.zeros(len(values), bool)
+    bad = over(values, threshold)
     edges = np.concatenate([[0.0], (x[1:] + x[:-1]) / 2, [1.0]])
     alarms: list[tuple[float, float]] = []
     for first, last in runs(bad):
@@ -227,4 +235,4 @@ def timeline(
          for at in ticks(span, 6, TIMES if span >= 60 else ())],
         [(round(100 * at / most, 3), f"{at:.4g}") for at in ticks(most, 4)],
         None if threshold is None else round(100 * threshold / most, 3),
-        int(bad.sum()), len(values))
+        int(bad.sum()), len(values), most)

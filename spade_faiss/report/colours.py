@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..verdict import judge
+
 Picture = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
@@ -89,7 +91,7 @@ def heat(
     if threshold is None:
         share = _ratio(values, _top(values, top))
         return np.dstack([_ramp(_COOL, (share - 0.5) / 0.5), _bytes(255 * (share - 0.5) / 0.5)])
-    share, high = _ratio(values, threshold), values > threshold
+    share, high = _ratio(values, threshold), judge.over(values, threshold)
     faint = _FAINT * np.clip((share - CLEAR) / (1 - CLEAR), 0, 1)
     return np.dstack([_ramp(HEAT, np.where(high, (share - 1) / (FULL - 1), 0)),
                       _bytes(255 * np.where(high, 1, faint))])

@@ -17,7 +17,7 @@ from PIL import Image
 from ..detector import Result, Spade
 from ..ensemble import Ensemble
 from .folder import ResultFolder
-from .pictures import explanation_picture, overlay_picture, verdict
+from .pictures import explanation_picture, overlay_picture
 from .regions import Region
 
 
@@ -44,6 +44,7 @@ def write_image(
 ) -> Row:
     """Write the map of one image, its overlay, and its regions if given; return its row."""
     score, threshold = spade.score_of(result), spade.image_threshold
+    word = spade.verdict_of(score)
     framing = spade.index_.manifest.framing.framing()
     files: dict[str, str] = {}
     tiff = io.BytesIO()
@@ -51,20 +52,20 @@ def write_image(
     files["map"] = out.put(f"maps/{stem}.tiff", tiff.getvalue())
     if overlays:
         picture = overlay_picture(
-            result, framing, score, threshold, spade.pixel_threshold, result.name
+            result, framing, score, threshold, spade.pixel_threshold, result.name, spade.review
         )
         files["overlay"] = out.put(f"overlays/{stem}.png", as_png(picture))
     if explained is not None:
         record = {
             "path": result.name, "score": score, "threshold": threshold,
-            "verdict": verdict(score, threshold), "pixel_threshold": spade.pixel_threshold,
+            "review": spade.review, "verdict": word, "pixel_threshold": spade.pixel_threshold,
             "regions": [asdict(region) for region in explained],
         }
         data = (json.dumps(record, indent=1) + "\n").encode()
         files["explanation"] = out.put(f"explain/{stem}.json", data)
         picture = explanation_picture(result, spade.index_, explained)
         out.put(f"explain/{stem}.png", as_png(picture))
-    return Row(result.name, score, threshold, verdict(score, threshold), **files)
+    return Row(result.name, score, threshold, word, **files)
 
 
 def as_png(picture: npt.NDArray[np.uint8]) -> bytes:

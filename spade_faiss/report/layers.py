@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ..verdict.judge import over
 from .colours import Picture, heat, resized, whole_map
 from .pictures import fitted
 
@@ -70,7 +71,7 @@ def layers_of(
     coarse = resized(values, (max(1, width // 2), max(1, height // 2)))
     pictures = {"photo": photo, "heat": heat(coarse, threshold, top),
                 "map": whole_map(coarse, threshold, top)}
-    paths = {"outline": "" if threshold is None else _outline(fine > threshold),
+    paths = {"outline": "" if threshold is None else _outline(over(fine, threshold)),
              "truth": "", "unseen": ""}
     if seen is not None:
         x, y = width / image.shape[1], height / image.shape[0]

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..detector import Result
 from ..images import Framing
 from ..index import Index
+from ..verdict.judge import over, verdict
 from . import colours
 from .colours import MARK, OUTLINE, Picture, rgb
 from .regions import Region
@@ -27,7 +28,7 @@ SHOWN_REGIONS = 6
 
 def overlay_picture(
     result: Result, framing: Framing, score: float, image_threshold: float | None,
-    pixel_threshold: float | None, title: str,
+    pixel_threshold: float | None, title: str, review: float | None = None,
 ) -> Picture:
     """Return the image beside itself with the anomaly map over it, under a verdict.
 
@@ -45,7 +46,7 @@ def overlay_picture(
     bar = _scale(panel.shape[0], result.map, pixel_threshold)
     gap = np.full((panel.shape[0], 8, 3), _PAPER, np.uint8)
     body = np.concatenate([panel, gap, painted, gap, bar], axis=1)
-    return np.concatenate([_banner(body.shape[1], title, score, image_threshold), body])
+    return np.concatenate([_banner(body.shape[1], title, score, image_threshold, review), body])
 
 
 def overlaid(
@@ -56,15 +57,10 @@ def overlaid(
     painted = colours.over(picture, colours.heat(shown, threshold))
     if threshold is not None:
         contours, _ = cv2.findContours(
-            (shown > threshold).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+            over(shown, threshold).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
         for colour, wide in zip(reversed(OUTLINE), (_LINE + 3, _LINE), strict=True):
             cv2.drawContours(painted, contours, -1, colour, wide, cv2.LINE_AA)
     return painted
-
-
-def verdict(score: float, threshold: float | None) -> str:
-    """Return "OK", "NG" (not good), or nothing where no threshold is known."""
-    return "" if threshold is None else "NG" if score > threshold else "OK"
 
 
 def explanation_picture(result: Result, index: Index, regions: Sequence[Region]) -> Picture:
@@ -194,8 +190,10 @@ def _scale(height: int, values: npt.NDArray[np.float32], threshold: float | None
     return np.asarray(image)
 
 
-def _banner(width: int, title: str, score: float, threshold: float | None) -> Picture:
-    word = verdict(score, threshold)
+def _banner(
+    width: int, title: str, score: float, threshold: float | None, review: float | None
+) -> Picture:
+    word = verdict(score, threshold, review)
     font = ImageFont.load_default(22)
     room = max(64, round(font.getlength(word)) + 24)
     fill, text = colours.verdict_colours(word)

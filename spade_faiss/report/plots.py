@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from ..verdict.judge import over
 from .colours import SERIES, Colour, Picture, rgb
 
 Spot = tuple[float, float]
@@ -89,7 +90,7 @@ def timeline_picture(
     most = 1.08 * max(values.max(), threshold or 0, 1e-12)
     x = left + (times - start) / span * (right - left)
     y = bottom - values / most * (bottom - top)
-    bad = values > threshold if threshold is not None else np.zeros(len(values), bool)
+    bad = over(values, threshold)
     edges = np.concatenate([[left], (x[1:] + x[:-1]) / 2, [right]])
     for first, last in runs(bad):
         canvas.box(edges[first], top, max(edges[last + 1], edges[first] + 1), bottom, _ALARM)

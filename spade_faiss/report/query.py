@@ -17,11 +17,11 @@ from ..ensemble import Ensemble, folder_of
 from ..errors import SpadeError
 from ..images import Found, Frame, OnError, OnNote, report_note, report_problem
 from ..notes import notes_to
+from ..verdict.judge import ERROR, verdict
 from ..verdict.notes import BatchNotes
 from ..video import is_video, read_frames
 from .files import Row, as_csv, as_png, write_image
 from .folder import BY_NAME, ResultFolder, is_of_results, renamed, stems_of
-from .pictures import verdict
 from .plots import timeline_picture
 from .regions import find_regions
 
@@ -176,7 +176,7 @@ class _Writer:
 
     def video(self, path: Path, stem: Path, worst: int, fps: float | None) -> None:
         """Query the frames of a video; only the worst so far are kept."""
-        threshold = self.spade.image_threshold
+        threshold, review = self.spade.image_threshold, self.spade.review
         first = len(self.rows)
         times: list[float] = []
         shown: list[float] = []
@@ -197,7 +197,8 @@ class _Writer:
             heapq.heappush(kept, (score, -len(self.rows), result))
             if len(kept) > worst:
                 heapq.heappop(kept)
-            self.rows.append(Row(result.name, score, threshold, verdict(score, threshold)))
+            self.rows.append(
+                Row(result.name, score, threshold, verdict(score, threshold, review)))
             shown.append(times[result.position])
         if len(self.rows) == first:
             self.rows.append(self._failed(path))
@@ -214,11 +215,12 @@ class _Writer:
             self.out.put(f"timelines/{stem}.png", as_png(picture))
 
     def _write(self, result: Result, stem: Path) -> Row:
-        limit, regions = self.spade.pixel_threshold, []
+        score = self.spade.score_of(result)
+        limit, regions = self.spade.places_from(score), []
         if limit is not None and (self.explain or self.page):
             regions = find_regions(result, self.spade.index_, limit)
-        score, threshold = self.spade.score_of(result), self.spade.image_threshold
-        row = Row(result.name, score, threshold, verdict(score, threshold))
+        row = Row(
+            result.name, score, self.spade.image_threshold, self.spade.verdict_of(score))
         with self._naming(result.name):
             row = write_image(self.spade, result, stem, self.out, self.overlays,
                               regions if self.explain else None)
@@ -240,7 +242,7 @@ class _Writer:
             self._fail(name, f"is scored, but its files cannot be written: {error.strerror}")
 
     def _failed(self, path: Path) -> Row:
-        return Row(str(path), None, self.spade.image_threshold, "ERROR")
+        return Row(str(path), None, self.spade.image_threshold, ERROR)
 
     def _fail(self, name: str, why: str) -> None:
         if self.page:

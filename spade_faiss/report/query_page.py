@@ -14,12 +14,13 @@ from typing import Any
 from .._text import printable
 from ..detector import Result
 from ..ensemble import Detector, folder_of, members_of
+from ..verdict.judge import ERROR, VERDICTS
 from .charts import Timeline, histogram, timeline
 from .colours import Picture
 from .files import Row
 from .layers import encoded, layers_of
 from .page import common_folder, within, write_page
-from .pictures import SHOWN_REGIONS, closer_looks, verdict
+from .pictures import SHOWN_REGIONS, closer_looks
 from .regions import Region
 
 MOST_CARDS = 2000
@@ -103,21 +104,51 @@ class QueryReport:
             All images and frames, those without a card, too.
         """
         spade = self._spade
-        members = members_of(spade)
-        networks = dict.fromkeys(one.index_.manifest.backbone.name for one in members)
-        made = spade.calibration
-        held = spade.held_out
-        good: Sequence[float] = ()
-        if held:
-            good = held.good.scores(spade.score)
-        elif made:
-            good = made.peaks if spade.score == "map" else made.descriptor_scores
-        threshold = spade.image_threshold
-        judged = [(row.score, row.verdict) for row in rows if row.score is not None]
-        scores = [score for score, _ in judged]
-        failed = list(dict.fromkeys(row.path for row in rows if row.verdict == "ERROR"))
+        threshold, review = spade.image_threshold, spade.review
+        good, good_are = self._good_scores()
+        scored = [row for row in rows if row.score is not None]
+        scores = [row.score for row in scored if row.score is not None]
+        firsts: dict[str, int] = {}  # places of videos' first frames
+        for at, row in enumerate(scored):
+            firsts.setdefault(row.path.rpartition("#")[0], at)
+        chart = histogram(scores, good, threshold, [row.verdict for row in scored])
+        failed = list(dict.fromkeys(row.path for row in rows if row.verdict == ERROR))
         others = [name for name in self._reasons if name not in set(failed)]
         folder = common_folder(row.path for row in rows)
+
+        def said(names: Sequence[str]) -> list[tuple[str, str]]:
+            return [(printable(within(name, folder)), printable(self._reasons.get(name, "")))
+                    for name in names]
+
+        write_page(
+            path, "query.html", facts=self._facts(), folder=printable(folder),
+            threshold=threshold, mapped=spade.pixel_threshold is not None, review=review,
+            by_hand=spade.by_hand, quantile=spade.quantile if good else None, good_are=good_are,
+            counts={word: sum(row.verdict == word for row in rows) for word in (*VERDICTS, "")},
+            total=len(rows), cards=self._cards(folder), shown=len(self._kept),
+            notes=[printable(note) for note in (*spade.notes, *self._notes)],
+            failed=said(failed), warnings=said(others),
+            histogram=chart, scored=len(scores), good=len(good), known={
+                "threshold": threshold, "review": review, "scores": scores,
+                "failed": len(rows) - len(scores), "low": chart.low, "high": chart.high},
+            timelines=[(printable(within(name, folder)), line, firsts.get(name, 0))
+                       for name, line in self._timelines],
+            short=lambda name: printable(within(name, folder)),
+            full=max([*scores, 1.25 * (threshold or 0), 1e-12]))
+
+    def _good_scores(self) -> tuple[Sequence[float], str]:
+        """Return the good images' scores, and what these images are."""
+        made, held = self._spade.calibration, self._spade.held_out
+        if held:
+            return held.good.scores(self._spade.score), "set aside"
+        if made is None:
+            return (), ""
+        by_map = self._spade.score == "map"
+        return made.peaks if by_map else made.descriptor_scores, "leave-one-out"
+
+    def _facts(self) -> dict[str, str]:
+        spade, members = self._spade, members_of(self._spade)
+        networks = dict.fromkeys(one.index_.manifest.backbone.name for one in members)
         facts = {
             "index": folder_of(spade), "good images": len(spade.index_),
             "of the folder": self._good,
@@ -125,28 +156,7 @@ class QueryReport:
             "members": len(members) if len(members) > 1 else "", "K": spade.k, "κ": spade.kappa,
             "score": "map maximum" if spade.score == "map" else "descriptor distance",
         }
-        facts = {name: printable(str(value)) for name, value in facts.items() if value != ""}
-
-        def said(names: Sequence[str]) -> list[tuple[str, str]]:
-            return [(printable(within(name, folder)), printable(self._reasons.get(name, "")))
-                    for name in names]
-
-        write_page(
-            path, "query.html", facts=facts, folder=printable(folder), threshold=threshold,
-            mapped=spade.pixel_threshold is not None,
-            quantile=spade.quantile if good else None,
-            good_are="set aside" if held else "leave-one-out",
-            counts={word: sum(row.verdict == word for row in rows)
-                    for word in ("NG", "OK", "ERROR", "")},
-            total=len(rows), cards=self._cards(folder), shown=len(self._kept),
-            notes=[printable(note) for note in self._notes],
-            failed=said(failed), warnings=said(others),
-            histogram=histogram(scores, good, threshold, [word for _, word in judged]),
-            scored=len(scores), good=len(good),
-            timelines=[(printable(within(name, folder)), chart)
-                       for name, chart in self._timelines],
-            short=lambda name: printable(within(name, folder)),
-            full=max([*scores, 1.25 * (threshold or 0), 1e-12]))
+        return {name: printable(str(value)) for name, value in facts.items() if value != ""}
 
     def _short(self, path: str) -> str:
         return printable(within(path, self._good))
@@ -180,7 +190,7 @@ class QueryReport:
             })
         return {
             "name": result.name, "score": score, "peak": result.peak,
-            "verdict": verdict(score, self._spade.image_threshold),
+            "verdict": self._spade.verdict_of(score),
             "size": layers.size, "pixels": [size[1], size[0]], "regions": shown,
             "more": len(regions) - len(shown), "paths": layers.paths,
             "pictures": encoded(pictures, self._bytes),

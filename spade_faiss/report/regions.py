@@ -10,6 +10,7 @@ import numpy as np
 from ..detector import Result
 from ..images import Framing
 from ..index import Index
+from ..verdict.judge import over
 
 Box = tuple[float, float, float, float]
 
@@ -69,8 +70,8 @@ class Region:
 
 def find_regions(result: Result, index: Index, threshold: float) -> list[Region]:
     """Return the regions of a result's map over a threshold, the highest peak first."""
-    over = (result.map > threshold).view(np.uint8)
-    count, labels, boxes, _ = cv2.connectedComponentsWithStats(over, connectivity=8)
+    wrong = over(result.map, threshold).view(np.uint8)
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(wrong, connectivity=8)
     regions = []
     for number in range(1, count):  # 0 is what lies under the threshold
         left, top, width, height, area = boxes[number].tolist()

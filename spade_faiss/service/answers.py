@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 Box = tuple[float, float, float, float]
-Verdict = Literal["OK", "NG"]
+Verdict = Literal["OK", "REVIEW", "NG"]
 
 
 class Problem(BaseModel):
@@ -40,7 +40,10 @@ class MatchedPatch(BaseModel):
 
 
 class WrongRegion(BaseModel):
-    """A connected region over the pixel threshold, in the image's own pixels."""
+    """A connected region over the pixel threshold, in the image's own pixels.
+
+    Of an image whose map makes it REVIEW: from the mark of review on.
+    """
 
     box: tuple[int, int, int, int] = Field(description="Left, top, right, bottom, the last two "
                                                        "exclusive.")
@@ -63,7 +66,10 @@ class QueriedImage(BaseModel):
     score: float
     threshold: float | None = Field(description="The score above which an image is called wrong; "
                                                 "null if the index has none.")
-    verdict: Verdict | None = Field(description="NG: not good; null without a threshold.")
+    review: float | None = Field(
+        description="From this score to the threshold an image is to be reviewed; null if unset.")
+    verdict: Verdict | None = Field(
+        description="NG: not good; REVIEW: for a person to look at; null without a threshold.")
     peak: float = Field(description="The anomaly map's largest value.")
     pixel_threshold: float | None = Field(
         description="The map's value above which a place is a wrong region; null if the index "
@@ -159,6 +165,10 @@ class IndexAnswer(Answering):
     calibrated: str | None = Field(
         description="When `calibrate` drew the thresholds from further good images; null: they "
                     "are drawn from the index's own.")
+    by_hand: bool = Field(description="Whether a person set the threshold instead.")
+    review: float | None = Field(description="From this score on an image is to be reviewed.")
+    notes: list[str] = Field(
+        description="What should be known before the verdicts are relied on, a line each.")
 
 
 class Health(BaseModel):

@@ -33,7 +33,7 @@ from ..images import decode_image
 from ..index import Manifest
 from ..report import find_regions
 from ..report.colours import CLEAR, FULL, style_sheet
-from ..report.pictures import SHOWN_REGIONS, verdict
+from ..report.pictures import SHOWN_REGIONS
 from . import pictures
 from .answers import (
     Health,
@@ -275,8 +275,9 @@ def _answer(
     with_pictures: bool,
 ) -> QueriedImage:
     index, limit = spade.index_, spade.pixel_threshold
-    score, threshold = spade.score_of(result), spade.image_threshold
-    regions = [] if limit is None else find_regions(result, index, limit)
+    score = spade.score_of(result)
+    places = spade.places_from(score)
+    regions = [] if places is None else find_regions(result, index, places)
     encode = pictures.tiff_map if maps is MapFormat.TIFF else pictures.png_map
     wrong = []
     for number, region in enumerate(regions):
@@ -294,7 +295,8 @@ def _answer(
     framing = index.manifest.framing.framing()
     return QueriedImage(
         name=name, width=result.map.shape[1], height=result.map.shape[0], score=score,
-        threshold=threshold, verdict=cast(Verdict, verdict(score, threshold)) or None,
+        threshold=spade.image_threshold, review=spade.review,
+        verdict=cast(Verdict, spade.verdict_of(score)) or None,
         peak=result.peak, pixel_threshold=limit, descriptor_score=result.descriptor_score,
         regions=wrong, notes=[*notes, *result.notes],
         map=encode(result.map) if maps else None,
@@ -326,7 +328,8 @@ def _describe(served: Served, awaited: Awaited | None) -> IndexAnswer:
         calibrated=held_out.created if held_out else None,
         bytes=sum(member.bytes for member in members), k=min(spade.k, n), kappa=spade.kappa,
         quantile=spade.quantile, score=cast(Score, spade.score), threshold=spade.image_threshold,
-        pixel_threshold=spade.pixel_threshold, members=members,
+        pixel_threshold=spade.pixel_threshold, by_hand=spade.by_hand, review=spade.review,
+        notes=list(spade.notes), members=members,
     )
 
 

@@ -204,6 +204,8 @@ class LiveIndex:
             for result in spade.query([crop] * size):
                 spade.score_of(result)
         _ = spade.image_threshold  # may have to be found anew
+        for note in spade.notes:
+            logger.warning("note: %s", note)
         return Served(spade, digest, stamp, time.monotonic() - start)
 
     def _digest(self) -> str:

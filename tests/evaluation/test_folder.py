@@ -164,6 +164,34 @@ def test_the_report_shows_them(evaluated, opened):
     assert small.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+def test_a_threshold_set_by_hand_is_judged_instead(parts, tmp_path, evaluated, opened):
+    evidence = json.loads((evaluated[0] / "done" / "parts.json").read_text())["evidence"]
+    scores, wrong = np.array(evidence["judged"]["scores"]), np.array(evidence["labels"], bool)
+    limit = float(np.sort(scores)[3:5].mean())
+    call = "evaluate", "folder", *folders(parts), "--out", tmp_path, "--report", *SMALL
+    ended = done(*call, "--threshold", limit, "--json")
+    results = json.loads(ended.stdout)
+    record = results["categories"]["parts"]
+    assert record["threshold"] == results["config"]["threshold"] == limit
+    assert record["confusion"]["found"] == (scores[wrong] > limit).sum()
+    assert record["confusion"]["false_alarms"] == (scores[~wrong] > limit).sum()
+    assert "calibration" not in record["stages"]  # nothing had to be drawn
+    assert "was set by hand" in (tmp_path / "table.md").read_text()
+    page = opened(tmp_path / "report.html").page
+    said = page.locator(".what-if output").first
+    tried = page.get_by_label("What if the threshold were").first
+    for other in (limit, 0, float(scores.max())):
+        tried.fill(str(other))
+        found, alarms = (int((some > other).sum()) for some in (scores[wrong], scores[~wrong]))
+        page.wait_for_function("words => document.querySelector('.what-if output').textContent"
+                               ".includes(words)", arg=f"{found} of 5 defects found")
+        assert f"{alarms} of 4 good called wrong" in said.inner_text()
+    assert f"are of the threshold {limit:.4g}" in said.inner_text()
+    # Another one, or none, is another evaluation.
+    assert f"threshold was {limit}" in done(*call).stderr
+    one_line(run(*call, "--threshold", "nan"), "finite")
+
+
 def test_a_layout_without_masks_is_scored_as_folders_are(lite, parts, tmp_path, evaluated):
     root = tmp_path / "parts"
     shutil.copytree(parts / "train", root / "train/good")

@@ -5,7 +5,7 @@ import os
 import re
 import tracemalloc
 from dataclasses import replace
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 
 import cv2
@@ -404,6 +404,111 @@ def test_a_thousand_images_stay_usable(thousand, opened, width):
     assert page.locator(".photo").count() < 60  # what is far away gave its pictures back
 
 
+# Another threshold -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reviewed(spade, tmp_path_factory):
+    """A query with a threshold set by hand and a mark of review; and all scores."""
+    folder = tmp_path_factory.mktemp("reviewed")
+    image = texture("brick", 1, seed=4)[0]
+    for i in range(6):
+        shown = with_hole(image, radius=4 + 2 * i) if i else image
+        cv2.imwrite(str(folder / f"{i}.png"), shown[..., ::-1])
+    (folder / "cut.png").write_bytes(b"no")
+    found, out = find_images([folder], print), tmp_path_factory.mktemp("out")
+    scores = sorted(one.peak for one in spade.query([one.path for one in found[:6]]))
+    limits = [(low + high) / 2 for low, high in pairwise(scores)]
+    own = spade.with_options()
+    own.image_threshold, own.review = limits[3], limits[1]
+    rows = write_query(own, found, out, report=True, on_error=lambda *line: None)
+    return out, rows, scores, limits
+
+
+def test_review_is_a_verdict_of_its_own(reviewed):
+    out, rows, _, limits = reviewed
+    assert sorted(row.verdict for row in rows) == ["ERROR", "NG", "NG", "OK", "OK", "REVIEW",
+                                                   "REVIEW"]
+    cards = cards_of(out / "report.html")
+    for card in cards:
+        word = next(row.verdict for row in rows if row.score == card["score"])
+        assert card["verdict"] == word and bool(card["regions"]) == (word != "OK")
+        assert "here0" in card["pictures"] or word == "OK"
+    text = (out / "report.html").read_text()
+    assert f"<b>{limits[3]:.4g}</b>, which was set by hand" in text and " %" not in text.split(
+        "<main>")[0].split("set by hand")[1][:40]
+
+
+def test_a_slider_shows_what_another_threshold_would_say(reviewed, opened):
+    out, _, scores, limits = reviewed
+    before = (out / "scores.csv").read_bytes()
+    page = opened(out / "report.html").page
+    slider = page.get_by_role("slider", name="Another threshold")
+    field = page.get_by_label("What if the threshold were")
+    line = page.locator(".histogram .limit")
+
+    def shown():
+        """Return the verdicts by the page: of its badges, its filter and its head."""
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
+        badges = page.locator(".card .chip").all_text_contents()
+        counts = {word: int(page.locator("#filter label", has_text=word).locator("b").inner_text())
+                  for word in ("NG", "REVIEW", "OK", "ERROR")}
+        assert counts == {word: badges.count(word) for word in counts}
+        said = page.inner_text("#said")
+        assert said.startswith(f"{counts['NG']} of 7 ")
+        assert said.endswith(f", {counts['REVIEW']} to review")
+        return counts["NG"], counts["REVIEW"], counts["OK"]
+
+    drawn = page.eval_on_selector(".histogram .upper", "e => e.innerHTML")
+    assert shown() == (2, 2, 2) and page.get_by_role("button", name="Back to").is_disabled()
+    assert float(slider.get_attribute("aria-valuetext")) == pytest.approx(limits[3], rel=1e-3)
+    start = line.bounding_box()["x"]
+    for limit, expected in ((limits[4], (1, 3, 2)), (limits[2], (3, 1, 2)), (limits[0], (5, 0, 1)),
+                            (2 * scores[-1], (0, 4, 2)), (0, (6, 0, 0))):
+        field.fill(str(limit))
+        assert shown() == expected
+    field.fill(str(limits[2]))
+    assert shown() == (3, 1, 2) and line.bounding_box()["x"] < start
+    assert page.get_attribute("body", "data-tried") is not None
+    said = page.inner_text(".what-if output")
+    assert "3 NG, 1 REVIEW, 2 OK" in said and "scores.csv" in said
+    assert f"are of the threshold {limits[3]:.4g}" in " ".join(said.split())
+    assert f"--threshold {limits[2]:.4g}" in said
+    page.locator("#filter label", has_text="NG").click()
+    assert len(names(page)) == 3
+    field.fill(str(limits[4]))
+    shown()
+    assert len(names(page)) == 1  # the filter follows
+    page.locator("#filter label", has_text="All").click()
+    slider.focus()
+    page.keyboard.press("Home")  # by the keyboard alone: all are wrong, or none
+    assert shown() == (6, 0, 0)
+    page.keyboard.press("End")
+    assert shown()[0] == 0
+    page.keyboard.press("ArrowLeft")
+    page.get_by_role("button", name="Back to").click()
+    assert shown() == (2, 2, 2) and line.bounding_box()["x"] == pytest.approx(start, abs=0.5)
+    assert page.eval_on_selector(".histogram .upper", "e => e.innerHTML") == drawn
+    assert page.get_attribute("body", "data-tried") is None
+    assert (out / "scores.csv").read_bytes() == before
+
+
+def test_the_bars_of_another_threshold_count_every_image(thousand, opened):
+    path, rows = thousand
+    scores = np.array([row.score for row in rows])
+    limit = float(np.median(scores))
+    page = opened(path).page
+    page.get_by_label("What if the threshold were").fill(str(limit))
+    page.wait_for_selector("[data-tried]")
+    bars = page.eval_on_selector_all(
+        ".histogram .upper i", "all => all.map((i) => [i.className, parseFloat(i.style.height)])")
+    high = sum(height for word, height in bars if word == "ng")
+    share = high / sum(height for _, height in bars)
+    assert share == pytest.approx((scores > limit).mean(), abs=1e-3)
+    wrong = (scores > limit).sum()
+    assert page.inner_text("#said") == f"{wrong} of 1000 are not good"
+
+
 def test_frames_of_a_video(lite, tmp_path, opened):
     view = street()
     spade = Spade(lite, resize=64, crop=64).fit(walk(view, 12))
@@ -424,5 +529,9 @@ def test_frames_of_a_video(lite, tmp_path, opened):
     assert worst.evaluate("e => getComputedStyle(e).borderColor") == f"rgb{rgb(LIGHT['ng'])}"
     over = page.locator(".timeline svg.over path")
     assert over.evaluate("e => getComputedStyle(e).stroke") == f"rgb{rgb(LIGHT['ng'])}"
+    page.get_by_label("What if the threshold were").fill("0")
+    page.wait_for_selector("[data-tried]")
+    assert page.inner_text(".timeline .tally") == "30"  # the other image is none of its frames
+    assert page.inner_text("#said") == "31 of 31 are not good"
     page.click('.mark[data-open="gate<b>.avi#000020"]')
     assert page.inner_text("#viewer-name") == "gate<b>.avi#000020"

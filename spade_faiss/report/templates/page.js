@@ -200,6 +200,101 @@
     if (shown) shown.querySelector(".stage").focus();
   });
 
+  // What another threshold would say. The rule is that of spade_faiss/verdict/judge.py.
+  function verdictOf(score, threshold, review) {
+    if (score > threshold) return "NG";
+    return review === null || score < review ? "OK" : "REVIEW";
+  }
+
+  function tallyOf(scores, threshold, review) {
+    const count = { NG: 0, REVIEW: 0, OK: 0 };
+    for (const score of scores) count[verdictOf(score, threshold, review)] += 1;
+    return count;
+  }
+
+  // Where a score is on a histogram's axis, in percent.
+  function placeOf(score, known) {
+    return Math.min(Math.max((100 * (score - known.low)) / (known.high - known.low), 0), 100);
+  }
+
+  // Bars that part at the threshold, and by verdict.
+  function barsOf(known, threshold) {
+    const width = (known.high - known.low) / 48;
+    const bins = new Map();
+    for (const score of known.scores) {
+      const shown = Math.min(Math.max(score, known.low), known.high);
+      let bin = Math.ceil((shown - threshold) / width) - 1;
+      const word = verdictOf(score, threshold, known.review);
+      bin = word === "NG" ? Math.max(bin, 0) : Math.min(bin, -1);
+      if (!bins.has(bin)) bins.set(bin, { OK: 0, REVIEW: 0, NG: 0 });
+      bins.get(bin)[word] += 1;
+    }
+    const most = Math.max(...[...bins.values()].map((bin) => bin.OK + bin.REVIEW + bin.NG));
+    const bars = [];
+    for (const [bin, count] of bins) {
+      const left = placeOf(threshold + bin * width, known);
+      const right = placeOf(threshold + (bin + 1) * width, known);
+      let foot = 0;
+      for (const word of ["OK", "REVIEW", "NG"]) {
+        if (!count[word]) continue;
+        const bar = make("i", word.toLowerCase());
+        const height = (100 * count[word]) / most;
+        Object.assign(bar.style, {
+          left: `${left}%`, width: `${Math.max(right - left, 0.3)}%`, bottom: `${foot}%`, height: `${height}%`,
+        });
+        foot += height;
+        bars.push(bar);
+      }
+    }
+    return bars;
+  }
+
+  // A slider whose middle is the threshold itself, and a field for any number.
+  function tryThresholds(element, follow) {
+    const known = JSON.parse(element.dataset.known);
+    const range = element.querySelector("[type=range]");
+    const field = element.querySelector("[type=number]");
+    const back = element.querySelector("button");
+    const lines = element.closest(".tried").querySelectorAll(".histogram :is(.alarm, .limit)");
+    const step = (known.high - known.low) / 400;
+    range.min = -Math.ceil((known.threshold - known.low) / step);
+    range.max = Math.ceil((known.high - known.threshold) / step);
+    let tried = known.threshold;
+    let waiting = 0;
+
+    const show = () => {
+      waiting = 0;
+      for (const line of lines) line.style.left = `${placeOf(tried, known)}%`;
+      follow(known, tried, tried !== known.threshold);
+    };
+    const set = (value, from) => {
+      tried = value;
+      if (from !== range) range.value = Math.round((value - known.threshold) / step);
+      if (from !== field) field.value = figure(value);
+      range.setAttribute("aria-valuetext", figure(value));
+      back.disabled = value === known.threshold;
+      waiting ||= requestAnimationFrame(show);
+    };
+    range.addEventListener("input", () => set(known.threshold + Number(range.value) * step, range));
+    field.addEventListener("input", () => {
+      if (Number.isFinite(field.valueAsNumber)) set(field.valueAsNumber, field);
+    });
+    back.addEventListener("click", () => { set(known.threshold); range.focus(); });
+    set(known.threshold);
+  }
+
+  for (const whatIf of document.querySelectorAll(".defects .what-if")) {
+    tryThresholds(whatIf, (known, tried, moved) => {
+      const parts = [[known.scores, "defects found"], [known.good, "good called wrong"]].map(([scores, what]) => {
+        const n = tallyOf(scores, tried, null).NG;
+        return `${n} of ${scores.length} ${what} (${figure((100 * n) / scores.length)} %)`;
+      });
+      whatIf.querySelector("output").replaceChildren(
+        `At ${figure(tried)}: `, make("b", "", parts.join(", ")),
+        moved ? `. The figures around are of the threshold ${figure(known.threshold)}.` : ".");
+    });
+  }
+
   // Filters and sorting.
   const list = document.getElementById("cards");
   if (list) {
@@ -231,17 +326,70 @@
         count === items.length ? `${count} shown` : `${count} of ${items.length} shown`;
       document.getElementById("nothing").hidden = count > 0;
     };
-    for (const label of filter.querySelectorAll("input[value]:not([value=''])")) {
-      const count = items.filter((item) => item.verdict === label.value).length;
-      label.nextElementSibling.append(" ", make("b", "", count));
-    }
+    const tallies = [...filter.querySelectorAll("input[value]:not([value=''])")].map((input) => {
+      const shown = make("b");
+      input.nextElementSibling.append(" ", shown);
+      return [input.value, shown];
+    });
+    const tally = () => {
+      for (const [word, shown] of tallies) {
+        shown.textContent = items.filter((item) => item.verdict === word).length;
+      }
+    };
     search.addEventListener("input", choose);
     filter.addEventListener("change", choose);
     document.getElementById("sort").addEventListener("change", (event) => {
       items.sort(orders[event.target.value]);
       list.append(...items.map((item) => item.element));
     });
+    tally();
     choose();
+
+    const judge = (item, threshold, review) => {
+      const word = verdictOf(item.score, threshold, review);
+      const ratio = item.element.querySelector(".ratio");
+      if (ratio) ratio.textContent = threshold > 0 ? `${(item.score / threshold).toFixed(2)} × threshold` : "";
+      if (word === item.verdict) return;
+      item.verdict = item.element.dataset.verdict = word;
+      const chip = item.element.querySelector(".chip");
+      chip.textContent = word;
+      chip.className = `chip ${word.toLowerCase()}`;
+      item.element.querySelector(".bar i").className = word.toLowerCase();
+    };
+    const whatIf = document.querySelector("header .what-if");
+    const upper = document.querySelector("header .histogram .upper");
+    const drawn = upper ? [...upper.children] : [];
+    if (whatIf) tryThresholds(whatIf, (known, tried, moved) => {
+      upper.replaceChildren(...(moved ? barsOf(known, tried) : drawn));
+      const count = tallyOf(known.scores, tried, known.review);
+      const total = known.scores.length + known.failed;
+      const said = [make("span", count.NG ? "ng" : "ok", count.NG),
+                    ` of ${total} ${count.NG === 1 ? "is" : "are"} not good`];
+      if (known.review !== null) said.push(", ", make("span", "review", count.REVIEW), " to review");
+      document.getElementById("said").replaceChildren(...said);
+      document.body.toggleAttribute("data-tried", moved);
+      const text = Object.entries(count).filter(([word]) => word !== "REVIEW" || known.review !== null)
+        .map(([word, n]) => `${n} ${word}`).join(", ");
+      whatIf.querySelector("output").replaceChildren(...(moved ? [
+        `At ${figure(tried)}: `, make("b", "", text),
+        `. Only this page follows: scores.csv, outlines and places are of the threshold ${figure(known.threshold)}. For all of it: `,
+        make("code", "", `query --threshold ${figure(tried)}`)] : []));
+      list.style.setProperty("--limit", `${Math.min(Math.max((100 * tried) / list.dataset.full, 0), 100)}%`);
+      for (const figureOf of document.querySelectorAll(".timeline")) {
+        const first = Number(figureOf.dataset.first);
+        const frames = known.scores.slice(first, first + Number(figureOf.dataset.frames));
+        figureOf.querySelector(".tally").textContent = tallyOf(frames, tried, known.review).NG;
+        const height = Math.min(Math.max((100 * tried) / figureOf.dataset.top, 0), 100);
+        figureOf.querySelector(".limit").style.bottom = `${height}%`;
+        figureOf.querySelector("svg.over").style.clipPath = `inset(-4px 0 ${height}%)`;
+        for (const mark of figureOf.querySelectorAll(".mark")) {
+          mark.classList.toggle("over", parseFloat(mark.style.bottom) > height);
+        }
+      }
+      for (const item of items) if (!item.failed) judge(item, tried, known.review);
+      tally();
+      choose();
+    });
   }
   document.documentElement.dataset.ready = "";
 }

@@ -47,7 +47,15 @@ function say(text, wrong = false) {
 function tell(index) {
   cropped = index.cropped;
   described = index.manifest_sha256;
-  const limit = index.threshold === null ? "no threshold" : `threshold ${figure(index.threshold)}`;
+  const limit = (index.threshold === null ? "no threshold" : `threshold ${figure(index.threshold)}`) +
+    (index.by_hand ? " (set by hand)" : "") +
+    (index.review === null ? "" : `, review from ${figure(index.review)}`);
+  at("notes").replaceChildren(...index.notes.map((text) => {
+    const item = document.createElement("li");
+    item.textContent = `Note: ${text}`;
+    return item;
+  }));
+  at("notes").hidden = index.notes.length === 0;
   const count = index.members.length;
   const networks = [...new Set(index.members.map((one) => one.backbone))].join(" and ");
   at("index").textContent = `${index.images} good image${index.images === 1 ? "" : "s"}, ` +
@@ -107,8 +115,9 @@ function show(image, { score, outdated }) {
   part(".verdict").textContent = image.verdict ?? "?";
   part(".name").textContent = image.name;
   part(".score").textContent = `${score === "map" ? "" : `${score} `}score ${figure(image.score)}, ` +
-    (image.threshold === null ? "no threshold" : `threshold ${figure(image.threshold)}`);
-  if (image.threshold === null) part(".meter").remove();
+    (image.threshold === null ? "no threshold" : `threshold ${figure(image.threshold)}`) +
+    (image.review === null ? "" : `, review from ${figure(image.review)}`);
+  if (image.threshold === null || image.threshold <= 0) part(".meter").remove();
   else part(".fill").style.width = `${Math.min(100, Math.max(0, (50 * image.score) / image.threshold))}%`;
   part(".notice").hidden = !outdated;
   if (outdated) {
@@ -134,7 +143,8 @@ function show(image, { score, outdated }) {
   part(".unseen").hidden = !cropped;
   part(".noted").textContent = image.notes.map((text) => `Note: ${text}.`).join(" ");
   const count = image.regions.length;
-  const limit = score === "map" ? "the threshold" : "the map's threshold";
+  const limit = score !== "map" ? "the map's threshold"
+    : image.verdict === "REVIEW" ? "the mark of review" : "the threshold";
   part("h3").textContent = image.pixel_threshold === null
     ? "The index has no threshold to find wrong places by"
     : `${count || "No"} place${count > 1 ? "s" : ""} over ${limit}`;

@@ -1,0 +1,81 @@
+"""Thresholds set by hand, marks of review, and notes, as the service shows them."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import cv2
+import pytest
+
+from spade_faiss import Spade
+from tests.command import one_line, run
+from tests.service.serving import form, png, serving
+
+
+@pytest.fixture(scope="module")
+def kept(index, lite, tmp_path_factory):
+    """An index with a threshold kept before an image was removed; and two values for it."""
+    folder = shutil.copytree(index, tmp_path_factory.mktemp("kept") / "index")
+    spade = Spade.load(folder, backbone=lite)
+    spade.image_threshold, spade.review = 60.0, 50.0
+    spade.keep_threshold()
+    spade.remove([spade.index_.manifest.images[0].path])
+    return folder
+
+
+def test_answers_tell_of_review_and_of_notes(kept, lite, parts):
+    scores = [one.peak for one in Spade.load(kept, backbone=lite).query(parts)]
+    with serving(kept, lite) as service:
+        about = service.client.get("/v1/index").json()
+        assert (about["threshold"], about["review"], about["by_hand"]) == (60, 50, True)
+        (note,) = about["notes"]
+        assert "was set by hand before images were added or removed" in note
+        images = service.client.post("/v1/query", files=form(*map(png, parts))).json()["images"]
+        counted = service.client.get("/metrics").text
+    expected = ["NG" if score > 60 else "REVIEW" if score >= 50 else "OK" for score in scores]
+    assert [one["verdict"] for one in images] == expected and "REVIEW" in expected
+    for one in images:
+        assert (one["threshold"], one["review"]) == (60, 50)
+        assert bool(one["regions"]) == (one["verdict"] != "OK")
+        assert all(region["peak"] > (60 if one["verdict"] == "NG" else 49.99)
+                   for region in one["regions"])
+    count = f'spade_faiss_verdicts_total{{verdict="REVIEW"}} {expected.count("REVIEW")}.0'
+    assert count in counted
+
+
+def test_serve_takes_them_and_logs_the_notes(kept):
+    with subprocess.Popen(
+        [sys.executable, "-m", "spade_faiss", "serve", str(kept), "--port", "0", "--review", "30"],
+        stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            note, greeting = process.stderr.readline(), process.stderr.readline()
+            address = greeting.split("served on ")[1].split()[0]
+            with urllib.request.urlopen(f"{address}v1/index", timeout=60) as answer:
+                about = json.load(answer)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+    assert about["review"] == 30 and about["threshold"] == 60
+    assert note == f"spade-faiss: note: {about['notes'][0]}\n"
+    one_line(run("serve", kept, "--port", "0", "--review", "61"), "below the threshold, 60")
+
+
+def test_the_page_shows_them(kept, lite, parts, tmp_path):
+    from tests.service.test_page import drop, opened, sync_api
+
+    cv2.imwrite(str(tmp_path / "part.png"), parts[0][..., ::-1])
+    score = next(Spade.load(kept, backbone=lite).query([parts[0]])).peak
+    with serving(kept, lite, detector={"review": score - 1}) as service, opened(service) as page:
+        sync_api.expect(page.locator("#index")).to_contain_text(
+            f"60 (set by hand), review from {score - 1:.3g}")
+        sync_api.expect(page.locator("#notes li")).to_have_count(1)
+        sync_api.expect(page.locator("#notes")).to_contain_text("was set by hand before images")
+        drop(page, tmp_path / "part.png")
+        card = page.locator(".result").first
+        sync_api.expect(card.locator(".verdict")).to_have_text("REVIEW")
+        sync_api.expect(card.locator("h3")).to_contain_text("over the mark of review")
+        assert card.locator(".where").count() >= 1
