@@ -13,7 +13,8 @@ from .errors import SpadeError
 from .index.manifest import ByHand, Counted, HeldOut, Scored
 from .judging import said_of
 from .rates import Rate, chosen_rate, images_needed, observed_rate, percent
-from .threshold import good_threshold
+from .threshold import aimed_quantile
+from .verdict.drawn import drawn_of, threshold_notes
 from .verdict.judge import over
 from .verdict.notes import BatchNotes
 
@@ -101,29 +102,31 @@ def calibrate(
     false_alarms: float | None = None, on_error: OnError | None = None,
 ) -> Report:
     """Do what `Spade.calibrate` says."""
-    rate = round(1 - spade.quantile, 12) if false_alarms is None else false_alarms
-    if not 0 < rate < 1:
-        raise SpadeError(f"false_alarms = {rate} must lie between 0 and 1 (0.005 is one in 200)")
-    quantile = spade.quantile if false_alarms is None else 1 - rate
+    if false_alarms is not None and not 0 < false_alarms < 1:
+        raise SpadeError(f"false_alarms = {false_alarms} must lie between 0 and 1 (0.005 is one in "
+                         "200)")
+    asked = spade.quantile if false_alarms is None else 1 - false_alarms
     trial = _Trial(spade, on_error)
     good = trial.scored(images)
     bad = _Scores() if defects is None else trial.scored(defects, good)
     n = len(good.rows)
+    quantile = aimed_quantile(n) if asked is None else asked
+    rate = round(1 - quantile, 12)
     if n < 2:
         raise SpadeError(
             f"{n} good image{'' if n == 1 else 's'} to calibrate with, not in the index: give two "
-            f"or more ({images_needed(quantile)} hold {percent(rate)} whatever their scores)")
+            f"or more ({images_needed(quantile)} can show {percent(rate)} of false alarms)")
     right, wrong = good.record(), bad.record()
     notes = [*_notes(spade, right, quantile), *trial.noted.lines()]
     present = _judged(spade.image_threshold, spade.score, right, wrong)
-    limits = [good_threshold(scores, quantile)
-              for scores in (right.descriptor_scores, right.peaks)]
-    assert limits[0] is not None and limits[1] is not None  # there are two images or more
+    drawn = drawn_of(right.descriptor_scores, right.peaks, quantile)
+    if None in drawn.values():
+        raise SpadeError("the good images to calibrate with are all alike, and say nothing of how "
+                         "good ones differ: give others")
     changes: dict[str, object] = {"held_out": HeldOut(
-        created=_now(), quantile=quantile,
+        created=_now(), **drawn,
         k=spade.k, kappa=spade.kappa, sigma=spade.sigma, search=spade.gallery_search,
         good=right, defects=wrong,
-        descriptor_threshold=limits[0], pixel_threshold=limits[1],
     )}
     if by_hand := spade.index_.manifest.by_hand:  # which would go on deciding
         changes["by_hand"] = tuple(
@@ -133,7 +136,7 @@ def calibrate(
                   for one in by_hand if one.threshold is not None]
     spade._store(**changes)
     spade._own = {key: value for key, value in spade._own.items() if key[1] == "review"}
-    spade.quantile = quantile
+    spade.quantile = asked
     chosen = _judged(spade.image_threshold, spade.score, right, wrong)
     assert chosen is not None and chosen.false_alarms is not None
     count = chosen.false_alarms.count
@@ -242,18 +245,14 @@ def _judged(limit: float | None, score: str, good: Scored, bad: Scored) -> Judge
 
 
 def _notes(spade: Spade, good: Scored, quantile: float) -> list[str]:
-    n, needed, wish = len(good.names), images_needed(quantile), percent(1 - quantile)
+    n = len(good.names)
     notes = []
     wrong = int(over(good.scores(spade.score), spade.image_threshold).sum())
     if 2 * wrong > n:
         notes.append(f"{wrong} of {n} images given as good are over the threshold until now: if "
                      "they are not good, or not taken as the index's were, leave them out")
     notes += [] if spade.by_hand else _chosen_by(spade, good)
-    if n < needed:
-        notes.append(
-            f"{n} good images cannot show that {wish} is held, {needed} can; the new threshold "
-            f"holds it if good scores are log-normal, and whatever they are the rate to expect "
-            f"is at most 1 in {n + 1}")
+    notes += threshold_notes(good.names, good.scores(spade.score), quantile)
     return notes
 
 

@@ -102,8 +102,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 ImageScore = Annotated[Score, typer.Option(
     help="An image's score: its map's maximum, or the distance to the nearest descriptors.")]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="An index.")]
-Quantile = Annotated[float, typer.Option(
-    help="Share of good images that the thresholds are to let pass.")]
+Quantile = Annotated[float | None, typer.Option(
+    help="Share of good images that the thresholds are to let pass.  [default: all but one in "
+    "n + 1, of n images]", show_default=False)]
 DataSet = Annotated[Path, typer.Argument(metavar="ROOT", help="The data set's folder.")]
 Out = Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")]
 Nearest = Annotated[int, typer.Option("-k", min=1, help="Nearest images.")]
@@ -118,7 +119,7 @@ Review = Annotated[float | None, typer.Option(
     metavar="LOW", help="Call images REVIEW from this score to the threshold: a person is to look "
     "at them.")]
 IndexQuantile = Annotated[float | None, typer.Option(
-    help="Share of good images to let pass.  [default: the index's, 0.995]")]
+    help="Share of good images to let pass.  [default: the index's]")]
 MaxFpr = Annotated[float, typer.Option(
     metavar="RATE", help="False-positive rate up to which PRO and sPRO are integrated; newer data "
     "sets' authors take 0.05.")]
@@ -193,7 +194,7 @@ def build(
     crop: Crop = "224", k: Nearest = 50,
     kappa: Kappa = 1, views: Views = None,
     fps: Annotated[float, typer.Option(help="Frames to take of a second of video.")] = 1.0,
-    quantile: Quantile = 0.995,
+    quantile: Quantile = None,
     calibrated: Annotated[int, typer.Option(
         min=2, help="Good images, at most, that are scored to find the thresholds.")] = 1000,
     preset: Preset = "paper", store: Store = "float32", engine: Engine = "auto",
@@ -208,6 +209,7 @@ def build(
     from .distributed.cluster import crew_on, on_ray, spread
     from .images import SUFFIXES, find_images
     from .lines import each_line, fresh, lines_to_learn
+    from .rates import percent
     from .video import VIDEO_SUFFIXES, is_video, open_sources
 
     limit = _limit(max_memory, ray)
@@ -233,10 +235,11 @@ def build(
         spade.fit(images, index, on_error=problems)
         problems.about(spade.notes, line)
         n, threshold = len(spade.index_), spade.image_threshold
-        return ({"index": str(index), "images": n, "threshold": threshold},
-                f"{index}: {_images(n)}, " + ("no threshold: that takes two images or more"
-                                              if threshold is None else
-                                              f"threshold {threshold:.4g}"))
+        rate = None if spade.quantile_ is None else round(1 - spade.quantile_, 12)
+        return ({"index": str(index), "images": n, "threshold": threshold, "false_alarms": rate},
+                f"{index}: {_images(n)}, " + ("no threshold" if threshold is None or rate is None
+                                              else f"threshold {threshold:.4g}, which aims at "
+                                              f"{percent(rate)} of false alarms"))
 
     if each:
         names = lines_to_learn(_folder(train_dir), index)
@@ -306,7 +309,7 @@ def calibrate(
         metavar="PATH", help="A known defect, or a folder of them; may be given again.")] = None,
     false_alarms: Annotated[float | None, typer.Option(
         metavar="RATE", help="Share of good images that may be called wrong, 0.01 say.  "
-        "[default: the index's, 0.005]")] = None,
+        "[default: 1 in n + 1, of n images]")] = None,
     threshold: Annotated[str | None, typer.Option(
         metavar="VALUE", help="Keep this threshold, and say what it does on the images; auto "
         "returns to the drawn one.")] = None,
@@ -380,6 +383,7 @@ def info(
     """Show what an index holds, and whether it is whole."""
     from .index import EnsembleManifest, Index, Manifest, damaged_files, is_ensemble
     from .judging import kept_notes
+    from .verdict.drawn import redrawn
     from .verdict.notes import USUAL_K, index_notes
 
     damaged: list[str] = []
@@ -396,7 +400,7 @@ def info(
         if verify:
             record["damaged"] = damaged = ensemble.damaged(folder)
     else:
-        first = manifest = Manifest.read(folder)
+        first = manifest = redrawn(Manifest.read(folder))
         record, lines = manifest.model_dump(), _about(manifest)
         changed = kept_notes(manifest.by_hand, manifest.generation)
         if verify:
@@ -445,7 +449,7 @@ def _about(manifest: Manifest) -> list[str]:
         lines.append(
             f"calibrated  {held.created}, {_images(len(held.good.names))} and "
             f"{len(held.defects.names)} defects; thresholds now: map {held.pixel_threshold:.4g}, "
-            f"descriptor {held.descriptor_threshold:.4g} (quantile {held.quantile:.6g})")
+            f"descriptor {held.descriptor_threshold:.4g} ({_aim(held.quantile)})")
     lines += _by_hand(manifest.by_hand)
     if manifest.gallery:
         lines.append(f"gallery     {manifest.gallery.describe()}")
@@ -484,8 +488,14 @@ def _thresholds(made: Calibration | None) -> str:
     if made is None or made.pixel_threshold is None or made.descriptor_threshold is None:
         return "none"
     return (f"map {made.pixel_threshold:.4g}, descriptor {made.descriptor_threshold:.4g} "
-            f"(quantile {made.quantile}, K = {made.k}, kappa = {made.kappa})"
+            f"({_aim(made.quantile)}; K = {made.k}, kappa = {made.kappa})"
             + (f" from {len(made.sample)} of the images" if made.sample else ""))
+
+
+def _aim(quantile: float) -> str:
+    from .rates import percent
+
+    return f"aim: {percent(1 - quantile)} of false alarms"
 
 
 @app.command()

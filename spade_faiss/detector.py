@@ -65,8 +65,9 @@ from .search import (
     nearest,
     nearest_in_gallery,
 )
-from .threshold import calibration_sample, good_threshold
-from .verdict.copies import Copies
+from .threshold import calibration_sample
+from .verdict.copies import Copies, independent
+from .verdict.drawn import asked_quantile, drawn_of, weights_of
 from .verdict.notes import USUAL_K, image_notes, index_notes
 
 Floats = npt.NDArray[np.float32]
@@ -74,7 +75,7 @@ Ids = npt.NDArray[np.int64]
 Images = str | os.PathLike[str] | Iterable[Source] | npt.NDArray[np.uint8]
 Made = TypeVar("Made")
 
-K, KAPPA, SIGMA, QUANTILE = USUAL_K, 1, 4.0, 0.995
+K, KAPPA, SIGMA = USUAL_K, 1, 4.0
 STORES = ("float32", "float16")
 CALIBRATED = 1000
 """Good images that thresholds are drawn from, at most: five times what the quantile needs."""
@@ -170,8 +171,9 @@ class Spade(Judging):
         Side of the centre crop that the network sees; None for the whole frame.
     sigma : float
         Smoothing of the maps in pixels of the network's input.
-    quantile : float in (0, 1)
-        Share of good images that the thresholds are to let pass.
+    quantile : float in (0, 1), optional
+        Share of good images that the thresholds are to let pass. By default what so many images
+        can show: all but one in n + 1 (see `spade_faiss.threshold.aimed_quantile`).
     calibrated : int
         How many training images, at most, are scored against the others to find the thresholds;
         of more, so many are drawn by their names (see `spade_faiss.threshold`).
@@ -251,7 +253,7 @@ class Spade(Judging):
     def __init__(
         self, backbone: str | Backbone = DEFAULT_BACKBONE, k: int = K, kappa: int = KAPPA, *,
         weights: str | os.PathLike[str] | None = None, resize: int = 256, crop: int | None = 224,
-        sigma: float = SIGMA, quantile: float = QUANTILE, calibrated: int = CALIBRATED,
+        sigma: float = SIGMA, quantile: float | None = None, calibrated: int = CALIBRATED,
         score: str = "map", preset: str = "paper", standardise: bool | None = None,
         contrast: bool | None = None, store: str = "float32",
         mirror: bool = False, engine: str = "auto", factory: str | None = None,
@@ -264,7 +266,7 @@ class Spade(Judging):
                 raise SpadeError(f"{name} = {value} must be 1 or more")
         if not 0 <= sigma < 1000:
             raise SpadeError(f"sigma = {sigma} must lie between 0 and 1000 pixels")
-        if not 0 < quantile < 1:
+        if quantile is not None and not 0 < quantile < 1:
             raise SpadeError(f"quantile = {quantile} must lie between 0 and 1")
         if engine not in ENGINES:
             raise SpadeError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
@@ -517,12 +519,12 @@ class Spade(Judging):
         found = self._peaks(index, chosen[todo], [others[at] for at in todo], exact)
         for at, peak in zip(todo, self._bar(found, "calibration", len(todo)), strict=True):
             peaks[at] = peak
+        weights = independent(copies_in(index))[chosen]
         return Calibration(
-            quantile=self.quantile, k=self.k, kappa=self.kappa, sigma=self.sigma,
+            k=self.k, kappa=self.kappa, sigma=self.sigma,
             descriptor_scores=tuple(scores.tolist()) if enough else (),
             peaks=tuple(peaks.tolist()) if enough else (),
-            descriptor_threshold=good_threshold(scores, self.quantile) if enough else None,
-            pixel_threshold=good_threshold(peaks, self.quantile) if enough else None,
+            **drawn_of(scores.tolist(), peaks.tolist(), self.quantile, weights),
             sample=tuple(chosen.tolist()) if len(chosen) < len(names) else None,
         )
 
@@ -777,13 +779,9 @@ class Spade(Judging):
             min(stored.k, n), stored.kappa, stored.sigma, stored.search
         ) != (min(self.k, n), self.kappa, self.sigma, self.gallery_search):
             return None
-        if stored.quantile == self.quantile:
-            return stored
-        return stored.model_copy(update={
-            "quantile": self.quantile,
-            "descriptor_threshold": good_threshold(stored.good.descriptor_scores, self.quantile),
-            "pixel_threshold": good_threshold(stored.good.peaks, self.quantile),
-        })
+        good = stored.good
+        return stored.model_copy(
+            update=drawn_of(good.descriptor_scores, good.peaks, self.quantile))
 
     @property
     def gallery_search(self) -> str | None:
@@ -796,34 +794,38 @@ class Spade(Judging):
     @property
     def calibration(self) -> Calibration | None:
         """The calibration of the index, made anew if it was made with other settings."""
-        stored = self._fitted().manifest.calibration
+        index = self._fitted()
+        stored = index.manifest.calibration
         if stored is None:
             return None
-        gallery = self.index_.manifest.gallery
+        key = (index, self.k, self.kappa, self.sigma, self.quantile, self.exact,
+               self.search_params)
+        if self._calibration is None or self._calibration[0] != key:
+            calibration = self._redrawn(index.manifest, stored) if self._scored_like(
+                stored) else self._calibrate(index, exact=self.exact)
+            self._calibration = key, calibration
+        return self._calibration[1]
+
+    def _scored_like(self, stored: Calibration) -> bool:
+        """Say whether these settings would give the scores that a calibration has."""
+        gallery, n = self.index_.manifest.gallery, len(self.index_)
         same_search = gallery is None or not (
             self.exact or (self.search_params or gallery.search_params) != gallery.search_params)
-        wanted = (self.k, self.kappa, self.sigma, self.quantile)
-        made = (stored.k, stored.kappa, stored.sigma, stored.quantile)
-        if same_search and made == wanted:
-            return stored
-        key = (*wanted, self.exact, self.search_params)
-        if self._calibration and self._calibration[0] == key:
-            return self._calibration[1]
-        n = len(self.index_)
-        like = (min(stored.k, n - 1), stored.kappa, stored.sigma)
-        if same_search and stored.peaks and like == (
-            min(self.k, n - 1), self.kappa, self.sigma
-        ):
-            calibration = stored.model_copy(update={
-                "k": self.k,
-                "quantile": self.quantile,
-                "descriptor_threshold": good_threshold(stored.descriptor_scores, self.quantile),
-                "pixel_threshold": good_threshold(stored.peaks, self.quantile),
-            })
-        else:
-            calibration = self._calibrate(self.index_, exact=self.exact)
-        self._calibration = key, calibration
-        return calibration
+        return same_search and (min(stored.k, n - 1), stored.kappa, stored.sigma) == (
+            min(self.k, n - 1), self.kappa, self.sigma)
+
+    def _redrawn(self, manifest: Manifest, stored: Calibration) -> Calibration:
+        """Return a calibration with thresholds for this `quantile`, by today's rule."""
+        if not stored.peaks:
+            return stored.model_copy(update={"k": self.k})
+        return stored.model_copy(update={"k": self.k, **drawn_of(
+            stored.descriptor_scores, stored.peaks, self.quantile, weights_of(manifest, stored))})
+
+    @property
+    def quantile_(self) -> float | None:
+        """The share of good images that the drawn thresholds are to let pass, once drawn."""
+        found = self.held_out or self.calibration
+        return found.quantile if found else self.quantile
 
     def _extract(
         self, sources: Iterable[Source], framing: Framing | None, network: Backbone | None,
@@ -973,7 +975,7 @@ class Spade(Judging):
             resize=framing.resize,
             crop=framing.height if framing.crop else None,
             sigma=last.sigma if last else SIGMA,
-            quantile=quantile or (last.quantile if last else QUANTILE),
+            quantile=quantile or asked_quantile(index.manifest),
             calibrated=len(made.sample) if made and made.sample else CALIBRATED,
             score=score, engine=engine,
             factory=gallery.factory if gallery else None,

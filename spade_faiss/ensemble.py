@@ -45,7 +45,9 @@ from .index.manifest import (
 )
 from .index.store import discard_generations
 from .judging import Judging
-from .threshold import good_threshold
+from .leave_one_out import copies_in
+from .verdict.copies import independent
+from .verdict.drawn import drawn_of, threshold_notes, unless_aimed
 from .verdict.judge import check_limits
 
 VIEWS = ("flip", "scale")
@@ -154,9 +156,9 @@ class Ensemble(Judging):
         return self.members[0].score
 
     @property
-    def quantile(self) -> float:
-        """Share of good images that the thresholds are to let pass."""
-        return self.members[0].quantile
+    def quantile_(self) -> float | None:
+        """The share of good images that the drawn thresholds are to let pass, once drawn."""
+        return self.calibration.quantile if self.calibration else None
 
     # Fitting ------------------------------------------------------------------------------
 
@@ -297,8 +299,9 @@ class Ensemble(Judging):
             manifest, made = again, again.calibration
             members = _open(folder, manifest, weights, options)
         if made:
-            members = [one.with_options(sigma=made.sigma, quantile=quantile or made.quantile)
-                       for one in members]
+            asked = quantile or unless_aimed(
+                made.quantile, independent(copies_in(members[0].index_)).sum())
+            members = [one.with_options(sigma=made.sigma, quantile=asked) for one in members]
         ensemble = cls(members)
         for member in members:
             member.stages = ensemble.stages
@@ -379,7 +382,13 @@ class Ensemble(Judging):
     @property
     def notes(self) -> tuple[str, ...]:
         """What should be known before the verdicts are relied on, each in one line."""
-        return (*self.members[0].notes, *self._notes_by_hand())
+        notes = [*self.members[0].notes, *self._notes_by_hand()]
+        if made := self.calibration:
+            images = self.index_.manifest.images
+            notes += threshold_notes(
+                [one.path for one in images], made.peaks, made.quantile,
+                independent(copies_in(self.index_)), _means(self._usual)[1])
+        return tuple(notes)
 
     @property
     def held_out(self) -> None:
@@ -559,25 +568,19 @@ def _calibration(
     first: Spade, scores: npt.NDArray[np.float64], peaks: npt.NDArray[np.float64],
     usual: Sequence[Usual],
 ) -> Calibration:
-    """Draw thresholds from the good images' averaged scores and the peaks of their maps.
-
-    `good_threshold` takes values that are 0 or more: those before the means were taken off.
-    """
-    means = {
-        "score": float(np.mean([one.score_mean / one.score_std for one in usual])),
-        "map": float(np.mean([one.map_mean / one.map_std for one in usual])),
-    }
-
-    def threshold(values: npt.NDArray[np.float64], mean: float) -> float | None:
-        limit = good_threshold(values + mean, first.quantile)
-        return None if limit is None else limit - mean
-
+    """Draw thresholds from the good images' averaged scores and the peaks of their maps."""
+    weights = independent(copies_in(first.index_))
     return Calibration(
-        quantile=first.quantile, k=first.k, kappa=first.kappa, sigma=first.sigma,
+        k=first.k, kappa=first.kappa, sigma=first.sigma,
         descriptor_scores=tuple(scores.tolist()), peaks=tuple(peaks.tolist()),
-        descriptor_threshold=threshold(scores, means["score"]),
-        pixel_threshold=threshold(peaks, means["map"]),
+        **drawn_of(scores.tolist(), peaks.tolist(), first.quantile, weights, _means(usual)),
     )
+
+
+def _means(usual: Sequence[Usual]) -> tuple[float, float]:
+    """Return what standardising took off the members' mean, of descriptors' scores and of maps."""
+    return (float(np.mean([one.score_mean / one.score_std for one in usual])),
+            float(np.mean([one.map_mean / one.map_std for one in usual])))
 
 
 def _average(

@@ -57,15 +57,16 @@ def observed_rate(count: int, n: int) -> Rate:
 
 
 def chosen_rate(count: int, n: int, quantile: float) -> Rate:
-    """Return the false alarms to expect of `good_threshold(scores, quantile)` of n good images.
+    """Return the false alarms to expect of `draw_threshold(scores, quantile)` of n good images.
 
     Of the images that it was chosen by, a threshold calls too few wrong (`count` of n), so the
     figure is not taken from them. It need not be: the share of new good images over the r-th
     smallest of n scores follows Beta(n - r + 1, r), over all samples of n, whatever the scores'
     distribution (if it is continuous; ties only lessen the share; Wilks, *Ann. Math. Statist.*
     12, 1941). `value` is its mean, (n - r + 1) / (n + 1), and `low` and `high` bound its middle
-    95 %. Where n is too small for the rank, the threshold is the largest score or more: `value`
-    and `high` are then the largest score's, as upper bounds, and `low` is 0.
+    95 %. Where n is too small for the rank, or the threshold calls more of the n wrong than the
+    rank would, `value` and `high` are those of the largest score that is not over it, as upper
+    bounds, and `low` is 0.
 
     Raises
     ------
@@ -86,8 +87,9 @@ def chosen_rate(count: int, n: int, quantile: float) -> Rate:
 
     tail = (1 - CONFIDENCE) / 2
     rank = conformal_rank(n, quantile)
-    above = n - min(rank, n) + 1
-    low = float(beta.ppf(tail, above, n - above + 1)) if rank <= n else 0.0
+    above = max(n - min(rank, n), count) + 1
+    is_rank = rank < n and count == n - rank
+    low = float(beta.ppf(tail, above, n - above + 1)) if is_rank else 0.0
     high = float(beta.ppf(1 - tail, above, n - above + 1))
     return Rate(count, n, above / (n + 1), low, high)
 

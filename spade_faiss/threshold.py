@@ -79,7 +79,7 @@ def draw_threshold(
       of `SPREAD_IMAGES` more images of the spread `SPREAD`, which are degrees of freedom, too, and
       g counts n / (n + `SKEW_IMAGES`).
 
-    One score moves it little: a single one of 20, whatever it is, by less than a fifth. How
+    One score moves it little: a single one of 20, whatever it is, by less than a third. How
     often new good images exceed it, against the rate that is aimed at, by simulation for 2 to 200
     images: see `docs/threshold.md`. In short, for log-normal scores it is that rate or less from 5
     images on; real scores are skewer, and exceed it up to twice as often.
@@ -104,7 +104,7 @@ def draw_threshold(
     90.0
     >>> drawn = draw_threshold([3.0, 4.0, 5.0, 70.0])
     >>> round(drawn.value, 2), drawn.odd
-    (6.43, (3,))
+    (6.4, (3,))
     """
     values = np.asarray(scores, np.float64)
     each = np.ones(len(values)) if weights is None else np.asarray(weights, np.float64)
@@ -114,7 +114,7 @@ def draw_threshold(
         raise ValueError(f"quantile {quantile} must lie between 0 and 1")
     near = _not_odd(values, each)
     n = float(each[near].sum())
-    q = aimed_quantile(n) if quantile is None else quantile
+    q = aimed_quantile(float(each.sum())) if quantile is None else quantile
     if n < 1.5:
         return Threshold(None, q, n)
     center = np.median(values[near])

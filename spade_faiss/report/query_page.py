@@ -14,6 +14,7 @@ from typing import Any
 from .._text import printable
 from ..detector import Result
 from ..ensemble import Detector, folder_of, members_of
+from ..rates import percent
 from ..verdict.judge import ERROR, VERDICTS
 from .charts import Timeline, histogram, timeline
 from .colours import Picture
@@ -123,7 +124,7 @@ class QueryReport:
         write_page(
             path, "query.html", facts=self._facts(), folder=printable(folder),
             threshold=threshold, mapped=spade.pixel_threshold is not None, review=review,
-            by_hand=spade.by_hand, quantile=spade.quantile if good else None, good_are=good_are,
+            by_hand=spade.by_hand, aim=_aim(spade) if good else None, good_are=good_are,
             counts={word: sum(row.verdict == word for row in rows) for word in (*VERDICTS, "")},
             total=len(rows), cards=self._cards(folder), shown=len(self._kept),
             notes=[printable(note) for note in (*spade.notes, *self._notes)],
@@ -195,6 +196,11 @@ class QueryReport:
             "more": len(regions) - len(shown), "paths": layers.paths,
             "pictures": encoded(pictures, self._bytes),
         }
+
+
+def _aim(spade: Detector) -> str | None:
+    share = spade.quantile_
+    return None if share is None else percent(1 - share)
 
 
 def _percent(box: Sequence[float], size: tuple[int, int]) -> list[float]:

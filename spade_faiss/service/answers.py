@@ -156,7 +156,8 @@ class IndexAnswer(Answering):
         description="Those whose standardised maps are averaged; an index is its only one.")
     k: int
     kappa: int
-    quantile: float
+    quantile: float | None = Field(
+        description="The share of good images that the drawn thresholds are to let pass.")
     score: Score = Field(description=_SCORE)
     threshold: float | None = Field(description="The score above which an image is called wrong; "
                                                 "null if the index has none.")

@@ -327,7 +327,7 @@ def _describe(served: Served, awaited: Awaited | None) -> IndexAnswer:
         **first, **_named(served, awaited), images=n,
         calibrated=held_out.created if held_out else None,
         bytes=sum(member.bytes for member in members), k=min(spade.k, n), kappa=spade.kappa,
-        quantile=spade.quantile, score=cast(Score, spade.score), threshold=spade.image_threshold,
+        quantile=spade.quantile_, score=cast(Score, spade.score), threshold=spade.image_threshold,
         pixel_threshold=spade.pixel_threshold, by_hand=spade.by_hand, review=spade.review,
         notes=list(spade.notes), members=members,
     )

@@ -8,6 +8,8 @@ from itertools import compress
 from typing import TYPE_CHECKING
 
 from ..images import Framing
+from .copies import groups
+from .drawn import threshold_notes, weights_of
 
 if TYPE_CHECKING:
     from ..index.manifest import Manifest, TrainingImage
@@ -35,7 +37,8 @@ def index_notes(manifest: Manifest, k: int) -> tuple[str, ...]:
     k : int
         Training images that a query is to be compared with.
     """
-    return *_framing_notes(manifest), *_k_notes(manifest, k)
+    return (*_framing_notes(manifest), *_k_notes(manifest, k), *_copy_notes(manifest),
+            *_threshold_notes(manifest))
 
 
 def image_notes(manifest: Manifest, size: tuple[int, int]) -> tuple[str, ...]:
@@ -89,6 +92,34 @@ def _k_notes(manifest: Manifest, k: int) -> list[str]:
     if k <= n or k == USUAL_K:
         return []
     return [f"K = {k} is more than the index's {_images(n)}: a query is compared with all of them"]
+
+
+def _copy_notes(manifest: Manifest) -> list[str]:
+    if not manifest.copies:
+        return []
+    copies: list[list[int]] = [[] for _ in manifest.images]
+    for i, j in manifest.copies:
+        copies[i].append(j)
+        copies[j].append(i)
+    parts = groups(copies)
+    said = [_listed([manifest.images[i].path for i in part[:_NAMED]], len(part))
+            for part in parts[:_NAMED]]
+    count = sum(map(len, parts))
+    return [f"{count} of the index's {_images(len(manifest.images))} show "
+            + ("one part" if len(parts) == 1 else f"{len(parts)} parts")
+            + f", and are not compared with each other: {'; '.join(said)}"
+            + ("; …" if len(parts) > _NAMED else "")]
+
+
+def _threshold_notes(manifest: Manifest) -> list[str]:
+    if held := manifest.held_out:
+        return threshold_notes(held.good.names, held.good.peaks, held.quantile)
+    made = manifest.calibration
+    if made is None:
+        return []
+    names = [manifest.images[i].path for i in made.scored]
+    return threshold_notes(names, made.peaks, made.quantile, weights_of(manifest, made)
+                           if made.peaks else None)
 
 
 def _line(kind: str, many: str, which: str) -> str:
