@@ -46,13 +46,19 @@ def test_channels_that_never_vary_are_left_alone():
 
 def test_usual_and_contrast_say_what_they_say():
     distances = np.array([[1, 2, 3], [1, 2, 3]], np.float32)
-    own = usual(distances, np.array([[4, 4, 7], [4, 4, 4]]))
+    none = (np.empty(0, np.int64),) * 8
+    own = usual(distances, np.array([[4, 4, 7], [4, 4, 4]]), none)
     assert own.tolist() == [[1, 4, 3], [1, 4, 3]]
+    copies = (*none[:4], np.array([6]), none[5], np.array([4]), none[7])
+    images = np.array([[4, 6, 7], [7, 4, 6]])
+    assert usual(distances, images, none).tolist() == [[1, 4, 2], [1, 7, 2]]
+    assert usual(distances, images, copies).tolist() == [[1, 4, 3], [1, 7, 2]]
     far = np.array([[5, 0.1]], np.float32)
     match = np.array([[0, 1]])
     np.testing.assert_allclose(contrast(far, match, own), [[5 - SHARE, 0]])
-    np.testing.assert_allclose(contrast(far, match, own, without=4), [[5 - 3 * SHARE, 0]])
-    np.testing.assert_allclose(contrast(far, match, own, without=7), [[5 - SHARE, 0]])
+    np.testing.assert_allclose(contrast(far, match, own, without=[4]), [[5 - 3 * SHARE, 0]])
+    np.testing.assert_allclose(contrast(far, match, own, without=[7]), [[5 - SHARE, 0]])
+    np.testing.assert_allclose(contrast(far, match, own, without=[7, 4]), [[5 - 3 * SHARE, 0]])
 
 
 def test_best_equals_a_float64_brute_force(lite):

@@ -12,6 +12,7 @@ from skimage import data
 
 from spade_faiss import Spade
 from spade_faiss.index import Manifest, damaged_files
+from spade_faiss.threshold import good_threshold
 
 
 def view(x, y):
@@ -23,13 +24,15 @@ def folder(tmp_path):
     return Path(shutil.copytree(Path(__file__).parent / "first", tmp_path / "first"))
 
 
-def test_scores_and_thresholds_are_those_of_the_program_that_wrote_it(lite, folder):
+def test_scores_are_those_of_the_program_that_wrote_it_and_thresholds_are_drawn_anew(lite, folder):
     assert not damaged_files(folder, Manifest.read(folder))
     spade = Spade.load(folder, backbone=lite, engine="faiss")
     prediction = spade.predict([view(400, 400)])
     np.testing.assert_allclose(prediction.scores, [44.52758], rtol=1e-4)
     np.testing.assert_allclose(prediction.maps[0].sum(), 166520.22, rtol=1e-4)
-    assert spade.image_threshold == pytest.approx(56.0463565504881)
+    stored = spade.index_.manifest.calibration
+    assert stored.pixel_threshold == pytest.approx(56.0463565504881)
+    assert spade.image_threshold == good_threshold(stored.peaks, 0.995)
 
 
 def test_it_can_be_added_to(lite, folder):
