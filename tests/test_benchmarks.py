@@ -64,9 +64,13 @@ def test_thresholds_of_compared_pairs_are_those_of_an_index(lite, thresholds):
         copies = pairs.copies(chosen)
         assert [list(one) for one in copies] == ([[]] * 3 if len(chosen) < 5 else
                                                  [[4], [], [], [], [0]])
-        assert pairs.left_out(chosen, copies) == pytest.approx(spade.calibration.peaks, rel=1e-5)
-        assert [pairs.peak(i, chosen) for i in (5, 6)] == pytest.approx(
-            spade.predict(shown.tests()).scores, rel=1e-5)
+        left_out = pairs.left_out(chosen, copies)
+        assert left_out == pytest.approx(spade.calibration.peaks, rel=1e-5)
+        scores = np.array([pairs.peak(i, chosen) for i in (5, 6)])
+        assert scores == pytest.approx(spade.predict(shown.tests()).scores, rel=1e-5)
+        made = thresholds.outcome(left_out, copies, scores[:1], scores[1:])
+        assert made["threshold"] == pytest.approx(spade.image_threshold, rel=1e-5)
+        assert made["found"] == 1
 
 
 def test_shares_are_means_and_ranges_over_categories(thresholds):
