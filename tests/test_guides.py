@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-GUIDES = [ROOT / "docs" / f"{name}.md" for name in ("inspect", "camera", "benchmark", "backbone")]
+GUIDES = [ROOT / "docs" / f"{name}.md"
+          for name in ("inspect", "threshold", "camera", "benchmark", "backbone")]
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?")
 
 
