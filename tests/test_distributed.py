@@ -81,7 +81,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def expected(index: Path, new: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     found = query(Spade.load(index, **OPTIONS), new, tmp_path_factory.mktemp("one") / "out")
-    assert len(found) == 2 * 17 + 1
+    assert len(found) == 2 * 17 + 2  # maps, overlays, scores, and the names of all these
     return found
 
 
