@@ -46,13 +46,16 @@ def test_channels_that_never_vary_are_left_alone():
 
 def test_usual_and_contrast_say_what_they_say():
     distances = np.array([[1, 2, 3], [1, 2, 3]], np.float32)
-    own = usual(distances, np.array([[4, 4, 7], [4, 4, 4]]))
+    images, alone = np.array([[4, 7, 9], [4, 4, 4]]), [np.empty(0, np.int64)] * 10
+    assert usual(distances, images, alone).tolist() == [[1, 4, 2], [1, 4, 3]]
+    copies = [np.array({4: [7], 7: [4]}.get(i, []), np.int64) for i in range(10)]
+    own = usual(distances, images, copies)
     assert own.tolist() == [[1, 4, 3], [1, 4, 3]]
     far = np.array([[5, 0.1]], np.float32)
     match = np.array([[0, 1]])
     np.testing.assert_allclose(contrast(far, match, own), [[5 - SHARE, 0]])
-    np.testing.assert_allclose(contrast(far, match, own, without=4), [[5 - 3 * SHARE, 0]])
-    np.testing.assert_allclose(contrast(far, match, own, without=7), [[5 - SHARE, 0]])
+    np.testing.assert_allclose(contrast(far, match, own, without=[7, 4]), [[5 - 3 * SHARE, 0]])
+    np.testing.assert_allclose(contrast(far, match, own, without=[7]), [[5 - SHARE, 0]])
 
 
 def test_best_equals_a_float64_brute_force(lite):
