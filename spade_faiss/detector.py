@@ -485,7 +485,8 @@ class Spade(Judging):
             index.manifest.write(folder)
         except BaseException as error:
             if writer is not None:
-                writer.discard()
+                writer.abandon()
+            discard_leftovers(folder)  # by what counts: a signal may come between any two steps
             if isinstance(error, OSError):
                 raise SpadeError(f"{folder} cannot be written: {error.strerror or error}; "
                                  "what was there before is whole") from None

@@ -32,14 +32,16 @@ class Notes:
 
 @contextmanager
 def notes_to(on_note: Callable[[str], object], pass_on: bool = False) -> Iterator[None]:
-    """Within a `with` block, give the text of each `ImageWarning` to `on_note`.
+    """Within a `with` block, give the text of each `ImageWarning` to `on_note`, once.
 
-    With `pass_on` it is also shown as it would be without. Only one thread may use this at a time,
-    as `warnings.catch_warnings` says.
+    Each member of an ensemble may read the same images, and note the same. With `pass_on` a text
+    is also shown as it would be without. Only one thread may use this at a time, as
+    `warnings.catch_warnings` says.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("always", ImageWarning)
         usual = warnings.showwarning
+        said: set[str] = set()
 
         def show(
             message: Warning | str, category: type[Warning], filename: str, lineno: int,
@@ -47,6 +49,9 @@ def notes_to(on_note: Callable[[str], object], pass_on: bool = False) -> Iterato
         ) -> None:
             ours = issubclass(category, ImageWarning)
             if ours:
+                if str(message) in said:
+                    return
+                said.add(str(message))
                 on_note(str(message))
             if pass_on or not ours:
                 usual(message, category, filename, lineno, file, line)

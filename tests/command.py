@@ -56,6 +56,12 @@ def done(*arguments, status=0, **options):
     return ended
 
 
+def problems(ended):
+    """Return the lines on standard error that are no notes."""
+    return [line for line in ended.stderr.splitlines()
+            if not line.startswith("spade-faiss: note: ")]
+
+
 def one_line(ended, *words):
     """Check that a refused call says why in one line, and return that line."""
     lines = ended.stderr.splitlines()

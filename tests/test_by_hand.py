@@ -18,7 +18,7 @@ from spade_faiss.report import find_regions
 from tests.command import LITE, done, one_line, run
 from tests.conftest import texture, with_hole
 
-SMALL = {"resize": 64, "crop": 64, "quantile": 0.9}
+SMALL = {"resize": 64, "crop": 64, "quantile": 0.8}
 GOOD = texture("gravel", 6)
 NEW = [*texture("gravel", 4, seed=3), *map(with_hole, texture("gravel", 2, seed=4))]
 """Four good ones and two with a hole, none of the index."""

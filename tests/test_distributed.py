@@ -25,6 +25,7 @@ from spade_faiss.features.efficientnet import packaged_weights
 from spade_faiss.features.resnet import RESNETS
 from spade_faiss.images import Frame, find_images
 from spade_faiss.lines import each_line, fresh
+from spade_faiss.notes import notes_to
 from spade_faiss.report import write_query
 from tests.command import environment
 from tests.conftest import texture, with_hole
@@ -80,7 +81,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def expected(index: Path, new: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     found = query(Spade.load(index, **OPTIONS), new, tmp_path_factory.mktemp("one") / "out")
-    assert len(found) == 2 * 17 + 1
+    assert len(found) == 2 * 17 + 2  # maps, overlays, scores, and the names of all these
     return found
 
 
@@ -296,6 +297,26 @@ def test_paths_of_all_kinds(
             assert here.name == there.name and here.position == there.position
             np.testing.assert_array_equal(here.map, there.map)
     assert problems[0] == problems[1] and len(problems[0]) == 1
+
+
+def test_what_is_noted_of_images_is_said_here(
+    ray: object, index: Path, new: Path, tmp_path: Path
+) -> None:
+    """Wherever they were decoded, once a batch; each of two that are one file counts."""
+    paths: list[Path] = [new / "001.png"]
+    for i, bits in enumerate((16, 16, 4096)):
+        paths.append(tmp_path / f"{i}.png")
+        image = texture("gravel", 1)[0][:96, :96, 0].astype(np.uint16)
+        cv2.imwrite(str(paths[-1]), image * (bits // 16))
+    paths.append(paths[1])
+    plain = Spade.load(index, **OPTIONS)
+    said: list[list[str]] = [[], []]
+    with notes_to(said[0].append):
+        assert len(list(plain.query(paths))) == 5
+    with on_ray(plain, "local", 1) as spade, notes_to(said[1].append):
+        assert len(list(spade.query(paths))) == 5
+    assert said[0] == said[1] and [*map(len, said)] == [1, 1]
+    assert said[0][0].startswith(f"{paths[1]} and 2 more: 16-bit samples"), said
 
 
 def test_arrays_keep_their_numbers(ray: object, index: Path) -> None:

@@ -147,9 +147,9 @@ def test_a_kept_ensemble_scores_as_the_fitted_one(kept, monkeypatch):
     decoded = []
     original = load._as_image
 
-    def counted(source):
+    def counted(source, on_note):
         decoded.append(isinstance(source, np.ndarray))  # and not a frame, decoded before
-        return original(source)
+        return original(source, on_note)
 
     monkeypatch.setattr(load, "_as_image", counted)
     found = loaded.predict(iter(new))

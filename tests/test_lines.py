@@ -10,7 +10,7 @@ from spade_faiss import SpadeError
 from spade_faiss.cli import app
 from spade_faiss.features import load_backbone
 from spade_faiss.lines import each_line, lines_to_learn, lines_to_query
-from tests.command import LITE, done, one_line, run
+from tests.command import LITE, done, one_line, problems, run
 
 SMALL = (*LITE, "--resize", "96", "--crop", "64", "-k", "4", "--engine", "faiss")
 
@@ -38,7 +38,7 @@ def built(lines, tmp_path_factory):
 def test_a_line_that_fails_is_named_and_the_others_are_built(lines, built):
     folder, ended = built
     assert ended.returncode == 1
-    assert ended.stderr.splitlines() == [
+    assert problems(ended) == [
         f"spade-faiss: empty: {lines / 'empty'} holds no images (PNG, JPEG, BMP, "
         "TIFF, WebP) or videos"]
     said = json.loads(ended.stdout)
@@ -55,7 +55,7 @@ def test_results_are_those_of_each_line_alone(lines, built, tmp_path):
              "--engine", "faiss")
     ended = run("query", folder, lines, "--each", "--out", tmp_path / "all", "--engine", "faiss")
     assert ended.returncode == 1
-    (line,) = ended.stderr.splitlines()
+    (line,) = problems(ended)
     assert line.startswith("spade-faiss: empty: there are no images")
     assert not (tmp_path / "all" / "empty").exists()
     for name in ("a", "b"):

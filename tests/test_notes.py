@@ -38,6 +38,11 @@ def built(shallow, tmp_path_factory):
     return folder, done("build", shallow, "--index", folder, *LITE).stderr
 
 
+def test_an_ensemble_that_reads_images_twice_says_it_once(shallow, tmp_path):
+    noted(done("build", shallow, "--index", tmp_path / "i", *LITE, "--views", "scale",
+               "--resize", "64", "--crop", "none").stderr, shallow)
+
+
 def noted(errors, folder):
     """Check that there are just the two lines that are due."""
     lines = [line.partition(" note: ")[2] for line in errors.splitlines()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections import defaultdict
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import SpadeError
 from ..images import Framing, OnError, Source, load_images, report_problem
+from ..notes import Notes
 from .crew import ATTEMPTS, Crew, told
 
 if TYPE_CHECKING:
@@ -76,15 +78,21 @@ def _decoded(
         _decode, batch_size=_AT_ONCE, batch_format="pyarrow", num_cpus=0, max_retries=ATTEMPTS - 1,
         compute=data.TaskPoolStrategy(size=min(crew.cores, tasks)),
         fn_kwargs={"folder": crew.setting.folder, "framing": framing})
-    with closing(_rows(images)) as taken:
-        for row in taken:
-            name = os.fsdecode(row["name"])
-            if row["failure"]:
-                raise SpadeError(row["failure"])
-            if row["problem"]:
-                report_problem(on_error, name, os.fsdecode(row["problem"]))
-            else:
-                yield Packed(row["position"], name, row["data"])
+    notes = Notes()
+    try:
+        with closing(_rows(images)) as taken:
+            for row in taken:
+                name = os.fsdecode(row["name"])
+                if row["failure"]:
+                    raise SpadeError(row["failure"])
+                for text in os.fsdecode(row["notes"]).splitlines():
+                    notes.add(name, text)
+                if row["problem"]:
+                    report_problem(on_error, name, os.fsdecode(row["problem"]))
+                else:
+                    yield Packed(row["position"], name, row["data"])
+    finally:
+        notes.issue()
 
 
 def _rows(images: Any) -> Generator[dict[str, Any], None, None]:
@@ -107,16 +115,20 @@ def _decode(table: pyarrow.Table, folder: str, framing: Framing) -> pyarrow.Tabl
     names = [os.fsdecode(name) for name in names]
     paths = [os.path.join(folder, name) for name in names]  # noqa: PTH118
     problems: dict[str, str] = {}
+    noted: defaultdict[str, dict[str, None]] = defaultdict(dict)  # of each path, in order
     data = [b""] * len(names)
     failure = ""
     try:
-        for loaded in load_images(paths, framing, problems.__setitem__, 1):
+        for loaded in load_images(paths, framing, problems.__setitem__, 1,
+                                  lambda path, text: noted[path].setdefault(text)):
             i = loaded.position
             data[i] = pickle.dumps(replace(loaded, position=positions[i], name=names[i]))
     except Exception as error:  # of which Ray Data would tell no more than a text of many lines
         failure = str(told(error))
     reasons = [os.fsencode(problems.get(path, "")) for path in paths]
+    notes = [os.fsencode("\n".join(noted[path])) for path in paths]
     for column, values, kind in (("problem", reasons, pyarrow.binary()),
+                                 ("notes", notes, pyarrow.binary()),
                                  ("failure", [failure] * len(names), pyarrow.string()),
                                  ("data", data, pyarrow.large_binary())):
         table = table.append_column(column, pyarrow.array(values, kind))

@@ -71,12 +71,9 @@ def _as_image(source: Source, on_note: OnNote) -> npt.NDArray[np.uint8]:
 
 def load_images(
     sources: Iterable[Source], framing: Framing, on_error: OnError | None = None,
-    workers: int | None = None,
+    workers: int | None = None, on_note: OnError | None = None,
 ) -> Iterator[Loaded]:
     """Decode and frame images in worker threads, a few ahead of the caller, in order.
-
-    What `read_image` notes of images is said at the end, in one `ImageWarning` for all that it is
-    noted of.
 
     Parameters
     ----------
@@ -89,6 +86,9 @@ def load_images(
         Without it the first such image raises SpadeError.
     workers : int, optional
         Decoding threads; by default one a core, at most 8.
+    on_note : callable, optional
+        Called with (name, text) for what `read_image` notes of an image. By default it is said
+        at the end, in one `ImageWarning` for all images that it is noted of.
     """
 
     def framed(
@@ -96,7 +96,7 @@ def load_images(
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         return image, framing.apply(image)
 
-    for position, name, (image, small) in _prepared(sources, framed, on_error, workers):
+    for position, name, (image, small) in _prepared(sources, framed, on_error, workers, on_note):
         yield Loaded(position, name, image, small)
 
 
@@ -113,7 +113,7 @@ def decode_images(
 
 def _prepared(
     sources: Iterable[Source], prepare: Callable[[npt.NDArray[np.uint8]], Prepared],
-    on_error: OnError | None, workers: int | None,
+    on_error: OnError | None, workers: int | None, on_note: OnError | None = None,
 ) -> Iterator[tuple[int, str, Prepared]]:
     """Yield the place and name of each image and what is made of it, as `load_images` does."""
     workers = workers or min(8, os.cpu_count() or 1)
@@ -143,7 +143,7 @@ def _prepared(
                 largest = max(largest, pixels)
                 room = min(2 * workers + 1, max(2, _PIXELS_AHEAD // largest))
                 for text in said:
-                    notes.add(name, text)
+                    (on_note or notes.add)(name, text)
                 yield position, name, prepared
         finally:
             for _, _, future in ahead:

@@ -218,13 +218,12 @@ class IndexWriter:
         )
         return records[0], levels, records[-1]
 
-    def discard(self) -> None:
-        """Close the files and remove them."""
+    def abandon(self) -> None:
+        """Close the files as they are; `discard_leftovers` removes what does not count."""
         for file in self._flat:
             file.abandon()
         with suppress(OSError):
             self._crops.close()
-        shutil.rmtree(self.place, ignore_errors=True)
 
 
 def write_usual(folder: Path, generation: str, parts: Iterable[Floats]) -> DataFile:

@@ -14,7 +14,14 @@ import numpy as np
 import pytest
 
 from spade_faiss import Spade, SpadeError
-from spade_faiss.index import Index, IndexWriter, Manifest, damaged_files, index_lock
+from spade_faiss.index import (
+    Index,
+    IndexWriter,
+    Manifest,
+    damaged_files,
+    discard_leftovers,
+    index_lock,
+)
 from tests.conftest import texture
 
 
@@ -264,6 +271,26 @@ def test_sigkill_at_random_moments_leaves_none_or_a_whole_one(built, gravel_fold
     assert len([path for path in folder.iterdir() if path.is_dir()]) == 1
 
 
+@pytest.mark.parametrize(("kind", "step", "left"), [
+    (IndexWriter, "__init__", 10), (Manifest, "write", 3),
+])
+def test_what_is_stopped_just_after_a_step_leaves_what_counts_whole(
+    lite, index, monkeypatch, kind, step, left
+):
+    """As a signal may: once files are made and nobody holds them yet, and once they count."""
+    whole = getattr(kind, step)
+
+    def stopped(self, *arguments):
+        whole(self, *arguments)
+        raise SystemExit(143)
+
+    monkeypatch.setattr(kind, step, stopped)
+    with pytest.raises(SystemExit):
+        Spade(lite).fit(texture("brick", 3), index, calibrate=False)
+    assert len(Index.open(index)) == left
+    assert len([path for path in index.iterdir() if path.is_dir()]) == 1
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_leaves_the_old_index_whole(lite, index, monkeypatch):
     from spade_faiss.index import store
@@ -294,5 +321,6 @@ def test_what_does_not_fit_on_the_disk_is_removed_though_closing_fails_too(tmp_p
                   np.zeros((1, 2, 2, 3), np.uint8))
     with pytest.raises(OSError, match="No space left"):
         writer.finish()
-    writer.discard()
+    writer.abandon()
+    discard_leftovers(tmp_path)
     assert not list(tmp_path.iterdir())

@@ -37,12 +37,12 @@ def test_leaving_an_image_out_equals_a_brute_force(data, images, per_image, chan
     if coreset:
         rows = np.sort(rng.choice(rows, data.draw(st.integers(1, len(rows))), replace=False))
     image = data.draw(st.integers(0, images - 1))
-    own = data.draw(st.sampled_from(
-        (range(0), range(image * per_image, (image + 1) * per_image))))
-    # Queries are the left-out image's own patches: the nearest are just those to leave out.
+    whose = data.draw(st.lists(st.integers(0, images - 1), unique=True, max_size=2))
+    own = [range(one * per_image, (one + 1) * per_image) for one in whose]
+    # Queries are an image's own patches: where it is left out, the nearest are just those.
     queries = patches[image * per_image : (image + 1) * per_image]
     gallery = gallery_of(patches, rows if coreset else None, factory, "")
-    allowed = np.array([row for row in rows if row not in own], np.int64)
+    allowed = np.array([row for row in rows if row // per_image not in whose], np.int64)
     k = data.draw(st.integers(1, per_image + 1))
     if k > len(allowed):
         with pytest.raises(SpadeError, match=f"kappa = {k}"):
@@ -67,7 +67,7 @@ def test_an_image_whose_own_patches_are_all_nearer_than_any_other(factory, monke
     gallery = gallery_of(patches, None, factory, "nprobe=4" if factory[0] == "I" else "")
     if factory != "HNSW16":  # whose graph has no way from one group to the other
         monkeypatch.setattr(whole, "nearest_outside", None)
-    distances, found = nearest_in_gallery(near, gallery, 3, range(400))
+    distances, found = nearest_in_gallery(near, gallery, 3, [range(400)])
     assert (found >= 400).all() and (distances > 8 * 40**2).all()
     exact = brute_force(near, patches, np.arange(400, 800), 1)
     assert (distances[:, 0] <= 1.2 * exact[:, 0]).all()
@@ -81,7 +81,7 @@ def test_a_query_whose_lists_are_empty_is_searched_exactly():
     gallery = gallery_of(patches, None, "IVF2,Flat", "nprobe=1")
     plain = gallery.index.search(patches[:100], 101)[1]
     assert (plain[:, 100] == -1).all()
-    distances, found = nearest_in_gallery(patches[:100], gallery, 2, range(100))
+    distances, found = nearest_in_gallery(patches[:100], gallery, 2, [range(100)])
     np.testing.assert_allclose(
         distances, brute_force(patches[:100], patches, np.arange(100, 150), 2), rtol=1e-5)
     assert (found >= 100).all()
@@ -111,7 +111,7 @@ def test_a_kept_search_finds_the_same(size):
     kept = gallery_search(gallery)
     for part in (queries, queries[:7]):
         for engine in ("auto", "screened"):
-            distances, found = nearest_in_gallery(part, gallery, 2, range(0), engine, kept)
+            distances, found = nearest_in_gallery(part, gallery, 2, [], engine, kept)
             np.testing.assert_allclose(distances, brute_force(part, patches, rows, 2), rtol=1e-5)
             assert np.isin(found, rows).all()
 
