@@ -13,14 +13,14 @@ import tifffile
 from PIL import Image
 
 from spade_faiss.index import Index
-from tests.command import LITE, done, one_line, run
+from tests.command import LITE, done, one_line, problems, run
 from tests.conftest import texture, with_hole
 
 
 @pytest.fixture(scope="module")
 def index(lite, gravel_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "index"
-    done("build", gravel_folder, "--index", folder, *LITE)
+    done("build", gravel_folder, "--index", folder, *LITE, "--quantile", "0.9")
     return folder
 
 
@@ -88,7 +88,7 @@ def test_bad_images_are_named_and_the_rest_is_done(index, tmp_path):
     for command in (("query", index, folder, "--out", tmp_path / "out"),
                     ("build", folder, "--index", tmp_path / "new", *LITE)):
         ended = done(*command, status=1)
-        lines = ended.stderr.splitlines()
+        lines = problems(ended)
         assert len(lines) == 5 and all(line.startswith("spade-faiss: ") for line in lines)
         for name in ("cut.png", "text.jpg", "empty.png", "dot.png", "x.png"):
             assert sum(name in line for line in lines) == 1
@@ -211,9 +211,9 @@ def test_a_pipe_is_not_waited_for(index, parts, tmp_path):
     shutil.copy(parts / "big.bmp", folder / "z.bmp")
     os.mkfifo(folder / "a.png")
     ended = done("query", index, folder, "--out", tmp_path / "out", status=1, timeout=300)
-    assert len(ended.stderr.splitlines()) == 1 and "a.png: is no file" in ended.stderr
+    assert len(problems(ended)) == 1 and "a.png: is no file" in ended.stderr
     ended = done("build", folder, "--index", tmp_path / "new", *LITE, status=1, timeout=300)
-    assert len(ended.stderr.splitlines()) == 1 and "a.png: is no file" in ended.stderr
+    assert len(problems(ended)) == 1 and "a.png: is no file" in ended.stderr
 
 
 def test_nonsense_file_names_stay_in_one_line(index, tmp_path):

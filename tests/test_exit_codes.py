@@ -11,7 +11,8 @@ import pytest
 from tests.command import LITE, done, problems, run, unprivileged
 from tests.conftest import texture
 
-SMALL = (*LITE, "--resize", "64", "--crop", "56", "-k", "3", "--engine", "faiss")
+SMALL = (*LITE, "--resize", "64", "--crop", "56", "-k", "3", "--engine", "faiss",
+         "--quantile", "0.7")
 
 
 @pytest.fixture(scope="module")

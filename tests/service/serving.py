@@ -1,5 +1,6 @@
 import base64
 import io
+import re
 import threading
 import time
 from contextlib import contextmanager
@@ -38,6 +39,16 @@ def wait_for(condition, seconds=120):
     while not condition():
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.02)
+
+
+def greeting(process):
+    """Return the lines that a service which starts says before its address, and this."""
+    said = []
+    for line in iter(process.stderr.readline, ""):
+        if found := re.search(r"served on (http://\S+?)/", line):
+            return said, found[1]
+        said.append(line)
+    raise AssertionError("".join(said))
 
 
 @contextmanager
@@ -91,7 +102,7 @@ def held(monkeypatch):
 @pytest.fixture(scope="session")
 def index(lite, gravel_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("service") / "index"
-    Spade(lite).fit(gravel_folder, folder)
+    Spade(lite, quantile=0.8).fit(gravel_folder, folder)  # a rate that its images show
     return folder
 
 

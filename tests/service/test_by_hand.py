@@ -12,7 +12,7 @@ import pytest
 
 from spade_faiss import Spade
 from tests.command import one_line, run
-from tests.service.serving import form, png, serving
+from tests.service.serving import form, greeting, png, serving
 
 
 @pytest.fixture(scope="module")
@@ -52,15 +52,14 @@ def test_serve_takes_them_and_logs_the_notes(kept):
         stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            note, greeting = process.stderr.readline(), process.stderr.readline()
-            address = greeting.split("served on ")[1].split()[0]
-            with urllib.request.urlopen(f"{address}v1/index", timeout=60) as answer:
+            said, address = greeting(process)
+            with urllib.request.urlopen(f"{address}/v1/index", timeout=60) as answer:
                 about = json.load(answer)
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
     assert about["review"] == 30 and about["threshold"] == 60
-    assert note == f"spade-faiss: note: {about['notes'][0]}\n"
+    assert said == [f"spade-faiss: note: {note}\n" for note in about["notes"]] != []
     one_line(run("serve", kept, "--port", "0", "--review", "61"), "below the threshold, 60")
 
 

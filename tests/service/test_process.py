@@ -16,7 +16,7 @@ import pytest
 from spade_faiss import SpadeError
 from spade_faiss.service import serve
 from tests.command import one_line
-from tests.service.serving import form, png, serving, wait_for
+from tests.service.serving import form, greeting, png, serving, wait_for
 
 TOKEN = "a-token-of-some-length"
 
@@ -28,10 +28,7 @@ def served(index, *options, **environment):
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True,
                           env={**os.environ, **environment}) as process:
         try:
-            line = process.stderr.readline()
-            found = re.search(r"http://(\S+?)/", line)
-            assert found, line + process.stderr.read()
-            yield process, f"http://{found[1]}"
+            yield process, greeting(process)[1]
         finally:
             process.kill()
 
