@@ -1,6 +1,7 @@
 import cv2
 import numpy as np
 import pytest
+from skimage import data
 
 from spade_faiss import Spade
 from spade_faiss.index import Manifest
@@ -122,4 +123,14 @@ def test_an_odd_good_image_is_named(lite):
     spade = Spade(lite).fit([*good, texture("gravel", 1, seed=9)[0]])
     (note,) = [note for note in spade.notes if "look at it, or remove it" in note]
     assert note.startswith("image 12 scores")
+    assert spade.image_threshold == pytest.approx(plain.image_threshold, rel=0.05)
+
+
+def test_a_video_s_stuck_frames_count_once(lite):
+    wide = np.repeat(data.gravel()[:, :, None], 3, 2)
+    moving = [wide[100:196, 21 * i : 21 * i + 96].copy() for i in range(16)]
+    settings = {"resize": 96, "crop": 96}
+    plain = Spade(lite, **settings).fit(iter(moving))
+    spade = Spade(lite, **settings).fit(iter([*moving[:8], *[moving[7]] * 12, *moving[8:]]))
+    assert groups(copies_in(spade.index_)) == [list(range(7, 20))]
     assert spade.image_threshold == pytest.approx(plain.image_threshold, rel=0.05)
