@@ -16,7 +16,6 @@ from PIL import Image
 
 from spade_faiss import Spade
 from spade_faiss.ensemble import open_detector
-from spade_faiss.index import read_manifest
 from spade_faiss.service import Limits, LiveIndex, create_app
 from spade_faiss.service.guard import State
 from spade_faiss.service.server import Server
@@ -77,10 +76,10 @@ def serving(folder, backbone, limits=None, every=1.0, detector=None, **options):
 
 
 def set_threshold(folder, value):
-    """Write a manifest with another threshold, and nothing else."""
-    manifest = read_manifest(folder)
-    changed = manifest.calibration.model_copy(update={"pixel_threshold": value})
-    manifest.model_copy(update={"calibration": changed}).write(folder)
+    """Write a manifest with a threshold that is set by hand, and nothing else."""
+    spade = Spade.load(folder)
+    spade.image_threshold = value
+    spade.keep_threshold()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from spade_faiss.images import Frame
 from spade_faiss.report import find_regions
 from spade_faiss.service import Limits
 from spade_faiss.service.limits import Admission, Refusal
+from tests.conftest import texture
 from tests.service.serving import form, png, read_picture, serving, wait_for
 
 TOKEN = "a-token-of-some-length"
@@ -90,10 +91,10 @@ def test_an_image_that_was_hardly_seen_is_noted(service, parts):
 
 
 def test_paths_that_are_no_unicode_are_told(lite, tmp_path):
-    good = [Frame(f"latin\udce9/{i}.png", np.full((64, 64, 3), 100 + i, np.uint8))
-            for i in range(3)]
+    good = [Frame(f"latin\udce9/{i}.png", image[:64, :64])
+            for i, image in enumerate(texture("gravel", 3))]
     Spade(lite, resize=64, crop=64, engine="faiss").fit(good, tmp_path / "index")
-    with serving(tmp_path / "index", lite) as running:
+    with serving(tmp_path / "index", lite, detector={"threshold": 1}) as running:
         bad = good[0].image.copy()
         bad[24:40, 24:40] = 0
         (image,) = running.client.post("/v1/query", files=form(png(bad))).json()["images"]
