@@ -421,7 +421,8 @@ def info(
         lines.append("files       all whole")
     problems = _Problems()
     made = first.held_out or first.calibration
-    problems.about([*index_notes(first, made.k if made else USUAL_K), *changed])
+    drawn = not any(one.score == "map" and one.threshold is not None for one in first.by_hand)
+    problems.about([*index_notes(first, made.k if made else USUAL_K, drawn), *changed])
     record["notes"] = problems.notes
     _print(as_json, record, "\n".join(lines))
     for line in damaged:
@@ -542,9 +543,7 @@ def query(
     networks: list[Network] = []  # of the line before, which are mostly those of the next
     done: list[bool] = []
 
-    def opened(
-        folder: Path, images: list[Path], line: str = ""
-    ) -> tuple[list[Found], Spade | Ensemble]:
+    def opened(folder: Path, images: list[Path]) -> tuple[list[Found], Spade | Ensemble]:
         found = find_images(images, problems, SUFFIXES | VIDEO_SUFFIXES, problems.note)
         if not found:
             raise SpadeError(
@@ -557,7 +556,6 @@ def query(
         if spade.index_.manifest.held_out and not (spade.held_out or spade.by_hand):
             problems.note("the calibration is of other settings, so thresholds are drawn from the "
                           "index's own images")
-        problems.about(spade.notes, line)
         if drift:
             spade.drift((), ())  # whether it can be told is said before the work
         return found, spade
@@ -568,6 +566,7 @@ def query(
             spade, found, out, overlays=overlays, explain=explain, report=report, worst=worst,
             fps=fps, on_error=problems, on_note=problems.note, on_result=lambda result:
             pairs.append((spade.score_of(result), result.descriptor_score)))
+        problems.about(spade.notes, line)
         done.append(any(row.score is not None for row in rows))
         count = {word: sum(row.verdict == word for row in rows) for word in VERDICTS}
         wide = 5 if spade.review is None else 6
@@ -593,7 +592,7 @@ def query(
         names = lines_to_query(_folder(folder), images)
         with crew_on(ray, ray_workers, device, limit) as crew:
             def work(name: str) -> _Said:
-                found, spade = opened(folder / name, [images[0] / name], f"{name}: ")
+                found, spade = opened(folder / name, [images[0] / name])
                 said = scored(found, spread(spade, crew, name), out / name, f"{name}: ")
                 if crew is None:  # else none is loaded here
                     networks[:] = [one.network for one in members_of(spade)]

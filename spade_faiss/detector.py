@@ -770,7 +770,8 @@ class Spade(Judging):
     @property
     def notes(self) -> tuple[str, ...]:
         """What should be known before the verdicts are relied on, each in one line."""
-        return (*index_notes(self._fitted().manifest, self.k), *self._notes_by_hand())
+        drawn = self._hand("threshold", "map") is None
+        return (*index_notes(self._fitted().manifest, self.k, drawn), *self._notes_by_hand())
 
     @property
     def held_out(self) -> HeldOut | None:

@@ -383,7 +383,7 @@ class Ensemble(Judging):
     def notes(self) -> tuple[str, ...]:
         """What should be known before the verdicts are relied on, each in one line."""
         notes = [*self.members[0].notes, *self._notes_by_hand()]
-        if made := self.calibration:
+        if (made := self.calibration) and self._hand("threshold", "map") is None:
             images = self.index_.manifest.images
             notes += threshold_notes(
                 [one.path for one in images], made.peaks, made.quantile,

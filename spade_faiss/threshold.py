@@ -79,10 +79,10 @@ def draw_threshold(
       of `SPREAD_IMAGES` more images of the spread `SPREAD`, which are degrees of freedom, too, and
       g counts n / (n + `SKEW_IMAGES`).
 
-    One score moves it little: a single one of 20, whatever it is, by less than a third. How
-    often new good images exceed it, against the rate that is aimed at, by simulation for 2 to 200
-    images: see `docs/threshold.md`. In short, for log-normal scores it is that rate or less from 5
-    images on; real scores are skewer, and exceed it up to twice as often.
+    One score moves it little: a single one of 20, whatever it is, by less than a third. New good
+    images exceed it 0.8 to 1.25 times as often as is aimed at if scores are log-normal, by
+    simulation for 2 to 200 images. Real scores are skewer, and exceed it up to 2.8 times as often:
+    see `docs/threshold.md`.
 
     Parameters
     ----------

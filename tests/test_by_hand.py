@@ -334,7 +334,7 @@ def test_every_command_gives_the_notes(single, images, tmp_path, lite):
 
 def test_build_gives_the_notes_of_each_index(images, tmp_path, monkeypatch):
     monkeypatch.setattr("spade_faiss.detector.index_notes",
-                        lambda manifest, k: (f"{len(manifest.images)} images, K = {k}",))
+                        lambda manifest, k, drawn: (f"{len(manifest.images)} images, K = {k}",))
     for more, expected in (((), ["4 images, K = 50"]),
                            (("--each",), ["good: 4 images, K = 50", "hole: 2 images, K = 50"])):
         ended = done("build", images if more else images / "good", "--index",

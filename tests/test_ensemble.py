@@ -17,7 +17,7 @@ from spade_faiss.features.efficientnet import packaged_weights
 from spade_faiss.features.resnet import RESNETS
 from spade_faiss.images import load
 from spade_faiss.index import EnsembleManifest
-from tests.command import LITE, done, one_line, run
+from tests.command import LITE, done, one_line, problems, run
 from tests.conftest import texture, with_hole
 
 SMALL = {"resize": 96, "crop": 96}
@@ -312,7 +312,7 @@ def test_the_command_line_keeps_ensembles(gravel_folder, tmp_path):
     done("build", gravel_folder, "--index", folder, "--views", "flip", *LITE)
     ended = done("query", folder, new, "--out", tmp_path / "out", "--explain", "--report",
                  "--json", status=1)
-    assert len(ended.stderr.splitlines()) == 1
+    assert len(problems(ended)) == 1
     report = (tmp_path / "out" / "report.html").read_text()
     for name, value in (("index", folder), ("members", 2), ("backbone", "efficientnet_lite0")):
         assert f"<dt>{name}</dt><dd>{value}</dd>" in report

@@ -28,7 +28,7 @@ _MEND = {_PART: "an index built with --crop none sees all of them",
          _OUT_OF_SHAPE: "an index of their own would suit them better"}
 
 
-def index_notes(manifest: Manifest, k: int) -> tuple[str, ...]:
+def index_notes(manifest: Manifest, k: int, drawn: bool = True) -> tuple[str, ...]:
     """Return what is odd about an index, for every face to show: command, report and service.
 
     Parameters
@@ -36,9 +36,11 @@ def index_notes(manifest: Manifest, k: int) -> tuple[str, ...]:
     manifest : Manifest
     k : int
         Training images that a query is to be compared with.
+    drawn : bool
+        Whether the map's threshold is the one that was drawn from scores.
     """
     return (*_framing_notes(manifest), *_k_notes(manifest, k), *_copy_notes(manifest),
-            *_threshold_notes(manifest))
+            *(_threshold_notes(manifest) if drawn else ()))
 
 
 def image_notes(manifest: Manifest, size: tuple[int, int]) -> tuple[str, ...]:
