@@ -134,3 +134,13 @@ def test_a_video_s_stuck_frames_count_once(lite):
     spade = Spade(lite, **settings).fit(iter([*moving[:8], *[moving[7]] * 12, *moving[8:]]))
     assert groups(copies_in(spade.index_)) == [list(range(7, 20))]
     assert spade.image_threshold == pytest.approx(plain.image_threshold, rel=0.05)
+
+
+def test_a_threshold_is_never_that_of_an_index_before(lite, tmp_path):
+    good = texture("brick", 9)
+    Spade(lite, coreset=0.3).fit(good[:6], tmp_path / "index")
+    spade = Spade.load(tmp_path / "index", backbone=lite, exact=True)
+    before = spade.image_threshold
+    spade.add(good[6:])
+    after = Spade.load(tmp_path / "index", backbone=lite, exact=True).image_threshold
+    assert spade.image_threshold == pytest.approx(after) and after != before
