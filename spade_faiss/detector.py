@@ -53,7 +53,7 @@ from .index.gallery import set_search_params
 from .index.manifest import BackboneRecord, Calibration, FramingRecord, HeldOut, Store
 from .index.store import write_usual
 from .judging import Judging
-from .leave_one_out import copies_in, other_images, pairs_of
+from .leave_one_out import copies_in, other_images
 from .maps import anomaly_map
 from .presets import name_of_preset, preset_of
 from .search import (
@@ -66,7 +66,7 @@ from .search import (
     nearest_in_gallery,
 )
 from .threshold import calibration_sample
-from .verdict.copies import Copies, independent
+from .verdict.copies import Copies, independent, pairs_of
 from .verdict.drawn import asked_quantile, drawn_of, weights_of
 from .verdict.notes import USUAL_K, image_notes, index_notes
 

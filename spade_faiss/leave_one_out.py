@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from .index import Index
 from .search import between_images, nearest
-from .verdict.copies import CANDIDATES, Copies, find_copies
+from .verdict.copies import CANDIDATES, Copies, find_copies, from_pairs
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
@@ -22,7 +20,7 @@ _QUERIES = 4096
 def copies_in(index: Index) -> Copies:
     """Return for each training image the others that show the same part, as the index says.
 
-    An index of an older version does not say; then its coarsest level and descriptors tell.
+    Where it names none, its descriptors and its coarsest level tell: an older version never looked.
     """
     if index.copies is None:
         index.copies = _copies_in(index)
@@ -32,11 +30,7 @@ def copies_in(index: Index) -> Copies:
 def _copies_in(index: Index) -> Copies:
     n = len(index)
     if index.manifest.copies:
-        found: list[list[int]] = [[] for _ in range(n)]
-        for i, j in index.manifest.copies:
-            found[i].append(j)
-            found[j].append(i)
-        return tuple(np.array(sorted(one), np.int64) for one in found)
+        return from_pairs(index.manifest.copies, n)
     near, _ = _nearest_others(index.descriptors, min(CANDIDATES, n - 1), np.arange(n))
     if n < 3:
         return (np.empty(0, np.int64),) * n
@@ -99,8 +93,3 @@ def _nearest_others(descriptors: Floats, k: int, images: Ids) -> tuple[Ids, Floa
         ids[start : start + _QUERIES] = found[other].reshape(-1, k)
         distances[start : start + _QUERIES] = near[other].reshape(-1, k)
     return ids, distances
-
-
-def pairs_of(copies: Sequence[Ids]) -> tuple[tuple[int, int], ...]:
-    """Return copies as a manifest keeps them: pairs of places, the lower first."""
-    return tuple((i, j) for i, some in enumerate(copies) for j in some.tolist() if i < j)

@@ -6,7 +6,7 @@ among them. A copy saved again, a second shot, or a video's stuck frame is itsel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +65,21 @@ def find_copies(distances: Floats, images: Ids) -> Copies:
     return tuple(np.array(sorted(one), np.int64) for one in found)
 
 
-def independent(copies: Sequence[Sequence[int] | Ids]) -> npt.NDArray[np.float64]:
+def pairs_of(copies: Copies) -> tuple[tuple[int, int], ...]:
+    """Return copies as a manifest keeps them: pairs of places, the lower first."""
+    return tuple((i, j) for i, some in enumerate(copies) for j in some.tolist() if i < j)
+
+
+def from_pairs(pairs: Iterable[tuple[int, int]], images: int) -> Copies:
+    """Return what `pairs_of` was made of, for so many images."""
+    found: list[list[int]] = [[] for _ in range(images)]
+    for i, j in pairs:
+        found[i].append(j)
+        found[j].append(i)
+    return tuple(np.array(sorted(one), np.int64) for one in found)
+
+
+def independent(copies: Copies) -> npt.NDArray[np.float64]:
     """Return for how many independent images each of n stands, [n]: 1 / (1 + its copies).
 
     Their sum is the number of parts, where copies of copies are copies.
@@ -73,7 +87,7 @@ def independent(copies: Sequence[Sequence[int] | Ids]) -> npt.NDArray[np.float64
     return 1 / (1 + np.array([len(one) for one in copies], np.float64))
 
 
-def groups(copies: Sequence[Sequence[int] | Ids]) -> list[list[int]]:
+def groups(copies: Copies) -> list[list[int]]:
     """Return the images that show one part, a list for each part that is shown several times."""
     seen: set[int] = set()
     joined = []
@@ -84,7 +98,7 @@ def groups(copies: Sequence[Sequence[int] | Ids]) -> list[list[int]]:
         while todo:
             if (j := todo.pop()) not in group:
                 group.add(j)
-                todo += [int(other) for other in copies[j]]
+                todo += copies[j].tolist()
         seen |= group
         joined.append(sorted(group))
     return joined

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..rates import images_needed, percent
 from ..threshold import Threshold, aimed_quantile, draw_threshold, good_threshold
-from .copies import independent
+from .copies import from_pairs, independent
 
 if TYPE_CHECKING:
     from ..index.manifest import Calibration, Manifest
@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 def weights_of(manifest: Manifest, made: Calibration) -> npt.NDArray[np.float64]:
     """Return for how many independent images each scored one stands."""
-    copies: list[list[int]] = [[] for _ in manifest.images]
-    for i, j in manifest.copies:
-        copies[i].append(j)
-        copies[j].append(i)
+    copies = from_pairs(manifest.copies, len(manifest.images))
     return independent(copies)[np.asarray(made.scored, np.int64)]
 
 

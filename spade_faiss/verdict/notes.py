@@ -8,7 +8,7 @@ from itertools import compress
 from typing import TYPE_CHECKING
 
 from ..images import Framing
-from .copies import groups
+from .copies import from_pairs, groups
 from .drawn import threshold_notes, weights_of
 
 if TYPE_CHECKING:
@@ -99,11 +99,7 @@ def _k_notes(manifest: Manifest, k: int) -> list[str]:
 def _copy_notes(manifest: Manifest) -> list[str]:
     if not manifest.copies:
         return []
-    copies: list[list[int]] = [[] for _ in manifest.images]
-    for i, j in manifest.copies:
-        copies[i].append(j)
-        copies[j].append(i)
-    parts = groups(copies)
+    parts = groups(from_pairs(manifest.copies, len(manifest.images)))
     said = [_listed([manifest.images[i].path for i in part[:_NAMED]], len(part))
             for part in parts[:_NAMED]]
     count = sum(map(len, parts))
