@@ -264,7 +264,8 @@ def test_help_answers_without_torch():
 
 def test_galleries_by_name(index, gravel_folder, parts, tmp_path):
     folder, image = tmp_path / "index", parts / "line 1" / "hole,1.png"
-    done("build", gravel_folder, "--index", folder, *LITE, "--factory", "IVF32,Flat",
+    done("build", gravel_folder, "--index", folder, *LITE, "--quantile", "0.9",
+         "--factory", "IVF32,Flat",
          "--coreset", "0.1", "--search-params", "nprobe=4")
     text = done("info", folder, "--recall", "--verify").stdout
     assert "gallery     IVF32,Flat (nprobe=4) over a coreset of 0.1" in text
