@@ -16,7 +16,7 @@ from spade_faiss import Spade, SpadeError
 from spade_faiss.images import Framing, load_images
 from spade_faiss.index import Index
 from spade_faiss.video import is_video, open_sources, read_frames
-from tests.command import LITE, done, one_line, run
+from tests.command import LITE, done, one_line, problems, run
 from tests.videos import SIZE, damage, encode, frame, street, walk, write_video
 
 SMALL = (*LITE, "--resize", "64", "--crop", "64")
@@ -221,7 +221,7 @@ def test_a_truncated_video_and_a_broken_one_are_named(watched, tmp_path):
     (folder / "text.mp4").write_text("no")
     ended = done("query", watched / "index", folder, "--out", tmp_path / "out", "--fps", "12",
                  "--worst", "0", status=1)
-    lines = ended.stderr.splitlines()
+    lines = problems(ended)
     assert len(lines) == 2 and "cut.mkv: is cut short" in lines[0] and "text.mp4" in lines[1]
     with (tmp_path / "out" / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -235,7 +235,7 @@ def test_a_damaged_video_is_named_and_what_is_whole_is_scored(watched, tmp_path)
     path = damage(Path(shutil.copy(watched / "train/1.avi", tmp_path)), 5)
     ended = done("query", watched / "index", path, "--out", tmp_path / "out", "--worst", "0",
                  status=1)
-    line, = ended.stderr.splitlines()
+    line, = problems(ended)
     assert f"{path}: is damaged: 95 of 96 frames are whole" in line
     with (tmp_path / "out" / "scores.csv").open(newline="") as file:
         numbers = [int(row["path"][-6:]) for row in csv.DictReader(file)]

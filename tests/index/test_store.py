@@ -255,17 +255,19 @@ def test_sigkill_at_random_moments_leaves_none_or_a_whole_one(built, gravel_fold
     whole.wait()
     rest = time.monotonic() - start  # a second or two, or less
     killed = 0
-    for _ in range(5):
+    while killed < 4:
         process = begun(folder)
         time.sleep(rng.uniform(0, 0.8 * rest))
         process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
+        if process.wait() == -signal.SIGKILL:
+            killed += 1
+        else:  # it ended before: this machine is faster now than when the time was taken
+            rest /= 2
         if old or (folder / "manifest.json").exists():
             assert len(Index.open(folder)) == 10
         else:
             with pytest.raises(SpadeError, match="holds no index"):
                 Index.open(folder)
-    assert killed >= 3
     subprocess.run([*command, str(folder)], check=True, stdout=subprocess.DEVNULL)
     assert len(Index.open(folder)) == 10
     assert len([path for path in folder.iterdir() if path.is_dir()]) == 1
