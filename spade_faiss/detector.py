@@ -66,8 +66,8 @@ from .search import (
     nearest_in_gallery,
 )
 from .threshold import calibration_sample
-from .verdict.copies import Copies, independent, pairs_of
-from .verdict.drawn import asked_quantile, drawn_of, weights_of
+from .verdict.copies import Copies, from_pairs, independent, pairs_of
+from .verdict.drawn import asked_quantile, drawn_of, redrawn_calibration, redrawn_held_out
 from .verdict.notes import USUAL_K, image_notes, index_notes
 
 Floats = npt.NDArray[np.float32]
@@ -309,6 +309,7 @@ class Spade(Judging):
         self._network: Backbone | None = backbone if isinstance(backbone, Backbone) else None
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._calibration: tuple[tuple[object, ...], Calibration] | None = None
+        self._redrawn: tuple[HeldOut, float | None, HeldOut] | None = None
         self._searches: tuple[Index, bool, tuple[LevelSearch | ShardedLevel, ...]] | None = None
 
     # Fitting ------------------------------------------------------------------------------
@@ -781,9 +782,11 @@ class Spade(Judging):
             min(stored.k, n), stored.kappa, stored.sigma, stored.search
         ) != (min(self.k, n), self.kappa, self.sigma, self.gallery_search):
             return None
-        good = stored.good
-        return stored.model_copy(
-            update=drawn_of(good.descriptor_scores, good.peaks, self.quantile))
+        kept = self._redrawn  # each image is judged by it
+        if kept is None or kept[0] is not stored or kept[1] != self.quantile:
+            kept = stored, self.quantile, redrawn_held_out(stored, self.quantile)
+            self._redrawn = kept
+        return kept[2]
 
     @property
     def gallery_search(self) -> str | None:
@@ -803,9 +806,10 @@ class Spade(Judging):
         key = (index, self.k, self.kappa, self.sigma, self.quantile, self.exact,
                self.search_params)
         if self._calibration is None or self._calibration[0] != key:
-            calibration = self._redrawn(index.manifest, stored) if self._scored_like(
+            calibration = redrawn_calibration(
+                index.manifest, stored, self.quantile) if self._scored_like(
                 stored) else self._calibrate(index, exact=self.exact)
-            self._calibration = key, calibration
+            self._calibration = key, calibration.model_copy(update={"k": self.k})
         return self._calibration[1]
 
     def _scored_like(self, stored: Calibration) -> bool:
@@ -815,13 +819,6 @@ class Spade(Judging):
             self.exact or (self.search_params or gallery.search_params) != gallery.search_params)
         return same_search and (min(stored.k, n - 1), stored.kappa, stored.sigma) == (
             min(self.k, n - 1), self.kappa, self.sigma)
-
-    def _redrawn(self, manifest: Manifest, stored: Calibration) -> Calibration:
-        """Return a calibration with thresholds for this `quantile`, by today's rule."""
-        if not stored.peaks:
-            return stored.model_copy(update={"k": self.k})
-        return stored.model_copy(update={"k": self.k, **drawn_of(
-            stored.descriptor_scores, stored.peaks, self.quantile, weights_of(manifest, stored))})
 
     @property
     def quantile_(self) -> float | None:
@@ -1086,7 +1083,8 @@ def _known(old: Index, keep: list[int], n: int) -> _Known | None:
     new_place.update({was: now for now, was in enumerate(keep)})
     scores = zip(made.descriptor_scores, made.peaks, strict=True)
     return _Known(
-        (made.k, made.kappa, made.sigma), old.descriptors, copies_in(old),
+        (made.k, made.kappa, made.sigma), old.descriptors,
+        from_pairs(old.manifest.copies, len(old)),  # an older version left none out
         dict(zip(made.scored, scores, strict=True)), [*keep, *[None] * (n - len(keep))], new_place,
     )
 

@@ -45,9 +45,7 @@ from .index.manifest import (
 )
 from .index.store import discard_generations
 from .judging import Judging
-from .leave_one_out import copies_in
-from .verdict.copies import independent
-from .verdict.drawn import drawn_of, threshold_notes, unless_aimed
+from .verdict.drawn import drawn_of, image_weights, threshold_notes, unless_aimed
 from .verdict.judge import check_limits
 
 VIEWS = ("flip", "scale")
@@ -300,7 +298,7 @@ class Ensemble(Judging):
             members = _open(folder, manifest, weights, options)
         if made:
             asked = quantile or unless_aimed(
-                made.quantile, independent(copies_in(members[0].index_)).sum())
+                made.quantile, image_weights(members[0].index_.manifest).sum())
             members = [one.with_options(sigma=made.sigma, quantile=asked) for one in members]
         ensemble = cls(members)
         for member in members:
@@ -387,7 +385,7 @@ class Ensemble(Judging):
             images = self.index_.manifest.images
             notes += threshold_notes(
                 [one.path for one in images], made.peaks, made.quantile,
-                independent(copies_in(self.index_)), _means(self._usual)[1])
+                image_weights(self.index_.manifest), _means(self._usual)[1])
         return tuple(notes)
 
     @property
@@ -569,7 +567,7 @@ def _calibration(
     usual: Sequence[Usual],
 ) -> Calibration:
     """Draw thresholds from the good images' averaged scores and the peaks of their maps."""
-    weights = independent(copies_in(first.index_))
+    weights = image_weights(first.index_.manifest)
     return Calibration(
         k=first.k, kappa=first.kappa, sigma=first.sigma,
         descriptor_scores=tuple(scores.tolist()), peaks=tuple(peaks.tolist()),

@@ -13,13 +13,17 @@ from ..threshold import Threshold, aimed_quantile, draw_threshold, good_threshol
 from .copies import from_pairs, independent
 
 if TYPE_CHECKING:
-    from ..index.manifest import Calibration, Manifest
+    from ..index.manifest import Calibration, HeldOut, Manifest
+
+
+def image_weights(manifest: Manifest) -> npt.NDArray[np.float64]:
+    """Return for how many independent images each of the index's images stands."""
+    return independent(from_pairs(manifest.copies, len(manifest.images)))
 
 
 def weights_of(manifest: Manifest, made: Calibration) -> npt.NDArray[np.float64]:
     """Return for how many independent images each scored one stands."""
-    copies = from_pairs(manifest.copies, len(manifest.images))
-    return independent(copies)[np.asarray(made.scored, np.int64)]
+    return image_weights(manifest)[np.asarray(made.scored, np.int64)]
 
 
 def drawn_of(
@@ -61,13 +65,27 @@ def redrawn(manifest: Manifest) -> Manifest:
     Each is for the share that it was drawn for.
     """
     new: dict[str, object] = {}
-    if (made := manifest.calibration) and made.peaks:
-        new["calibration"] = made.model_copy(update=drawn_of(
-            made.descriptor_scores, made.peaks, made.quantile, weights_of(manifest, made)))
+    if made := manifest.calibration:
+        new["calibration"] = redrawn_calibration(manifest, made, made.quantile)
     if held := manifest.held_out:
-        new["held_out"] = held.model_copy(update=drawn_of(
-            held.good.descriptor_scores, held.good.peaks, held.quantile))
+        new["held_out"] = redrawn_held_out(held, held.quantile)
     return manifest.model_copy(update=new)
+
+
+def redrawn_calibration(
+    manifest: Manifest, made: Calibration, quantile: float | None
+) -> Calibration:
+    """Return a calibration with thresholds by today's rule, for a share or None."""
+    if not made.peaks:
+        return made
+    return made.model_copy(update=drawn_of(
+        made.descriptor_scores, made.peaks, quantile, weights_of(manifest, made)))
+
+
+def redrawn_held_out(held: HeldOut, quantile: float | None) -> HeldOut:
+    """Return what `calibrate` found with thresholds by today's rule, for a share or None."""
+    return held.model_copy(update=drawn_of(
+        held.good.descriptor_scores, held.good.peaks, quantile))
 
 
 def unless_aimed(quantile: float, images: float) -> float | None:
