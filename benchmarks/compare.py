@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spade_faiss._files import replace_file
+from spade_faiss._support.files import replace_file
 from spade_faiss.datasets import Category, load_mvtec, published_mvtec
 from spade_faiss.errors import SpadeError
 from spade_faiss.evaluation import Scores, results_of

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from spade_faiss import Spade
 from spade_faiss.datasets.demo import render
-from spade_faiss.drift import compare
 from spade_faiss.features import load_backbone
-from spade_faiss.threshold import good_threshold
+from spade_faiss.verdict.drift import compare
+from spade_faiss.verdict.threshold import good_threshold
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]

@@ -31,14 +31,14 @@ from spade_faiss.evaluation import CategoryTruth, Scorer
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.images import read_image
 from spade_faiss.index import GallerySpec, Index, build_galleries
-from spade_faiss.index.coreset import greedy_coreset
+from spade_faiss.index.recall import measure_recall
 from spade_faiss.search import (
     LevelSearch,
     gallery_search,
-    measure_recall,
     nearest,
     nearest_in_gallery,
 )
+from spade_faiss.search.approximate.coreset import greedy_coreset
 
 WAYS: tuple[dict[str, Any], ...] = (
     {},

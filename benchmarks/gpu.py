@@ -481,7 +481,7 @@ def write_views(setting: Setting, folder: str, count: int, seed: int) -> list[st
 def pipeline_part(setting: Setting) -> Iterator[Result]:
     """Time each stage from files to maps, a batch at a time, one stage after the other."""
     from spade_faiss.images import Framing, load_images
-    from spade_faiss.maps import anomaly_map
+    from spade_faiss.maps.smoothing import anomaly_map
     from spade_faiss.search import nearest
     from spade_faiss.search.fused import fused_in_images, prepare
 

@@ -24,7 +24,7 @@ import torch
 
 from spade_faiss import Spade
 from spade_faiss.datasets import Category, load_mvtec, make_demo
-from spade_faiss.ensemble import Ensemble
+from spade_faiss.detector.ensemble import Ensemble
 from spade_faiss.evaluation import evaluate_category
 from spade_faiss.features import load_backbone
 

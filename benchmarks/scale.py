@@ -47,12 +47,12 @@ import torch
 from PIL import Image, ImageDraw
 
 from spade_faiss import Spade
+from spade_faiss._support.memory import anonymous, limit_memory
 from spade_faiss.datasets import load_mvtec, make_demo
 from spade_faiss.datasets.demo import render
 from spade_faiss.evaluation import evaluate_category
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.index import Index
-from spade_faiss.memory import anonymous, limit_memory
 
 TEXTURES = ("brick", "grass", "gravel")
 LIMIT = 360 << 20

@@ -42,14 +42,14 @@ from scipy import stats
 from spade_faiss import Spade
 from spade_faiss.datasets import Category, TestImage, load_mvtec
 from spade_faiss.datasets.demo import DEFECTS, render
+from spade_faiss.detector.leave_one_out import copies_in
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.images import Framing, read_image
-from spade_faiss.leave_one_out import copies_in
-from spade_faiss.maps import anomaly_map
+from spade_faiss.maps.smoothing import anomaly_map
 from spade_faiss.report.colours import rgb
 from spade_faiss.search import between_images, nearest
-from spade_faiss.threshold import aimed_quantile, draw_threshold
 from spade_faiss.verdict.copies import CANDIDATES, Copies, find_copies, independent
+from spade_faiss.verdict.threshold import aimed_quantile, draw_threshold
 
 Floats = npt.NDArray[np.floating]
 Ids = npt.NDArray[np.int64]

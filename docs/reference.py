@@ -14,11 +14,9 @@ from types import ModuleType
 
 PAGE = Path(__file__).with_name("api.md")
 MODULES = (
-    "spade_faiss", "spade_faiss.calibration", "spade_faiss.datasets", "spade_faiss.drift",
-    "spade_faiss.ensemble", "spade_faiss.features", "spade_faiss.images", "spade_faiss.index",
-    "spade_faiss.judging", "spade_faiss.maps", "spade_faiss.metrics", "spade_faiss.presets",
-    "spade_faiss.rates", "spade_faiss.search", "spade_faiss.threshold",
-    "spade_faiss.verdict.judge", "spade_faiss.video",
+    "spade_faiss", "spade_faiss.datasets", "spade_faiss.features", "spade_faiss.images",
+    "spade_faiss.images.video", "spade_faiss.maps", "spade_faiss.metrics", "spade_faiss.search",
+    "spade_faiss.verdict.judge", "spade_faiss.verdict.rates", "spade_faiss.verdict.threshold",
 )
 
 
@@ -43,7 +41,8 @@ def page() -> str:
 def public_names(module: ModuleType) -> list[str]:
     """Return a package's `__all__`, or what a module itself defines without a leading _."""
     if hasattr(module, "__all__"):
-        return sorted(module.__all__, key=str.lower)
+        return sorted((name for name in module.__all__ if not name.startswith("__")),
+                      key=str.lower)
     defined = [name for name, value in vars(module).items()
                if (inspect.isclass(value) or inspect.isfunction(value))
                and value.__module__ == module.__name__]

@@ -17,13 +17,21 @@ from typing import TYPE_CHECKING, Any
 from .errors import SpadeError
 
 if TYPE_CHECKING:
-    from .detector import Prediction, Result, Spade
+    from .detector import Ensemble, Prediction, Result, Spade, open_detector
 
-__all__ = ["Prediction", "Result", "Spade", "SpadeError"]
+    __version__: str
+
+__all__ = [
+    "Ensemble", "Prediction", "Result", "Spade", "SpadeError", "__version__", "open_detector",
+]
 
 
 def __getattr__(name: str) -> Any:
     # Importing torch takes a second, which --help and mistakes on the command line need not.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("spade-faiss")
     if name in __all__:
         from . import detector
 

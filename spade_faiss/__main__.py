@@ -1,5 +1,5 @@
 """Run the command line: python -m spade_faiss."""
 
-from .cli import main
+from .cli.app import main
 
 main()

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
-from spade_faiss import cli
+from spade_faiss.cli import app as cli
 
 LITE = ("--backbone", "efficientnet_lite0")
 _APART = {"--debug", "--max-memory", "serve"}

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from spade_faiss.maps import anomaly_map
+from spade_faiss.maps.smoothing import anomaly_map
 
 from .method import Floats, Image, Method
 

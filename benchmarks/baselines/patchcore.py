@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch.nn.functional import avg_pool2d, interpolate
 
-from spade_faiss.index.coreset import greedy_coreset
-from spade_faiss.maps import anomaly_map
+from spade_faiss.maps.smoothing import anomaly_map
+from spade_faiss.search.approximate.coreset import greedy_coreset
 
 from .method import Floats, Image, Memory, Method
 

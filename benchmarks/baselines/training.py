@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from spade_faiss._files import replace_file
+from spade_faiss._support.files import replace_file
 
 from .method import Image, Method
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .._files import replace_file
+from .._support.files import replace_file
 from ..errors import SpadeError
 
 SIDE = 256

@@ -19,7 +19,7 @@ from PIL import Image
 
 from ..errors import SpadeError
 from ..images import SUFFIXES, OnError, OnNote, may_be_image, passed_over, report_note
-from ..video import is_video
+from ..images.video import is_video
 from .problems import BrokenError, Problems
 
 

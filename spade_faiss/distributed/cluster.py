@@ -15,10 +15,10 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from ..detector import Spade
-from ..ensemble import Ensemble, members_of
+from .._support.memory import limit_memory
+from ..detector.ensemble import Ensemble, members_of
+from ..detector.spade import Spade
 from ..errors import SpadeError
-from ..memory import limit_memory
 from .crew import Crew
 from .spade import RayEnsemble, RaySpade
 from .worker import Setting
@@ -83,7 +83,7 @@ def crew_on(
         "auto", "cuda" or "cpu"; which GPU a worker has is for Ray to say.
     memory : int, optional
         Bytes that this process may take from when the cluster runs, and each actor; see
-        `spade_faiss.memory`. Without an address nothing is limited.
+        `spade_faiss._support.memory`. Without an address nothing is limited.
 
     Raises
     ------

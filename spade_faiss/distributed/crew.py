@@ -13,8 +13,8 @@ from itertools import count
 from threading import Condition, Thread
 from typing import Any
 
+from .._support.memory import is_shortage
 from ..errors import SpadeError
-from ..memory import is_shortage
 from .worker import Recipe, Setting, Worker
 
 _AHEAD = 2

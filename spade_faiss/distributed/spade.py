@@ -11,8 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..detector import Batch, Floats, Ids, Images, Made, Result, Spade, sources_of
-from ..ensemble import Ensemble, first_alone
+from ..detector.ensemble import Ensemble, first_alone
+from ..detector.spade import Batch, Floats, Ids, Images, Made, Result, Spade, sources_of
 from ..features import Backbone
 from ..images import Framing, OnError, Source
 from ..index import Index

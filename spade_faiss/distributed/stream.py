@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import SpadeError
 from ..images import Framing, OnError, Source, load_images, report_problem
-from ..notes import Notes
+from ..images.warning import Notes
 from .crew import ATTEMPTS, Crew, told
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._support.memory import limit_memory
 from ..errors import SpadeError
-from ..memory import limit_memory
 
 # What imports torch is imported by `prepare`, once the number of threads is set.
 if TYPE_CHECKING:
-    from ..detector import Batch, Floats, Ids, Result, Spade
+    from ..detector.spade import Batch, Floats, Ids, Result, Spade
     from ..features import Backbone
     from ..images import Framing, Loaded
     from ..index import Index, Manifest
@@ -122,7 +122,7 @@ class Worker:
             return f"{error.filename}: {error.strerror} on a Ray worker's node"
         import torch
 
-        from .. import detector  # noqa: F401
+        from ..detector import spade as detector  # noqa: F401
 
         torch.set_num_threads(setting.threads)
         if setting.memory is not None:
@@ -151,7 +151,7 @@ class Worker:
         return call(spade)
 
     def _open(self, recipe: Recipe) -> Spade:
-        from ..detector import Spade
+        from ..detector.spade import Spade
 
         try:
             spade = Spade(**{**recipe.settings, "backbone": self._load(recipe)})
@@ -210,7 +210,7 @@ def answer(
     """Answer for a batch of pickled images, which Ray keeps."""
     import ray
 
-    from .._stages import Stages
+    from .._support.stages import Stages
 
     spade.stages = Stages()
     with spade.stages("features"):

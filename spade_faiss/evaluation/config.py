@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .._versions import installed
-from ..detector import Spade
-from ..ensemble import Ensemble
+from .._support.versions import installed
+from ..detector.ensemble import Ensemble
+from ..detector.spade import Spade
 from ..features import Backbone
 
 _PACKAGES = (

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from .._text import printable
-from ..detector import Result
+from .._support.text import printable
+from ..detector.spade import Result
 from ..errors import SpadeError
 from ..metrics import roc_curve
 from ..metrics.ranking import Curve

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..datasets.category import GOOD
-from ..detector import Spade
-from ..ensemble import Ensemble
+from ..detector.ensemble import Ensemble
+from ..detector.spade import Spade
 from ..metrics import average_precision, best_f1
-from ..rates import CONFIDENCE, Rate, observed_rate
 from ..verdict.judge import over
+from ..verdict.rates import CONFIDENCE, Rate, observed_rate
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Confusion:
         """Return what `results.json` holds of it: `threshold`, `confusion` and `kinds`.
 
         Rates lie in 0…1, and so do their intervals, which are Clopper and Pearson's (see
-        `spade_faiss.rates.observed_rate`).
+        `spade_faiss.verdict.rates.observed_rate`).
         """
         found, alarms = self.found, self.false_alarms
         return {

@@ -9,8 +9,8 @@ from typing import Any
 
 from ..datasets import Category, load_mvtec, published_mvtec
 from ..datasets.overlaps import overlaps
-from ..detector import Spade
-from ..ensemble import Ensemble
+from ..detector.ensemble import Ensemble
+from ..detector.spade import Spade
 from ..errors import SpadeError
 from ..images import Framing, OnError, OnNote
 from .config import config_of, level_count

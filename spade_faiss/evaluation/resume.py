@@ -13,7 +13,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .._files import replace_file
+from .._support.files import replace_file
 from ..errors import SpadeError
 from ..images import OnError, OnNote
 from .scores import INDEX, Scores

@@ -10,9 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from .._stages import Stages
-from ..detector import Batch, Images, Result, Spade
-from ..ensemble import Ensemble
+from .._support.stages import Stages
+from ..detector.ensemble import Ensemble
+from ..detector.spade import Batch, Images, Result, Spade
 from ..errors import SpadeError
 from ..images import Framing, OnError, Source
 from ..metrics import PixelMetrics, image_rocauc

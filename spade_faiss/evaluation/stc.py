@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._files import replace_file
+from .._support.files import replace_file
 from ..datasets import Scene, load_stc
-from ..detector import Result, Spade
+from ..detector.spade import Result, Spade
 from ..errors import SpadeError
 from ..images import Found, Framing, OnError, OnNote
+from ..images.video import open_sources
 from ..metrics import image_rocauc
-from ..video import open_sources
 from .config import config_of, level_count
 from .evidence import Evidence
 from .localisation import PRO_LIMIT, check_limit, localised, missing_notes

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from .._files import replace_file
-from .._text import printable
+from .._support.files import replace_file
+from .._support.text import printable
 from ..datasets import published_mvtec, published_stc
-from ..rates import percent
+from ..verdict.rates import percent
 from .images import RECORDED
 from .localisation import PRO_LIMIT, limit_of
 from .scores import METRICS, Point, Scores

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from .._support.memory import is_shortage
 from ..errors import SpadeError
-from ..memory import is_shortage
 from .efficientnet import LITES, EfficientNetLite, packaged_weights
 from .resnet import RESNETS
 from .weights import fetch, load_into, read_state_dict, sha256_of

@@ -16,11 +16,11 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ..errors import SpadeError
-from ..notes import Notes
 from .decode import FORMATS, checked_size, image_size, read_image
 from .framing import Framing
 from .samples import grey_to_rgb
 from .source import Frame, OnError, OnNote, Source, name_of, report_problem
+from .warning import Notes
 
 Prepared = TypeVar("Prepared")
 

@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from .._faiss import faiss, faiss_reason
-from .._files import sync_folder
+from .._support.faiss import faiss, faiss_reason
+from .._support.files import sync_folder
+from .._support.memory import available, human
 from ..errors import SpadeError
-from ..memory import available, human
-from .coreset import greedy_coreset
+from ..search.approximate.coreset import greedy_coreset
 from .manifest import DataFile, GalleryFiles, GalleryRecord
 
 Floats = npt.NDArray[np.float32]
@@ -269,7 +269,7 @@ def set_search_params(gallery: Gallery, params: str) -> None:
 def _trained(factory: str, search_params: str, patches: Floats, bar: tqdm[int]) -> Any:
     """Return a FAISS index over patches."""
     module = faiss()
-    from .trial import skip_polysemous
+    from ..search.approximate.trial import skip_polysemous
 
     index = module.index_factory(patches.shape[1], factory)
     skip_polysemous(index, search_params)

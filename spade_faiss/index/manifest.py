@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from .._files import replace_file
+from .._support.files import replace_file
 from ..errors import SpadeError
 from ..images import Framing
 
@@ -229,7 +229,7 @@ class Manifest(_Data):
     scales: tuple[tuple[float, ...], ...] | None = None
     """What channels were multiplied by: the descriptors', then each level's. None: by nothing."""
     usual: DataFile | None = None
-    """float32 [rows, 3], all levels' patches in turn; see `spade_faiss.contrast.usual`."""
+    """float32 [rows, 3], all levels' patches in turn; see `spade_faiss.maps.contrast.usual`."""
     gallery: GalleryRecord | None = None
     store: Store | None = None
     """What patches are stored as, if not as float32."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from .._files import replace_file
+from .._support.files import replace_file
 from .manifest import DataFile, Manifest
 
 STAMP = "verified.json"

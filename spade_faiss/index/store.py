@@ -34,8 +34,8 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from .._faiss import faiss
-from .._files import sync_folder
+from .._support.faiss import faiss
+from .._support.files import sync_folder
 from ..errors import SpadeError
 from .gallery import open_gallery
 from .manifest import MANIFEST, DataFile, Level, Manifest, Store, file_sha256

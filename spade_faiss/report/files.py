@@ -14,11 +14,11 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
-from ..detector import Result, Spade
-from ..ensemble import Ensemble
+from ..detector.ensemble import Ensemble
+from ..detector.spade import Result, Spade
+from ..verdict.regions import Region
 from .folder import ResultFolder
 from .pictures import explanation_picture, overlay_picture
-from .regions import Region
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from errno import EEXIST, EILSEQ, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR
 from pathlib import Path, PurePath
 from threading import Lock
 
-from .._files import replace_file
+from .._support.files import replace_file
 from ..images import Found
-from ..video import is_video
+from ..images.video import is_video
 
 LIST = ".spade-faiss-query"
 """Names the files that a query wrote: a line of JSON each."""

@@ -14,9 +14,9 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from .._files import replace_file
-from .._text import printable
-from .._versions import installed
+from .._support.files import replace_file
+from .._support.text import printable
+from .._support.versions import installed
 from .colours import CLEAR, FULL, STRENGTH, style_sheet
 
 

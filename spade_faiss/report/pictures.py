@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from ..detector import Result
+from ..detector.spade import Result
 from ..images import Framing
 from ..index import Index
 from ..verdict.judge import over, verdict
+from ..verdict.regions import Region
 from . import colours
 from .colours import MARK, OUTLINE, Picture, rgb
-from .regions import Region
 
 _SIDE = 448
 """Length of a panel's longer side, in pixels."""

@@ -12,18 +12,18 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
-from ..detector import Result, Spade
-from ..ensemble import Ensemble, folder_of
+from ..detector.ensemble import Ensemble, folder_of
+from ..detector.spade import Result, Spade
 from ..errors import SpadeError
 from ..images import Found, Frame, OnError, OnNote, report_note, report_problem
-from ..notes import notes_to
+from ..images.video import is_video, read_frames
+from ..images.warning import notes_to
 from ..verdict.judge import ERROR, verdict
 from ..verdict.notes import BatchNotes
-from ..video import is_video, read_frames
+from ..verdict.regions import find_regions
 from .files import Row, as_csv, as_png, write_image
 from .folder import BY_NAME, ResultFolder, is_of_results, renamed, stems_of
 from .plots import timeline_picture
-from .regions import find_regions
 
 if TYPE_CHECKING:
     from .query_page import QueryReport

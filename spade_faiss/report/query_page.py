@@ -11,18 +11,18 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from .._text import printable
-from ..detector import Result
-from ..ensemble import Detector, folder_of, members_of
-from ..rates import percent
+from .._support.text import printable
+from ..detector.ensemble import Detector, folder_of, members_of
+from ..detector.spade import Result
 from ..verdict.judge import ERROR, VERDICTS
+from ..verdict.rates import percent
+from ..verdict.regions import Region
 from .charts import Timeline, histogram, timeline
 from .colours import Picture
 from .files import Row
 from .layers import encoded, layers_of
 from .page import common_folder, within, write_page
 from .pictures import SHOWN_REGIONS, closer_looks
-from .regions import Region
 
 MOST_CARDS = 2000
 """Images that a report shows, the worst; more would be no use to a person, nor to a browser."""

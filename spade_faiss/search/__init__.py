@@ -3,11 +3,10 @@
 from .between import between_images
 from .level import ENGINES, LevelSearch
 from .nearest import nearest, nearest_in_images
-from .recall import Recall, measure_recall
 from .sharded import ShardedLevel, level_search
 from .whole import gallery_search, nearest_in_gallery
 
 __all__ = [
-    "ENGINES", "LevelSearch", "Recall", "ShardedLevel", "between_images", "gallery_search",
-    "level_search", "measure_recall", "nearest", "nearest_in_gallery", "nearest_in_images",
+    "ENGINES", "LevelSearch", "ShardedLevel", "between_images", "gallery_search",
+    "level_search", "nearest", "nearest_in_gallery", "nearest_in_images",
 ]

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._faiss import faiss
+from .._support.faiss import faiss
 from .pairs import gamma, norms, pair_distances
 from .product import HELD, by_product
 from .threads import side_by_side

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .._faiss import faiss
+from .._support.faiss import faiss
 
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._faiss import faiss
+from .._support.faiss import faiss
 from .pairs import gamma, least_of_each, norms, pair_distances, pairs_where
 from .screen import LARGEST_NORM, TINY
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from .._faiss import faiss
+from .._support.faiss import faiss
 
 _MANY = 1 << 18
 """Values of which torch does an operation by several threads."""

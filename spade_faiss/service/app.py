@@ -25,9 +25,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from .._text import printable
-from ..detector import Result
-from ..ensemble import Detector, manifest_of, members_of
+from .._support.text import printable
+from ..detector.ensemble import Detector, manifest_of, members_of
+from ..detector.spade import Result
 from ..errors import SpadeError
 from ..images import decode_image
 from ..index import Manifest

@@ -12,7 +12,7 @@ from threading import Event, Lock, Thread
 
 import numpy as np
 
-from ..ensemble import Detector, manifest_of, members_of
+from ..detector.ensemble import Detector, manifest_of, members_of
 from ..features import Backbone
 from ..index import is_ensemble
 from ..index.manifest import ENSEMBLE, MANIFEST, file_sha256

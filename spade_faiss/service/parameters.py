@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from fastapi import Request
 from starlette.routing import Route
 
-from .._text import printable
+from .._support.text import printable
 from .limits import Refusal
 
 _LONGEST = 60

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..rates import images_needed, percent
-from ..threshold import Threshold, aimed_quantile, draw_threshold, good_threshold
 from .copies import from_pairs, independent
+from .rates import images_needed, percent
+from .threshold import Threshold, aimed_quantile, draw_threshold, good_threshold
 
 if TYPE_CHECKING:
     from ..index.manifest import Calibration, HeldOut, Manifest

@@ -8,8 +8,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from spade_faiss import Spade, SpadeError
+from spade_faiss.cli.demo import run_demo
 from spade_faiss.datasets import load_mvtec, make_demo, published_mvtec, read_mask
-from spade_faiss.demo import run_demo
 from spade_faiss.evaluation import (
     Scores,
     evaluate_category,
@@ -208,7 +208,7 @@ def test_tables_of_several_runs_are_drawn(tmp_path, monkeypatch):
 
 
 def test_the_demo_runs_whole_and_again(lite, tmp_path, monkeypatch):
-    from spade_faiss import demo
+    from spade_faiss.cli import demo
 
     monkeypatch.setattr(demo, "make_demo", lambda root, seed: make_demo(
         root, seed, n_train=3, n_good=1, n_defects=1))

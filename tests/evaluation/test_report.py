@@ -7,12 +7,12 @@ import pytest
 
 from spade_faiss import Spade, SpadeError
 from spade_faiss.datasets import load_mvtec, make_demo, published_mvtec
-from spade_faiss.ensemble import Ensemble
+from spade_faiss.detector.ensemble import Ensemble
 from spade_faiss.evaluation import evaluate_mvtec, evaluate_stc
 from spade_faiss.evaluation.report import write_report
 from tests.command import LITE, done
 from tests.evaluation.test_resume import counted, evaluate  # noqa: F401
-from tests.videos import make_stc
+from tests.images.video.videos import make_stc
 
 SMALL = {"resize": 64, "crop": 64}
 

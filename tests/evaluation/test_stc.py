@@ -11,9 +11,9 @@ from spade_faiss import Spade, SpadeError
 from spade_faiss.datasets import load_stc, published_stc
 from spade_faiss.evaluation import evaluate_stc
 from spade_faiss.evaluation.stc import normalised
-from spade_faiss.video import read_frames
+from spade_faiss.images.video import read_frames
 from tests.command import LITE, done
-from tests.videos import make_stc
+from tests.images.video.videos import make_stc
 
 SMALL = {"resize": 64, "crop": 64}
 

@@ -5,7 +5,7 @@ from spade_faiss import Spade, SpadeError
 from spade_faiss.datasets import load_mvtec, make_demo
 from spade_faiss.evaluation import Sweep, evaluate_category, evaluate_mvtec
 from spade_faiss.features import Backbone
-from spade_faiss.maps import anomaly_map
+from spade_faiss.maps.smoothing import anomaly_map
 
 SMALL = {"resize": 64, "crop": 64}
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from spade_faiss.errors import SpadeError
 from spade_faiss.images import find_images, read_image
-from spade_faiss.video import VIDEO_SUFFIXES
+from spade_faiss.images.video import VIDEO_SUFFIXES
 from tests.command import unprivileged
 
 

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spade_faiss.index import coreset
-from spade_faiss.index.coreset import greedy_coreset
+from spade_faiss.search.approximate import coreset
+from spade_faiss.search.approximate.coreset import greedy_coreset
 from tests.conftest import texture
 
 

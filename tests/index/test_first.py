@@ -12,7 +12,7 @@ from skimage import data
 
 from spade_faiss import Spade
 from spade_faiss.index import Manifest, damaged_files
-from spade_faiss.threshold import good_threshold
+from spade_faiss.verdict.threshold import good_threshold
 
 
 def view(x, y):

@@ -9,11 +9,11 @@ import tifffile
 
 from spade_faiss import Spade, SpadeError
 from spade_faiss.images import SUFFIXES, Found, find_images
+from spade_faiss.images.video import VIDEO_SUFFIXES
 from spade_faiss.report import discard_results, write_query
 from spade_faiss.report.folder import LIST, ResultFolder, renamed, stems_of
-from spade_faiss.video import VIDEO_SUFFIXES
 from tests.conftest import texture
-from tests.videos import write_video
+from tests.images.video.videos import write_video
 
 
 @pytest.fixture(scope="module")

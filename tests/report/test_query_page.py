@@ -15,15 +15,15 @@ from PIL import Image
 
 from spade_faiss import Spade, SpadeError
 from spade_faiss.images import find_images
+from spade_faiss.images.video import VIDEO_SUFFIXES
 from spade_faiss.report import find_regions, query_page, write_query
 from spade_faiss.report.colours import DARK, LIGHT, rgb
 from spade_faiss.report.files import Row
 from spade_faiss.report.layers import encoded, layers_of
 from spade_faiss.report.query_page import QueryReport
-from spade_faiss.video import VIDEO_SUFFIXES
 from tests.command import done
 from tests.conftest import texture, with_hole
-from tests.videos import street, walk, write_video
+from tests.images.video.videos import street, walk, write_video
 
 CARD = re.compile(
     r'<li class="card".*?<script type="application/json">(.*?)</script>\s*</li>', re.S)

@@ -15,7 +15,7 @@ import uvicorn
 from PIL import Image
 
 from spade_faiss import Spade
-from spade_faiss.ensemble import open_detector
+from spade_faiss.detector.ensemble import open_detector
 from spade_faiss.service import Limits, LiveIndex, create_app
 from spade_faiss.service.guard import State
 from spade_faiss.service.server import Server

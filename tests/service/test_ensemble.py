@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from spade_faiss import Spade, SpadeError
-from spade_faiss.ensemble import Ensemble, open_detector
+from spade_faiss.detector.ensemble import Ensemble, open_detector
 from spade_faiss.index import EnsembleManifest, read_manifest
 from spade_faiss.service import LiveIndex
 from tests.command import done

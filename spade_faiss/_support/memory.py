@@ -1,0 +1,120 @@
+"""How much memory there is, and a limit that the system keeps.
+
+What counts is anonymous memory. Pages of files that are mapped, as an index's are, are no burden:
+the system drops them and reads them again as it needs to.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import SpadeError
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?\s*", re.IGNORECASE)
+_STATUS = Path("/proc/self/status")
+_CGROUPS = Path("/sys/fs/cgroup")
+_LEAST = 256 << 20
+"""Less than the libraries alone take."""
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that a size stands for: "2GiB", "800 MB" (2^20 bytes each), "1.5g".
+
+    Raises
+    ------
+    SpadeError
+        If it is none.
+    """
+    found = _SIZE.fullmatch(text)
+    if not found:
+        raise SpadeError(f"{text!r} is no size: write 2GiB, 800MiB or a number of bytes")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def human(size: float) -> str:
+    """Return a size in words, 1.5 GiB."""
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def anonymous() -> int:
+    """Return the bytes of anonymous memory that this process holds (Linux; elsewhere 0)."""
+    return _status("RssAnon")
+
+
+def available() -> int:
+    """Return the bytes that may still be had: of the machine, and under this process's limits."""
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
+    except OSError:
+        found = None
+    room = int(found[1]) * 1024 if found else 1 << 62
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        try:
+            room = min(room, int((_CGROUPS / name).read_text()) - anonymous())
+        except (OSError, ValueError):
+            continue
+    return max(min(room, may_be_set_aside()), 0)
+
+
+def may_be_set_aside() -> int:
+    """Return the bytes that this process's limits let it set aside, used or not."""
+    room = 1 << 62
+    for of, name in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
+        limit = resource.getrlimit(of)[0]
+        if limit != resource.RLIM_INFINITY:
+            room = min(room, limit - _status(name))
+    return room
+
+
+def limit_memory(size: int) -> None:
+    """Have the system refuse this process more than `size` bytes of memory of its own.
+
+    The limit is RLIMIT_DATA, which counts what is set aside, used or not. What libraries have
+    set aside so far and not used is added to it; what they set aside later is not, so that the
+    process may be refused memory a little before it uses as much, and never after.
+
+    Raises
+    ------
+    SpadeError
+        If that is less than is needed to start, or the process is limited to less already.
+    """
+    from .faiss import faiss
+
+    with suppress(SpadeError):  # where FAISS is missing, it may not be needed
+        faiss()  # which crashes if refused memory at its first search
+    used = anonymous()
+    if size < max(_LEAST, used):
+        raise SpadeError(f"--max-memory {human(size)} is too little: allow "
+                         f"{human(max(2 * _LEAST, 2 * used))} or more")
+    unused = max(_status("VmData") - used, 0)
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    wanted = size + unused
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        return  # the limit that is there is the tighter one
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Say whether an error means that memory ran out, in the words of the libraries used here."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(
+        words in text for words in ("out of memory", "can't allocate memory", "bad_alloc",
+                                    "insufficient memory", "could not create a memory",
+                                    "cannot allocate memory", "failed to allocate")
+    )
+
+
+def _status(name: str) -> int:
+    try:
+        found = re.search(rf"{name}:\s+(\d+)", _STATUS.read_text())
+    except OSError:
+        found = None
+    return int(found[1]) * 1024 if found else 0

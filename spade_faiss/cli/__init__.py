@@ -1,0 +1,5 @@
+"""The command line: `spade-faiss`."""
+
+from .app import app, main
+
+__all__ = ["app", "main"]

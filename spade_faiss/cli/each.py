@@ -1,0 +1,144 @@
+"""Many production lines, or parts: an index for each, and the same work for every one of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from tqdm import tqdm
+
+from .._support.stages import Stages
+from ..errors import SpadeError
+from ..index.manifest import ENSEMBLE, MANIFEST
+
+if TYPE_CHECKING:
+    from ..detector.ensemble import Ensemble
+    from ..detector.spade import Spade
+    from ..distributed.crew import Crew
+
+Done = TypeVar("Done")
+
+logger = logging.getLogger("spade_faiss")
+
+
+def holds_index(folder: Path) -> bool:
+    """Say whether a folder holds an index or an ensemble."""
+    return (folder / MANIFEST).exists() or (folder / ENSEMBLE).exists()
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder, in order, but for hidden ones."""
+    return sorted(entry.name for entry in folder.iterdir()
+                  if entry.is_dir() and not entry.name.startswith("."))
+
+
+def lines_to_learn(train_dir: Path, indices: Path) -> list[str]:
+    """Return the lines that a folder holds images of, to be indexed in another folder.
+
+    Raises
+    ------
+    SpadeError
+        If there are none, or the other folder is an index itself or lies in the first.
+    """
+    names = folders_in(train_dir)
+    if not names:
+        raise SpadeError(f"{train_dir} holds no folders: --each takes one for each line")
+    if indices.resolve().is_relative_to(train_dir.resolve()):
+        raise SpadeError(f"{indices} lies in {train_dir}, where it would be taken for a line; name "
+                         "a folder beside it")
+    if holds_index(indices):
+        raise SpadeError(f"{indices} holds an index; with --each, name a folder for all lines'")
+    return names
+
+
+def lines_to_query(indices: Path, images: Sequence[Path]) -> list[str]:
+    """Return the lines that have an index in one folder or images in the other.
+
+    Raises
+    ------
+    SpadeError
+        If there are none with an index, or `images` is not one folder.
+    """
+    if len(images) != 1 or not images[0].is_dir():
+        raise SpadeError("--each takes one folder of images, which holds a folder for each line")
+    names = indexed_lines(indices)
+    if not names:
+        raise SpadeError(f"{indices} holds no folders with indices; make them with: spade-faiss "
+                         f"build LINES_DIR --each --index {indices}")
+    return sorted({*names, *folders_in(images[0])})
+
+
+def indexed_lines(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder that hold an index."""
+    if not folder.is_dir():
+        return []
+    return [name for name in folders_in(folder) if holds_index(folder / name)]
+
+
+def each_line(
+    names: Sequence[str], work: Callable[[str], Done],
+    on_failure: Callable[[str, Exception], object], crew: Crew | None = None,
+) -> dict[str, Done]:
+    """Do the work of each line, and return what came of it, in the lines' order.
+
+    A line that fails is reported and left out; the others go on.
+
+    Parameters
+    ----------
+    names : sequence of str
+    work : callable
+        Given a line's name, does its work.
+    on_failure : callable
+        Given a line's name and what was raised.
+    crew : Crew, optional
+        Actors that do the work; there are then as many lines under way as keep all of them busy.
+    """
+    done: dict[str, Done] = {}
+
+    def take(name: str, result: Callable[[], Done]) -> None:
+        try:
+            done[name] = result()
+        except Exception as error:
+            logger.debug("line %s failed", name, exc_info=True)
+            on_failure(name, error)
+
+    with tqdm(total=len(names), desc="lines", unit="line", disable=None) as bar:
+        if crew is None:
+            for name in names:
+                take(name, partial(work, name))
+                bar.update()
+        else:
+            for name, future in _side_by_side(names, work, crew):
+                take(name, future.result)
+                bar.update()
+    return {name: done[name] for name in names if name in done}
+
+
+def _side_by_side(
+    names: Sequence[str], work: Callable[[str], Done], crew: Crew
+) -> Iterable[tuple[str, Future[Done]]]:
+    """Yield lines as they end; one more than there are workers is under way."""
+    with ThreadPoolExecutor(crew.size + 1) as pool:
+        futures = {pool.submit(work, name): name for name in names}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future
+        except BaseException:  # such as Ctrl-C: the threads wait for answers, and would on and on
+            pool.shutdown(wait=False, cancel_futures=True)
+            crew.dismiss()
+            raise
+
+
+def fresh(detector: Spade | Ensemble) -> Spade | Ensemble:
+    """Return an estimator of the same settings and networks, to be fitted on its own."""
+    from ..detector.ensemble import Ensemble
+
+    if isinstance(detector, Ensemble):
+        return Ensemble([one.with_options() for one in detector.members])
+    other = detector.with_options()
+    other.stages = Stages()
+    return other

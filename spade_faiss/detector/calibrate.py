@@ -1,0 +1,274 @@
+"""Try an index on images that are not in it, and choose its thresholds by the good ones."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import SpadeError
+from ..index.manifest import ByHand, Counted, HeldOut, Scored
+from ..verdict.drawn import drawn_of, threshold_notes
+from ..verdict.judge import over
+from ..verdict.notes import BatchNotes
+from ..verdict.rates import Rate, chosen_rate, images_needed, observed_rate, percent
+from ..verdict.threshold import aimed_quantile
+from .judging import said_of
+
+if TYPE_CHECKING:
+    from ..images import OnError
+    from .judging import Judging
+    from .spade import Images, Result, Spade
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A threshold, and how it does on images that are not in the index.
+
+    Attributes
+    ----------
+    threshold : float
+    false_alarms, found : Rate or None
+        Good images and defects that it calls wrong; None where there were none.
+    """
+
+    threshold: float
+    false_alarms: Rate | None
+    found: Rate | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a calibration says.
+
+    Attributes
+    ----------
+    score : {"map", "descriptor"}
+        The score that this is about; if images chose it, thresholds for both were stored.
+    good, defects : int
+        Images that were used.
+    wished : float or None
+        The wished rate of false alarms; None where the images did not choose the threshold.
+    needed : int or None
+        Good images from which on that rate is held whatever the scores' distribution.
+    present : Judged or None
+        The threshold until now, which knew nothing of these images; None where there was none.
+    chosen : Judged or None
+        The threshold now; None where there is none. If the images chose it, its `false_alarms` are
+        those to expect, not those counted among these images: see
+        `spade_faiss.verdict.rates.chosen_rate`.
+    review : float or None
+        The score from which on images are to be reviewed.
+    notes : tuple of str
+        What should be known before these figures are relied on.
+    """
+
+    score: str
+    good: int
+    defects: int
+    wished: float | None
+    needed: int | None
+    present: Judged | None
+    chosen: Judged | None
+    review: float | None
+    notes: tuple[str, ...]
+
+    def text(self) -> str:
+        """Return the report as a table for a person."""
+        def row(title: str, judged: Judged, most: str) -> str:
+            alarms, found = judged.false_alarms, judged.found
+            return (f"{title:8}{judged.threshold:<10.4g} "
+                    f"{_counted(alarms, most) if alarms else '':44} "
+                    f"{_counted(found, '') if found else ''}").rstrip()
+
+        lines = [f"{'':8}{'threshold':10} {'false alarms' if self.good else '':44} "
+                 f"{'defects found' if self.defects else ''}".rstrip()]
+        if self.present:
+            lines.append(row("before", self.present, ""))
+        if self.chosen:
+            lines.append(row("now", self.chosen, "expect at most " if self.wished else ""))
+        if self.review is not None:
+            lines.append(f"review  from {self.review:.4g} to the threshold")
+        if self.good or self.defects:
+            lines.append("in brackets: where the rate lies with 95 % confidence")
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def calibrate(
+    spade: Spade, images: Images, defects: Images | None = None, *,
+    false_alarms: float | None = None, on_error: OnError | None = None,
+) -> Report:
+    """Do what `Spade.calibrate` says."""
+    if false_alarms is not None and not 0 < false_alarms < 1:
+        raise SpadeError(f"false_alarms = {false_alarms} must lie between 0 and 1 (0.005 is one in "
+                         "200)")
+    asked = spade.quantile if false_alarms is None else 1 - false_alarms
+    trial = _Trial(spade, on_error)
+    good = trial.scored(images)
+    bad = _Scores() if defects is None else trial.scored(defects, good)
+    n = len(good.rows)
+    quantile = aimed_quantile(n) if asked is None else asked
+    rate = round(1 - quantile, 12)
+    if n < 2:
+        raise SpadeError(
+            f"{n} good image{'' if n == 1 else 's'} to calibrate with, not in the index: give two "
+            f"or more ({images_needed(quantile)} can show {percent(rate)} of false alarms)")
+    right, wrong = good.record(), bad.record()
+    notes = [*_notes(spade, right, quantile), *trial.noted.lines()]
+    present = _judged(spade.image_threshold, spade.score, right, wrong)
+    drawn = drawn_of(right.descriptor_scores, right.peaks, quantile)
+    if None in drawn.values():
+        raise SpadeError("the good images to calibrate with are all alike, and say nothing of how "
+                         "good ones differ: give others")
+    changes: dict[str, object] = {"held_out": HeldOut(
+        created=_now(), **drawn,
+        k=spade.k, kappa=spade.kappa, sigma=spade.sigma, search=spade.gallery_search,
+        good=right, defects=wrong,
+    )}
+    if by_hand := spade.index_.manifest.by_hand:  # which would go on deciding
+        changes["by_hand"] = tuple(
+            one.model_copy(update={"threshold": None, "good": None, "defects": None})
+            for one in by_hand if one.review is not None)
+        notes += [f"the {said_of(one)} that was set by hand no longer counts"
+                  for one in by_hand if one.threshold is not None]
+    spade._store(**changes)
+    spade._own = {key: value for key, value in spade._own.items() if key[1] == "review"}
+    spade.quantile = asked
+    chosen = _judged(spade.image_threshold, spade.score, right, wrong)
+    assert chosen is not None and chosen.false_alarms is not None
+    count = chosen.false_alarms.count
+    return Report(
+        spade.score, n, len(bad.rows), rate, images_needed(quantile), present,
+        Judged(chosen.threshold, chosen_rate(count, n, quantile), chosen.found), spade.review,
+        tuple(notes))
+
+
+def keep_threshold(
+    detector: Judging, images: Images | None = None, defects: Images | None = None, *,
+    on_error: OnError | None = None,
+) -> Report:
+    """Do what `Judging.keep_threshold` says."""
+    trial = _Trial(detector, on_error)
+    good = _Scores() if images is None else trial.scored(images)
+    bad = _Scores() if defects is None else trial.scored(defects, good)
+    right, wrong = good.record(), bad.record()
+    manifest, score = detector._manifest(), detector.score
+    k, kappa, sigma, search = detector._settings_of_scores()
+    threshold, review = detector._hand("threshold", score), detector._hand("review", score)
+    before = detector._threshold(score, kept_alone=True)
+    now = _judged(detector.image_threshold, score, right, wrong)
+    present = _judged(before, score, right, wrong) if now and now.threshold != before else None
+    flattered = _chosen_by(detector, right) if present else []
+    others = tuple(one for one in manifest.by_hand if one.score != score)
+    kept = ByHand(
+        score="map" if score == "map" else "descriptor", threshold=threshold, review=review,
+        created=_now(), generation=manifest.generation, k=k, kappa=kappa, sigma=sigma,
+        search=search, good=_counts(now.false_alarms if now else None),
+        defects=_counts(now.found if now else None))
+    nothing = threshold is None and review is None
+    detector._store(by_hand=others if nothing else (*others, kept))
+    detector._use_kept(score)
+    return Report(score, len(good.rows), len(bad.rows), None, None, present, now, review,
+                  (*flattered, *trial.noted.lines(), *detector._notes_by_hand()))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _counts(rate: Rate | None) -> Counted | None:
+    return None if rate is None else Counted(over=rate.count, n=rate.n)
+
+
+@dataclass
+class _Scores:
+    """Images by the digest of what the network saw: name, descriptor score and peak."""
+
+    rows: dict[str, tuple[str, float, float]] = field(default_factory=dict)
+
+    def record(self) -> Scored:
+        names, scores, peaks = zip(*self.rows.values(), strict=True) if self.rows else ((),) * 3
+        return Scored(names=names, digests=tuple(self.rows), descriptor_scores=scores, peaks=peaks)
+
+
+@dataclass
+class _Trial:
+    detector: Judging
+    on_error: OnError | None
+    noted: BatchNotes = field(default_factory=BatchNotes)
+
+    def scored(self, images: Images, good: _Scores | None = None) -> _Scores:
+        """Score images, but none twice and none of the index; defects are not `good`, either."""
+        scores = _Scores()
+        for result in self.detector.query(images, self.on_error):
+            digest = hashlib.sha256(np.ascontiguousarray(result.input).data).hexdigest()[:16]
+            if (same := self._trained_on(result)) is not None:
+                self._leave_out(result, f"is in the index, as {same}, and says nothing of new ones")
+            elif digest in scores.rows:
+                self._leave_out(result, f"shows what {scores.rows[digest][0]} shows; it counts "
+                                        "once")
+            elif good and digest in good.rows:
+                self._leave_out(result, "is given as good and as a defect; it counts as neither")
+                del good.rows[digest]
+            else:
+                self.noted.add(result.name, result.notes)
+                scores.rows[digest] = result.name, result.descriptor_score, result.peak
+        return scores
+
+    def _trained_on(self, result: Result) -> str | None:
+        """Return the path of the training image that gave the network the same pixels."""
+        index = self.detector.index_
+        for i in result.neighbours.tolist():
+            if np.array_equal(index.crops[i], result.input):
+                path: str = index.manifest.images[i].path
+                return path
+        return None
+
+    def _leave_out(self, result: Result, why: str) -> None:
+        if self.on_error is None:
+            raise SpadeError(f"{result.name}: {why}")
+        self.on_error(result.name, f"{why}; left out")
+
+
+def _judged(limit: float | None, score: str, good: Scored, bad: Scored) -> Judged | None:
+    """Return what a threshold says of images."""
+    if limit is None:
+        return None
+    rates = []
+    for scored in (good, bad):
+        wrong = over(scored.scores(score), limit)
+        rates.append(observed_rate(int(wrong.sum()), len(wrong)) if len(wrong) else None)
+    return Judged(limit, rates[0], rates[1])
+
+
+def _notes(spade: Spade, good: Scored, quantile: float) -> list[str]:
+    n = len(good.names)
+    notes = []
+    wrong = int(over(good.scores(spade.score), spade.image_threshold).sum())
+    if 2 * wrong > n:
+        notes.append(f"{wrong} of {n} images given as good are over the threshold until now: if "
+                     "they are not good, or not taken as the index's were, leave them out")
+    notes += [] if spade.by_hand else _chosen_by(spade, good)
+    notes += threshold_notes(good.names, good.scores(spade.score), quantile)
+    return notes
+
+
+def _chosen_by(detector: Judging, good: Scored) -> list[str]:
+    """Note that the threshold that counted was chosen by some of these images."""
+    held = detector.held_out
+    if held is None or detector._hand("threshold", detector.score, kept_alone=True) is not None:
+        return []
+    again = len(set(held.good.digests) & set(good.digests))
+    return [f"the threshold until now was chosen by {again} of these images, so its false alarms "
+            "look fewer than they are"] if again else []
+
+
+def _counted(rate: Rate, most: str) -> str:
+    interval = f"({percent(rate.low)} to {percent(rate.high)})"
+    if most:
+        return f"{most}{percent(rate.value)} {interval}"
+    return f"{rate.count} of {rate.n}, {percent(rate.value)} {interval}"

@@ -1,0 +1,98 @@
+"""Read the frames of videos as images."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from math import floor
+from pathlib import Path
+
+from ...errors import SpadeError
+from .. import Found, Frame, OnError, Source
+from .clock import ROUNDING
+from .decode import Tally, whole_frames
+from .picture import ToRGB, deinterlaced
+
+VIDEO_SUFFIXES = frozenset({
+    ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
+    ".mts", ".ogv", ".vob", ".webm", ".wmv",
+})
+"""What the names of video files end in, in small letters."""
+
+
+def is_video(path: Path) -> bool:
+    """Return whether a file's suffix is a video's."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def read_frames(
+    path: str | os.PathLike[str], fps: float | None = None, on_warning: OnError | None = None
+) -> Iterator[Frame]:
+    """Yield the frames of a video in order, RGB, each named `<path>#<number>`, from #000000.
+
+    One frame is decoded at a time, or a few where the codec shows frames in another order than
+    it stores them. Frames are turned upright as the file says, and their colours are converted
+    by the matrix and range that it gives (BT.601, limited, where it gives none). Interlaced
+    frames are deinterlaced, one picture a frame. Pixels that are not square stay as they are.
+
+    The rate may vary: frames are chosen by their own time stamps, or by the nominal rate where
+    these do not increase. A frame that cannot be decoded whole is left out, and so are those
+    built on it, up to the next key frame; numbers count them all the same.
+
+    Parameters
+    ----------
+    path : path
+        Any file that FFmpeg reads (mp4, avi, mov, mkv, webm …).
+    fps : float, optional
+        How many frames to take a second, at most; by default all. Numbers count all frames.
+    on_warning : callable, optional
+        Called with (path, why), after the frames that are there, if frames are damaged, if the
+        video ends before the file says it does (not every kind of file says), or if the file
+        holds other videos as well. By default a Python warning is issued.
+
+    Raises
+    ------
+    SpadeError
+        If the file cannot be opened as a video, or no frame of it can be decoded.
+    """
+    name = os.fspath(path)
+    if fps is not None and not fps > 0:
+        raise SpadeError(f"fps = {fps} must be more than 0")
+    tally, to_rgb, due = Tally(), ToRGB(), 0.0
+    for decoded in deinterlaced(whole_frames(name, tally)):
+        if decoded.seconds >= due - ROUNDING:
+            yield Frame(f"{name}#{decoded.number:06d}", to_rgb(decoded.picture), decoded.seconds)
+            if fps is not None:
+                due = (floor((decoded.seconds + ROUNDING) * fps) + 1) / fps
+    if tally.frames == tally.damaged:
+        raise SpadeError(f"{name}: no frame of it can be decoded; copy it again")
+    for why in _losses(tally):
+        if on_warning is None:
+            warnings.warn(f"{name} {why}", stacklevel=2)
+        else:
+            on_warning(name, why)
+
+
+def _losses(tally: Tally) -> Iterator[str]:
+    """Say what of a video was not read, in a line each."""
+    whole, total = tally.frames - tally.damaged, tally.frames + tally.missing
+    if whole < total:
+        what = "is cut short" if tally.missing else "is damaged"
+        yield (f"{what}: {whole} of {total} frames are whole, and those are used; copy it again")
+    if tally.unused:
+        yield tally.unused
+
+
+def open_sources(
+    files: Iterable[Found], fps: float | None, on_error: OnError
+) -> Iterator[Source]:
+    """Yield images as paths, and videos as their frames; a video that fails is reported."""
+    for file in files:
+        if not is_video(file.path):
+            yield file.path
+            continue
+        try:
+            yield from read_frames(file.path, fps, on_error)
+        except SpadeError as error:
+            on_error(str(file.path), str(error).removeprefix(f"{file.path}: "))

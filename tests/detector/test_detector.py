@@ -1,0 +1,282 @@
+import cv2
+import numpy as np
+import pytest
+
+from spade_faiss import Spade, SpadeError
+from spade_faiss.images import Framing
+from spade_faiss.index import Index
+from tests.conftest import texture, with_hole
+from tests.maps.test_smoothing import oracle_map
+
+
+def oracle(features, good, k, kappa, size, sigma=4.0):
+    """SPADE of one image in float64, written from the paper: (descriptor score, levels, map)."""
+    descriptor, levels = features
+    far = ((good[0] - descriptor) ** 2).sum(1)
+    near = np.argsort(far, kind="stable")[:k]
+    distances = []
+    for level, gallery in zip(levels, good[1], strict=True):
+        pool = gallery[near].reshape(-1, gallery.shape[-1])
+        rows = level.reshape(-1, level.shape[-1])
+        all_pairs = ((rows**2).sum(1)[:, None] - 2 * rows @ pool.T + (pool**2).sum(1))
+        all_pairs = np.sqrt(np.partition(all_pairs, kappa - 1, axis=1)[:, :kappa])
+        distances.append(all_pairs.mean(1).reshape(level.shape[:2]))
+    return far[near].mean(), distances, oracle_map(distances, size, sigma)
+
+
+def in_float64(lite, images):
+    framing = Framing(256, (224, 224), True)
+    features = lite(np.stack([framing.apply(image) for image in images]))
+    return (features.descriptors.numpy().astype(np.float64),
+            [level.numpy().astype(np.float64) for level in features.levels])
+
+
+@pytest.mark.parametrize("k, kappa", [(50, 1), (3, 1), (4, 3)])
+def test_maps_equal_a_float64_brute_force(lite, k, kappa):
+    train = texture("brick", 7)
+    test = [with_hole(texture("brick", 1, seed=5)[0]), texture("gravel", 1)[0]]
+    # One batch for both, so that the features are the same to the last bit.
+    good, new = in_float64(lite, train), in_float64(lite, test)
+    spade = Spade(lite, k, kappa, batch_size=7).fit(train, calibrate=False)
+    for i, result in enumerate(spade.query(test)):
+        score, distances, expected = oracle(
+            (new[0][i], [level[i] for level in new[1]]), good, k, kappa, (224, 224))
+        assert result.descriptor_score == pytest.approx(score, rel=1e-4)
+        for found, level in zip(result.distances, distances, strict=True):
+            np.testing.assert_allclose(found, level, rtol=1e-4)
+        np.testing.assert_allclose(result.input_map, expected, rtol=1e-4)
+        np.testing.assert_allclose(result.map[16:-16, 16:-16], expected, rtol=1e-4)
+
+
+def test_matches_are_the_nearest_patches(lite):
+    train = texture("grass", 4)
+    spade = Spade(lite, batch_size=4).fit(train, calibrate=False)
+    new = texture("grass", 1, seed=3)
+    result = next(spade.query(new))
+    features = in_float64(lite, new)[1]
+    for level, found, near, gallery in zip(
+        features, result.matches, result.distances, spade.index_.levels, strict=True
+    ):
+        true = ((level[0] - gallery[found].astype(np.float64)) ** 2).sum(-1)
+        np.testing.assert_allclose(near, np.sqrt(true), rtol=1e-4)
+
+
+def test_a_training_image_is_no_anomaly_and_a_hole_is_found(lite):
+    train = texture("brick", 8)
+    spade = Spade(lite, quantile=0.9).fit(train)  # of eight images, 0.995 asks for a lot
+    assert spade.predict(train[:1]).maps[0].max() < 1e-3 * spade.pixel_threshold
+    new = texture("brick", 2, seed=4)
+    prediction = spade.predict([new[0], with_hole(new[1])])
+    assert prediction.scores.dtype == np.float32 and prediction.scores.shape == (2,)
+    assert prediction.scores[0] < spade.image_threshold < prediction.scores[1]
+    worst = np.unravel_index(prediction.maps[1].argmax(), prediction.maps[1].shape)
+    assert np.hypot(worst[0] - 130, worst[1] - 120) < 20
+    assert [m.shape for m in prediction.maps] == [(256, 256)] * 2
+    assert all(m.dtype == np.float32 for m in prediction.maps)
+
+
+def test_calibration_is_leave_one_out(lite):
+    train = texture("gravel", 5)
+    spade = Spade(lite, k=2, batch_size=5).fit(train)
+    made = spade.index_.manifest.calibration
+    for i in range(5):
+        alone = Spade(lite, k=2, batch_size=5).fit(train[:i] + train[i + 1:], calibrate=False)
+        result = next(alone.query([train[i]]))
+        # The network's own rounding differs with the batch, and distances here are small.
+        assert made.peaks[i] == pytest.approx(result.peak, rel=2e-3)
+        assert made.descriptor_scores[i] == pytest.approx(result.descriptor_score, rel=2e-3)
+
+
+def test_duplicates_do_not_count_as_themselves(lite):
+    image = texture("gravel", 1)[0]
+    made = Spade(lite).fit([image, image, image]).index_.manifest.calibration
+    assert made.peaks == pytest.approx((0, 0, 0), abs=1e-2)
+
+
+def test_sizes_and_kinds_of_input(lite, tmp_path):
+    train = texture("brick", 4)
+    paths = []
+    for i, image in enumerate(train):
+        paths.append(tmp_path / f"{i}.png")
+        cv2.imwrite(str(paths[-1]), image[..., ::-1])
+    from_arrays = Spade(lite).fit(train)
+    from_paths = Spade(lite).fit(paths)
+    from_folder = Spade(lite).fit(str(tmp_path))
+    new = [cv2.resize(train[0], (300, 400)), train[1][..., 0], train[2][:100, :40]]
+    expected = from_arrays.predict(new)
+    assert [m.shape for m in expected.maps] == [(400, 300), (256, 256), (100, 40)]
+    for other in (from_paths, from_folder):
+        assert np.array_equal(other.predict(new).scores, expected.scores)
+
+
+def test_the_whole_frame_shows_a_defect_at_the_edge(lite):
+    train = [np.concatenate([a, b], 1) for a, b in zip(
+        texture("brick", 6), texture("brick", 6, seed=1), strict=True)]
+    new = with_hole(train[0].copy(), x=4, y=8, radius=10)
+    cropped = Spade(lite).fit(train).predict([new])
+    whole = Spade(lite, crop=None).fit(train)
+    seen = whole.predict([new])
+    assert whole.index_.manifest.framing.width == 512
+    assert np.unravel_index(seen.maps[0].argmax(), (256, 512)) < (40, 40)
+    assert seen.maps[0][:24, :24].max() > 10 * max(cropped.maps[0][:24, :24].max(), 1e-6)
+
+
+def test_save_and_load_give_the_same_scores(lite, tmp_path):
+    spade = Spade(lite, k=3).fit(texture("grass", 5))
+    new = texture("grass", 2, seed=7)
+    expected = spade.predict(new)
+    spade.save(tmp_path / "kept")
+    loaded = Spade.load(tmp_path / "kept")
+    assert (loaded.k, loaded.image_threshold) == (3, spade.image_threshold)
+    assert np.array_equal(loaded.predict(new).scores, expected.scores)
+    loaded.save(tmp_path / "kept")  # onto itself: nothing to do
+    assert len(Index.open(tmp_path / "kept")) == 5
+
+
+def equal_but_for_batches(one, two):
+    """Compare calibrations of equal images whose features came from other batches."""
+    return all(np.allclose(getattr(one, name), getattr(two, name), rtol=2e-3) for name in (
+        "peaks", "descriptor_scores", "pixel_threshold", "descriptor_threshold"))
+
+
+def test_add_and_remove_equal_a_fresh_build(lite, gravel_folder, tmp_path):
+    paths = sorted(gravel_folder.iterdir())
+    fresh = Spade(lite, k=3).fit(paths, tmp_path / "fresh")
+    grown = Spade(lite, k=3).fit(paths[:6], tmp_path / "grown")
+    assert grown.add(paths[6:]) == 4
+    assert [v.path for v in grown.index_.manifest.images] == [str(path) for path in paths]
+    assert equal_but_for_batches(grown.index_.manifest.calibration,
+                                 fresh.index_.manifest.calibration)
+    six = Spade(lite, k=3).fit(paths[:6], tmp_path / "six").index_.manifest.calibration
+    assert grown.remove([str(paths[6]), *(path.name for path in paths[7:])]) == 4
+    back = grown.index_.manifest.calibration
+    # Neighbours are what they were before: so are the figures, to the last bit.
+    assert (back.peaks, back.pixel_threshold) == (six.peaks, six.pixel_threshold)
+    assert np.allclose(back.descriptor_scores, six.descriptor_scores, rtol=1e-5)
+    assert Index.open(tmp_path / "grown").manifest == grown.index_.manifest
+    problems = []
+    assert grown.add([paths[0]], lambda *problem: problems.append(problem)) == 0
+    assert "already" in problems[0][1]
+    with pytest.raises(SpadeError, match="not in the index"):
+        grown.remove(["nothing.png"])
+    with pytest.raises(SpadeError, match="empty"):
+        grown.remove([str(path) for path in paths[:6]])
+
+
+def test_other_settings_find_their_own_thresholds(lite, tmp_path):
+    train = texture("gravel", 6)
+    spade = Spade(lite).fit(train, tmp_path / "index")
+    fewer = Spade.load(tmp_path / "index", k=2)
+    direct = Spade(lite, k=2).fit(train)
+    assert fewer.image_threshold == direct.image_threshold != spade.image_threshold
+    # From K = 5 on, six images have the same neighbours as with 50.
+    assert Spade.load(tmp_path / "index", k=5).image_threshold == spade.image_threshold
+    assert Spade.load(tmp_path / "index", quantile=0.9).image_threshold < spade.image_threshold
+
+
+def test_one_image_gives_no_threshold(lite):
+    spade = Spade(lite).fit(texture("brick", 1))
+    assert spade.image_threshold is None
+    assert np.isfinite(spade.predict(texture("brick", 1, seed=2)).scores).all()
+
+
+def test_another_network_is_refused(lite, tmp_path):
+    from spade_faiss.features import Backbone
+
+    Spade(lite).fit(texture("brick", 2), tmp_path / "index")
+    other = Backbone("efficientnet_lite0", lite._network, (0.5,) * 3, (0.5,) * 3, "ab" * 32,
+                     lite.device)
+    with pytest.raises(SpadeError, match="--weights"):
+        list(Spade.load(tmp_path / "index", backbone=other).query(texture("brick", 1)))
+
+
+@pytest.mark.parametrize("bad, why", [
+    ([], "no images"),
+    ([np.zeros((40, 40, 3), np.float32)], "float32"),
+    ([np.zeros((40, 40, 4), np.uint8)], "RGB"),
+    (np.zeros((40, 40, 3), np.uint8), r"list of \[H, W, 3\]"),
+    ([np.zeros((4, 4, 3), np.uint8)], "4x4"),
+    ("no/such/folder", "no such"),
+])
+def test_bad_images_are_explained(lite, bad, why):
+    with pytest.raises(SpadeError, match=why):
+        Spade(lite).fit(bad)
+
+
+@pytest.mark.parametrize("settings", [
+    {"k": 0}, {"kappa": 0}, {"sigma": -1}, {"quantile": 1}, {"score": "luck"}, {"crop": 999},
+    {"batch_size": 0}, {"sigma": float("nan")},
+])
+def test_bad_settings_are_explained(settings):
+    with pytest.raises(SpadeError):
+        Spade(**settings)
+
+
+def test_predict_before_fit_says_so(lite):
+    with pytest.raises(SpadeError, match="fit"):
+        Spade(lite).predict(texture("brick", 1))
+
+
+@pytest.mark.parametrize("way", [
+    {"factory": "Flat"}, {"factory": "IVF8,Flat", "search_params": "nprobe=8"},
+])
+def test_calibration_in_a_whole_gallery_is_leave_one_out(lite, way):
+    train = texture("gravel", 4)
+    exact = Spade(lite, batch_size=4).fit(train).calibration
+    whole = Spade(lite, batch_size=4, **way).fit(train).calibration
+    # Every list is probed, and K is more than all images: the patches searched are the same.
+    np.testing.assert_allclose(whole.peaks, exact.peaks, rtol=1e-4)
+    assert whole.descriptor_scores == exact.descriptor_scores
+
+
+def test_calibration_in_a_coreset_leaves_out_the_image_s_own_rows(lite):
+    train = texture("gravel", 4)
+    spade = Spade(lite, coreset=0.05, batch_size=4).fit(train)
+    index, made = spade.index_, spade.calibration
+    for image in range(4):
+        distances = []
+        for level, patches, gallery in zip(
+            index.manifest.levels, index.levels, index.galleries, strict=True
+        ):
+            others = gallery.rows[gallery.rows // level.patches != image]
+            queries = patches[image * level.patches : (image + 1) * level.patches]
+            far = ((queries[:, None].astype(np.float64) - patches[others]) ** 2).sum(2).min(1)
+            distances.append(np.sqrt(far).reshape(level.height, level.width))
+        assert made.peaks[image] == pytest.approx(
+            oracle_map(distances, (224, 224), 4).max(), rel=1e-4)
+
+
+def test_exact_search_in_an_index_with_galleries(lite, tmp_path):
+    train, new = texture("grass", 6), texture("grass", 2, seed=7)
+    plain = Spade(lite, k=3).fit(train)
+    Spade(lite, k=3, coreset=0.01).fit(train, tmp_path / "index")
+    loaded = Spade.load(tmp_path / "index", backbone=lite, exact=True)
+    assert np.array_equal(loaded.predict(new).scores, plain.predict(new).scores)
+    assert loaded.calibration.peaks == plain.calibration.peaks
+    loaded.exact = False
+    assert (loaded.predict(new).scores > 1.05 * plain.predict(new).scores).all()
+    assert loaded.calibration == loaded.index_.manifest.calibration != plain.calibration
+    # What is kept is of the galleries, whatever this object searches.
+    loaded.exact = True
+    loaded.add(texture("grass", 1, seed=8))
+    kept = Spade.load(tmp_path / "index", backbone=lite)
+    assert min(kept.calibration.peaks) > 1.05 * min(loaded.calibration.peaks)
+
+
+def test_search_parameters_may_be_others_when_loaded(lite, tmp_path):
+    train, new = texture("grass", 4), texture("grass", 1, seed=7)
+    Spade(lite, factory="IVF64,Flat", search_params="nprobe=1").fit(train, tmp_path / "index")
+    narrow = Spade.load(tmp_path / "index", backbone=lite)
+    wide = Spade.load(tmp_path / "index", backbone=lite, search_params="nprobe=64")
+    exact = Spade(lite).fit(train)
+    assert wide.predict(new).scores == pytest.approx(exact.predict(new).scores, rel=1e-4)
+    assert wide.predict(new).maps[0].mean() < narrow.predict(new).maps[0].mean()
+    np.testing.assert_allclose(wide.calibration.peaks, exact.calibration.peaks, rtol=1e-4)
+    assert narrow.calibration == narrow.index_.manifest.calibration
+    with pytest.raises(SpadeError, match="efSearch"):
+        Spade.load(tmp_path / "index", backbone=lite, search_params="efSearch=3")
+
+
+def test_a_coreset_smaller_than_kappa_is_explained(lite):
+    with pytest.raises(SpadeError, match="--coreset"):
+        Spade(lite, kappa=9, coreset=0.01).fit(texture("brick", 2))

@@ -1,0 +1,198 @@
+import json
+
+import numpy as np
+import pytest
+
+from spade_faiss import Spade, SpadeError
+from spade_faiss.datasets import load_mvtec, make_demo
+from spade_faiss.evaluation import evaluate_category
+from spade_faiss.features.scale import Spread
+from spade_faiss.index import Index
+from spade_faiss.maps.contrast import SHARE, contrast, usual
+from tests.command import LITE, done, one_line, run
+from tests.conftest import texture, with_hole
+from tests.detector.test_detector import in_float64, oracle
+
+
+def whole(distances, own, n):
+    """What is usual, by brute force: distances [n, Q, n, G] from each patch to each, self aside."""
+    rows = []
+    for i in range(n):
+        near = distances[i].min(-1)  # [Q, n]
+        near[:, i] = np.inf
+        first = near.argmin(1)
+        rows.append(np.stack([near.min(1), first, np.sort(near, 1)[:, 1]], 1))
+    return np.concatenate(rows)
+
+
+def test_spread_equals_numpy_and_survives_a_large_mean():
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(0, [1, 2, 5], (500, 3)) + 1e4).astype(np.float32)
+    spread = Spread()
+    for part in np.split(rows, [3, 100, 101]):
+        spread.add(part)
+    np.testing.assert_allclose(spread.std(), rows.astype(np.float64).std(0), rtol=1e-9)
+    np.testing.assert_allclose(spread.factors(), 1 / (spread.std() * 3**0.5), rtol=1e-6)
+    np.testing.assert_allclose(spread.factors(0.5), 1 / (spread.std() * 3) ** 0.5, rtol=1e-6)
+
+
+def test_channels_that_never_vary_are_left_alone():
+    spread = Spread()
+    spread.add(np.ones((4, 5), np.float32))
+    assert np.array_equal(spread.factors(), np.ones(5))
+    spread.add(np.array([[1, 1, 1, 1, 3]], np.float32))
+    assert np.isfinite(spread.factors()).all()
+
+
+def test_usual_and_contrast_say_what_they_say():
+    distances = np.array([[1, 2, 3], [1, 2, 3]], np.float32)
+    none = (np.empty(0, np.int64),) * 8
+    own = usual(distances, np.array([[4, 4, 7], [4, 4, 4]]), none)
+    assert own.tolist() == [[1, 4, 3], [1, 4, 3]]
+    copies = (*none[:4], np.array([6]), none[5], np.array([4]), none[7])
+    images = np.array([[4, 6, 7], [7, 4, 6]])
+    assert usual(distances, images, none).tolist() == [[1, 4, 2], [1, 7, 2]]
+    assert usual(distances, images, copies).tolist() == [[1, 4, 3], [1, 7, 2]]
+    far = np.array([[5, 0.1]], np.float32)
+    match = np.array([[0, 1]])
+    np.testing.assert_allclose(contrast(far, match, own), [[5 - SHARE, 0]])
+    np.testing.assert_allclose(contrast(far, match, own, without=[4]), [[5 - 3 * SHARE, 0]])
+    np.testing.assert_allclose(contrast(far, match, own, without=[7]), [[5 - SHARE, 0]])
+    np.testing.assert_allclose(contrast(far, match, own, without=[7, 4]), [[5 - 3 * SHARE, 0]])
+
+
+def test_best_equals_a_float64_brute_force(lite):
+    train, new = texture("brick", 4), [with_hole(texture("brick", 1, seed=5)[0])]
+    spade = Spade(lite, preset="best", batch_size=4).fit(train, calibrate=False)
+    good, seen = in_float64(lite, train), in_float64(lite, new)
+    result = next(spade.query(new))
+    stored = spade.index_.usual()
+    # Descriptors are scaled by less: by the root of the deviations.
+    std = good[0].std(0)
+    std = np.maximum(std, 0.01 * np.sqrt((std**2).mean()))
+    apart = (seen[0][0] - good[0]) ** 2 / std
+    assert result.descriptor_score == pytest.approx(apart.mean(), rel=1e-3)
+    for at, found in enumerate(result.distances):
+        gallery, queries = good[1][at], seen[1][at][0]
+        channels = gallery.shape[-1]
+        std = gallery.reshape(-1, channels).std(0)
+        std = np.maximum(std, 0.01 * np.sqrt((std**2).mean())) * channels**0.5
+        rows = (gallery / std).reshape(4, -1, channels)
+        if at == len(result.distances) - 1:  # the smallest, for the brute force over all pairs
+            far = np.sqrt(((rows[:, :, None, None] - rows[None, None]) ** 2).sum(-1))
+            expected = whole(far, None, 4)
+            assert np.allclose(stored[at][:, 0], expected[:, 0], rtol=1e-4)
+            assert (stored[at][:, 1] == expected[:, 1]).all()
+            # Of a second image the distance is exact, or a little less than that.
+            assert (stored[at][:, 2] <= expected[:, 2] * (1 + 1e-4)).all()
+            assert (stored[at][:, 2] >= stored[at][:, 0]).all()
+        match = rows.reshape(-1, channels)[result.matches[at]]
+        true = np.sqrt(((queries / std - match) ** 2).sum(-1))
+        true = np.maximum(true - SHARE * stored[at][result.matches[at], 0], 0)
+        np.testing.assert_allclose(found, true, rtol=1e-3, atol=1e-4)
+
+
+def test_the_paper_is_the_default_and_untouched(lite):
+    train, new = texture("grass", 4), texture("grass", 1, seed=3)
+    spade = Spade(lite, batch_size=4).fit(train)
+    manifest = spade.index_.manifest
+    assert (manifest.scales, manifest.usual, manifest.mirrored) == (None, None, False)
+    good, seen = in_float64(lite, train), in_float64(lite, new)
+    expected = oracle((seen[0][0], [level[0] for level in seen[1]]), good, 50, 1, (224, 224))
+    result = next(spade.query(new))
+    np.testing.assert_allclose(result.input_map, expected[2], rtol=1e-4)
+    again = next(Spade(lite, preset="paper", batch_size=4).fit(train).query(new))
+    assert np.array_equal(again.map, result.map)
+
+
+def test_an_index_remembers_its_preset(lite, tmp_path):
+    train, new = texture("gravel", 5), texture("gravel", 2, seed=4)
+    spade = Spade(lite, preset="best").fit(train, tmp_path / "index")
+    expected = spade.predict(new)
+    loaded = Spade.load(tmp_path / "index")
+    assert (loaded.standardise, loaded.contrast, loaded.preset) == (True, True, "best")
+    assert np.array_equal(loaded.predict(new).scores, expected.scores)
+    assert loaded.image_threshold == spade.image_threshold
+    file = tmp_path / "index" / spade.index_.manifest.usual.name
+    data = bytearray(file.read_bytes())
+    data[5] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(SpadeError, match=r"usual\.f32 is damaged"):
+        Spade.load(tmp_path / "index")
+
+
+def test_add_and_remove_keep_the_scale_and_renew_what_is_usual(lite, tmp_path):
+    paths = make_good(tmp_path, 7)
+    spade = Spade(lite, preset="best", batch_size=7).fit(paths[:5], tmp_path / "index")
+    first = spade.index_
+    before = [part.copy() for part in first.usual()]
+    rows, made = first.levels[2].copy(), first.manifest.calibration
+    spade.add(paths[5:])
+    now = spade.index_
+    assert now.manifest.scales == first.manifest.scales
+    assert np.array_equal(now.levels[2][: len(rows)], rows)
+    # What was added has the same scale: the same images in one batch, times the factors.
+    scale = np.array(now.manifest.scales[3], np.float32)
+    raw = Spade(lite, batch_size=2).fit(paths[5:], calibrate=False)
+    np.testing.assert_allclose(now.levels[2][len(rows):], raw.index_.levels[2] * scale,
+                               rtol=1e-3, atol=1e-3)
+    # More images can only bring the nearest one closer.
+    for old, new in zip(before, now.usual(), strict=True):
+        assert (new[: len(old), 0] <= old[:, 0] * (1 + 1e-5)).all() and not np.array_equal(
+            new[: len(old)], old)
+    spade.remove([str(path) for path in paths[5:]])
+    for old, new in zip(before, spade.index_.usual(), strict=True):
+        np.testing.assert_allclose(new, old, rtol=1e-5)
+    assert spade.index_.manifest.calibration.peaks == pytest.approx(made.peaks, rel=1e-4)
+    assert Index.open(tmp_path / "index").manifest == spade.index_.manifest
+
+
+def make_good(folder, count):
+    import cv2
+
+    paths = []
+    for i, image in enumerate(texture("gravel", count)):
+        paths.append(folder / f"{i}.png")
+        cv2.imwrite(str(paths[-1]), image)
+    return paths
+
+
+def test_good_images_pass_the_threshold_that_contrast_draws(lite):
+    train = texture("gravel", 12)
+    spade = Spade(lite, preset="best", quantile=0.9).fit(train)
+    scores = spade.predict(texture("gravel", 8, seed=8)).scores
+    assert (scores <= spade.image_threshold).sum() >= 6
+    assert spade.predict([with_hole(texture("gravel", 1, seed=8)[0])]).scores > scores.max()
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_few_images_are_enough(lite, n):
+    spade = Spade(lite, preset="best").fit(texture("brick", n))
+    assert np.isfinite(spade.predict(texture("brick", 1, seed=2)).maps[0]).all()
+
+
+def test_best_beats_paper_on_small_textures(lite, tmp_path):
+    make_demo(tmp_path / "data", 3, n_train=8, n_good=4, n_defects=1)
+    paper, best = ([evaluate_category(Spade(lite, preset=name), category)
+                    for category in load_mvtec(tmp_path / "data")] for name in ("paper", "best"))
+    assert np.mean([one.pro for one in best]) > np.mean([one.pro for one in paper]) + 0.01
+    assert (np.mean([one.image_rocauc for one in best])
+            > np.mean([one.image_rocauc for one in paper]) + 0.01)
+
+
+def test_the_command_line_takes_presets(gravel_folder, tmp_path):
+    done("build", gravel_folder, "--index", tmp_path / "index", "--preset", "best", *LITE)
+    manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
+    assert manifest["usual"] and len(manifest["scales"]) == 4
+    one_line(run("build", gravel_folder, "--index", tmp_path / "other", "--preset", "wurst",
+                 *LITE), "unknown preset 'wurst': choose one of paper, best")
+
+
+def test_settings_of_no_preset_have_no_name():
+    names = [Spade(standardise=a, contrast=b).preset for a in (False, True) for b in (False, True)]
+    assert names == ["paper", None, None, "best"]
+
+
+def test_an_unknown_preset_is_named():
+    with pytest.raises(SpadeError, match="choose one of paper, best"):
+        Spade(preset="worst")
