@@ -32,8 +32,9 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
 def spade(*arguments: object, inside: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
     """Start a command, in a network namespace if one is named."""
     command = [*inside, sys.executable, "-m", "spade_faiss", *map(str, arguments)]
-    return subprocess.Popen([*command, "--engine", "faiss"], stdout=subprocess.DEVNULL,
-                            env={**os.environ, **_QUIET})
+    return subprocess.Popen(
+        [*command, "--engine", "faiss"], stdout=subprocess.DEVNULL, env={**os.environ, **_QUIET}
+    )
 
 
 def files_in(folder: Path) -> int:
@@ -44,8 +45,11 @@ def files_in(folder: Path) -> int:
 def digest(out: Path) -> str:
     """Return a digest of all files and their names, but for what tells an index's generation."""
     found = hashlib.sha256()
-    names = {re.sub("/[0-9a-f]{8}/", "/", str(path.relative_to(out))): path
-             for path in out.rglob("*") if path.is_file()}
+    names = {
+        re.sub("/[0-9a-f]{8}/", "/", str(path.relative_to(out))): path
+        for path in out.rglob("*")
+        if path.is_file()
+    }
     for name, path in sorted(names.items()):
         if path.name not in ("manifest.json", "verified.json"):
             found.update(name.encode() + path.read_bytes())
@@ -60,23 +64,61 @@ def two_nodes() -> Iterator[tuple[tuple[str, ...], str]]:
     for name in names:
         subprocess.run(["ip", "netns", "add", name], check=True)
     try:
-        subprocess.run(["ip", "link", "add", "spade0", "netns", names[0], "type", "veth", "peer",
-                        "name", "spade1", "netns", names[1]], check=True)
+        subprocess.run(
+            [
+                "ip",
+                "link",
+                "add",
+                "spade0",
+                "netns",
+                names[0],
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "spade1",
+                "netns",
+                names[1],
+            ],
+            check=True,
+        )
         for i, name in enumerate(names):
-            for rest in (["addr", "add", f"10.77.0.{i + 1}/24", "dev", f"spade{i}"],
-                         ["link", "set", f"spade{i}", "up"], ["link", "set", "lo", "up"]):
+            for rest in (
+                ["addr", "add", f"10.77.0.{i + 1}/24", "dev", f"spade{i}"],
+                ["link", "set", f"spade{i}", "up"],
+                ["link", "set", "lo", "up"],
+            ):
                 subprocess.run(["ip", "-n", name, *rest], check=True)
         address = f"10.77.0.1:{_PORT}"
-        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block",
-               "--num-cpus=1", "--object-store-memory=209715200"]
-        for i, rest in enumerate((
-            ["--head", f"--port={_PORT}", "--include-dashboard=false",
-             "--node-ip-address=10.77.0.1"],
-            [f"--address={address}", "--node-ip-address=10.77.0.2"],
-        )):
-            nodes.append(subprocess.Popen(
-                ["ip", "netns", "exec", names[i], *ray, *rest], env={**os.environ, **_QUIET},
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True))
+        ray = [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--block",
+            "--num-cpus=1",
+            "--object-store-memory=209715200",
+        ]
+        for i, rest in enumerate(
+            (
+                [
+                    "--head",
+                    f"--port={_PORT}",
+                    "--include-dashboard=false",
+                    "--node-ip-address=10.77.0.1",
+                ],
+                [f"--address={address}", "--node-ip-address=10.77.0.2"],
+            )
+        ):
+            nodes.append(
+                subprocess.Popen(
+                    ["ip", "netns", "exec", names[i], *ray, *rest],
+                    env={**os.environ, **_QUIET},
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            )
             time.sleep(1)
         yield ("ip", "netns", "exec", names[0]), address
     finally:
@@ -98,11 +140,20 @@ def end_all(namespace: str) -> None:
 
 def wait_for_nodes(inside: tuple[str, ...], address: str, count: int) -> None:
     """Wait until a cluster has so many nodes."""
-    code = (f"import ray,time; ray.init({address!r}, logging_level='ERROR', log_to_driver=False)\n"
-            f"while sum(n['Alive'] for n in ray.nodes()) < {count}: time.sleep(0.5)")
+    code = (
+        f"import ray,time; ray.init({address!r}, logging_level='ERROR', log_to_driver=False)\n"
+        f"while sum(n['Alive'] for n in ray.nodes()) < {count}: time.sleep(0.5)"
+    )
     for _ in range(20):
-        if subprocess.run([*inside, sys.executable, "-c", code], check=False,
-                          stderr=subprocess.DEVNULL, env={**os.environ, **_QUIET}).returncode == 0:
+        if (
+            subprocess.run(
+                [*inside, sys.executable, "-c", code],
+                check=False,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **_QUIET},
+            ).returncode
+            == 0
+        ):
             return
         time.sleep(3)
     raise SystemExit("the two nodes did not find each other")
@@ -118,12 +169,21 @@ def run(work: Path, repeat: int, nodes: bool) -> Iterator[dict[str, Any]]:
         shutil.copytree(category / "train" / "good", work / "lines" / category.name)
     index, images = work / "brick", work / "data" / "brick" / "test"
     Spade("efficientnet_lite0", engine="faiss").fit(work / "lines" / "brick", index)
-    build = ("build", work / "lines", "--each", "--index", work / "out", "--backbone",
-             "efficientnet_lite0")
+    build = (
+        "build",
+        work / "lines",
+        "--each",
+        "--index",
+        work / "out",
+        "--backbone",
+        "efficientnet_lite0",
+    )
     query = ("query", index, images, "--out", work / "out", "--no-overlays")
     expected = ""
-    for task, folder, arguments in (("build of three lines", work / "lines", build),
-                                    ("query", images, query)):
+    for task, folder, arguments in (
+        ("build of three lines", work / "lines", build),
+        ("query", images, query),
+    ):
         n, expected = files_in(folder), ""
         for workers in (0, 1, 2, 4):
             seconds = []
@@ -135,9 +195,14 @@ def run(work: Path, repeat: int, nodes: bool) -> Iterator[dict[str, Any]]:
                     raise SystemExit(f"{task}: failed")
                 seconds.append(time.perf_counter() - start)
                 expected = expected or digest(work / "out")
-            yield {"task": task, "setting": f"local, {workers} workers" if workers else "no Ray",
-                   "images": n, "seconds": round(statistics.median(seconds), 1),
-                   "repeats": repeat, "equal": digest(work / "out") == expected}
+            yield {
+                "task": task,
+                "setting": f"local, {workers} workers" if workers else "no Ray",
+                "images": n,
+                "seconds": round(statistics.median(seconds), 1),
+                "repeats": repeat,
+                "equal": digest(work / "out") == expected,
+            }
     for killed in (False, True) if nodes else ():
         shutil.rmtree(work / "out", ignore_errors=True)
         with two_nodes() as (inside, address):
@@ -150,9 +215,14 @@ def run(work: Path, repeat: int, nodes: bool) -> Iterator[dict[str, Any]]:
                 end_all("spadenode")
             status = one.wait()
             setting = "two namespaces" + (", one node killed" if killed else "")
-            yield {"task": "query", "setting": setting, "images": files_in(images),
-                   "seconds": round(time.perf_counter() - start, 1), "repeats": 1,
-                   "equal": status == 0 and digest(work / "out") == expected}
+            yield {
+                "task": "query",
+                "setting": setting,
+                "images": files_in(images),
+                "seconds": round(time.perf_counter() - start, 1),
+                "repeats": 1,
+                "equal": status == 0 and digest(work / "out") == expected,
+            }
 
 
 def main() -> None:

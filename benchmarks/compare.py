@@ -50,12 +50,16 @@ Results = Mapping[str, Mapping[str, Any]]
 
 FRAMING = Framing.choose(256, 224, (256, 256))
 _COLUMNS = {
-    "pro": "PRO", "pixel_rocauc": "pixel ROCAUC", "image_rocauc": "image ROCAUC",
+    "pro": "PRO",
+    "pixel_rocauc": "pixel ROCAUC",
+    "image_rocauc": "image ROCAUC",
     "image_rocauc_map_max": "image ROCAUC, map max",
 }
 _SECONDS = {
-    "fit_seconds": "fit, s", "fit_cpu_seconds": "fit, CPU s",
-    "image_seconds": "an image, s", "image_cpu_seconds": "an image, CPU s",
+    "fit_seconds": "fit, s",
+    "fit_cpu_seconds": "fit, CPU s",
+    "image_seconds": "an image, s",
+    "image_cpu_seconds": "an image, CPU s",
 }
 
 
@@ -95,13 +99,22 @@ def evaluate(method: Method, category: Category, on_error: OnError) -> Scores:
         raise SpadeError(f"no metric is defined: {error}") from None
     walls, cpus = zip(*times, strict=True)
     return Scores(
-        by_score, by_map, of_pixels and of_pixels.pixel_rocauc, of_pixels and of_pixels.pro,
-        len(good), len(labels),
-        round(fit[0] + sum(walls), 3), more={
-            "fit_seconds": round(fit[0], 3), "fit_cpu_seconds": round(fit[1], 3),
-            "image_seconds": round(median(walls), 4), "image_cpu_seconds": round(median(cpus), 4),
+        by_score,
+        by_map,
+        of_pixels and of_pixels.pixel_rocauc,
+        of_pixels and of_pixels.pro,
+        len(good),
+        len(labels),
+        round(fit[0] + sum(walls), 3),
+        more={
+            "fit_seconds": round(fit[0], 3),
+            "fit_cpu_seconds": round(fit[1], 3),
+            "image_seconds": round(median(walls), 4),
+            "image_cpu_seconds": round(median(cpus), 4),
             "fit_from_step": method.taken_up,
-        }, **ranked(scores, peaks, labels))
+        },
+        **ranked(scores, peaks, labels),
+    )
 
 
 class _Clock:
@@ -122,28 +135,48 @@ def _truth(category: Category, loaded: Loaded) -> tuple[bool, np.ndarray | None]
 
 
 def compare(
-    categories: Sequence[Category], names: Sequence[str], network: Backbone, budget: str, seed: int,
-    out: Path, on_error: OnError, as_json: bool,
+    categories: Sequence[Category],
+    names: Sequence[str],
+    network: Backbone,
+    budget: str,
+    seed: int,
+    out: Path,
+    on_error: OnError,
+    as_json: bool,
 ) -> Results:
     """Evaluate methods one after another, and leave the table of those finished so far."""
     every: dict[str, Mapping[str, Any]] = {}
     for name in names:
         make = METHODS[name]
         config: dict[str, Any] = {
-            "method": name, "budget": budget, "setting": asdict(make.budgets[budget]),
-            "backbone": network.name, "weights_sha256": network.weights_sha256, "seed": seed,
-            "device": str(network.device), "threads": torch.get_num_threads(),
-            "processor": platform.processor() or platform.machine(), "versions": versions(),
+            "method": name,
+            "budget": budget,
+            "setting": asdict(make.budgets[budget]),
+            "backbone": network.name,
+            "weights_sha256": network.weights_sha256,
+            "seed": seed,
+            "device": str(network.device),
+            "threads": torch.get_num_threads(),
+            "processor": platform.processor() or platform.machine(),
+            "versions": versions(),
         }
 
         def job(category: Category, make: type[Method] = make, name: str = name) -> Job:
             kept = out / "checkpoints" / name / f"{category.name}.safetensors"
-            return Job(category.name, category.files, lambda report: ([evaluate(
-                make(network, make.budgets[budget], seed, kept), category, report)], {}),
-                labels=category.kinds)
+            return Job(
+                category.name,
+                category.files,
+                lambda report: (
+                    [evaluate(make(network, make.budgets[budget], seed, kept), category, report)],
+                    {},
+                ),
+                labels=category.kinds,
+            )
 
         def finish(
-            finished: dict[str, list[Scores]], name: str = name, config: dict[str, Any] = config,
+            finished: dict[str, list[Scores]],
+            name: str = name,
+            config: dict[str, Any] = config,
         ) -> dict[str, Any]:
             results = results_of("mvtec", config, {of: one[0] for of, one in finished.items()})
             every[name] = results
@@ -154,8 +187,14 @@ def compare(
             return results
 
         try:
-            run_jobs([job(one) for one in categories], out / "runs" / name, config, finish,
-                     on_error, lambda note: print(note, file=sys.stderr))
+            run_jobs(
+                [job(one) for one in categories],
+                out / "runs" / name,
+                config,
+                finish,
+                on_error,
+                lambda note: print(note, file=sys.stderr),
+            )
         except SpadeError as error:
             on_error(name, str(error))
     if not every:
@@ -166,45 +205,78 @@ def compare(
 def _line(name: str, results: Mapping[str, Any], category: str) -> str:
     config, record = results["config"], results["categories"][category]
     told = ("budget", "setting", "backbone", "seed", "device", "threads")
-    line = {"benchmark": "compare", "category": category, "method": name,
-            **{key: value for key, value in record.items() if key not in ("stages", "seconds")},
-            "published_pro": published_mvtec().get(category, {}).get(name),
-            **{key: config[key] for key in told}}
-    return json.dumps({key: round(value, 4) if isinstance(value, float) else value
-                       for key, value in line.items()})
+    line = {
+        "benchmark": "compare",
+        "category": category,
+        "method": name,
+        **{key: value for key, value in record.items() if key not in ("stages", "seconds")},
+        "published_pro": published_mvtec().get(category, {}).get(name),
+        **{key: config[key] for key in told},
+    }
+    return json.dumps(
+        {key: round(value, 4) if isinstance(value, float) else value for key, value in line.items()}
+    )
 
 
 def table(every: Results) -> str:
     """Return PRO by category and method, then all figures by method, as Markdown."""
     published = published_mvtec()
     names = list(dict.fromkeys(of for run in every.values() for of in run["categories"]))
-    rows = [[name, *(_pair(run["categories"].get(name, {}).get("pro"),
-                           published.get(name, {}).get(method))
-                     for method, run in every.items())] for name in names]
+    rows = [
+        [
+            name,
+            *(
+                _pair(
+                    run["categories"].get(name, {}).get("pro"), published.get(name, {}).get(method)
+                )
+                for method, run in every.items()
+            ),
+        ]
+        for name in names
+    ]
     whole = {method: run for method, run in every.items() if run["categories"].keys() >= {*names}}
     known = all(name in published for name in names)
     if len(names) > 1:
         # A mean over fewer categories is no mean of these.
-        rows.append(["mean", *(_pair(
-            run["mean"].get("pro") if method in whole else None,
-            float(np.mean([published[name][method] for name in names]))
-            if known and method in published["average"] else None,
-        ) for method, run in every.items())])
-    figures = [[method, *(_percent(run["mean"].get(column)) for column in _COLUMNS),
-                *(f"{run['mean'][column]:.2f}" for column in _SECONDS)]
-               for method, run in whole.items()]
+        rows.append(
+            [
+                "mean",
+                *(
+                    _pair(
+                        run["mean"].get("pro") if method in whole else None,
+                        float(np.mean([published[name][method] for name in names]))
+                        if known and method in published["average"]
+                        else None,
+                    )
+                    for method, run in every.items()
+                ),
+            ]
+        )
+    figures = [
+        [
+            method,
+            *(_percent(run["mean"].get(column)) for column in _COLUMNS),
+            *(f"{run['mean'][column]:.2f}" for column in _SECONDS),
+        ]
+        for method, run in whole.items()
+    ]
     config = next(iter(every.values()))["config"]
-    return "\n\n".join([
-        "PRO in percent, to a false-positive rate of 0.3. In brackets: Table 3 of Cohen & Hoshen, "
-        "2020 (arXiv 2005.02357).",
-        markdown(["category", *every], rows),
-        f"Means over {len(names)} {'category' if len(names) == 1 else 'categories'}: metrics in "
-        f"percent, image ROCAUC by each method's own score; seconds, an image's by their median. "
-        f"{config['backbone']}, budget "
-        f"{config['budget']}, {config['device']}, {config['threads']} threads, seed "
-        f"{config['seed']}.",
-        markdown(["method", *_COLUMNS.values(), *_SECONDS.values()], figures),
-    ]) + "\n"
+    return (
+        "\n\n".join(
+            [
+                "PRO in percent, to a false-positive rate of 0.3. In brackets: Table 3 of Cohen & "
+                "Hoshen, 2020 (arXiv 2005.02357).",
+                markdown(["category", *every], rows),
+                f"Means over {len(names)} {'category' if len(names) == 1 else 'categories'}: "
+                "metrics in percent, image ROCAUC by each method's own score; seconds, an image's "
+                f"by their median. {config['backbone']}, budget "
+                f"{config['budget']}, {config['device']}, {config['threads']} threads, seed "
+                f"{config['seed']}.",
+                markdown(["method", *_COLUMNS.values(), *_SECONDS.values()], figures),
+            ]
+        )
+        + "\n"
+    )
 
 
 def _pair(measured: float | None, published: float | None) -> str:
@@ -227,8 +299,12 @@ def main() -> int:
     parser.add_argument("--weights", type=Path, metavar="FILE")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1,
-                        help="of torch; fewer are faster where others share the cores")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        default=os.cpu_count() or 1,
+        help="of torch; fewer are faster where others share the cores",
+    )
     parser.add_argument("--out", type=Path, default=Path("compare"), metavar="DIR")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     args = parser.parse_args()
@@ -244,8 +320,16 @@ def main() -> int:
             raise SpadeError("--seed must be 0 or more, and --threads 1 or more")
         categories = load_mvtec(args.root, args.category, on_error)
         network = load_backbone(args.backbone, args.weights, args.device)
-        every = compare(categories, args.method or list(METHODS), network, args.budget, args.seed,
-                        args.out, on_error, args.json)
+        every = compare(
+            categories,
+            args.method or list(METHODS),
+            network,
+            args.budget,
+            args.seed,
+            args.out,
+            on_error,
+            args.json,
+        )
     except (SpadeError, OSError) as error:
         print(f"compare.py: {error}", file=sys.stderr)
         return 2

@@ -79,13 +79,22 @@ def main() -> None:
             return np.array([(one.peak, one.descriptor_score) for one in spade.query(iter(images))])
 
         images = [render(0, name, "good", i).image for i in range(2 * chosen.images)]
-        known = scores(images[:chosen.images])
+        known = scores(images[: chosen.images])
         for change, make in CHANGES.items():
-            later = known if make is None else scores(map(make, images[chosen.images:]))
+            later = known if make is None else scores(map(make, images[chosen.images :]))
             for size in chosen.sizes:
                 share = warned(known, later, size, chosen.draws)
-                print(json.dumps({"texture": name, "change": change, "batch": size,
-                                  "warned": round(share, 4)}), flush=True)
+                print(
+                    json.dumps(
+                        {
+                            "texture": name,
+                            "change": change,
+                            "batch": size,
+                            "warned": round(share, 4),
+                        }
+                    ),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

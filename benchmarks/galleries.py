@@ -59,7 +59,8 @@ def stage_two(index: Index, network: Backbone, images: list[Path], repeats: int)
     framing = index.manifest.framing.framing()
     searches = [gallery_search(gallery) for gallery in index.galleries] or [
         LevelSearch(patches, level.patches)
-        for patches, level in zip(index.levels, index.manifest.levels, strict=True)]
+        for patches, level in zip(index.levels, index.manifest.levels, strict=True)
+    ]
     times = []
     for path in images:
         features = network(framing.apply(read_image(path))[None])
@@ -72,8 +73,9 @@ def stage_two(index: Index, network: Backbone, images: list[Path], repeats: int)
                 if index.galleries:
                     nearest_in_gallery(queries, index.galleries[number], kept=searches[number])
                 else:
-                    searches[number].search(torch.from_numpy(queries)[None],
-                                            torch.from_numpy(near[:1]))
+                    searches[number].search(
+                        torch.from_numpy(queries)[None], torch.from_numpy(near[:1])
+                    )
             took.append(time.perf_counter() - start)
         times.append(min(took))
     return statistics.median(times)
@@ -105,7 +107,8 @@ def measure(
     scores = scorer.scores(len(index), 0)
     recall = measure_recall(index) if index.galleries else []
     searched = sum(gallery.bytes for gallery in index.galleries) or sum(
-        level.file.bytes for level in index.manifest.levels)
+        level.file.bytes for level in index.manifest.levels
+    )
     return {
         "search": index.manifest.gallery.describe() if index.manifest.gallery else "exact",
         "pro": round(scores.pro, 4),
@@ -114,7 +117,8 @@ def measure(
         "image_rocauc_map_max": round(scores.image_rocauc_map_max, 4),
         "threshold": spade.pixel_threshold,
         "stage_two_s": round(
-            stage_two(index, network, [t.path for t in category.test], repeats), 5),
+            stage_two(index, network, [t.path for t in category.test], repeats), 5
+        ),
         "build_s": round(build_seconds(index, way), 2),
         "searched_mib": round(searched / 2**20, 2),
         "queries": [one.queries for one in recall],
@@ -142,8 +146,13 @@ def coreset_times(patches: np.ndarray, plain: bool) -> Iterator[dict[str, Any]]:
         count = round(share * len(patches))
         start = time.perf_counter()
         greedy_coreset(patches, count)
-        result = {"benchmark": "coreset", "patches": len(patches), "channels": patches.shape[1],
-                  "chosen": count, "seconds": round(time.perf_counter() - start, 3)}
+        result = {
+            "benchmark": "coreset",
+            "patches": len(patches),
+            "channels": patches.shape[1],
+            "chosen": count,
+            "seconds": round(time.perf_counter() - start, 3),
+        }
         if plain:
             start = time.perf_counter()
             plain_greedy(patches, count)
@@ -163,10 +172,18 @@ def main() -> None:
     args = parser.parse_args()
     (category,) = load_mvtec(args.root, [args.category])
     network = load_backbone(args.backbone)
-    machine = {"cores": faiss.omp_get_max_threads(), "python": platform.python_version(),
-               "numpy": np.__version__, "faiss": faiss.__version__}
-    about = {"category": category.name, "n_train": len(category.train),
-             "n_test": len(category.test), "backbone": args.backbone}
+    machine = {
+        "cores": faiss.omp_get_max_threads(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "faiss": faiss.__version__,
+    }
+    about = {
+        "category": category.name,
+        "n_train": len(category.train),
+        "n_test": len(category.test),
+        "backbone": args.backbone,
+    }
 
     def show(result: dict[str, Any]) -> None:
         if args.json:

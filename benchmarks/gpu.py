@@ -278,9 +278,7 @@ class Level:
         best = None
         for tiles in zip(*(self.tiles(item) for item in range(items)), strict=True):
             for rows in torch.stack(tiles).split(max(1, TILE // self.per_image // items), 1):
-                distances = torch.baddbmm(
-                    rows.square().sum(2)[:, None], queries, rows.mT, alpha=-2
-                )
+                distances = torch.baddbmm(rows.square().sum(2)[:, None], queries, rows.mT, alpha=-2)
                 near = distances.min(2).values
                 best = near if best is None else torch.minimum(best, near)
         assert best is not None
@@ -332,8 +330,12 @@ def level_part(setting: Setting, number: int) -> Iterator[Result]:
     args = setting.args
     level = Level(setting, number)
     shape = {
-        "part": f"level {number + 1}", "patches": level.per_image, "channels": level.channels,
-        "k": args.k, "train_images": args.train, "weights": setting.weights_are,
+        "part": f"level {number + 1}",
+        "patches": level.per_image,
+        "channels": level.channels,
+        "k": args.k,
+        "train_images": args.train,
+        "weights": setting.weights_are,
         "gflop": round(level.flops / 1e9, 2),
     }
     prepared = module.prepare(level.patches, level.per_image)
@@ -349,21 +351,27 @@ def level_part(setting: Setting, number: int) -> Iterator[Result]:
 
     for batch in args.batch:
         ways[f"fused, batch {batch}"] = (
-            lambda batch=batch: fused(batch), batch, setting.gpu_seconds  # type: ignore[misc]
+            lambda batch=batch: fused(batch),
+            batch,
+            setting.gpu_seconds,  # type: ignore[misc]
         )
     ways["cdist"] = (level.cdist, 1, setting.gpu_seconds)
     ways["bmm"] = (level.bmm, min(4, len(level.queries)), setting.gpu_seconds)
     every = -(-args.k * level.per_image // CHUNK)
     chunks = min(every, 32)
     ways["pairwise (SPADE-pytorch)"] = (
-        lambda: level.pairwise(chunks), chunks / every, setting.gpu_seconds
+        lambda: level.pairwise(chunks),
+        chunks / every,
+        setting.gpu_seconds,
     )
     if faiss_kind()[1]:
         import faiss
 
         resources = faiss.StandardGpuResources()
         ways["faiss index an image (SPADE-fast)"] = (
-            lambda: level.faiss_index(resources), 1, setting.host_seconds
+            lambda: level.faiss_index(resources),
+            1,
+            setting.host_seconds,
         )
         ways["faiss.knn_gpu"] = (lambda: level.faiss_knn(resources), 1, setting.host_seconds)
     else:
@@ -383,7 +391,10 @@ def level_part(setting: Setting, number: int) -> Iterator[Result]:
     for name, values in times.items():
         median = statistics.median(values)
         yield shape | {
-            "way": name, "s_an_image": median, "least_s": min(values), "most_s": max(values),
+            "way": name,
+            "s_an_image": median,
+            "least_s": min(values),
+            "most_s": max(values),
             "tflops": round(level.flops / median / 1e12, 1),
         }
     yield shape | {"way": "exactness"} | guarded(lambda: exactness(level, fused))
@@ -396,8 +407,9 @@ def level_part(setting: Setting, number: int) -> Iterator[Result]:
 def exactness(level: Level, fused: Callable[[int], Any]) -> Result:
     """Compare all queries of the last item with float64, and all ids with the images named."""
     near, ids = (values[:, :, 0] for values in fused(len(level.queries)))
-    named = (ids.div(level.per_image, rounding_mode="floor")[:, :, None]
-             == level.images[:, None]).any(2)
+    named = (
+        ids.div(level.per_image, rounding_mode="floor")[:, :, None] == level.images[:, None]
+    ).any(2)
     near, ids, queries = near[-1], ids[-1], level.queries[-1].double()
     best = torch.full(near.shape, torch.inf, dtype=torch.float64, device=near.device)
     for tile in level.tiles(len(level.queries) - 1):
@@ -423,7 +435,8 @@ def pairs(level: Level, prepared: Any) -> Result:
     left = torch.zeros(1, dtype=torch.int32, device=level.queries.device)
     best = level.images.new_empty(1, level.per_image)
     part = module._Part.make(
-        level.queries[:1].contiguous(), prepared, level.images[:1], space, best, left.clone())
+        level.queries[:1].contiguous(), prepared, level.images[:1], space, best, left.clone()
+    )
     module._collect(part, part.floor, space, left, 0, count)
     return {"groups": count, "left_mean": int(left) / level.per_image}
 
@@ -514,9 +527,7 @@ def pipeline_part(setting: Setting) -> Iterator[Result]:
 
                 loaded = stage("decode", lambda: list(load_images(paths, framing)))
                 new = stage("network", lambda: network(np.stack([v.input for v in loaded])))
-                _, ids = stage(
-                    "stage_one", lambda: nearest(new.descriptors, descriptors, args.k)
-                )
+                _, ids = stage("stage_one", lambda: nearest(new.descriptors, descriptors, args.k))
 
                 def correspond() -> list[np.ndarray]:
                     distances = []
@@ -528,10 +539,13 @@ def pipeline_part(setting: Setting) -> Iterator[Result]:
                     return distances
 
                 levels = stage("stage_two", correspond)
-                stage("maps", lambda: [
-                    framing.place(anomaly_map([v[i] for v in levels], framing.size), one.size)
-                    for i, one in enumerate(loaded)
-                ])
+                stage(
+                    "maps",
+                    lambda: [
+                        framing.place(anomaly_map([v[i] for v in levels], framing.size), one.size)
+                        for i, one in enumerate(loaded)
+                    ],
+                )
 
             run()
             seconds.clear()
@@ -540,9 +554,14 @@ def pipeline_part(setting: Setting) -> Iterator[Result]:
             medians = {f"{k}_s": statistics.median(v) / batch for k, v in seconds.items()}
             total = sum(medians.values())
             yield {
-                "part": "pipeline", "way": f"batch {batch}", "k": args.k,
-                "train_images": args.train, "weights": setting.weights_are,
-                "images_a_second": 1 / total, "s_an_image": total, **medians,
+                "part": "pipeline",
+                "way": f"batch {batch}",
+                "k": args.k,
+                "train_images": args.train,
+                "weights": setting.weights_are,
+                "images_a_second": 1 / total,
+                "s_an_image": total,
+                **medians,
                 "peak_gib": setting.peak_gib(),
             }
 
@@ -557,8 +576,13 @@ def spade_part(setting: Setting) -> Iterator[Result]:
         write_views(setting, f"{folder}/train", args.train, 1)
         new = write_views(setting, f"{folder}/new", max(8, 4 * max(args.batch)), 2)
         spade = Spade(
-            NETWORK, args.k, weights=weights, resize=setting.side, crop=setting.crop,
-            device=str(setting.device), batch_size=max(args.batch),
+            NETWORK,
+            args.k,
+            weights=weights,
+            resize=setting.side,
+            crop=setting.crop,
+            device=str(setting.device),
+            batch_size=max(args.batch),
         )
         fit_s = setting.host_seconds(
             lambda: spade.fit(f"{folder}/train", index=f"{folder}/index", calibrate=False)
@@ -567,10 +591,16 @@ def spade_part(setting: Setting) -> Iterator[Result]:
         list(spade.query(some))
         seconds = setting.host_seconds(lambda: list(spade.query(new)))
         yield {
-            "part": "spade", "way": f"batch {max(args.batch)}", "k": args.k,
-            "train_images": args.train, "weights": setting.weights_are, "fit_s": fit_s,
-            "images": len(new), "images_a_second": len(new) / seconds,
-            "s_an_image": seconds / len(new), "peak_gib": setting.peak_gib(),
+            "part": "spade",
+            "way": f"batch {max(args.batch)}",
+            "k": args.k,
+            "train_images": args.train,
+            "weights": setting.weights_are,
+            "fit_s": fit_s,
+            "images": len(new),
+            "images_a_second": len(new) / seconds,
+            "s_an_image": seconds / len(new),
+            "peak_gib": setting.peak_gib(),
         }
 
 
@@ -694,7 +724,8 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=900, help="seconds for each part")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument(
-        "--rehearse", action="store_true",
+        "--rehearse",
+        action="store_true",
         help="run on the CPU, interpreted and small, to try the script; its times mean nothing",
     )
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
@@ -703,8 +734,11 @@ def main() -> None:
         os.environ["TRITON_INTERPRET"] = "1"
         args.train, args.k, args.batch, args.repeats = 3, 2, [1, 2], 1
     elif not torch.cuda.is_available():
-        print("benchmarks/gpu.py needs a CUDA device and a torch built for it; none is here "
-              "(--rehearse tries the script on the CPU)", file=sys.stderr)
+        print(
+            "benchmarks/gpu.py needs a CUDA device and a torch built for it; none is here "
+            "(--rehearse tries the script on the CPU)",
+            file=sys.stderr,
+        )
         sys.exit(2)
     if args.k > args.train:
         parser.error(f"--k {args.k} is more than the {args.train} training images")

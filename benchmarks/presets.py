@@ -49,8 +49,9 @@ def settings() -> dict[str, Callable[[], Estimator]]:
     }
 
 
-def measure(make: Callable[[], Estimator], categories: Sequence[Category]
-            ) -> tuple[dict[str, float], Estimator]:
+def measure(
+    make: Callable[[], Estimator], categories: Sequence[Category]
+) -> tuple[dict[str, float], Estimator]:
     """Return the means over categories, and what was fitted on the last."""
     found: dict[str, list[float]] = {}
     for category in categories:
@@ -59,7 +60,8 @@ def measure(make: Callable[[], Estimator], categories: Sequence[Category]
         members = estimator.members if isinstance(estimator, Ensemble) else (estimator,)
         size = sum(file.bytes for one in members for file in one.index_.manifest.files)
         for key, value in {
-            "pro": scores.pro, "pixel_rocauc": scores.pixel_rocauc,
+            "pro": scores.pro,
+            "pixel_rocauc": scores.pixel_rocauc,
             "image_rocauc": scores.image_rocauc,
             "image_rocauc_map_max": scores.image_rocauc_map_max,
             "index_mib_per_image": size / scores.n_train / 2**20,
@@ -68,8 +70,9 @@ def measure(make: Callable[[], Estimator], categories: Sequence[Category]
     return {key: round(float(np.mean(values)), 4) for key, values in found.items()}, estimator
 
 
-def seconds(fitted: dict[str, Estimator], category: Category, repeat: int
-            ) -> dict[str, dict[str, float]]:
+def seconds(
+    fitted: dict[str, Estimator], category: Category, repeat: int
+) -> dict[str, dict[str, float]]:
     """Return the seconds that a query takes an image, by setting, beside the first setting's."""
     images = [test.path for test in category.test]
     spent: dict[str, list[float]] = {name: [] for name in fitted}
@@ -80,9 +83,13 @@ def seconds(fitted: dict[str, Estimator], category: Category, repeat: int
             if turn:
                 spent[name].append((time.perf_counter() - start) / n)
     first = np.array(next(iter(spent.values())))
-    return {name: {"query_seconds_per_image": round(float(np.median(values)), 4),
-                   "query_seconds_ratio": round(float(np.median(values / first)), 2)}
-            for name, values in spent.items()}
+    return {
+        name: {
+            "query_seconds_per_image": round(float(np.median(values)), 4),
+            "query_seconds_ratio": round(float(np.median(values / first)), 2),
+        }
+        for name, values in spent.items()
+    }
 
 
 def main() -> None:
@@ -111,10 +118,17 @@ def main() -> None:
                 if not args.only or name in args.only:
                     found[name], fitted[name] = measure(make, some)
             for name, cost in seconds(fitted, some[-1], args.repeat).items():
-                record = {"data": of, "setting": name, "categories": len(some), **found[name],
-                          **cost}
-                print(json.dumps(record) if args.json else "  ".join(map(str, record.values())),
-                      flush=True)
+                record = {
+                    "data": of,
+                    "setting": name,
+                    "categories": len(some),
+                    **found[name],
+                    **cost,
+                }
+                print(
+                    json.dumps(record) if args.json else "  ".join(map(str, record.values())),
+                    flush=True,
+                )
         print(f"torch threads: {args.threads}", file=sys.stderr)
 
 

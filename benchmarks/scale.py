@@ -106,10 +106,14 @@ def watched(command: Sequence[str]) -> dict[str, object]:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "peak_anonymous_mib": peaks["RssAnon"] // 1024,
-        "peak_mapped_mib": peaks["RssFile"] // 1024, "peak_set_aside_mib": peaks["VmData"] // 1024,
-        "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
-                             1),
-        "seconds": round(time.perf_counter() - start, 1), "status": status, "output": text,
+        "peak_mapped_mib": peaks["RssFile"] // 1024,
+        "peak_set_aside_mib": peaks["VmData"] // 1024,
+        "cpu_seconds": round(
+            after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1
+        ),
+        "seconds": round(time.perf_counter() - start, 1),
+        "status": status,
+        "output": text,
     }
 
 
@@ -130,9 +134,22 @@ def commands(work: Path, count: int, index: Path | None) -> Iterator[dict[str, o
     if index is None:
         make_images(work / "good", count)
         index = work / "index"
-        found = watched([
-            *spade, "build", str(work / "good"), "--index", str(index), "--backbone",
-            "efficientnet_lite0", "--crop", "none", "--max-memory", "1GiB", "--json"])
+        found = watched(
+            [
+                *spade,
+                "build",
+                str(work / "good"),
+                "--index",
+                str(index),
+                "--backbone",
+                "efficientnet_lite0",
+                "--crop",
+                "none",
+                "--max-memory",
+                "1GiB",
+                "--json",
+            ]
+        )
         found.pop("output")
         yield {"part": "build", "images": count, "index_mib": size_of(index) >> 20, **found}
     new = work / "new"
@@ -140,11 +157,27 @@ def commands(work: Path, count: int, index: Path | None) -> Iterator[dict[str, o
     for i in range(40):
         image = render(1, TEXTURES[i % 3], ("hole", "good", "crack")[i % 3], i).image
         cv2.imwrite(str(new / f"{i:02}.png"), image[:, :, ::-1])
-    found = watched([*spade, "query", str(index), str(new), "--out", str(work / "out"), "--json",
-                     "--max-memory", "1GiB"])
+    found = watched(
+        [
+            *spade,
+            "query",
+            str(index),
+            str(new),
+            "--out",
+            str(work / "out"),
+            "--json",
+            "--max-memory",
+            "1GiB",
+        ]
+    )
     rows = json.loads(str(found.pop("output")))["images"]
-    yield {"part": "query", "training_images": len(Index.open(index)), "images": len(rows),
-           "index_mib": size_of(index) >> 20, **found}
+    yield {
+        "part": "query",
+        "training_images": len(Index.open(index)),
+        "images": len(rows),
+        "index_mib": size_of(index) >> 20,
+        **found,
+    }
 
 
 def bounded(folder: Path, count: int, most: int | None) -> dict[str, object]:
@@ -157,24 +190,34 @@ def bounded(folder: Path, count: int, most: int | None) -> dict[str, object]:
         limit_memory(most)
     spade = Spade(network, **options).fit(noise(count, 3), folder)  # type: ignore[arg-type]
     results = list(spade.query(noise(8, 4)))
-    return {"images": count, "index_mib": size_of(folder) >> 20, "start_mib": before >> 20,
-            "score": float(results[0].peak)}
+    return {
+        "images": count,
+        "index_mib": size_of(folder) >> 20,
+        "start_mib": before >> 20,
+        "score": float(results[0].peak),
+    }
 
 
 def growth(work: Path) -> Iterator[dict[str, object]]:
     """Yield peaks of memory, and disk, for more and more images."""
     for count in (100, 200, 400, 800, 1600):
-        found = watched([sys.executable, __file__, "--bounded", str(work / "grown"), str(count),
-                         "0"])
+        found = watched(
+            [sys.executable, __file__, "--bounded", str(work / "grown"), str(count), "0"]
+        )
         yield {"part": "growth", **json.loads(str(found.pop("output"))), **found}
 
 
 def limit(work: Path) -> Iterator[dict[str, object]]:
     """Yield what an index of ten times the limit took."""
-    found = watched([sys.executable, __file__, "--bounded", str(work / "grown"), "4200",
-                     str(LIMIT)])
-    yield {"part": "limit", "limit_mib": LIMIT >> 20, **json.loads(str(found.pop("output"))),
-           **found}
+    found = watched(
+        [sys.executable, __file__, "--bounded", str(work / "grown"), "4200", str(LIMIT)]
+    )
+    yield {
+        "part": "limit",
+        "limit_mib": LIMIT >> 20,
+        **json.loads(str(found.pop("output"))),
+        **found,
+    }
 
 
 def first(spade: Spade, count: int) -> Spade:
@@ -184,7 +227,8 @@ def first(spade: Spade, count: int) -> Spade:
     index.descriptors = index.descriptors[:count]
     index.levels = tuple(
         rows[: count * level.patches]
-        for rows, level in zip(index.levels, index.manifest.levels, strict=True))
+        for rows, level in zip(index.levels, index.manifest.levels, strict=True)
+    )
     fewer = copy.copy(spade)
     fewer.index_ = index
     return fewer
@@ -200,8 +244,10 @@ def median_cost(run: object, images: int, repeats: int) -> dict[str, float]:
         run()
         cpu.append(time.process_time() - start[0])
         clock.append(time.perf_counter() - start[1])
-    return {"cpu_ms": round(1e3 * float(np.median(cpu)) / images, 2),
-            "ms": round(1e3 * float(np.median(clock)) / images, 2)}
+    return {
+        "cpu_ms": round(1e3 * float(np.median(cpu)) / images, 2),
+        "ms": round(1e3 * float(np.median(clock)) / images, 2),
+    }
 
 
 def searching(spade: Spade, count: int, batch: int) -> dict[str, float]:
@@ -223,8 +269,13 @@ def curve(index: Path, counts: Sequence[int]) -> Iterator[dict[str, object]]:
     """Yield the cost of a query against training images."""
     spade = Spade.load(index)
     for count in counts:
-        yield {"part": "curve", "training_images": count, "k": spade.k, "batch": 4,
-               **searching(spade, count, 4)}
+        yield {
+            "part": "curve",
+            "training_images": count,
+            "k": spade.k,
+            "batch": 4,
+            **searching(spade, count, 4),
+        }
 
 
 def batches(index: Path) -> Iterator[dict[str, object]]:
@@ -232,21 +283,30 @@ def batches(index: Path) -> Iterator[dict[str, object]]:
     spade = Spade.load(index)
     for size in (1, 2, 4, 8):
         cost = searching(spade, len(spade.index_), size)
-        yield {"part": "batch", "training_images": len(spade.index_), "batch": size, **cost,
-               "images_a_cpu_second": round(1e3 / cost["cpu_ms"], 1)}
+        yield {
+            "part": "batch",
+            "training_images": len(spade.index_),
+            "batch": size,
+            **cost,
+            "images_a_cpu_second": round(1e3 / cost["cpu_ms"], 1),
+        }
 
 
 def picture_of(results: Path, path: Path) -> dict[str, object]:
     """Draw the curve in some results, and return its exponents."""
     lines = [json.loads(line) for line in results.read_text().splitlines()]
-    points = sorted((line["training_images"], line["cpu_ms"]) for line in lines
-                    if line["part"] == "curve")
+    points = sorted(
+        (line["training_images"], line["cpu_ms"]) for line in lines if line["part"] == "curve"
+    )
     logs = np.log(points)
     slope = float(np.polyfit(*logs.T, 1)[0])
     late = logs[logs[:, 0] >= np.log(500)]
     draw(points, slope, path)
-    return {"part": "exponent", "all": round(slope, 3),
-            "from_500_images": round(float(np.polyfit(*late.T, 1)[0]), 3)}
+    return {
+        "part": "exponent",
+        "all": round(slope, 3),
+        "from_500_images": round(float(np.polyfit(*late.T, 1)[0]), 3),
+    }
 
 
 def draw(points: Sequence[tuple[int, float]], slope: float, path: Path) -> None:
@@ -255,8 +315,10 @@ def draw(points: Sequence[tuple[int, float]], slope: float, path: Path) -> None:
     picture = Image.new("RGB", (width, height), (250, 250, 249))
     pen = ImageDraw.Draw(picture)
     x0, x1 = np.log10(points[0][0] / 1.3), np.log10(points[-1][0] * 1.3)
-    low, high = (10 ** np.floor(np.log10(min(p[1] for p in points) / 1.5)),
-                 10 ** np.ceil(np.log10(max(p[1] for p in points) * 1.5)))
+    low, high = (
+        10 ** np.floor(np.log10(min(p[1] for p in points) / 1.5)),
+        10 ** np.ceil(np.log10(max(p[1] for p in points) * 1.5)),
+    )
 
     def at(count: float, cost: float) -> tuple[float, float]:
         x = left + (np.log10(count) - x0) / (x1 - x0) * (width - left - right)
@@ -279,10 +341,14 @@ def draw(points: Sequence[tuple[int, float]], slope: float, path: Path) -> None:
     pen.line(spots, (37, 99, 176), 2)
     for x, y in spots:
         pen.ellipse([x - 4, y - 4, x + 4, y + 4], (37, 99, 176))
-    pen.text((left, 14), "A query's search and map, milliseconds of one core, K = 50; exponent "
-             f"{slope:.2f}", (24, 24, 27))
-    pen.text(((left + width - right) / 2, height - 18), "training images", (24, 24, 27),
-             anchor="ma")
+    pen.text(
+        (left, 14),
+        f"A query's search and map, milliseconds of one core, K = 50; exponent {slope:.2f}",
+        (24, 24, 27),
+    )
+    pen.text(
+        ((left + width - right) / 2, height - 18), "training images", (24, 24, 27), anchor="ma"
+    )
     picture.save(path, optimize=True)
 
 
@@ -303,9 +369,15 @@ def cold(index: Path) -> Iterator[dict[str, object]]:
                 list(spade.compare(batch))
                 seconds.append(round(time.perf_counter() - start, 3))
                 read.append(bytes_read() - before >> 20)
-            yield {"part": "cold", "training_images": len(spade.index_), "batch": size,
-                   "seconds": seconds[0], "again": seconds[1], "mib_read": read[0],
-                   "mib_read_again": read[1]}
+            yield {
+                "part": "cold",
+                "training_images": len(spade.index_),
+                "batch": size,
+                "seconds": seconds[0],
+                "again": seconds[1],
+                "mib_read": read[0],
+                "mib_read_again": read[1],
+            }
 
 
 def forget(folder: Path) -> None:
@@ -331,9 +403,13 @@ def opening(index: Path) -> Iterator[dict[str, object]]:
     for what in ("every byte", "stamp"):
         start = time.process_time(), time.perf_counter()
         Index.open(index)
-        yield {"part": "open", "read": what, "index_mib": size >> 20,
-               "cpu_seconds": round(time.process_time() - start[0], 3),
-               "seconds": round(time.perf_counter() - start[1], 3)}
+        yield {
+            "part": "open",
+            "read": what,
+            "index_mib": size >> 20,
+            "cpu_seconds": round(time.process_time() - start[0], 3),
+            "seconds": round(time.perf_counter() - start[1], 3),
+        }
 
 
 def float16(work: Path, mvtec: Path | None) -> Iterator[dict[str, object]]:
@@ -355,19 +431,22 @@ def float16(work: Path, mvtec: Path | None) -> Iterator[dict[str, object]]:
                 maps.setdefault(store, []).extend(one.map for one in results)
                 bytes_an_image = sum(level.file.bytes for level in spade.index_.manifest.levels)
                 for key, value in {
-                    "pro": scores.pro, "pixel_rocauc": scores.pixel_rocauc,
+                    "pro": scores.pro,
+                    "pixel_rocauc": scores.pixel_rocauc,
                     "image_rocauc": scores.image_rocauc,
                     "image_rocauc_map_max": scores.image_rocauc_map_max,
                     "search_cpu_ms": 1e3 * cpu,
                     "patches_mib_an_image": bytes_an_image / scores.n_train / 2**20,
                 }.items():
                     found.setdefault(key, []).append(float(value or 0))
-            line: dict[str, object] = {key: round(float(np.mean(values)), 5)
-                                       for key, values in found.items()}
+            line: dict[str, object] = {
+                key: round(float(np.mean(values)), 5) for key, values in found.items()
+            }
             if store == "float16":
                 line["largest_map_difference"] = max(
                     float(np.abs(a - b).max() / b.max())
-                    for a, b in zip(maps["float16"], maps["float32"], strict=True))
+                    for a, b in zip(maps["float16"], maps["float32"], strict=True)
+                )
             yield {"part": "float16", "data": name, "store": store, **line}
 
 
@@ -380,11 +459,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=7000)
     parser.add_argument("--index", type=Path)
     parser.add_argument("--mvtec", type=Path)
-    parser.add_argument("--counts", type=int, nargs="+",
-                        default=(50, 100, 200, 500, 1000, 2000, 5000))
+    parser.add_argument(
+        "--counts", type=int, nargs="+", default=(50, 100, 200, 500, 1000, 2000, 5000)
+    )
     parser.add_argument("--draw", type=Path, nargs=2, metavar=("RESULTS", "PICTURE"))
-    parser.add_argument("--bounded", nargs=3, metavar=("DIR", "IMAGES", "LIMIT"),
-                        help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--bounded", nargs=3, metavar=("DIR", "IMAGES", "LIMIT"), help=argparse.SUPPRESS
+    )
     args = parser.parse_args()
     if args.draw:
         print(json.dumps(picture_of(*args.draw)))
@@ -398,9 +479,12 @@ def main() -> None:
         index = args.index or work / "index"
         runs = {
             "build": lambda: commands(work, args.images, args.index),
-            "growth": lambda: growth(work), "limit": lambda: limit(work),
-            "curve": lambda: curve(index, args.counts), "batch": lambda: batches(index),
-            "cold": lambda: cold(index), "open": lambda: opening(index),
+            "growth": lambda: growth(work),
+            "limit": lambda: limit(work),
+            "curve": lambda: curve(index, args.counts),
+            "batch": lambda: batches(index),
+            "cold": lambda: cold(index),
+            "open": lambda: opening(index),
             "float16": lambda: float16(work, args.mvtec),
         }
         for part in args.only:

@@ -49,12 +49,30 @@ from spade_faiss.search import LevelSearch, nearest
 K, BATCH = 50, 8
 EXPANDED = {2: 144, 4: 240, 10: 672, 14: 1152}
 """Blocks of EfficientNet-Lite0, and the channels of their depthwise convolutions."""
-RANDOM = [(3136, 3136, 24), (784, 784, 40), (196, 196, 112),
-          (784, 784, 256), (784, 784, 512), (196, 196, 1024)]
+RANDOM = [
+    (3136, 3136, 24),
+    (784, 784, 40),
+    (196, 196, 112),
+    (784, 784, 256),
+    (784, 784, 512),
+    (196, 196, 1024),
+]
 """Queries and patches an image, and channels."""
-SMALL = [(1, 200, 1280), (1, 1000, 1280), (1, 5000, 1280), (8, 5000, 1280), (32, 5000, 1280),
-         (20, 100000, 24), (49, 2450, 320), (49, 2450, 1152), (100, 1000, 64), (196, 1000, 112),
-         (784, 784, 40), (784, 2500, 256), (1000, 1000, 16)]
+SMALL = [
+    (1, 200, 1280),
+    (1, 1000, 1280),
+    (1, 5000, 1280),
+    (8, 5000, 1280),
+    (32, 5000, 1280),
+    (20, 100000, 24),
+    (49, 2450, 320),
+    (49, 2450, 1152),
+    (100, 1000, 64),
+    (196, 1000, 112),
+    (784, 784, 40),
+    (784, 2500, 256),
+    (1000, 1000, 16),
+]
 """Queries, patches and channels of small searches."""
 PAUSE = 0.03
 """Seconds between two ways, so that the threads of one no longer wait busily for more work."""
@@ -71,8 +89,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="random features only, small")
     options = parser.parse_args()
     if not options.json:
-        print(f"{'features':8} {'way':18} {'queries':>8} {'gallery':>8} {'channels':>8} {'k':>3} "
-              f"{'ms':>9} {'GFLOP/s':>8} {'ratio':>7} {'max. rel. error':>16}")
+        print(
+            f"{'features':8} {'way':18} {'queries':>8} {'gallery':>8} {'channels':>8} {'k':>3} "
+            f"{'ms':>9} {'GFLOP/s':>8} {'ratio':>7} {'max. rel. error':>16}"
+        )
     if options.small:
         generator = torch.Generator().manual_seed(0)
         for q, g, channels in SMALL:
@@ -90,8 +110,12 @@ def cases(options: argparse.Namespace) -> Iterator[tuple[str, Tensor, Tensor, in
     """Yield a name, queries [B, Q, C], patches [K * per_image, C], and per_image."""
     generator = torch.Generator().manual_seed(0)
     for q, per_image, channels in RANDOM[2:3] if options.quick else RANDOM:
-        yield ("random", torch.randn(BATCH, q, channels, generator=generator),
-               torch.randn(K * per_image, channels, generator=generator), per_image)
+        yield (
+            "random",
+            torch.randn(BATCH, q, channels, generator=generator),
+            torch.randn(K * per_image, channels, generator=generator),
+            per_image,
+        )
     if options.quick:
         return
     good, new = images(options.train, K), images(options.test, BATCH, 1)
@@ -118,7 +142,8 @@ def levels(pictures: np.ndarray) -> list[Tensor]:
 
     def keep(block: int) -> Callable[[nn.Module, object, Tensor], None]:
         return lambda module, given, made: inner[block].append(
-            made.clamp(0, 6).flatten(2).mT.contiguous())
+            made.clamp(0, 6).flatten(2).mT.contiguous()
+        )
 
     blocks = backbone._network.net._blocks
     hooks = [blocks[block]._bn1.register_forward_hook(keep(block)) for block in EXPANDED]
@@ -146,8 +171,10 @@ def compare(
 
     def broadcast() -> Tensor:
         asked = queries[0, :few, None]
-        parts = [torch.pairwise_distance(asked, block[None], eps=0)
-                 for block in torch.split(patches, 100)]
+        parts = [
+            torch.pairwise_distance(asked, block[None], eps=0)
+            for block in torch.split(patches, 100)
+        ]
         return torch.cat(parts, 1).topk(k, largest=False).values.square()
 
     def sklearn() -> np.ndarray:
@@ -160,7 +187,9 @@ def compare(
         "screened": (lambda: kept.search(queries, batch, k, "screened")[0][0], b),
         "screened, 1 image": (lambda: kept.search(single, one, k, "screened")[0][0], 1),
         "screened, cold": (
-            lambda: LevelSearch(patches, per_image).search(single, one, k, "screened")[0][0], 1),
+            lambda: LevelSearch(patches, per_image).search(single, one, k, "screened")[0][0],
+            1,
+        ),
         "auto, once": (lambda: nearest(queries[0], patches, k)[0], 1),
         "auto": (lambda: kept.search(queries, batch, k, "auto")[0][0], b),
         "torch.cdist": (partial(cdist, queries[0], patches, k), 1),
@@ -168,8 +197,15 @@ def compare(
         "pairwise_distance": (broadcast, few / q),
         "IndexFlatL2 anew": (anew, 1),
     }
-    yield from timed(ways, queries[0], patches, k, rounds, few,
-                     ("torch.cdist", "scikit-learn", "pairwise_distance"))
+    yield from timed(
+        ways,
+        queries[0],
+        patches,
+        k,
+        rounds,
+        few,
+        ("torch.cdist", "scikit-learn", "pairwise_distance"),
+    )
 
 
 def compare_small(queries: Tensor, patches: Tensor, rounds: int) -> Iterator[dict[str, object]]:
@@ -191,14 +227,21 @@ def direct(queries: Tensor, gallery: Tensor, k: int) -> np.ndarray:
 def cdist(queries: Tensor, gallery: Tensor, k: int) -> Tensor:
     """Take the minima of tiles of distances."""
     tile = max(1, (256 << 20) // (4 * len(gallery)))
-    found = [torch.cdist(part, gallery).topk(k, largest=False).values
-             for part in torch.split(queries, tile)]
+    found = [
+        torch.cdist(part, gallery).topk(k, largest=False).values
+        for part in torch.split(queries, tile)
+    ]
     return torch.cat(found).square()
 
 
 def timed(
-    ways: dict[str, tuple[Callable[[], object], float]], queries: Tensor, patches: Tensor, k: int,
-    rounds: int, few: int, slow: Collection[str] = (),
+    ways: dict[str, tuple[Callable[[], object], float]],
+    queries: Tensor,
+    patches: Tensor,
+    k: int,
+    rounds: int,
+    few: int,
+    slow: Collection[str] = (),
 ) -> Iterator[dict[str, object]]:
     """Run ways by turns, each given with how many images it does; slow ones in one round only.
 
@@ -219,25 +262,36 @@ def timed(
             answers[name] = way()
             seconds[name].append((time.perf_counter() - start) / images_done)
     sample = torch.linspace(0, few - 1, min(few, 64)).long()
-    truth = torch.stack([
-        (patches.double() - row.double()).square().sum(1).topk(k, largest=False).values
-        for row in queries[sample]
-    ])
+    truth = torch.stack(
+        [
+            (patches.double() - row.double()).square().sum(1).topk(k, largest=False).values
+            for row in queries[sample]
+        ]
+    )
     for name, times in seconds.items():
         found = torch.as_tensor(answers[name])[sample].double()
         error = ((found - truth).abs() / truth.clamp_min(1e-30)).max().item()
         median = statistics.median(times)
         yield {
-            "engine": name, "queries": q, "gallery": len(patches), "channels": channels, "k": k,
+            "engine": name,
+            "queries": q,
+            "gallery": len(patches),
+            "channels": channels,
+            "k": k,
             "seconds": float(f"{median:.4g}"),
             "gflops": round(2e-9 * q * len(patches) * channels / median, 1),
-            "ratio_to_faiss": round(statistics.median(
-                [a / b for a, b in zip(seconds["faiss.knn"], times, strict=False)]), 2),
+            "ratio_to_faiss": round(
+                statistics.median(
+                    [a / b for a, b in zip(seconds["faiss.knn"], times, strict=False)]
+                ),
+                2,
+            ),
             "max_rel_error": float(f"{error:.2g}"),
             "share": round(few / q, 4) if name == "pairwise_distance" else 1,
             "threads": torch.get_num_threads(),
             "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE", "detected"),
-            "processor": processor(), "instructions": instructions(),
+            "processor": processor(),
+            "instructions": instructions(),
         }
 
 
@@ -246,9 +300,12 @@ def show(row: dict[str, object], as_json: bool) -> None:
     if as_json:
         print(json.dumps(row), flush=True)
     else:
-        print(f"{row['features']:8} {row['engine']:18} {row['queries']:8} {row['gallery']:8} "
-              f"{row['channels']:8} {row['k']:3} {1e3 * row['seconds']:9.2f} {row['gflops']:8.1f} "
-              f"{row['ratio_to_faiss']:7.2f} {row['max_rel_error']:16.1e}", flush=True)
+        print(
+            f"{row['features']:8} {row['engine']:18} {row['queries']:8} {row['gallery']:8} "
+            f"{row['channels']:8} {row['k']:3} {1e3 * row['seconds']:9.2f} {row['gflops']:8.1f} "
+            f"{row['ratio_to_faiss']:7.2f} {row['max_rel_error']:16.1e}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -50,8 +50,17 @@ def body_of(image: np.ndarray) -> bytes:
 @contextmanager
 def served(index: Path, batch: int) -> Iterator[int]:
     """Serve an index in a process of its own, and yield the port."""
-    command = [sys.executable, "-m", "spade_faiss", "serve", str(index), "--port", "0",
-               "--batch-size", str(batch)]
+    command = [
+        sys.executable,
+        "-m",
+        "spade_faiss",
+        "serve",
+        str(index),
+        "--port",
+        "0",
+        "--batch-size",
+        str(batch),
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         line = process.stderr.readline()
@@ -97,9 +106,13 @@ def load(port: int, bodies: list[bytes], clients: int, seconds: float) -> dict[s
     took = time.perf_counter() - start
     quantiles = np.quantile(latencies, [0.5, 0.99])
     return {
-        "requests": len(latencies), "errors": len(errors), "first_error": (errors or [None])[0],
-        "seconds": round(took, 1), "requests_a_second": round(len(latencies) / took, 2),
-        "p50_s": round(quantiles[0], 3), "p99_s": round(quantiles[1], 3),
+        "requests": len(latencies),
+        "errors": len(errors),
+        "first_error": (errors or [None])[0],
+        "seconds": round(took, 1),
+        "requests_a_second": round(len(latencies) / took, 2),
+        "p50_s": round(quantiles[0], 3),
+        "p99_s": round(quantiles[1], 3),
     }
 
 
@@ -108,8 +121,12 @@ def batches(port: int) -> np.ndarray:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
-    return np.array([float(re.search(rf"^spade_faiss_batch_images_{name} (\S+)", text, re.M)[1])
-                     for name in ("sum", "count")])
+    return np.array(
+        [
+            float(re.search(rf"^spade_faiss_batch_images_{name} (\S+)", text, re.M)[1])
+            for name in ("sum", "count")
+        ]
+    )
 
 
 def main() -> None:
@@ -135,19 +152,27 @@ def main() -> None:
                 for clients in args.clients:
                     busy, before = os.getloadavg()[0], batches(port)
                     result = {
-                        "benchmark": "serve", "clients": clients, "batch_size": batch,
+                        "benchmark": "serve",
+                        "clients": clients,
+                        "batch_size": batch,
                         **load(port, bodies, clients, args.seconds),
                         "load_before": round(busy, 1),
-                        "backbone": manifest.backbone.name, "good_images": len(manifest.images),
-                        "cores": os.cpu_count(), "python": platform.python_version(),
+                        "backbone": manifest.backbone.name,
+                        "good_images": len(manifest.images),
+                        "cores": os.cpu_count(),
+                        "python": platform.python_version(),
                     }
                     images, made = batches(port) - before
                     result["mean_batch"] = round(images / made, 2)
                     if args.json:
                         print(json.dumps(result), flush=True)
                     else:
-                        print(*(f"{key:18} {value}" for key, value in result.items()), "",
-                              sep="\n", flush=True)
+                        print(
+                            *(f"{key:18} {value}" for key, value in result.items()),
+                            "",
+                            sep="\n",
+                            flush=True,
+                        )
 
 
 if __name__ == "__main__":

@@ -47,8 +47,12 @@ def read(paths: Sequence[Path]) -> Runs:
     runs: dict[str, Mapping[str, Any]] = {}
     for path, results in found:
         config = results["config"]
-        label = ", ".join([f"{config.get('backbone')}, K = {config.get('k')}",
-                           *(f"{name} {config.get(name)}" for name in told)])
+        label = ", ".join(
+            [
+                f"{config.get('backbone')}, K = {config.get('k')}",
+                *(f"{name} {config.get(name)}" for name in told),
+            ]
+        )
         runs[label if label not in runs else f"{label} ({path.parent})"] = results
     return runs
 
@@ -58,21 +62,34 @@ def figure(runs: Runs) -> np.ndarray:
     if next(iter(runs.values()))["dataset"] == "stc":
         published = published_stc()
         groups = [*published, *runs]
-        ours = {name: [run["mean"]["image_rocauc"] if group == name else None for group in groups]
-                for name, run in runs.items()}
-        return bars_picture("ShanghaiTech Campus, image ROCAUC averaged over scenes", groups,
-                            ("published (Table 4)", [published.get(group) for group in groups]),
-                            ours)
+        ours = {
+            name: [run["mean"]["image_rocauc"] if group == name else None for group in groups]
+            for name, run in runs.items()
+        }
+        return bars_picture(
+            "ShanghaiTech Campus, image ROCAUC averaged over scenes",
+            groups,
+            ("published (Table 4)", [published.get(group) for group in groups]),
+            ours,
+        )
     names = list(dict.fromkeys(name for run in runs.values() for name in run["categories"]))
     table = published_mvtec()
     theirs = [table.get(name, {}).get("SPADE") for name in names]
     known = [value for value in theirs if value is not None]
     theirs.append(float(np.mean(known)) if len(known) == len(names) else None)
-    ours = {label: [*(run["categories"].get(name, {}).get("pro") for name in names),
-                    run["mean"].get("pro") if run["categories"].keys() >= set(names) else None]
-            for label, run in runs.items()}
-    return bars_picture("PRO to a false-positive rate of 0.3", [*names, "mean"],
-                        ("SPADE, published (Table 3)", theirs), ours)
+    ours = {
+        label: [
+            *(run["categories"].get(name, {}).get("pro") for name in names),
+            run["mean"].get("pro") if run["categories"].keys() >= set(names) else None,
+        ]
+        for label, run in runs.items()
+    }
+    return bars_picture(
+        "PRO to a false-positive rate of 0.3",
+        [*names, "mean"],
+        ("SPADE, published (Table 3)", theirs),
+        ours,
+    )
 
 
 def main() -> None:

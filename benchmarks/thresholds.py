@@ -95,17 +95,22 @@ def shown(category: Category, most: int) -> Shown:
     """Read a category's images, or some of them, a fixed draw; `most` to learn from."""
     rng = np.random.default_rng(0)
     seen = [test.path for test in category.test if test.wrong and visible(test)]
-    chosen = (drawn(rng, category.train, most),
-              drawn(rng, [test.path for test in category.test if not test.wrong], TESTED),
-              drawn(rng, seen, TESTED))
+    chosen = (
+        drawn(rng, category.train, most),
+        drawn(rng, [test.path for test in category.test if not test.wrong], TESTED),
+        drawn(rng, seen, TESTED),
+    )
     return Shown(category.name, *([read_image(path) for path in paths] for paths in chosen))
 
 
 def texture(name: str, most: int) -> Shown:
     """Return images of one of the demo's textures, `most` to learn from."""
-    return Shown(name, [render(0, name, "train", i).image for i in range(most)],
-                 [render(0, name, "good", i).image for i in range(TESTED)],
-                 [render(0, name, kind, i).image for kind in DEFECTS for i in range(4)])
+    return Shown(
+        name,
+        [render(0, name, "train", i).image for i in range(most)],
+        [render(0, name, "good", i).image for i in range(TESTED)],
+        [render(0, name, kind, i).image for kind in DEFECTS for i in range(4)],
+    )
 
 
 def sets_of(images: int, counts: Iterable[int], sets: int) -> Iterator[tuple[int, int, Ids]]:
@@ -120,15 +125,21 @@ def sets_of(images: int, counts: Iterable[int], sets: int) -> Iterator[tuple[int
 def outcome(scores: Floats, copies: Copies, good: Floats, defects: Floats) -> Record:
     """Return the threshold that leave-one-out scores give, and what it does."""
     weights = independent(copies)
-    record: Record = {"independent": round(float(weights.sum()), 2), "good": len(good),
-                      "defects": len(defects)}
+    record: Record = {
+        "independent": round(float(weights.sum()), 2),
+        "good": len(good),
+        "defects": len(defects),
+    }
     for key, quantile in (("", None), ("_fixed", FIXED)):
         threshold = draw_threshold(scores, quantile, weights)
         limit = np.inf if threshold.value is None else threshold.value
-        record |= {f"aimed{key}": round(1 - threshold.quantile, 5),
-                   f"threshold{key}": threshold.value and round(threshold.value, 4),
-                   f"odd{key}": len(threshold.odd), f"found{key}": int((defects > limit).sum()),
-                   f"false_alarms{key}": int((good > limit).sum())}
+        record |= {
+            f"aimed{key}": round(1 - threshold.quantile, 5),
+            f"threshold{key}": threshold.value and round(threshold.value, 4),
+            f"odd{key}": len(threshold.odd),
+            f"found{key}": int((defects > limit).sum()),
+            f"false_alarms{key}": int((good > limit).sum()),
+        }
     return record
 
 
@@ -143,19 +154,25 @@ class Pairs:
         self.shapes = [(level.height, level.width) for level in index.manifest.levels]
         new = list(spade.extract(one.tests()))
         self.descriptors = np.concatenate([index.descriptors, *(b.descriptors for b in new)])
-        self.distances = np.empty((len(self.sizes), self.n, sum(h * w for h, w in self.shapes)),
-                                  np.float32)
+        self.distances = np.empty(
+            (len(self.sizes), self.n, sum(h * w for h, w in self.shapes)), np.float32
+        )
         at = 0
         for level, (h, w) in enumerate(self.shapes):
-            rows = np.concatenate([index.rows(level, 0, self.n), *(
-                b.levels[level].flatten(0, 2).numpy() for b in new)])
+            rows = np.concatenate(
+                [
+                    index.rows(level, 0, self.n),
+                    *(b.levels[level].flatten(0, 2).numpy() for b in new),
+                ]
+            )
             for i in range(self.n):
                 near = nearest(rows, rows[i * h * w : (i + 1) * h * w])[0]
                 self.distances[:, i, at : at + h * w] = np.sqrt(near).reshape(-1, h * w)
             at += h * w
         coarse = torch.tensor(rows[: self.n * h * w]).reshape(self.n, h, w, -1)
-        self.apart = np.stack([between_images(image, coarse.flatten(1, 2)).numpy()
-                               for image in coarse])
+        self.apart = np.stack(
+            [between_images(image, coarse.flatten(1, 2)).numpy() for image in coarse]
+        )
 
     def copies(self, chosen: Ids) -> Copies:
         """Return which of some images show the same part."""
@@ -163,8 +180,9 @@ class Pairs:
             return (np.empty(0, np.int64),) * len(chosen)
         some = self.descriptors[chosen]
         _, order = nearest(some, some, min(CANDIDATES + 1, len(chosen)))
-        near = np.stack([row[row != i][: len(chosen) - 1][:CANDIDATES]
-                         for i, row in enumerate(order)])
+        near = np.stack(
+            [row[row != i][: len(chosen) - 1][:CANDIDATES] for i, row in enumerate(order)]
+        )
         return find_copies(self.apart[chosen[:, None], chosen[near]], near)
 
     def peak(self, image: int, others: Ids) -> float:
@@ -181,8 +199,9 @@ class Pairs:
 
     def left_out(self, chosen: Ids, copies: Copies) -> Floats:
         """Return the peaks of some images, each against the others that show other parts."""
-        return np.array([self.peak(i, np.delete(chosen, [at, *copies[at]]))
-                         for at, i in enumerate(chosen)])
+        return np.array(
+            [self.peak(i, np.delete(chosen, [at, *copies[at]])) for at, i in enumerate(chosen)]
+        )
 
 
 def curve(one: Shown, pairs: Pairs, sets: int) -> Iterator[Record]:
@@ -192,14 +211,26 @@ def curve(one: Shown, pairs: Pairs, sets: int) -> Iterator[Record]:
         copies = pairs.copies(chosen)
         # Few categories have enough good test images: those that the set left join them.
         left = np.setdiff1d(np.arange(pairs.n), chosen)[: max(0, TESTED - len(one.good))]
-        good, defects = (np.array([pairs.peak(i, chosen) for i in some]) for some in (
-            [*range(pairs.n, first), *left], range(first, len(pairs.sizes))))
-        yield {"part": "curve", "category": one.name, "preset": "paper", "n": n, "set": number,
-               **outcome(pairs.left_out(chosen, copies), copies, good, defects)}
+        good, defects = (
+            np.array([pairs.peak(i, chosen) for i in some])
+            for some in ([*range(pairs.n, first), *left], range(first, len(pairs.sizes)))
+        )
+        yield {
+            "part": "curve",
+            "category": one.name,
+            "preset": "paper",
+            "n": n,
+            "set": number,
+            **outcome(pairs.left_out(chosen, copies), copies, good, defects),
+        }
     every = np.arange(pairs.n)
     copies = pairs.copies(every)
-    yield {"part": "scores", "category": one.name, "copies": sum(map(len, copies)) // 2,
-           "scores": [round(float(v), 4) for v in pairs.left_out(every, copies)]}
+    yield {
+        "part": "scores",
+        "category": one.name,
+        "copies": sum(map(len, copies)) // 2,
+        "scores": [round(float(v), 4) for v in pairs.left_out(every, copies)],
+    }
 
 
 def whole(one: Shown, network: Backbone, preset: str, counts: Iterable[int]) -> Iterator[Record]:
@@ -209,16 +240,27 @@ def whole(one: Shown, network: Backbone, preset: str, counts: Iterable[int]) -> 
         found = spade.calibration
         assert found
         left = np.setdiff1d(np.arange(len(one.learnt)), chosen)[: max(0, TESTED - len(one.good))]
-        good, defects = (spade.predict(some).scores for some in (
-            [*one.good, *(one.learnt[i] for i in left)], one.defects))
-        yield {"part": "whole", "category": one.name, "preset": preset, "n": n, "set": number,
-               **outcome(np.array(found.peaks), copies_in(spade.index_), good, defects)}
+        good, defects = (
+            spade.predict(some).scores
+            for some in ([*one.good, *(one.learnt[i] for i in left)], one.defects)
+        )
+        yield {
+            "part": "whole",
+            "category": one.name,
+            "preset": preset,
+            "n": n,
+            "set": number,
+            **outcome(np.array(found.peaks), copies_in(spade.index_), good, defects),
+        }
 
 
 def simulation(real: dict[str, Floats], draws: int) -> Iterator[Record]:
     """Yield rates seen, as shares of those aimed at, and how far one score moves a threshold."""
-    laws = {"log-normal": stats.lognorm(0.15), "Gumbel": stats.gumbel_r(1, 0.12),
-            "Pareto": stats.pareto(1 / 0.15)}
+    laws = {
+        "log-normal": stats.lognorm(0.15),
+        "Gumbel": stats.gumbel_r(1, 0.12),
+        "Pareto": stats.pareto(1 / 0.15),
+    }
     for n in (2, 3, 5, 10, 20, 50, 100, 200):
         for name, law in laws.items():
             rng = np.random.default_rng(n)
@@ -228,27 +270,42 @@ def simulation(real: dict[str, Floats], draws: int) -> Iterator[Record]:
             if 2 * n <= len(scores):
                 rng = np.random.default_rng(n)
                 mixed = [rng.permutation(scores) for _ in range(draws)]
-                yield seen(name, n, [float(np.mean(some[n:] > draw_threshold(some[:n]).value))
-                                     for some in mixed])
+                yield seen(
+                    name,
+                    n,
+                    [float(np.mean(some[n:] > draw_threshold(some[:n]).value)) for some in mixed],
+                )
     for n in (5, 20, 50):
         for times in (0, 0.001, 0.5, 1.5, 2, 3, 1e6):
             rng = np.random.default_rng(n)
             moved = []
             for _ in range(draws // 4):
                 others = laws["log-normal"].rvs(n - 1, rng)
-                moved.append(draw_threshold([*others, times * np.median(others)]).value
-                             / draw_threshold(others).value)
-            yield {"part": "simulation", "n": n, "one_score_times_median": times,
-                   "threshold_times": {f"{q:g}": round(float(np.quantile(moved, q)), 3)
-                                       for q in (0, 0.5, 1)}}
+                moved.append(
+                    draw_threshold([*others, times * np.median(others)]).value
+                    / draw_threshold(others).value
+                )
+            yield {
+                "part": "simulation",
+                "n": n,
+                "one_score_times_median": times,
+                "threshold_times": {
+                    f"{q:g}": round(float(np.quantile(moved, q)), 3) for q in (0, 0.5, 1)
+                },
+            }
 
 
 def seen(name: str, n: int, rates: Sequence[float]) -> Record:
     """Return a record of a simulated rate."""
     aimed = 1 - aimed_quantile(n)
-    return {"part": "simulation", "scores": name, "n": n, "aimed": round(aimed, 5),
-            "seen": round(float(np.mean(rates)), 5),
-            "seen_over_aimed": round(float(np.mean(rates)) / aimed, 2)}
+    return {
+        "part": "simulation",
+        "scores": name,
+        "n": n,
+        "aimed": round(aimed, 5),
+        "seen": round(float(np.mean(rates)), 5),
+        "seen_over_aimed": round(float(np.mean(rates)) / aimed, 2),
+    }
 
 
 def read(path: Path) -> list[dict]:
@@ -283,15 +340,26 @@ def main() -> None:
         print(json.dumps(record), flush=True)
 
     if {"curve", "whole"} & {*args.only}:
-        tell({"part": "machine", "processor": processor(), "cores": os.cpu_count(), "threads": 1,
-              "backbone": "efficientnet_lite0", "torch": torch.__version__})
+        tell(
+            {
+                "part": "machine",
+                "processor": processor(),
+                "cores": os.cpu_count(),
+                "threads": 1,
+                "backbone": "efficientnet_lite0",
+                "torch": torch.__version__,
+            }
+        )
         network = load_backbone("efficientnet_lite0")
         categories = {c.name: c for root in args.roots for c in load_mvtec(root)}
         for name in (*categories, *TEXTURES):
             if args.category and name not in args.category:
                 continue
-            one = (shown(categories[name], args.most) if name in categories
-                   else texture(name, args.most))
+            one = (
+                shown(categories[name], args.most)
+                if name in categories
+                else texture(name, args.most)
+            )
             print(name, file=sys.stderr)
             if "curve" in args.only:
                 for record in curve(one, Pairs(one, network), args.sets):
@@ -312,10 +380,16 @@ def by_count(records: Iterable[Record], names: set[str], key: str = "") -> Itera
     """
     rows = [r for r in records if r["category"] in names]
     for n in sorted({r["n"] for r in rows}):
-        each = [[r for r in rows if r["n"] == n and r["category"] == name]
-                for name in sorted({r["category"] for r in rows if r["n"] == n})]
-        line: Record = {"n": n, "categories": len(each), "sets": sum(map(len, each)),
-                        "aimed": np.mean([r[f"aimed{key}"] for some in each for r in some])}
+        each = [
+            [r for r in rows if r["n"] == n and r["category"] == name]
+            for name in sorted({r["category"] for r in rows if r["n"] == n})
+        ]
+        line: Record = {
+            "n": n,
+            "categories": len(each),
+            "sets": sum(map(len, each)),
+            "aimed": np.mean([r[f"aimed{key}"] for some in each for r in some]),
+        }
         for what, of in (("found", "defects"), ("false_alarms", "good")):
             shares = [sum(r[what + key] for r in some) / sum(r[of] for r in some) for some in each]
             line[what] = [float(np.mean(shares)), min(shares), max(shares)]
@@ -331,8 +405,17 @@ def draw(records: list[dict], path: Path) -> None:
         for group in (names - APART, names & APART):
             for key in ("", "_fixed"):
                 for line in by_count(some, group, key):
-                    print(json.dumps({"part": part, "preset": preset, "fixed": key == "_fixed",
-                                      "of": sorted(group), **line}))
+                    print(
+                        json.dumps(
+                            {
+                                "part": part,
+                                "preset": preset,
+                                "fixed": key == "_fixed",
+                                "of": sorted(group),
+                                **line,
+                            }
+                        )
+                    )
     fine, width, height = 2, 880, 330
     picture = Image.new("RGB", (width * fine, height * fine), rgb("paper"))
     measured = [r for r in lines if r["part"] == "curve"]
@@ -342,8 +425,13 @@ def draw(records: list[dict], path: Path) -> None:
 
 
 def panel(
-    picture: Image.Image, fine: int, sides: tuple[int, int], records: list[dict], what: str,
-    most: float, title: str,
+    picture: Image.Image,
+    fine: int,
+    sides: tuple[int, int],
+    records: list[dict],
+    what: str,
+    most: float,
+    title: str,
 ) -> None:
     """Draw a share against n: a line a category, and the mean where all of them are there."""
     pen, (left, right), (top, bottom) = ImageDraw.Draw(picture), sides, (74, 274)
@@ -363,12 +451,17 @@ def panel(
     for n in COUNTS:
         text(at(n, 0)[0] / fine, bottom + 14, str(n), "muted", "mm")
     names = {r["category"] for r in records}
-    legend = ((names - APART, "accent", "#a9c4e4", "the same parts"),
-              (names & APART, "second", "#e3bd97", "other parts"))
+    legend = (
+        (names - APART, "accent", "#a9c4e4", "the same parts"),
+        (names & APART, "second", "#e3bd97", "other parts"),
+    )
     for group, _, pale, _ in legend:
         for name in group:
-            pen.line([at(p["n"], p[what][0]) for p in by_count(records, {name})], rgb(pale),
-                     3 * fine // 2)
+            pen.line(
+                [at(p["n"], p[what][0]) for p in by_count(records, {name})],
+                rgb(pale),
+                3 * fine // 2,
+            )
     for at_row, (group, strong, _, said) in enumerate(legend):
         points = list(by_count(records, group))
         spots = [at(p["n"], p[what][0]) for p in points if p["categories"] == len(group)]

@@ -32,16 +32,18 @@ def main() -> None:
         crack = explained(out / "brick", "crack/000.png")
         page = photographed(out / "gravel" / "report.html")
     # Two bits less than there are, which nobody sees, leave half the bytes.
-    crack.point(lambda value: min(255, (value + 2) // 4 * 4)).save(
-        DOCS / "demo.png", optimize=True)
+    crack.point(lambda value: min(255, (value + 2) // 4 * 4)).save(DOCS / "demo.png", optimize=True)
     page.save(DOCS / "report.jpg", quality=80, optimize=True)
 
 
 def explained(results: Path, name: str) -> Image.Image:
     """Return an image's overlay above its explanation."""
     parts = [Image.open(results / kind / name) for kind in ("overlays", "explain")]
-    picture = Image.new("RGB", (max(part.width for part in parts),
-                                sum(part.height for part in parts) + GAP), rgb("paper"))
+    picture = Image.new(
+        "RGB",
+        (max(part.width for part in parts), sum(part.height for part in parts) + GAP),
+        rgb("paper"),
+    )
     top = 0
     for part in parts:
         picture.paste(part, (0, top))
@@ -55,8 +57,10 @@ def photographed(report: Path) -> Image.Image:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
         page = browser.new_page(viewport=VIEW)
         page.goto(report.resolve().as_uri())
-        page.wait_for_function("[...document.querySelectorAll('.card .photo')].length > 3 && "
-                               "[...document.images].every(image => image.complete)")
+        page.wait_for_function(
+            "[...document.querySelectorAll('.card .photo')].length > 3 && "
+            "[...document.images].every(image => image.complete)"
+        )
         shot = Image.open(io.BytesIO(page.screenshot(animations="disabled")))
         browser.close()
     return shot.convert("RGB").resize(SIZE, Image.Resampling.LANCZOS)

@@ -14,47 +14,74 @@ from types import ModuleType
 
 PAGE = Path(__file__).with_name("api.md")
 MODULES = (
-    "spade_faiss", "spade_faiss.datasets", "spade_faiss.features", "spade_faiss.images",
-    "spade_faiss.images.video", "spade_faiss.maps", "spade_faiss.metrics", "spade_faiss.search",
-    "spade_faiss.verdict.judge", "spade_faiss.verdict.rates", "spade_faiss.verdict.threshold",
+    "spade_faiss",
+    "spade_faiss.datasets",
+    "spade_faiss.features",
+    "spade_faiss.images",
+    "spade_faiss.images.video",
+    "spade_faiss.maps",
+    "spade_faiss.metrics",
+    "spade_faiss.search",
+    "spade_faiss.verdict.judge",
+    "spade_faiss.verdict.rates",
+    "spade_faiss.verdict.threshold",
 )
 
 
 def page() -> str:
     """Return the page."""
-    lines = ["# The Python interface", "",
-             "Every public name, in one line. Parameters, shapes, units and errors are in the "
-             "docstrings: `help(spade_faiss.Spade)`. Written by `python docs/reference.py`."]
+    lines = [
+        "# The Python interface",
+        "",
+        "Every public name, in one line. Parameters, shapes, units and errors are in the "
+        "docstrings: `help(spade_faiss.Spade)`. Written by `python docs/reference.py`.",
+    ]
     for name in MODULES:
         module = importlib.import_module(name)
-        lines += ["", f"## `{name}`", "", first_line(module), "", "| name | what it is |",
-                  "|---|---|"]
+        lines += [
+            "",
+            f"## `{name}`",
+            "",
+            first_line(module),
+            "",
+            "| name | what it is |",
+            "|---|---|",
+        ]
         for public in public_names(module):
             value = getattr(module, public)
             lines.append(f"| `{public}` | {summary(module, public)} |")
             if inspect.isclass(value):
-                lines += [f"| `{public}.{method}` | {first_line(getattr(value, method))} |"
-                          for method in methods(value)]
+                lines += [
+                    f"| `{public}.{method}` | {first_line(getattr(value, method))} |"
+                    for method in methods(value)
+                ]
     return "\n".join(lines) + "\n"
 
 
 def public_names(module: ModuleType) -> list[str]:
     """Return a package's `__all__`, or what a module itself defines without a leading _."""
     if hasattr(module, "__all__"):
-        return sorted((name for name in module.__all__ if not name.startswith("__")),
-                      key=str.lower)
-    defined = [name for name, value in vars(module).items()
-               if (inspect.isclass(value) or inspect.isfunction(value))
-               and value.__module__ == module.__name__]
-    return sorted((name for name in {*defined, *_described(module)} if not name.startswith("_")),
-                  key=str.lower)
+        return sorted((name for name in module.__all__ if not name.startswith("__")), key=str.lower)
+    defined = [
+        name
+        for name, value in vars(module).items()
+        if (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+    ]
+    return sorted(
+        (name for name in {*defined, *_described(module)} if not name.startswith("_")),
+        key=str.lower,
+    )
 
 
 def methods(value: type) -> list[str]:
     """Return the public methods and properties that a class of this package adds."""
-    return sorted(name for name, member in vars(value).items()
-                  if not name.startswith("_") and (callable(member) or isinstance(
-                      member, property | classmethod | staticmethod)))
+    return sorted(
+        name
+        for name, member in vars(value).items()
+        if not name.startswith("_")
+        and (callable(member) or isinstance(member, property | classmethod | staticmethod))
+    )
 
 
 def summary(module: ModuleType, name: str) -> str:
@@ -88,10 +115,19 @@ def _described(module: ModuleType) -> dict[str, str]:
     body = ast.parse(inspect.getsource(module)).body
     found = {}
     for node, after in pairwise(body):
-        target = (node.targets[0] if isinstance(node, ast.Assign) else
-                  node.target if isinstance(node, ast.AnnAssign) else None)
-        if isinstance(target, ast.Name) and isinstance(after, ast.Expr) and isinstance(
-                after.value, ast.Constant) and isinstance(after.value.value, str):
+        target = (
+            node.targets[0]
+            if isinstance(node, ast.Assign)
+            else node.target
+            if isinstance(node, ast.AnnAssign)
+            else None
+        )
+        if (
+            isinstance(target, ast.Name)
+            and isinstance(after, ast.Expr)
+            and isinstance(after.value, ast.Constant)
+            and isinstance(after.value.value, str)
+        ):
             found[target.id] = after.value.value
     return found
 

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
-    "Ensemble", "Prediction", "Result", "Spade", "SpadeError", "__version__", "open_detector",
+    "Ensemble",
+    "Prediction",
+    "Result",
+    "Spade",
+    "SpadeError",
+    "__version__",
+    "open_detector",
 ]
 
 

@@ -11,7 +11,8 @@ def chromium():
     """A headless browser; no two may be driven at once, so that each module has its own."""
     api = pytest.importorskip("playwright.sync_api", reason="needs playwright: extra 'browser'")
     path = os.environ.get("SPADE_FAISS_CHROMIUM") or next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if path is None:
         pytest.skip("needs a Chromium on the path, or its path in SPADE_FAISS_CHROMIUM")
     with api.sync_playwright() as playwright:
@@ -26,14 +27,16 @@ class Opened:
     def __init__(self, browser, path, width=1280, scheme="light"):
         self.said, self.asked, self.dialogs = [], [], []
         self.context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme)
+            viewport={"width": width, "height": 900}, color_scheme=scheme
+        )
         self.context.set_default_timeout(120_000)
         self.page = self.context.new_page()
         self.page.on("console", lambda message: self.said.append(message.text))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.on("dialog", lambda dialog: (self.dialogs.append(dialog.message),
-                                               dialog.dismiss()))
+        self.page.on(
+            "dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss())
+        )
         self.page.goto(path.as_uri())
         self.page.wait_for_selector("html[data-ready]", state="attached")
 

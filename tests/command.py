@@ -21,8 +21,9 @@ def run(*arguments, **options):
     """
     texts = [*map(str, arguments)]
     if options or _APART & {*texts}:
-        return subprocess.run([sys.executable, "-m", "spade_faiss", *texts],
-                              capture_output=True, text=True, **options)
+        return subprocess.run(
+            [sys.executable, "-m", "spade_faiss", *texts], capture_output=True, text=True, **options
+        )
     with _caught(1) as out, _caught(2) as errors:
         status = cli.run(texts)
     return subprocess.CompletedProcess(texts, status, *out, *errors)
@@ -58,8 +59,9 @@ def done(*arguments, status=0, **options):
 
 def problems(ended):
     """Return the lines on standard error that are no notes."""
-    return [line for line in ended.stderr.splitlines()
-            if not line.startswith("spade-faiss: note: ")]
+    return [
+        line for line in ended.stderr.splitlines() if not line.startswith("spade-faiss: note: ")
+    ]
 
 
 def one_line(ended, *words):

@@ -82,10 +82,16 @@ def decoder(setting: Setting) -> nn.Sequential:
     """Return codes [B, code, 1, 1] to windows [B, 3, side, side]."""
     befores = [3, *(wide * setting.channels for wide in _CHANNELS)]
     layers: list[nn.Module] = [
-        nn.ConvTranspose2d(setting.code, befores[-1], setting.side // 16), nn.LeakyReLU(0.2)]
+        nn.ConvTranspose2d(setting.code, befores[-1], setting.side // 16),
+        nn.LeakyReLU(0.2),
+    ]
     for number in reversed(range(len(_KERNELS))):
-        layers += [nn.ConvTranspose2d(befores[number + 1], befores[number], _KERNELS[number],
-                                      _STRIDES[number], 1), nn.LeakyReLU(0.2)]
+        layers += [
+            nn.ConvTranspose2d(
+                befores[number + 1], befores[number], _KERNELS[number], _STRIDES[number], 1
+            ),
+            nn.LeakyReLU(0.2),
+        ]
     return nn.Sequential(*layers[:-1])
 
 
@@ -98,7 +104,8 @@ class Autoencoder(Method):
         """Train on random windows of good images."""
         device = self.network.device
         self._autoencoder = seeded(self.make, self.seed).to(
-            device, memory_format=torch.channels_last)  # the faster layout, on the CPU too
+            device, memory_format=torch.channels_last
+        )  # the faster layout, on the CPU too
         good = torch.from_numpy(np.stack(images)).to(device)
         schedule, side = self.setting.schedule, self.setting.side
         free = [len(good), good.shape[1] - side + 1, good.shape[2] - side + 1]
@@ -112,17 +119,20 @@ class Autoencoder(Method):
             return self.loss(_tensor(windows), self._noise(step))
 
         self.taken_up = train(
-            self._autoencoder, loss, schedule, self.checkpoint, key_of(self, images))
+            self._autoencoder, loss, schedule, self.checkpoint, key_of(self, images)
+        )
 
     def map(self, image: Image) -> Floats:
         """Return how badly each pixel is given back."""
         side = self.setting.side
-        corners = [(y, x) for y in self._places(image.shape[0])
-                   for x in self._places(image.shape[1])]
+        corners = [
+            (y, x) for y in self._places(image.shape[0]) for x in self._places(image.shape[1])
+        ]
         windows = np.stack([image[y : y + side, x : x + side] for y, x in corners])
         with torch.inference_mode():
-            errors = self.errors(_tensor(torch.from_numpy(windows).to(self.network.device)),
-                                 self._noise(-1))
+            errors = self.errors(
+                _tensor(torch.from_numpy(windows).to(self.network.device)), self._noise(-1)
+            )
         total = np.zeros(image.shape[:2], np.float32)
         times = total.copy()
         for (y, x), error in zip(corners, errors.cpu().numpy(), strict=True):

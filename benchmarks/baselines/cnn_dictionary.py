@@ -41,7 +41,8 @@ class CnnDictionary(Method):
     """See the module."""
 
     budgets: ClassVar = {
-        "small": Setting(SLIDING["small"], 10_000), "paper": Setting(SLIDING["paper"], 100_000),
+        "small": Setting(SLIDING["small"], 10_000),
+        "paper": Setting(SLIDING["paper"], 100_000),
     }
 
     def fit(self, images: Sequence[Image]) -> None:
@@ -50,8 +51,9 @@ class CnnDictionary(Method):
         rows = some_of(rows, self.setting.most, self.seed)
         self._pca = PCA(0.95, svd_solver="covariance_eigh").fit(rows)
         reduced = self._reduced(rows)
-        groups = KMeans(min(self.setting.words, len(reduced)), n_init=3,
-                        random_state=self.seed).fit(reduced)
+        groups = KMeans(
+            min(self.setting.words, len(reduced)), n_init=3, random_state=self.seed
+        ).fit(reduced)
         _, ids = Memory(reduced).nearest(groups.cluster_centers_)
         self._words = Memory(reduced[np.unique(ids)])
 

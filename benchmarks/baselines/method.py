@@ -45,7 +45,11 @@ class Method(ABC):
     budgets: ClassVar[Mapping[str, Any]]
 
     def __init__(
-        self, network: Backbone, setting: Any, seed: int = 0, checkpoint: Path | None = None,
+        self,
+        network: Backbone,
+        setting: Any,
+        seed: int = 0,
+        checkpoint: Path | None = None,
     ) -> None:
         self.network = network
         self.setting = setting
@@ -91,7 +95,8 @@ class Memory:
 def enlarged(values: Floats, image: Image) -> Floats:
     """Return a grid of values [gh, gw] on an image's pixels, bilinearly."""
     larger: Floats = cv2.resize(  # type: ignore[assignment]
-        np.asarray(values, np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        np.asarray(values, np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR
+    )
     return larger
 
 

@@ -32,7 +32,8 @@ class NearestNeighbour(Method):
     """See the module."""
 
     budgets: ClassVar = {
-        "small": Setting(SLIDING["small"], 20_000), "paper": Setting(SLIDING["paper"], 50_000),
+        "small": Setting(SLIDING["small"], 20_000),
+        "paper": Setting(SLIDING["paper"], 50_000),
     }
 
     def fit(self, images: Sequence[Image]) -> None:

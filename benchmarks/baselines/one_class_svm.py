@@ -38,7 +38,8 @@ class OneClassSvm(Method):
     """See the module."""
 
     budgets: ClassVar = {
-        "small": Setting(SLIDING["small"], 2000), "paper": Setting(SLIDING["paper"], 50_000),
+        "small": Setting(SLIDING["small"], 2000),
+        "paper": Setting(SLIDING["paper"], 50_000),
     }
 
     def fit(self, images: Sequence[Image]) -> None:

@@ -59,8 +59,10 @@ class Padim(Method):
             covariance = some @ some.mT / max(1, len(rows) - 1) + ridge
             factor = torch.linalg.cholesky(covariance)
             inverse = torch.linalg.solve_triangular(
-                factor, torch.eye(rows.shape[2], dtype=torch.float64, device=rows.device),
-                upper=False)
+                factor,
+                torch.eye(rows.shape[2], dtype=torch.float64, device=rows.device),
+                upper=False,
+            )
             self._whiten[at : at + _POSITIONS] = inverse.float()
 
     def map(self, image: Image) -> Floats:

@@ -45,8 +45,9 @@ class PatchCore(Method):
 
     def fit(self, images: Sequence[Image]) -> None:
         """Keep a coreset of the good patches."""
-        rows = np.concatenate([self._patches(image).reshape(-1, self._channels)
-                               for image in images])
+        rows = np.concatenate(
+            [self._patches(image).reshape(-1, self._channels) for image in images]
+        )
         kept = greedy_coreset(rows, max(1, round(self.setting.share * len(rows))))
         self._memory = Memory(rows[kept])
 

@@ -46,8 +46,10 @@ class Sliding:
         """Return the network's last layer, averaged over each patch, [gh, gw, D]."""
         patches = self.cut(image)
         flat = patches.reshape(-1, *patches.shape[2:])
-        parts = [network(np.ascontiguousarray(flat[at : at + _BATCH])).descriptors.cpu().numpy()
-                 for at in range(0, len(flat), _BATCH)]
+        parts = [
+            network(np.ascontiguousarray(flat[at : at + _BATCH])).descriptors.cpu().numpy()
+            for at in range(0, len(flat), _BATCH)
+        ]
         return np.concatenate(parts).reshape(*patches.shape[:2], -1)
 
     def describe_all(self, images: Sequence[Image], network: Backbone) -> Floats:

@@ -33,7 +33,8 @@ def dissimilarity(a: Tensor, b: Tensor) -> Tensor:
     variances = mean(a * a) - mean_a**2 + mean(b * b) - mean_b**2
     covariance = mean(a * b) - mean_a * mean_b
     return 1 - ((2 * mean_a * mean_b + _C1) * (2 * covariance + _C2)) / (
-        (mean_a**2 + mean_b**2 + _C1) * (variances + _C2))
+        (mean_a**2 + mean_b**2 + _C1) * (variances + _C2)
+    )
 
 
 def _averaging(length: int, device: torch.device) -> Tensor:

@@ -65,9 +65,14 @@ def student(channels: int, outputs: int) -> nn.Sequential:
         layers += [nn.Conv2d(before, channels, 5, padding=2), nn.LeakyReLU(0.005), nn.MaxPool2d(2)]
         before = channels
     return nn.Sequential(
-        *layers, nn.ZeroPad2d((1, 2, 1, 2)), nn.Conv2d(channels, 2 * channels, 4),
-        nn.LeakyReLU(0.005), nn.Conv2d(2 * channels, channels, 3, padding=1), nn.LeakyReLU(0.005),
-        nn.Conv2d(channels, outputs, 1))
+        *layers,
+        nn.ZeroPad2d((1, 2, 1, 2)),
+        nn.Conv2d(channels, 2 * channels, 4),
+        nn.LeakyReLU(0.005),
+        nn.Conv2d(2 * channels, channels, 3, padding=1),
+        nn.LeakyReLU(0.005),
+        nn.Conv2d(channels, outputs, 1),
+    )
 
 
 class Student(Method):
@@ -90,9 +95,12 @@ class Student(Method):
         self._std = every.std((0, 2, 3))[:, None, None].clamp_min(1e-6)
         targets = [(answer - self._mean) / self._std for answer in answers]
         channels = every.shape[1]
-        self._students = seeded(lambda: nn.ModuleList(
-            student(self.setting.channels, channels) for _ in range(self.setting.students)
-        ), self.seed).to(self.network.device, memory_format=torch.channels_last)
+        self._students = seeded(
+            lambda: nn.ModuleList(
+                student(self.setting.channels, channels) for _ in range(self.setting.students)
+            ),
+            self.seed,
+        ).to(self.network.device, memory_format=torch.channels_last)
         schedule: Schedule = self.setting.schedule
 
         def loss(step: int) -> Tensor:
@@ -101,20 +109,22 @@ class Student(Method):
             for one in self._students:  # each its own images, so that they differ where they guess
                 which = rng.integers(0, len(pixels), schedule.batch)
                 made = one(torch.stack([pixels[i] for i in which]))
-                losses.append(nn.functional.mse_loss(
-                    made, torch.stack([targets[i] for i in which])))
+                losses.append(
+                    nn.functional.mse_loss(made, torch.stack([targets[i] for i in which]))
+                )
             return torch.stack(losses).sum()
 
-        self.taken_up = train(
-            self._students, loss, schedule, self.checkpoint, key_of(self, images))
+        self.taken_up = train(self._students, loss, schedule, self.checkpoint, key_of(self, images))
         judged = [self._judge(images[i]) for i in (held if back else seen)]
         error, variance = (torch.stack(both) for both in zip(*judged, strict=True))
         self._usual = [(both.mean(), both.std().clamp_min(1e-12)) for both in (error, variance)]
 
     def map(self, image: Image) -> Floats:
         """Return error and variance, each in standard deviations of good images', summed."""
-        scaled = [(values - mean) / std for values, (mean, std)
-                  in zip(self._judge(image), self._usual, strict=True)]
+        scaled = [
+            (values - mean) / std
+            for values, (mean, std) in zip(self._judge(image), self._usual, strict=True)
+        ]
         return enlarged(torch.stack(scaled).sum(0).cpu().numpy(), image)
 
     @torch.inference_mode()
@@ -122,8 +132,7 @@ class Student(Method):
         """Return the students' squared error and their variance, both [h, w]."""
         answer = (self._answer(image) - self._mean) / self._std
         made = torch.stack([one(self._pixels(image)[None])[0] for one in self._students])
-        return ((made.mean(0) - answer).square().sum(0),
-                made.var(0, correction=0).sum(0))
+        return ((made.mean(0) - answer).square().sum(0), made.var(0, correction=0).sum(0))
 
     def _pixels(self, image: Image) -> Tensor:
         """Return an image as the students see it, [3, H, W]."""

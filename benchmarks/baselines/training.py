@@ -42,8 +42,11 @@ class Schedule:
 
 
 def train(
-    network: nn.Module, loss: Callable[[int], Tensor], schedule: Schedule,
-    checkpoint: Path | None, key: str,
+    network: nn.Module,
+    loss: Callable[[int], Tensor],
+    schedule: Schedule,
+    checkpoint: Path | None,
+    key: str,
 ) -> int:
     """Train, from the checkpoint on if there is one with this key; return its step, else 0.
 
@@ -63,13 +66,23 @@ def train(
     key : str
         Says of what the training is; a checkpoint with another one is not used.
     """
-    optimizer = torch.optim.Adam(network.parameters(), schedule.rate, weight_decay=schedule.decay,
-                                 fused=next(network.parameters()).is_cuda)
+    optimizer = torch.optim.Adam(
+        network.parameters(),
+        schedule.rate,
+        weight_decay=schedule.decay,
+        fused=next(network.parameters()).is_cuda,
+    )
     network.train()
     begin = _load(checkpoint, key, network, optimizer) if checkpoint else 0
     with torch.backends.cudnn.flags(enabled=True, benchmark=True):  # each step has the same shapes
-        for step in tqdm(range(begin, schedule.steps), "training", disable=None, leave=False,
-                         initial=begin, total=schedule.steps):
+        for step in tqdm(
+            range(begin, schedule.steps),
+            "training",
+            disable=None,
+            leave=False,
+            initial=begin,
+            total=schedule.steps,
+        ):
             optimizer.zero_grad()
             loss(step).backward()
             optimizer.step()
@@ -87,10 +100,16 @@ def key_of(method: Method, images: Sequence[Image]) -> str:
         digest.update(np.ascontiguousarray(image).data)
     setting: Any = asdict(method.setting)
     setting["schedule"].pop("keep_every")
-    return json.dumps({
-        "method": type(method).__name__, "setting": setting, "seed": method.seed,
-        "backbone": method.network.weights_sha256, "images": digest.hexdigest(),
-    }, sort_keys=True)
+    return json.dumps(
+        {
+            "method": type(method).__name__,
+            "setting": setting,
+            "seed": method.seed,
+            "backbone": method.network.weights_sha256,
+            "images": digest.hexdigest(),
+        },
+        sort_keys=True,
+    )
 
 
 def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
@@ -101,7 +120,11 @@ def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
 
 
 def _save(
-    path: Path, key: str, network: nn.Module, optimizer: torch.optim.Optimizer, step: int,
+    path: Path,
+    key: str,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
 ) -> None:
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     for number, moments in optimizer.state_dict()["state"].items():
@@ -120,8 +143,13 @@ def _load(path: Path, key: str, network: nn.Module, optimizer: torch.optim.Optim
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (FileNotFoundError, SafetensorError):
         return 0
-    network.load_state_dict({name.removeprefix("network."): value
-                             for name, value in tensors.items() if name.startswith("network.")})
+    network.load_state_dict(
+        {
+            name.removeprefix("network."): value
+            for name, value in tensors.items()
+            if name.startswith("network.")
+        }
+    )
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("adam."):

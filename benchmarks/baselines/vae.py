@@ -49,8 +49,10 @@ class Vae(Autoencoder):
     def errors(self, windows: Tensor, noise: torch.Generator) -> Tensor:
         """Return squared differences, summed over colours, averaged over draws."""
         means, logs = self._code(windows)
-        draws = [(self._autoencoder.decoder(self._draw(means, logs, noise)) - windows)
-                 .square().sum(1) for _ in range(_DRAWS)]
+        draws = [
+            (self._autoencoder.decoder(self._draw(means, logs, noise)) - windows).square().sum(1)
+            for _ in range(_DRAWS)
+        ]
         return torch.stack(draws).mean(0)
 
     def _code(self, windows: Tensor) -> tuple[Tensor, Tensor]:

@@ -92,8 +92,10 @@ def limit_memory(size: int) -> None:
         faiss()  # which crashes if refused memory at its first search
     used = anonymous()
     if size < max(_LEAST, used):
-        raise SpadeError(f"--max-memory {human(size)} is too little: allow "
-                         f"{human(max(2 * _LEAST, 2 * used))} or more")
+        raise SpadeError(
+            f"--max-memory {human(size)} is too little: allow "
+            f"{human(max(2 * _LEAST, 2 * used))} or more"
+        )
     unused = max(_status("VmData") - used, 0)
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     wanted = size + unused
@@ -106,9 +108,16 @@ def is_shortage(error: BaseException) -> bool:
     """Say whether an error means that memory ran out, in the words of the libraries used here."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or any(
-        words in text for words in ("out of memory", "can't allocate memory", "bad_alloc",
-                                    "insufficient memory", "could not create a memory",
-                                    "cannot allocate memory", "failed to allocate")
+        words in text
+        for words in (
+            "out of memory",
+            "can't allocate memory",
+            "bad_alloc",
+            "insufficient memory",
+            "could not create a memory",
+            "cannot allocate memory",
+            "failed to allocate",
+        )
     )
 
 

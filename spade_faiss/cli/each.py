@@ -32,8 +32,11 @@ def holds_index(folder: Path) -> bool:
 
 def folders_in(folder: Path) -> list[str]:
     """Return the names of the folders in a folder, in order, but for hidden ones."""
-    return sorted(entry.name for entry in folder.iterdir()
-                  if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(
+        entry.name
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    )
 
 
 def lines_to_learn(train_dir: Path, indices: Path) -> list[str]:
@@ -48,8 +51,10 @@ def lines_to_learn(train_dir: Path, indices: Path) -> list[str]:
     if not names:
         raise SpadeError(f"{train_dir} holds no folders: --each takes one for each line")
     if indices.resolve().is_relative_to(train_dir.resolve()):
-        raise SpadeError(f"{indices} lies in {train_dir}, where it would be taken for a line; name "
-                         "a folder beside it")
+        raise SpadeError(
+            f"{indices} lies in {train_dir}, where it would be taken for a line; name "
+            "a folder beside it"
+        )
     if holds_index(indices):
         raise SpadeError(f"{indices} holds an index; with --each, name a folder for all lines'")
     return names
@@ -67,8 +72,10 @@ def lines_to_query(indices: Path, images: Sequence[Path]) -> list[str]:
         raise SpadeError("--each takes one folder of images, which holds a folder for each line")
     names = indexed_lines(indices)
     if not names:
-        raise SpadeError(f"{indices} holds no folders with indices; make them with: spade-faiss "
-                         f"build LINES_DIR --each --index {indices}")
+        raise SpadeError(
+            f"{indices} holds no folders with indices; make them with: spade-faiss "
+            f"build LINES_DIR --each --index {indices}"
+        )
     return sorted({*names, *folders_in(images[0])})
 
 
@@ -80,8 +87,10 @@ def indexed_lines(folder: Path) -> list[str]:
 
 
 def each_line(
-    names: Sequence[str], work: Callable[[str], Done],
-    on_failure: Callable[[str, Exception], object], crew: Crew | None = None,
+    names: Sequence[str],
+    work: Callable[[str], Done],
+    on_failure: Callable[[str, Exception], object],
+    crew: Crew | None = None,
 ) -> dict[str, Done]:
     """Do the work of each line, and return what came of it, in the lines' order.
 

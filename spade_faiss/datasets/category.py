@@ -56,8 +56,11 @@ class TestImage:
             If a mask cannot be used; see `read_mask`.
         """
         wrong = np.zeros(size, bool)
-        for mask in ((one for one, _ in config.regions(self.masks, size)) if config else
-                     (read_mask(path, size) for path in self.masks)):
+        for mask in (
+            (one for one, _ in config.regions(self.masks, size))
+            if config
+            else (read_mask(path, size) for path in self.masks)
+        ):
             wrong |= mask
         return wrong
 
@@ -105,9 +108,7 @@ class Category:
         """Whether any defect has a mask; where none has, there are no pixel metrics."""
         return any(test.masks for test in self.test)
 
-    def truth(
-        self, at: int, size: tuple[int, int]
-    ) -> tuple[bool, npt.NDArray[np.bool_] | None]:
+    def truth(self, at: int, size: tuple[int, int]) -> tuple[bool, npt.NDArray[np.bool_] | None]:
         """Return whether a test image is wrong, and where, bool `[H, W]`.
 
         Where is None if it is not known: of a defect without a mask, and, so that pixels are not
@@ -129,9 +130,7 @@ class Category:
         known = bool(test.masks) if test.wrong else self.masked
         return test.wrong, test.mask(size, self.config) if known else None
 
-    def regions(
-        self, at: int, size: tuple[int, int]
-    ) -> list[tuple[npt.NDArray[np.bool_], float]]:
+    def regions(self, at: int, size: tuple[int, int]) -> list[tuple[npt.NDArray[np.bool_], float]]:
         """Return a test image's defects one by one, and the areas at which they saturate.
 
         None unless `config` is there. Parameters and errors as in `truth`.

@@ -51,8 +51,11 @@ _TEXTURES = {
 
 
 def make_demo(
-    root: str | os.PathLike[str], seed: int = 0,
-    n_train: int = 16, n_good: int = 4, n_defects: int = 2,
+    root: str | os.PathLike[str],
+    seed: int = 0,
+    n_train: int = 16,
+    n_good: int = 4,
+    n_defects: int = 2,
 ) -> list[str]:
     """Write the data set, and return the names of its categories.
 
@@ -275,8 +278,12 @@ def _crack(view: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
 
 
 DEFECTS: dict[str, Painter] = {
-    "crack": _crack, "foreign": _foreign, "hole": _hole,
-    "scratch": _scratch, "smear": _smear, "stain": _stain,
+    "crack": _crack,
+    "foreign": _foreign,
+    "hole": _hole,
+    "scratch": _scratch,
+    "smear": _smear,
+    "stain": _stain,
 }
 """Each kind of defect and what paints it."""
 
@@ -296,8 +303,9 @@ class _Blob:
         reach = _MARGIN + radius * (1 + 2 * wobble)
         centre_y, centre_x = rng.uniform(reach, SIDE - reach, 2)
         self._radius = radius
-        self._waves = [(k, wobble / k**0.5 * rng.uniform(0.3, 1), rng.uniform(0, 2 * np.pi))
-                       for k in (2, 3, 5)]
+        self._waves = [
+            (k, wobble / k**0.5 * rng.uniform(0.3, 1), rng.uniform(0, 2 * np.pi)) for k in (2, 3, 5)
+        ]
         self.y, self.x = (_Y - centre_y) / radius, (_X - centre_x) / radius
         self.rho = self._rho(self.y, self.x)
 

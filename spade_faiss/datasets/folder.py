@@ -25,7 +25,10 @@ _Place = str | os.PathLike[str]
 
 
 def load_folders(
-    train: _Place, good: _Place, bad: _Place | Sequence[_Place], masks: _Place | None = None,
+    train: _Place,
+    good: _Place,
+    bad: _Place | Sequence[_Place],
+    masks: _Place | None = None,
     on_error: OnError | None = None,
 ) -> Category:
     """List the images of folders, each searched to any depth; none is decoded.
@@ -60,18 +63,28 @@ def load_folders(
         for one in _images(folder, problems):
             kind = one.relative.parts[0] if len(one.relative.parts) > 1 else _name(folder)
             if kind == GOOD:
-                raise SpadeError(f"{one.path.parent}: a kind of defect cannot be called {GOOD}; "
-                                 f"name the folder with --{GOOD}, or rename it")
+                raise SpadeError(
+                    f"{one.path.parent}: a kind of defect cannot be called {GOOD}; "
+                    f"name the folder with --{GOOD}, or rename it"
+                )
             named = Path(_name(folder)) / one.relative if len(many) > 1 else one.relative
             test.append(TestImage(one.path, kind, truth.of(named) if truth else ()))
     learnt = tuple(one.path for one in _images(folders[0], problems))
     name = _name(Path(os.path.commonpath([path.resolve() for path in folders])))
-    return _finished(Category(name, learnt, tuple(test), "folder"), truth, problems,
-                     str(train), str(good), ", ".join(map(str, many)))
+    return _finished(
+        Category(name, learnt, tuple(test), "folder"),
+        truth,
+        problems,
+        str(train),
+        str(good),
+        ", ".join(map(str, many)),
+    )
 
 
 def load_table(
-    table: _Place, train: _Place | None = None, masks: _Place | None = None,
+    table: _Place,
+    train: _Place | None = None,
+    masks: _Place | None = None,
     on_error: OnError | None = None,
 ) -> Category:
     """List the images of a table; none is decoded.
@@ -114,8 +127,14 @@ def load_table(
             named = Path(os.path.relpath(path, table.parent))
             known = truth.of(named) if truth and kind != GOOD else ()
             test.append(TestImage(path, kind, known))
-    return _finished(Category(table.stem, tuple(learnt), tuple(test), "folder"), truth, problems,
-                     str(train or table), str(table), str(table))
+    return _finished(
+        Category(table.stem, tuple(learnt), tuple(test), "folder"),
+        truth,
+        problems,
+        str(train or table),
+        str(table),
+        str(table),
+    )
 
 
 class _Masks:
@@ -143,8 +162,9 @@ class _Masks:
             if mask := self._found.get(name):
                 first = self._images.setdefault(mask, image)
                 if first != image:
-                    raise SpadeError(f"{mask} would be the mask of {first} and of {image}: rename "
-                                     "one of the two")
+                    raise SpadeError(
+                        f"{mask} would be the mask of {first} and of {image}: rename one of the two"
+                    )
                 return (mask,)
         return ()
 
@@ -172,14 +192,19 @@ def _check_apart(folders: Sequence[Path]) -> None:
     """Refuse folders that are not there, and one that lies in another."""
     for folder in folders:
         if not folder.is_dir():
-            raise SpadeError(f"{folder} is a file; name a folder" if folder.exists() else
-                             f"{folder}: no such folder")
+            raise SpadeError(
+                f"{folder} is a file; name a folder"
+                if folder.exists()
+                else f"{folder}: no such folder"
+            )
     places = [folder.resolve() for folder in folders]
     for at, one in enumerate(places):
         for other, within in enumerate(places):
             if at != other and within.is_relative_to(one):
-                raise SpadeError(f"{folders[other]} lies in {folders[at]}, so its images would be "
-                                 "both: name folders of which none holds another")
+                raise SpadeError(
+                    f"{folders[other]} lies in {folders[at]}, so its images would be "
+                    "both: name folders of which none holds another"
+                )
 
 
 def _images(folder: Path, problems: Problems) -> list[Found]:
@@ -201,14 +226,19 @@ def _rows(table: Path, split: bool) -> Iterator[tuple[int, Mapping[str, str]]]:
     try:
         text = table.read_text("utf-8-sig")
         head = text.split("\n", 1)[0]
-        rows = csv.DictReader(io.StringIO(text, newline=""), restkey=_OVER, strict=True,
-                              delimiter=max(",;\t", key=head.count))
+        rows = csv.DictReader(
+            io.StringIO(text, newline=""),
+            restkey=_OVER,
+            strict=True,
+            delimiter=max(",;\t", key=head.count),
+        )
         names = rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
         for column in ("path", "label", *(["split"] if split else [])):
             if column not in names:
                 more = "; add it (train or test), or name --train" if column == "split" else ""
-                raise SpadeError(f"{table} has no column {column}, but "
-                                 f"{', '.join(names) or 'none'}{more}")
+                raise SpadeError(
+                    f"{table} has no column {column}, but {', '.join(names) or 'none'}{more}"
+                )
         for row in rows:
             yield rows.line_num, {name: str(value or "").strip() for name, value in row.items()}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -226,8 +256,9 @@ def _meaning(where: str, row: Mapping[str, str], split: bool) -> tuple[str, str]
     """
     label, part = row["label"], row["split"].lower() if split else "test"
     if _OVER in row:
-        raise BrokenError(where, "it has more fields than the first line; quote a path that holds "
-                                 "a comma")
+        raise BrokenError(
+            where, "it has more fields than the first line; quote a path that holds a comma"
+        )
     if not row["path"] or not label:
         raise BrokenError(where, f"it has no {'label' if row['path'] else 'path'}")
     kind = GOOD if label.lower() in GOOD_LABELS else label

@@ -94,8 +94,10 @@ class DefectsConfig:
             if not inside:
                 raise SpadeError(f"{path}: the mask marks no pixel as a defect; copy it again")
             if strange := [value for value in inside if value not in known]:
-                raise SpadeError(f"{path}: the mask holds the value {strange[0]}, which is not in "
-                                 f"{self.path.name}; copy it again")
+                raise SpadeError(
+                    f"{path}: the mask holds the value {strange[0]}, which is not in "
+                    f"{self.path.name}; copy it again"
+                )
             for value in inside:
                 mask = np.asarray(values == value)
                 regions.append((mask, known[value].area(int(mask.sum()))))
@@ -111,8 +113,10 @@ def read_config(folder: Path, problems: Problems) -> DefectsConfig | None:
     path = folder / "defects_config.json"
     if not path.is_file():
         return None
-    why = ("is no list of pixel_value, saturation_threshold and relative_saturation of each kind "
-           "of defect; copy it again")
+    why = (
+        "is no list of pixel_value, saturation_threshold and relative_saturation of each kind "
+        "of defect; copy it again"
+    )
     try:
         kinds = tuple(_saturation(entry) for entry in json.loads(path.read_bytes()))
         if kinds and len({one.value for one in kinds}) == len(kinds):

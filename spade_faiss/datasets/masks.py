@@ -65,8 +65,10 @@ def read_mask(path: str | os.PathLike[str], size: tuple[int, int]) -> Mask:
         raise SpadeError(f"{path}: the mask marks {what}; paint defects white on black")
     border = np.concatenate([marked[0], marked[-1], marked[1:-1, 0], marked[1:-1, -1]])
     if share > 0.5 and border.mean() > 0.5:
-        raise SpadeError(f"{path}: the mask marks {100 * share:.0f}% of the image and most of its "
-                         "border as a defect: it looks inverted; paint defects white on black")
+        raise SpadeError(
+            f"{path}: the mask marks {100 * share:.0f}% of the image and most of its "
+            "border as a defect: it looks inverted; paint defects white on black"
+        )
     return marked
 
 
@@ -115,11 +117,14 @@ def decode_mask(path: str | os.PathLike[str], size: tuple[int, int]) -> Decoded:
         why = getattr(error, "strerror", None) or "damaged or cut short"
         raise SpadeError(f"{path}: the mask cannot be read ({why}); copy it again") from None
     if samples.shape[:2] != tuple(size):
-        raise SpadeError(f"{path}: the mask is {samples.shape[1]}x{samples.shape[0]} pixels and "
-                         f"its image {size[1]}x{size[0]}; they must be of one size")
+        raise SpadeError(
+            f"{path}: the mask is {samples.shape[1]}x{samples.shape[0]} pixels and "
+            f"its image {size[1]}x{size[0]}; they must be of one size"
+        )
     if not np.isfinite(samples).all():
-        raise SpadeError(f"{path}: the mask holds values that are not finite; paint defects white "
-                         "on black")
+        raise SpadeError(
+            f"{path}: the mask holds values that are not finite; paint defects white on black"
+        )
     if not transparent:
         return Decoded(samples, None, lossy)
     alpha = samples[:, :, -1]
@@ -159,9 +164,11 @@ def _marked(mask: Decoded, path: str | os.PathLike[str]) -> Mask:
     two = len(distinct) == 2 and distinct[0] == 0
     if not two and values.dtype.kind in "iu" and 0 < largest < _KINDS:
         if mask.lossy:
-            raise SpadeError(f"{path}: the mask is nearly black (its largest value is {largest}) "
-                             "and of a format that changes values: what it marks cannot be known; "
-                             "save it as PNG")
+            raise SpadeError(
+                f"{path}: the mask is nearly black (its largest value is {largest}) "
+                "and of a format that changes values: what it marks cannot be known; "
+                "save it as PNG"
+            )
         return np.asarray(values != 0)
     if two or (not mask.lossy and mask.alpha is None and _of_kinds(mask.bands)):
         return np.asarray(values != 0)

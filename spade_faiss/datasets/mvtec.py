@@ -38,7 +38,8 @@ from .visa import CATEGORIES, SPLIT, read_split
 
 
 def load_mvtec(
-    root: str | os.PathLike[str], names: Collection[str] | None = None,
+    root: str | os.PathLike[str],
+    names: Collection[str] | None = None,
     on_error: OnError | None = None,
 ) -> list[Category]:
     """List the images of a data set, sorted by category; none is decoded.
@@ -79,8 +80,9 @@ def load_mvtec(
     problems = Problems(on_error if there else None)
     for name in wanted:
         if name not in loaders:
-            problems(name, f"{root} has no such category; there are: {', '.join(loaders)}",
-                     "passed over")
+            problems(
+                name, f"{root} has no such category; there are: {', '.join(loaders)}", "passed over"
+            )
     found: list[Category] = []
     for name in sorted(there):
         try:
@@ -88,8 +90,11 @@ def load_mvtec(
         except BrokenError as error:
             problems(error.where, error.why, "the category is left out")
         except OSError as error:
-            problems(error.filename or name, f"cannot be read ({error.strerror})",
-                     "the category is left out")
+            problems(
+                error.filename or name,
+                f"cannot be read ({error.strerror})",
+                "the category is left out",
+            )
     return found
 
 
@@ -135,10 +140,13 @@ _VALIDATION = {"validation": "validation/good is not used: thresholds are drawn 
 _MVTEC = _Layout("mvtec", "test", "ground_truth", _mask_files, {})
 _VISA = _Layout("visa", "test", "ground_truth", _mask_files, {})
 _LOCO = _Layout("mvtec-loco", "test", "ground_truth", _mask_folders, _VALIDATION)
-_PRIVATE = {name: f"{name} has no ground truth and is passed over"
-            for name in ("test_private", "test_private_mixed")}
-_AD_2 = _Layout("mvtec-ad-2", "test_public", "test_public/ground_truth", _mask_files,
-                _VALIDATION | _PRIVATE)
+_PRIVATE = {
+    name: f"{name} has no ground truth and is passed over"
+    for name in ("test_private", "test_private_mixed")
+}
+_AD_2 = _Layout(
+    "mvtec-ad-2", "test_public", "test_public/ground_truth", _mask_files, _VALIDATION | _PRIVATE
+)
 
 
 def _layout(folder: Path) -> _Layout | None:
@@ -182,12 +190,16 @@ def _folder_loader(folder: Path, layout: _Layout) -> _Loader:
                 test += _test_images(images, folder / layout.truth / images.name, layout, problems)
         for truth in _folders(folder / layout.truth):
             if not (folder / layout.test / truth.name).is_dir():
-                problems(truth, f"has masks, and there is no folder {layout.test}/{truth.name}",
-                         "they are passed over")
+                problems(
+                    truth,
+                    f"has masks, and there is no folder {layout.test}/{truth.name}",
+                    "they are passed over",
+                )
         name_unmasked(test, folder / layout.truth, problems)
         notes = tuple(text for one, text in layout.notes.items() if (folder / one).is_dir())
-        notes += _passed_over([folder / "train" / GOOD, *_folders(folder / layout.test)],
-                              folder / layout.truth)
+        notes += _passed_over(
+            [folder / "train" / GOOD, *_folders(folder / layout.test)], folder / layout.truth
+        )
         train = tuple(_images(folder / "train" / GOOD))
         config = read_config(folder, problems)
         category = Category(name, train, tuple(test), layout.name, notes, config)
@@ -196,9 +208,7 @@ def _folder_loader(folder: Path, layout: _Layout) -> _Loader:
     return load
 
 
-def _test_images(
-    folder: Path, truth: Path, layout: _Layout, problems: Problems
-) -> list[TestImage]:
+def _test_images(folder: Path, truth: Path, layout: _Layout, problems: Problems) -> list[TestImage]:
     """Return the images of one kind of defect, or the good ones, with their masks."""
     paths = _images(folder)
     if folder.name == GOOD:
@@ -222,8 +232,9 @@ def name_unmasked(test: Sequence[TestImage], where: object, problems: Problems) 
         without = [one for one in own if not one.masks]
         if len(own) == len(without) > 1:
             folder = os.path.commonpath([one.path.parent for one in own])
-            problems(folder, f"{len(own)} defects ({kind}) have no mask in {where}",
-                     f"they count {done}")
+            problems(
+                folder, f"{len(own)} defects ({kind}) have no mask in {where}", f"they count {done}"
+            )
         else:
             for one in without:
                 problems(one.path, f"has a defect and no mask in {where}", f"it counts {done}")
@@ -238,8 +249,9 @@ def _split_loader(root: Path, rows: list[dict[str, str]]) -> _Loader:
             path = root / row["image"]
             masks = () if good or not row["mask"] else (root / row["mask"],)
             if missing := [file for file in (path, *masks) if not file.is_file()]:
-                problems(missing[0], f"is named in {SPLIT} and is not there",
-                         "the image is left out")
+                problems(
+                    missing[0], f"is named in {SPLIT} and is not there", "the image is left out"
+                )
             elif row["split"] == "train":
                 train += [path] if good else []
             else:
@@ -284,20 +296,27 @@ def _folders(folder: Path) -> list[Path]:
 
 def _images(folder: Path) -> list[Path]:
     # What cannot be read, such as a link that leads nowhere, is reported when it is decoded.
-    return [path for path in _visible(folder)
-            if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+    return [
+        path for path in _visible(folder) if path.suffix.lower() in SUFFIXES and not path.is_dir()
+    ]
 
 
 def _passed_over(folders: Sequence[Path], truth: Path) -> tuple[str, ...]:
     """Return lines on what may be images in folders of images, and is not read."""
     inside = [path for folder in folders if folder != truth for path in _visible(folder)]
     below = [path for path in inside if path.is_dir()]
-    files = [path for path in inside if path not in below and may_be_image(path)
-             and path.suffix.lower() not in SUFFIXES]
+    files = [
+        path
+        for path in inside
+        if path not in below and may_be_image(path) and path.suffix.lower() not in SUFFIXES
+    ]
     notes = [passed_over(files)] if files else []
     if below:
-        many = ("1 folder in a folder of images:" if len(below) == 1 else
-                f"{len(below)} folders in folders of images, such as")
+        many = (
+            "1 folder in a folder of images:"
+            if len(below) == 1
+            else f"{len(below)} folders in folders of images, such as"
+        )
         notes.append(f"passed over {many} {below[0]}")
     return tuple(notes)
 

@@ -53,7 +53,8 @@ def without_overlaps(category: Category, problems: Problems) -> Category:
     return replace(
         category,
         train=tuple(path for at, path in enumerate(category.train) if at not in found),
-        test=tuple(test for at, test in enumerate(category.test, learnt) if at not in found))
+        test=tuple(test for at, test in enumerate(category.test, learnt) if at not in found),
+    )
 
 
 def _same_bytes(paths: Sequence[Path]) -> Iterator[list[int]]:

@@ -84,8 +84,10 @@ class Scene:
 
 
 def load_stc(
-    root: str | os.PathLike[str], names: Collection[str] | None = None,
-    on_error: OnError | None = None, on_note: OnNote | None = None,
+    root: str | os.PathLike[str],
+    names: Collection[str] | None = None,
+    on_error: OnError | None = None,
+    on_note: OnNote | None = None,
 ) -> list[Scene]:
     """List the videos and frames of a data set, sorted by scene; none is decoded.
 
@@ -114,8 +116,10 @@ def load_stc(
     testing = root / "testing" / "frames"
     for folder in (root / "training" / "videos", testing):
         if not folder.is_dir():
-            raise SpadeError(f"{folder}: no such folder; ShanghaiTech Campus has training/videos "
-                             "and testing/frames")
+            raise SpadeError(
+                f"{folder}: no such folder; ShanghaiTech Campus has training/videos "
+                "and testing/frames"
+            )
     training = sorted((root / "training" / "videos").iterdir())
     videos = _by_scene(path for path in training if is_video(path))
     taken = {path for paths in videos.values() for path in paths}
@@ -132,8 +136,9 @@ def load_stc(
         for path in sorted((root / "testing" / kind).glob("*.npy")):
             if not names and not (testing / path.stem).is_dir():
                 problems(path, f"is a mask without a clip in {testing}", "passed over")
-    scenes = [_scene(name, videos.get(name, []), clips.get(name, []), problems)
-              for name in sorted(wanted)]
+    scenes = [
+        _scene(name, videos.get(name, []), clips.get(name, []), problems) for name in sorted(wanted)
+    ]
     return [scene for scene in scenes if scene]
 
 
@@ -147,9 +152,7 @@ def _by_scene(paths: Iterable[Path]) -> dict[str, list[Path]]:
     return dict(sorted(found.items()))
 
 
-def _scene(
-    name: str, videos: list[Path], folders: list[Path], problems: Problems
-) -> Scene | None:
+def _scene(name: str, videos: list[Path], folders: list[Path], problems: Problems) -> Scene | None:
     """Return a scene, or None if it cannot be trusted; what is broken is reported, all of it."""
     done = f"scene {name} is left out"
     clips: list[Clip] = []
@@ -174,8 +177,14 @@ def _scene(
 
 def _clip(folder: Path) -> Clip:
     # Shorter names first: 999.jpg is followed by 1000.jpg.
-    frames = sorted((path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES
-                     and not path.name.startswith(".")), key=lambda path: (len(path.stem), path))
+    frames = sorted(
+        (
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+        ),
+        key=lambda path: (len(path.stem), path),
+    )
     testing = folder.parent.parent
     mask = testing / "test_frame_mask" / f"{folder.name}.npy"
     labels = _read(mask, 1, len(frames)) != 0
@@ -195,8 +204,9 @@ def _check_size(mask: Path, size: tuple[int, ...], frame: Path) -> None:
     except (OSError, ValueError, Image.DecompressionBombError):
         return  # the frame is reported when it is decoded
     if size != (height, width):
-        raise BrokenError(mask, f"the mask is {size[1]}x{size[0]} pixels and its frames "
-                                f"{width}x{height}")
+        raise BrokenError(
+            mask, f"the mask is {size[1]}x{size[0]} pixels and its frames {width}x{height}"
+        )
 
 
 def _read(path: Path, axes: int, frames: int) -> npt.NDArray[np.generic]:

@@ -9,10 +9,22 @@ from ..errors import SpadeError
 
 SPLIT = "split_csv/1cls.csv"
 """The table, one row an image, within the data set's folder."""
-CATEGORIES = frozenset({
-    "candle", "capsules", "cashew", "chewinggum", "fryum", "macaroni1", "macaroni2", "pcb1", "pcb2",
-    "pcb3", "pcb4", "pipe_fryum",
-})
+CATEGORIES = frozenset(
+    {
+        "candle",
+        "capsules",
+        "cashew",
+        "chewinggum",
+        "fryum",
+        "macaroni1",
+        "macaroni2",
+        "pcb1",
+        "pcb2",
+        "pcb3",
+        "pcb4",
+        "pipe_fryum",
+    }
+)
 _COLUMNS = ("object", "split", "label", "image", "mask")
 
 

@@ -78,14 +78,19 @@ class Report:
 
     def text(self) -> str:
         """Return the report as a table for a person."""
+
         def row(title: str, judged: Judged, most: str) -> str:
             alarms, found = judged.false_alarms, judged.found
-            return (f"{title:8}{judged.threshold:<10.4g} "
-                    f"{_counted(alarms, most) if alarms else '':44} "
-                    f"{_counted(found, '') if found else ''}").rstrip()
+            return (
+                f"{title:8}{judged.threshold:<10.4g} "
+                f"{_counted(alarms, most) if alarms else '':44} "
+                f"{_counted(found, '') if found else ''}"
+            ).rstrip()
 
-        lines = [f"{'':8}{'threshold':10} {'false alarms' if self.good else '':44} "
-                 f"{'defects found' if self.defects else ''}".rstrip()]
+        lines = [
+            f"{'':8}{'threshold':10} {'false alarms' if self.good else '':44} "
+            f"{'defects found' if self.defects else ''}".rstrip()
+        ]
         if self.present:
             lines.append(row("before", self.present, ""))
         if self.chosen:
@@ -99,13 +104,18 @@ class Report:
 
 
 def calibrate(
-    spade: Spade, images: Images, defects: Images | None = None, *,
-    false_alarms: float | None = None, on_error: OnError | None = None,
+    spade: Spade,
+    images: Images,
+    defects: Images | None = None,
+    *,
+    false_alarms: float | None = None,
+    on_error: OnError | None = None,
 ) -> Report:
     """Do what `Spade.calibrate` says."""
     if false_alarms is not None and not 0 < false_alarms < 1:
-        raise SpadeError(f"false_alarms = {false_alarms} must lie between 0 and 1 (0.005 is one in "
-                         "200)")
+        raise SpadeError(
+            f"false_alarms = {false_alarms} must lie between 0 and 1 (0.005 is one in 200)"
+        )
     asked = spade.quantile if false_alarms is None else 1 - false_alarms
     trial = _Trial(spade, on_error)
     good = trial.scored(images)
@@ -116,25 +126,40 @@ def calibrate(
     if n < 2:
         raise SpadeError(
             f"{n} good image{'' if n == 1 else 's'} to calibrate with, not in the index: give two "
-            f"or more ({images_needed(quantile)} can show {percent(rate)} of false alarms)")
+            f"or more ({images_needed(quantile)} can show {percent(rate)} of false alarms)"
+        )
     right, wrong = good.record(), bad.record()
     notes = [*_notes(spade, right, quantile), *trial.noted.lines()]
     present = _judged(spade.image_threshold, spade.score, right, wrong)
     drawn = drawn_of(right.descriptor_scores, right.peaks, quantile)
     if None in drawn.values():
-        raise SpadeError("the good images to calibrate with are all alike, and say nothing of how "
-                         "good ones differ: give others")
-    changes: dict[str, object] = {"held_out": HeldOut(
-        created=_now(), **drawn,
-        k=spade.k, kappa=spade.kappa, sigma=spade.sigma, search=spade.gallery_search,
-        good=right, defects=wrong,
-    )}
+        raise SpadeError(
+            "the good images to calibrate with are all alike, and say nothing of how "
+            "good ones differ: give others"
+        )
+    changes: dict[str, object] = {
+        "held_out": HeldOut(
+            created=_now(),
+            **drawn,
+            k=spade.k,
+            kappa=spade.kappa,
+            sigma=spade.sigma,
+            search=spade.gallery_search,
+            good=right,
+            defects=wrong,
+        )
+    }
     if by_hand := spade.index_.manifest.by_hand:  # which would go on deciding
         changes["by_hand"] = tuple(
             one.model_copy(update={"threshold": None, "good": None, "defects": None})
-            for one in by_hand if one.review is not None)
-        notes += [f"the {said_of(one)} that was set by hand no longer counts"
-                  for one in by_hand if one.threshold is not None]
+            for one in by_hand
+            if one.review is not None
+        )
+        notes += [
+            f"the {said_of(one)} that was set by hand no longer counts"
+            for one in by_hand
+            if one.threshold is not None
+        ]
     spade._store(**changes)
     spade._own = {key: value for key, value in spade._own.items() if key[1] == "review"}
     spade.quantile = asked
@@ -142,13 +167,23 @@ def calibrate(
     assert chosen is not None and chosen.false_alarms is not None
     count = chosen.false_alarms.count
     return Report(
-        spade.score, n, len(bad.rows), rate, images_needed(quantile), present,
-        Judged(chosen.threshold, chosen_rate(count, n, quantile), chosen.found), spade.review,
-        tuple(notes))
+        spade.score,
+        n,
+        len(bad.rows),
+        rate,
+        images_needed(quantile),
+        present,
+        Judged(chosen.threshold, chosen_rate(count, n, quantile), chosen.found),
+        spade.review,
+        tuple(notes),
+    )
 
 
 def keep_threshold(
-    detector: Judging, images: Images | None = None, defects: Images | None = None, *,
+    detector: Judging,
+    images: Images | None = None,
+    defects: Images | None = None,
+    *,
     on_error: OnError | None = None,
 ) -> Report:
     """Do what `Judging.keep_threshold` says."""
@@ -165,15 +200,32 @@ def keep_threshold(
     flattered = _chosen_by(detector, right) if present else []
     others = tuple(one for one in manifest.by_hand if one.score != score)
     kept = ByHand(
-        score="map" if score == "map" else "descriptor", threshold=threshold, review=review,
-        created=_now(), generation=manifest.generation, k=k, kappa=kappa, sigma=sigma,
-        search=search, good=_counts(now.false_alarms if now else None),
-        defects=_counts(now.found if now else None))
+        score="map" if score == "map" else "descriptor",
+        threshold=threshold,
+        review=review,
+        created=_now(),
+        generation=manifest.generation,
+        k=k,
+        kappa=kappa,
+        sigma=sigma,
+        search=search,
+        good=_counts(now.false_alarms if now else None),
+        defects=_counts(now.found if now else None),
+    )
     nothing = threshold is None and review is None
     detector._store(by_hand=others if nothing else (*others, kept))
     detector._use_kept(score)
-    return Report(score, len(good.rows), len(bad.rows), None, None, present, now, review,
-                  (*flattered, *trial.noted.lines(), *detector._notes_by_hand()))
+    return Report(
+        score,
+        len(good.rows),
+        len(bad.rows),
+        None,
+        None,
+        present,
+        now,
+        review,
+        (*flattered, *trial.noted.lines(), *detector._notes_by_hand()),
+    )
 
 
 def _now() -> str:
@@ -209,8 +261,9 @@ class _Trial:
             if (same := self._trained_on(result)) is not None:
                 self._leave_out(result, f"is in the index, as {same}, and says nothing of new ones")
             elif digest in scores.rows:
-                self._leave_out(result, f"shows what {scores.rows[digest][0]} shows; it counts "
-                                        "once")
+                self._leave_out(
+                    result, f"shows what {scores.rows[digest][0]} shows; it counts once"
+                )
             elif good and digest in good.rows:
                 self._leave_out(result, "is given as good and as a defect; it counts as neither")
                 del good.rows[digest]
@@ -250,8 +303,10 @@ def _notes(spade: Spade, good: Scored, quantile: float) -> list[str]:
     notes = []
     wrong = int(over(good.scores(spade.score), spade.image_threshold).sum())
     if 2 * wrong > n:
-        notes.append(f"{wrong} of {n} images given as good are over the threshold until now: if "
-                     "they are not good, or not taken as the index's were, leave them out")
+        notes.append(
+            f"{wrong} of {n} images given as good are over the threshold until now: if "
+            "they are not good, or not taken as the index's were, leave them out"
+        )
     notes += [] if spade.by_hand else _chosen_by(spade, good)
     notes += threshold_notes(good.names, good.scores(spade.score), quantile)
     return notes
@@ -263,8 +318,14 @@ def _chosen_by(detector: Judging, good: Scored) -> list[str]:
     if held is None or detector._hand("threshold", detector.score, kept_alone=True) is not None:
         return []
     again = len(set(held.good.digests) & set(good.digests))
-    return [f"the threshold until now was chosen by {again} of these images, so its false alarms "
-            "look fewer than they are"] if again else []
+    return (
+        [
+            f"the threshold until now was chosen by {again} of these images, so its false alarms "
+            "look fewer than they are"
+        ]
+        if again
+        else []
+    )
 
 
 def _counted(rate: Rate, most: str) -> str:

@@ -93,8 +93,11 @@ class Ensemble(Judging):
 
     @classmethod
     def of(
-        cls, networks: Sequence[Backbone | str], views: Sequence[str] = (),
-        weights: Sequence[str | os.PathLike[str] | None] = (), **settings: object,
+        cls,
+        networks: Sequence[Backbone | str],
+        views: Sequence[str] = (),
+        weights: Sequence[str | os.PathLike[str] | None] = (),
+        **settings: object,
     ) -> Ensemble:
         """Return an ensemble of each network on the image itself and on each view of it.
 
@@ -161,8 +164,12 @@ class Ensemble(Judging):
     # Fitting ------------------------------------------------------------------------------
 
     def fit(
-        self, images: Images, index: str | os.PathLike[str] | None = None, *,
-        calibrate: bool = True, on_error: OnError | None = None,
+        self,
+        images: Images,
+        index: str | os.PathLike[str] | None = None,
+        *,
+        calibrate: bool = True,
+        on_error: OnError | None = None,
     ) -> Ensemble:
         """Index good images in each member, and score each image against the others.
 
@@ -193,8 +200,12 @@ class Ensemble(Judging):
         with index_lock(folder, ENSEMBLE), _new_generation(folder) as place:
             for number, member in enumerate(self.members):
                 member.stages = self.stages
-                member.fit(images, place / str(number + 1), calibrate=False,
-                           on_error=first_alone(on_error, number))
+                member.fit(
+                    images,
+                    place / str(number + 1),
+                    calibrate=False,
+                    on_error=first_alone(on_error, number),
+                )
                 _check_size(member.index_)
             self._keep(folder, place, self.members, calibrate)
         return self
@@ -232,14 +243,20 @@ class Ensemble(Judging):
                 changed = member.with_options()
                 changed.index_ = Index.open(own, verify=False)  # the change itself verifies it
                 members.append(changed)
-            counts = [change(member, first_alone(on_error, number))
-                      for number, member in enumerate(members)]
+            counts = [
+                change(member, first_alone(on_error, number))
+                for number, member in enumerate(members)
+            ]
             if counts[0]:
                 self._keep(folder, place, members, old.calibration is not None, old.by_hand)
         return counts[0]
 
     def _keep(
-        self, folder: Path, place: Path, members: Sequence[Spade], calibrate: bool,
+        self,
+        folder: Path,
+        place: Path,
+        members: Sequence[Spade],
+        calibrate: bool,
         by_hand: tuple[ByHand, ...] = (),
     ) -> None:
         """Find what is usual for members whose indices lie in `place`, and make these count."""
@@ -249,9 +266,13 @@ class Ensemble(Judging):
         manifest = EnsembleManifest(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             members=tuple(
-                Member(folder=f"{place.name}/{number}", usual=own,
-                       manifest_sha256=file_sha256(place / str(number) / MANIFEST))
-                for number, own in enumerate(usual, 1)),
+                Member(
+                    folder=f"{place.name}/{number}",
+                    usual=own,
+                    manifest_sha256=file_sha256(place / str(number) / MANIFEST),
+                )
+                for number, own in enumerate(usual, 1)
+            ),
             calibration=calibration,
         )
         if by_hand:
@@ -263,9 +284,15 @@ class Ensemble(Judging):
 
     @classmethod
     def load(
-        cls, folder: str | os.PathLike[str], *, k: int | None = None, kappa: int | None = None,
-        weights: Sequence[str | os.PathLike[str]] = (), quantile: float | None = None,
-        verify: bool = True, **options: Any,
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        k: int | None = None,
+        kappa: int | None = None,
+        weights: Sequence[str | os.PathLike[str]] = (),
+        quantile: float | None = None,
+        verify: bool = True,
+        **options: Any,
     ) -> Ensemble:
         """Open an ensemble; what is not given is as it was when it was made.
 
@@ -285,8 +312,11 @@ class Ensemble(Judging):
         folder = Path(folder)
         manifest = EnsembleManifest.read(folder)
         made = manifest.calibration
-        options |= {"verify": verify, "k": k or (made and made.k),
-                    "kappa": kappa or (made and made.kappa)}
+        options |= {
+            "verify": verify,
+            "k": k or (made and made.k),
+            "kappa": kappa or (made and made.kappa),
+        }
         try:
             members = _open(folder, manifest, weights, options)
         except (SpadeError, OSError):
@@ -298,7 +328,8 @@ class Ensemble(Judging):
             members = _open(folder, manifest, weights, options)
         if made:
             asked = quantile or unless_aimed(
-                made.quantile, image_weights(members[0].index_.manifest).sum())
+                made.quantile, image_weights(members[0].index_.manifest).sum()
+            )
             members = [one.with_options(sigma=made.sigma, quantile=asked) for one in members]
         ensemble = cls(members)
         for member in members:
@@ -314,7 +345,8 @@ class Ensemble(Judging):
             ensemble._usual = tuple(usual)
         elif made:
             ensemble.calibration = _calibration(
-                first, np.array(made.descriptor_scores), np.array(made.peaks), ensemble._usual)
+                first, np.array(made.descriptor_scores), np.array(made.peaks), ensemble._usual
+            )
         if quantile is not None:
             ensemble._use_drawn()
         return ensemble
@@ -326,9 +358,7 @@ class Ensemble(Judging):
 
     # Querying -----------------------------------------------------------------------------
 
-    def query(
-        self, images: Images, on_error: OnError | None = None
-    ) -> Iterator[Result]:
+    def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
         """Yield one Result an image: the first member's, with the members' map and score.
 
         Each image is decoded once for all members.
@@ -351,8 +381,11 @@ class Ensemble(Judging):
     def predict(self, images: Images) -> Prediction:
         """Return scores and maps; see `Spade.predict`."""
         results = list(self.query(images))
-        return Prediction(np.array([self.score_of(one) for one in results], np.float32),
-                          [one.map for one in results], [one.notes for one in results])
+        return Prediction(
+            np.array([self.score_of(one) for one in results], np.float32),
+            [one.map for one in results],
+            [one.notes for one in results],
+        )
 
     def score_of(self, result: Result) -> float:
         """Return an image's score, as the first member's `score` chooses it."""
@@ -384,8 +417,12 @@ class Ensemble(Judging):
         if (made := self.calibration) and self._hand("threshold", "map") is None:
             images = self.index_.manifest.images
             notes += threshold_notes(
-                [one.path for one in images], made.peaks, made.quantile,
-                image_weights(self.index_.manifest), _means(self._usual)[1])
+                [one.path for one in images],
+                made.peaks,
+                made.quantile,
+                image_weights(self.index_.manifest),
+                _means(self._usual)[1],
+            )
         return tuple(notes)
 
     @property
@@ -394,8 +431,10 @@ class Ensemble(Judging):
 
     def drift(self, scores: npt.ArrayLike, descriptor_scores: npt.ArrayLike) -> NoReturn:
         """Refuse: there is nothing to tell drift by; see `held_out`."""
-        raise SpadeError("drift is told by what calibrate found, and that takes an index of one "
-                         "network without views")
+        raise SpadeError(
+            "drift is told by what calibrate found, and that takes an index of one "
+            "network without views"
+        )
 
     def _joined(self, results: Sequence[Result], position: int) -> Result:
         first = results[0]
@@ -404,18 +443,26 @@ class Ensemble(Judging):
         scores = np.array([[one.descriptor_score] for one in results])
         framing = self.index_.manifest.framing.framing()
         original = first.map.shape[0], first.map.shape[1]
-        return replace(first, position=position, input_map=joined,
-                       map=framing.place(joined, original),
-                       descriptor_score=float(_average_scores(scores, self._usual)[0]))
+        return replace(
+            first,
+            position=position,
+            input_map=joined,
+            map=framing.place(joined, original),
+            descriptor_score=float(_average_scores(scores, self._usual)[0]),
+        )
 
 
 Detector = Spade | Ensemble
 
 
 def open_detector(
-    folder: str | os.PathLike[str], *, weights: Sequence[str | os.PathLike[str]] = (),
-    networks: Iterable[Backbone] = (), threshold: float | None = None,
-    review: float | None = None, **options: Any,
+    folder: str | os.PathLike[str],
+    *,
+    weights: Sequence[str | os.PathLike[str]] = (),
+    networks: Iterable[Backbone] = (),
+    threshold: float | None = None,
+    review: float | None = None,
+    **options: Any,
 ) -> Detector:
     """Open an index, or an ensemble, whichever a folder holds.
 
@@ -473,7 +520,9 @@ def manifest_of(detector: Detector) -> Manifest | EnsembleManifest:
 
 
 def _open(
-    folder: Path, manifest: EnsembleManifest, weights: Sequence[str | os.PathLike[str]],
+    folder: Path,
+    manifest: EnsembleManifest,
+    weights: Sequence[str | os.PathLike[str]],
     options: dict[str, Any],
 ) -> list[Spade]:
     """Open an ensemble's members."""
@@ -481,11 +530,15 @@ def _open(
     networks = list(dict.fromkeys(made))
     if weights and len(weights) != len(networks):
         names = ", ".join(one.name for one in networks)
-        raise SpadeError(f"{folder} has {len(networks)} networks ({names}): give --weights once "
-                         "for each, in this order")
+        raise SpadeError(
+            f"{folder} has {len(networks)} networks ({names}): give --weights once "
+            "for each, in this order"
+        )
     files = dict(zip(networks, weights, strict=False))
-    return [Spade.load(folder / member.folder, weights=files.get(network), **options)
-            for member, network in zip(manifest.members, made, strict=True)]
+    return [
+        Spade.load(folder / member.folder, weights=files.get(network), **options)
+        for member, network in zip(manifest.members, made, strict=True)
+    ]
 
 
 def _share_networks(members: Iterable[Spade]) -> None:
@@ -513,8 +566,9 @@ def _new_generation(folder: Path) -> Iterator[Path]:
         place.mkdir()
         yield place
     except OSError as error:
-        raise SpadeError(f"{folder} cannot be written: {error.strerror or error}; "
-                         "what was there before is whole") from None
+        raise SpadeError(
+            f"{folder} cannot be written: {error.strerror or error}; what was there before is whole"
+        ) from None
     finally:
         discard_others()
 
@@ -537,8 +591,11 @@ def _leave_one_out(
     usual = []
     scores = np.zeros((len(members), len(first)))
     with tempfile.TemporaryFile(prefix="spade-faiss-") as file:
-        maps = np.memmap(file, np.float32, shape=(len(members), len(first), height, width)
-                         ) if calibrate else None
+        maps = (
+            np.memmap(file, np.float32, shape=(len(members), len(first), height, width))
+            if calibrate
+            else None
+        )
         for number, member in enumerate(members):
             means, squares = [], []
             for i, (score, values) in enumerate(member.leave_one_out()):
@@ -549,9 +606,14 @@ def _leave_one_out(
                     maps[number, i] = _resized(values, (height, width))
             mean = float(np.mean(means))
             std = float(np.sqrt(max(np.mean(squares) - mean**2, 0)))
-            usual.append(Usual(map_mean=mean, map_std=std or 1.0,
-                               score_mean=float(scores[number].mean()),
-                               score_std=float(scores[number].std()) or 1.0))
+            usual.append(
+                Usual(
+                    map_mean=mean,
+                    map_std=std or 1.0,
+                    score_mean=float(scores[number].mean()),
+                    score_std=float(scores[number].std()) or 1.0,
+                )
+            )
         if maps is None:
             return usual, None
         framing = first.manifest.framing.framing()
@@ -563,32 +625,36 @@ def _leave_one_out(
 
 
 def _calibration(
-    first: Spade, scores: npt.NDArray[np.float64], peaks: npt.NDArray[np.float64],
+    first: Spade,
+    scores: npt.NDArray[np.float64],
+    peaks: npt.NDArray[np.float64],
     usual: Sequence[Usual],
 ) -> Calibration:
     """Draw thresholds from the good images' averaged scores and the peaks of their maps."""
     weights = image_weights(first.index_.manifest)
     return Calibration(
-        k=first.k, kappa=first.kappa, sigma=first.sigma,
-        descriptor_scores=tuple(scores.tolist()), peaks=tuple(peaks.tolist()),
+        k=first.k,
+        kappa=first.kappa,
+        sigma=first.sigma,
+        descriptor_scores=tuple(scores.tolist()),
+        peaks=tuple(peaks.tolist()),
         **drawn_of(scores.tolist(), peaks.tolist(), first.quantile, weights, _means(usual)),
     )
 
 
 def _means(usual: Sequence[Usual]) -> tuple[float, float]:
     """Return what standardising took off the members' mean, of descriptors' scores and of maps."""
-    return (float(np.mean([one.score_mean / one.score_std for one in usual])),
-            float(np.mean([one.map_mean / one.map_std for one in usual])))
+    return (
+        float(np.mean([one.score_mean / one.score_std for one in usual])),
+        float(np.mean([one.map_mean / one.map_std for one in usual])),
+    )
 
 
-def _average(
-    maps: Iterable[Floats], usual: Sequence[Usual], size: tuple[int, int]
-) -> Floats:
+def _average(maps: Iterable[Floats], usual: Sequence[Usual], size: tuple[int, int]) -> Floats:
     """Return the mean of the members' maps, each standardised and brought to one size."""
     joined: Floats = np.zeros(size, np.float32)
     for values, own in zip(maps, usual, strict=True):
-        joined += np.float32(1 / own.map_std) * (
-            _resized(values, size) - np.float32(own.map_mean))
+        joined += np.float32(1 / own.map_std) * (_resized(values, size) - np.float32(own.map_mean))
     joined /= len(usual)
     return joined
 

@@ -27,6 +27,7 @@ class Judging:
     """
 
     if TYPE_CHECKING:
+
         @property
         def score(self) -> str:
             """What an image's score is, "map" or "descriptor"."""
@@ -91,8 +92,9 @@ class Judging:
 
     @review.setter
     def review(self, value: float | None) -> None:
-        threshold = self.image_threshold if hasattr(self, "index_") else self._hand(
-            "threshold", self.score)
+        threshold = (
+            self.image_threshold if hasattr(self, "index_") else self._hand("threshold", self.score)
+        )
         check_limits(threshold, value, least=self._least)
         self._set("review", value)
 
@@ -147,7 +149,9 @@ class Judging:
     # Keeping -------------------------------------------------------------------------------
 
     def keep_threshold(
-        self, images: Images | None = None, defects: Images | None = None,
+        self,
+        images: Images | None = None,
+        defects: Images | None = None,
         on_error: OnError | None = None,
     ) -> Report:
         """Keep in the index the threshold and the mark of review that count here now.
@@ -187,12 +191,17 @@ class Judging:
             yield from kept_notes([kept], manifest.generation)
             made = min(kept.k, n), kept.kappa, kept.sigma, kept.search
             if made != (min(now[0], n), *now[1:]):
-                yield (f"the {said_of(kept)} was set by hand for scores by other settings "
-                       f"(K = {kept.k}, kappa = {kept.kappa})")
+                yield (
+                    f"the {said_of(kept)} was set by hand for scores by other settings "
+                    f"(K = {kept.k}, kappa = {kept.kappa})"
+                )
         threshold, mark = self.image_threshold, self.review
         if mark is not None and (threshold is None or mark >= threshold):
-            why = "there is no threshold" if threshold is None else (
-                f"it is not below the threshold, {threshold:.4g}")
+            why = (
+                "there is no threshold"
+                if threshold is None
+                else (f"it is not below the threshold, {threshold:.4g}")
+            )
             yield f"the mark of review, {mark:.4g}, does nothing: {why}"
 
 
@@ -209,7 +218,9 @@ def kept_notes(kept: Iterable[ByHand], generation: str) -> list[str]:
         f"the {said_of(one)} was set by hand before images were added or removed, and stays: see "
         "that it still fits (calibrate --threshold VALUE IMAGE…), or return to the drawn one "
         "(calibrate --threshold auto)"
-        for one in kept if one.generation != generation]
+        for one in kept
+        if one.generation != generation
+    ]
 
 
 def said_of(kept: ByHand) -> str:

@@ -68,8 +68,7 @@ def other_images(
     """
     images = np.arange(len(descriptors)) if images is None else images
     spare = max((len(copies[i]) for i in images.tolist()), default=0)
-    found, distances = _nearest_others(
-        descriptors, min(k + spare, len(descriptors) - 1), images)
+    found, distances = _nearest_others(descriptors, min(k + spare, len(descriptors) - 1), images)
     others, scores = [], np.zeros(len(images), np.float32)
     for at, i in enumerate(images.tolist()):
         kept = np.flatnonzero(~np.isin(found[at], copies[i]))[:k]

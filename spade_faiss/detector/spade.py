@@ -251,17 +251,38 @@ class Spade(Judging):
     score: str
 
     def __init__(
-        self, backbone: str | Backbone = DEFAULT_BACKBONE, k: int = K, kappa: int = KAPPA, *,
-        weights: str | os.PathLike[str] | None = None, resize: int = 256, crop: int | None = 224,
-        sigma: float = SIGMA, quantile: float | None = None, calibrated: int = CALIBRATED,
-        score: str = "map", preset: str = "paper", standardise: bool | None = None,
-        contrast: bool | None = None, store: str = "float32",
-        mirror: bool = False, engine: str = "auto", factory: str | None = None,
-        coreset: float | None = None, search_params: str | None = None, exact: bool = False,
-        device: str = "auto", batch_size: int = 8, progress: bool = False,
+        self,
+        backbone: str | Backbone = DEFAULT_BACKBONE,
+        k: int = K,
+        kappa: int = KAPPA,
+        *,
+        weights: str | os.PathLike[str] | None = None,
+        resize: int = 256,
+        crop: int | None = 224,
+        sigma: float = SIGMA,
+        quantile: float | None = None,
+        calibrated: int = CALIBRATED,
+        score: str = "map",
+        preset: str = "paper",
+        standardise: bool | None = None,
+        contrast: bool | None = None,
+        store: str = "float32",
+        mirror: bool = False,
+        engine: str = "auto",
+        factory: str | None = None,
+        coreset: float | None = None,
+        search_params: str | None = None,
+        exact: bool = False,
+        device: str = "auto",
+        batch_size: int = 8,
+        progress: bool = False,
     ) -> None:
-        for name, value in (("k", k), ("kappa", kappa), ("calibrated", calibrated),
-                            ("batch_size", batch_size)):
+        for name, value in (
+            ("k", k),
+            ("kappa", kappa),
+            ("calibrated", calibrated),
+            ("batch_size", batch_size),
+        ):
             if value < 1:
                 raise SpadeError(f"{name} = {value} must be 1 or more")
         if not 0 <= sigma < 1000:
@@ -275,13 +296,17 @@ class Spade(Judging):
         if store not in STORES:
             raise SpadeError(f"unknown store {store!r}: choose one of {', '.join(STORES)}")
         if store == "float16" and (factory or coreset):
-            raise SpadeError("--factory and --coreset need float32 patches: leave out --store "
-                             "float16 (a factory of SQfp16 or PQ8 makes the gallery itself small)")
+            raise SpadeError(
+                "--factory and --coreset need float32 patches: leave out --store "
+                "float16 (a factory of SQfp16 or PQ8 makes the gallery itself small)"
+            )
         Framing.choose(resize, crop, (1, 1))
         chosen = preset_of(preset)
         if (chosen["contrast"] if contrast is None else contrast) and (factory or coreset):
-            raise SpadeError("contrast, which the preset 'best' has, needs the exact search: "
-                             "leave out --factory and --coreset, or take the preset 'paper'")
+            raise SpadeError(
+                "contrast, which the preset 'best' has, needs the exact search: "
+                "leave out --factory and --coreset, or take the preset 'paper'"
+            )
         GallerySpec(factory, coreset, search_params)
         self.backbone = backbone
         self.k = k
@@ -315,8 +340,12 @@ class Spade(Judging):
     # Fitting ------------------------------------------------------------------------------
 
     def fit(
-        self, images: Images, index: str | os.PathLike[str] | None = None, *,
-        calibrate: bool = True, on_error: OnError | None = None,
+        self,
+        images: Images,
+        index: str | os.PathLike[str] | None = None,
+        *,
+        calibrate: bool = True,
+        on_error: OnError | None = None,
     ) -> Spade:
         """Index good images.
 
@@ -368,8 +397,15 @@ class Spade(Judging):
                 else:
                     sources.append(source)
             if sources:
-                self._write(folder, self._network_for(old), old, list(range(len(old))), sources,
-                            old.manifest.calibration is not None, on_error)
+                self._write(
+                    folder,
+                    self._network_for(old),
+                    old,
+                    list(range(len(old))),
+                    sources,
+                    old.manifest.calibration is not None,
+                    on_error,
+                )
             return len(self.index_) - len(old)
 
     def remove(self, names: Iterable[str], on_error: OnError | None = None) -> int:
@@ -396,8 +432,14 @@ class Spade(Judging):
             return len(gone)
 
     def _write(
-        self, folder: Path, network: Backbone | None, old: Index | None, keep: list[int],
-        sources: Iterable[Source], calibrate: bool, on_error: OnError | None,
+        self,
+        folder: Path,
+        network: Backbone | None,
+        old: Index | None,
+        keep: list[int],
+        sources: Iterable[Source],
+        calibrate: bool,
+        on_error: OnError | None,
     ) -> None:
         """Write a new generation, the kept images of the old one first, and make it count."""
         discard_leftovers(folder)
@@ -431,9 +473,7 @@ class Spade(Judging):
                     )
                     if self.standardise and old is None:
                         spreads = spreads or [Spread() for _ in (batch.descriptors, *flat)]
-                        for spread, values in zip(
-                            spreads, (batch.descriptors, *flat), strict=True
-                        ):
+                        for spread, values in zip(spreads, (batch.descriptors, *flat), strict=True):
                             spread.add(values)
                 records += [
                     TrainingImage(path=v.name, height=v.size[0], width=v.size[1])
@@ -451,8 +491,12 @@ class Spade(Judging):
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 made_with=installed(_MADE_WITH),
                 backbone=record_of(network) if network else _kept(old).backbone,
-                framing=FramingRecord(resize=framing.resize, height=framing.size[0],
-                                      width=framing.size[1], crop=framing.crop),
+                framing=FramingRecord(
+                    resize=framing.resize,
+                    height=framing.size[0],
+                    width=framing.size[1],
+                    crop=framing.crop,
+                ),
                 images=tuple(records),
                 descriptor_size=writer.descriptor_size,
                 descriptors=descriptors,
@@ -461,8 +505,10 @@ class Spade(Judging):
             )
             if self.mirror or scales or store:
                 draft = draft.extended(
-                    mirrored=self.mirror, store=store,
-                    scales=tuple(tuple(one.tolist()) for one in scales) if scales else None)
+                    mirrored=self.mirror,
+                    store=store,
+                    scales=tuple(tuple(one.tolist()) for one in scales) if scales else None,
+                )
             if old and old.manifest.by_hand:
                 draft = draft.extended(by_hand=old.manifest.by_hand)
             index = Index(folder, draft)
@@ -482,15 +528,19 @@ class Spade(Judging):
                     calibration = self._calibrate(index, known)
                 index.manifest = (
                     draft.model_copy(update={"calibration": calibration})
-                    if calibration.sample is None else draft.extended(calibration=calibration))
+                    if calibration.sample is None
+                    else draft.extended(calibration=calibration)
+                )
             index.manifest.write(folder)
         except BaseException as error:
             if writer is not None:
                 writer.abandon()
             discard_leftovers(folder)  # by what counts: a signal may come between any two steps
             if isinstance(error, OSError):
-                raise SpadeError(f"{folder} cannot be written: {error.strerror or error}; "
-                                 "what was there before is whole") from None
+                raise SpadeError(
+                    f"{folder} cannot be written: {error.strerror or error}; "
+                    "what was there before is whole"
+                ) from None
             raise
         discard_leftovers(folder)
         self.index_ = index
@@ -523,7 +573,9 @@ class Spade(Judging):
             peaks[at] = peak
         weights = independent(copies_in(index))[chosen]
         return Calibration(
-            k=self.k, kappa=self.kappa, sigma=self.sigma,
+            k=self.k,
+            kappa=self.kappa,
+            sigma=self.sigma,
             descriptor_scores=tuple(scores.tolist()) if enough else (),
             peaks=tuple(peaks.tolist()) if enough else (),
             **drawn_of(scores.tolist(), peaks.tolist(), self.quantile, weights),
@@ -563,9 +615,7 @@ class Spade(Judging):
         for score, values in zip(scores, self._bar(maps, "leave one out", len(index)), strict=True):
             yield float(score), values
 
-    def _maps_left_out(
-        self, index: Index, images: Ids, others: Sequence[Ids]
-    ) -> Iterator[Floats]:
+    def _maps_left_out(self, index: Index, images: Ids, others: Sequence[Ids]) -> Iterator[Floats]:
         """Yield each training image's map, against its own nearest others alone."""
         size, copies = index.manifest.framing.framing().size, copies_in(index)
         for i, own in zip(images.tolist(), others, strict=True):
@@ -623,7 +673,9 @@ class Spade(Judging):
         yield from self.map_batches(images, Spade.compare, on_error)
 
     def map_batches(
-        self, images: Images, of: Callable[[Spade, Batch], Iterable[Made]],
+        self,
+        images: Images,
+        of: Callable[[Spade, Batch], Iterable[Made]],
         on_error: OnError | None = None,
     ) -> Iterator[Made]:
         """Yield what a function yields for this estimator and each batch of features, in order."""
@@ -653,13 +705,25 @@ class Spade(Judging):
             with self.stages("maps"):
                 on_input, placed = self._map(index, distances, loaded.size)
             yield Result(
-                loaded.position, loaded.name, loaded.image, loaded.input, placed, on_input,
-                float(near[i].mean()), ids[i], distances, matches,
+                loaded.position,
+                loaded.name,
+                loaded.image,
+                loaded.input,
+                placed,
+                on_input,
+                float(near[i].mean()),
+                ids[i],
+                distances,
+                matches,
                 image_notes(index.manifest, loaded.size),
             )
 
     def calibrate(
-        self, images: Images, defects: Images | None = None, *, false_alarms: float | None = None,
+        self,
+        images: Images,
+        defects: Images | None = None,
+        *,
+        false_alarms: float | None = None,
         on_error: OnError | None = None,
     ) -> Report:
         """Try the index on good images that are not in it, and choose its thresholds by them.
@@ -707,11 +771,17 @@ class Spade(Judging):
         if held is None:
             raise SpadeError(
                 f"{self._fitted().folder} has no calibration to compare with, or one of other "
-                "settings: make one with spade-faiss calibrate DIR IMAGE…")
+                "settings: make one with spade-faiss calibrate DIR IMAGE…"
+            )
         limit = self.image_threshold
         assert limit is not None
-        return compare(scores, held.good.scores(self.score), limit,
-                       descriptor_scores, held.good.descriptor_scores)
+        return compare(
+            scores,
+            held.good.scores(self.score),
+            limit,
+            descriptor_scores,
+            held.good.descriptor_scores,
+        )
 
     def remap(self, result: Result, levels: Sequence[int] | None = None) -> Result:
         """Return a result with its maps made anew: by this sigma, and of some levels alone.
@@ -778,9 +848,12 @@ class Spade(Judging):
     def held_out(self) -> HeldOut | None:
         """What `calibrate` found, for this `quantile`; None if never, or with other settings."""
         stored, n = self._fitted().manifest.held_out, len(self.index_)
-        if stored is None or (
-            min(stored.k, n), stored.kappa, stored.sigma, stored.search
-        ) != (min(self.k, n), self.kappa, self.sigma, self.gallery_search):
+        if stored is None or (min(stored.k, n), stored.kappa, stored.sigma, stored.search) != (
+            min(self.k, n),
+            self.kappa,
+            self.sigma,
+            self.gallery_search,
+        ):
             return None
         kept = self._redrawn  # each image is judged by it
         if kept is None or kept[0] is not stored or kept[1] != self.quantile:
@@ -803,12 +876,13 @@ class Spade(Judging):
         stored = index.manifest.calibration
         if stored is None:
             return None
-        key = (index, self.k, self.kappa, self.sigma, self.quantile, self.exact,
-               self.search_params)
+        key = (index, self.k, self.kappa, self.sigma, self.quantile, self.exact, self.search_params)
         if self._calibration is None or self._calibration[0] != key:
-            calibration = redrawn_calibration(
-                index.manifest, stored, self.quantile) if self._scored_like(
-                stored) else self._calibrate(index, exact=self.exact)
+            calibration = (
+                redrawn_calibration(index.manifest, stored, self.quantile)
+                if self._scored_like(stored)
+                else self._calibrate(index, exact=self.exact)
+            )
             self._calibration = key, calibration.model_copy(update={"k": self.k})
         return self._calibration[1]
 
@@ -816,9 +890,13 @@ class Spade(Judging):
         """Say whether these settings would give the scores that a calibration has."""
         gallery, n = self.index_.manifest.gallery, len(self.index_)
         same_search = gallery is None or not (
-            self.exact or (self.search_params or gallery.search_params) != gallery.search_params)
+            self.exact or (self.search_params or gallery.search_params) != gallery.search_params
+        )
         return same_search and (min(stored.k, n - 1), stored.kappa, stored.sigma) == (
-            min(self.k, n - 1), self.kappa, self.sigma)
+            min(self.k, n - 1),
+            self.kappa,
+            self.sigma,
+        )
 
     @property
     def quantile_(self) -> float | None:
@@ -827,8 +905,13 @@ class Spade(Judging):
         return found.quantile if found else self.quantile
 
     def _extract(
-        self, sources: Iterable[Source], framing: Framing | None, network: Backbone | None,
-        on_error: OnError | None, title: str, scales: Sequence[Floats] | None = None,
+        self,
+        sources: Iterable[Source],
+        framing: Framing | None,
+        network: Backbone | None,
+        on_error: OnError | None,
+        title: str,
+        scales: Sequence[Floats] | None = None,
     ) -> Iterator[Batch]:
         """Yield batches of features; the next images are decoded and framed meanwhile."""
         if not sources:
@@ -853,7 +936,10 @@ class Spade(Judging):
                 bar.update(batch.loaded[-1].position + 1 - bar.n)
 
     def _batches(
-        self, sources: Iterable[Source], framing: Framing, network: Backbone,
+        self,
+        sources: Iterable[Source],
+        framing: Framing,
+        network: Backbone,
         on_error: OnError | None,
     ) -> Iterator[Batch]:
         """Yield batches of features as the network gives them."""
@@ -871,7 +957,11 @@ class Spade(Judging):
         return _scaled(batch, scales) if scales else batch
 
     def _correspond(
-        self, index: Index, levels: Sequence[Tensor], images: Ids, exact: bool,
+        self,
+        index: Index,
+        levels: Sequence[Tensor],
+        images: Ids,
+        exact: bool,
         leave_out: Sequence[int] = (),
     ) -> list[tuple[tuple[Floats, ...], tuple[Ids, ...]]]:
         """Return each of B images' distances to the nearest good patches, and those patches.
@@ -891,15 +981,25 @@ class Spade(Judging):
         if exact or not index.galleries:
             index.read_ahead(images)
         for number, (queries, search, level, own_usual) in enumerate(
-            zip(levels, self._level_searches(index, exact), index.manifest.levels, expected,
-                strict=True)
+            zip(
+                levels,
+                self._level_searches(index, exact),
+                index.manifest.levels,
+                expected,
+                strict=True,
+            )
         ):
             if index.galleries and not exact:
                 own = [range(i * level.patches, (i + 1) * level.patches) for i in leave_out]
                 assert isinstance(search, LevelSearch)  # galleries are on one device
                 near, ids = nearest_in_gallery(
-                    queries.flatten(0, 1).cpu().numpy(), index.galleries[number], self.kappa, own,
-                    self.engine, search)
+                    queries.flatten(0, 1).cpu().numpy(),
+                    index.galleries[number],
+                    self.kappa,
+                    own,
+                    self.engine,
+                    search,
+                )
             else:
                 found_here = search.search(queries, among, self.kappa, self.engine)
                 near, ids = (values.cpu().numpy() for values in found_here)
@@ -910,17 +1010,19 @@ class Spade(Judging):
                 distances[-1] = contrast(distances[-1], matches[-1], own_usual, leave_out)
         return list(zip(zip(*distances, strict=True), zip(*matches, strict=True), strict=True))
 
-    def _level_searches(
-        self, index: Index, exact: bool
-    ) -> tuple[LevelSearch | ShardedLevel, ...]:
+    def _level_searches(self, index: Index, exact: bool) -> tuple[LevelSearch | ShardedLevel, ...]:
         """Return the levels' searches, of their galleries unless `exact`, kept for next time."""
         if self._searches is None or self._searches[:2] != (index, exact):
             devices = devices_of(self.device)
-            self._searches = index, exact, tuple(map(gallery_search, index.galleries)) if (
-                index.galleries and not exact
-            ) else tuple(
-                level_search(rows, level.patches, devices)
-                for rows, level in zip(index.levels, index.manifest.levels, strict=True)
+            self._searches = (
+                index,
+                exact,
+                tuple(map(gallery_search, index.galleries))
+                if (index.galleries and not exact)
+                else tuple(
+                    level_search(rows, level.patches, devices)
+                    for rows, level in zip(index.levels, index.manifest.levels, strict=True)
+                ),
             )
         return self._searches[2]
 
@@ -940,18 +1042,32 @@ class Spade(Judging):
             return
         with index_lock(target):
             discard_leftovers(target)
-            shutil.copytree(source.folder / source.manifest.generation,
-                            target / source.manifest.generation, dirs_exist_ok=True)
+            shutil.copytree(
+                source.folder / source.manifest.generation,
+                target / source.manifest.generation,
+                dirs_exist_ok=True,
+            )
             source.manifest.write(target)
             discard_leftovers(target)
 
     @classmethod
     def load(
-        cls, folder: str | os.PathLike[str], *, k: int | None = None, kappa: int | None = None,
-        backbone: Backbone | None = None, weights: str | os.PathLike[str] | None = None,
-        quantile: float | None = None, score: str = "map", engine: str = "auto",
-        search_params: str | None = None, exact: bool = False, device: str = "auto",
-        batch_size: int = 8, progress: bool = False, verify: bool = True,
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        k: int | None = None,
+        kappa: int | None = None,
+        backbone: Backbone | None = None,
+        weights: str | os.PathLike[str] | None = None,
+        quantile: float | None = None,
+        score: str = "map",
+        engine: str = "auto",
+        search_params: str | None = None,
+        exact: bool = False,
+        device: str = "auto",
+        batch_size: int = 8,
+        progress: bool = False,
+        verify: bool = True,
     ) -> Spade:
         """Open an index; what is not given is as it was when the index was made.
 
@@ -976,13 +1092,18 @@ class Spade(Judging):
             sigma=last.sigma if last else SIGMA,
             quantile=quantile or asked_quantile(index.manifest),
             calibrated=len(made.sample) if made and made.sample else CALIBRATED,
-            score=score, engine=engine,
+            score=score,
+            engine=engine,
             factory=gallery.factory if gallery else None,
             coreset=gallery.coreset if gallery else None,
             search_params=search_params or (gallery.search_params if gallery else None),
-            exact=exact, device=device, batch_size=batch_size, progress=progress,
+            exact=exact,
+            device=device,
+            batch_size=batch_size,
+            progress=progress,
             standardise=index.manifest.scales is not None,
-            contrast=index.manifest.usual is not None, mirror=index.manifest.mirrored,
+            contrast=index.manifest.usual is not None,
+            mirror=index.manifest.mirrored,
             store=index.manifest.store or "float32",
         )
         if search_params:
@@ -1030,9 +1151,7 @@ class Spade(Judging):
             self._network = load_backbone(self.backbone, self.weights, self.device)
         return self._network
 
-    def _bar(
-        self, over: Iterable[Any] | None, title: str, total: int | None = None
-    ) -> tqdm[Any]:
+    def _bar(self, over: Iterable[Any] | None, title: str, total: int | None = None) -> tqdm[Any]:
         return tqdm(over, title, total, disable=None if self.progress else True, unit="image")
 
 
@@ -1083,9 +1202,12 @@ def _known(old: Index, keep: list[int], n: int) -> _Known | None:
     new_place.update({was: now for now, was in enumerate(keep)})
     scores = zip(made.descriptor_scores, made.peaks, strict=True)
     return _Known(
-        (made.k, made.kappa, made.sigma), old.descriptors,
+        (made.k, made.kappa, made.sigma),
+        old.descriptors,
         from_pairs(old.manifest.copies, len(old)),  # an older version left none out
-        dict(zip(made.scored, scores, strict=True)), [*keep, *[None] * (n - len(keep))], new_place,
+        dict(zip(made.scored, scores, strict=True)),
+        [*keep, *[None] * (n - len(keep))],
+        new_place,
     )
 
 
@@ -1106,14 +1228,19 @@ def _scales(index: Index | None) -> list[Floats] | None:
 
 def _scaled(batch: Batch, scales: Sequence[Floats]) -> Batch:
     return replace(
-        batch, descriptors=batch.descriptors * scales[0],
-        levels=tuple(level * torch.from_numpy(own).to(level.device)
-                     for level, own in zip(batch.levels, scales[1:], strict=True)))
+        batch,
+        descriptors=batch.descriptors * scales[0],
+        levels=tuple(
+            level * torch.from_numpy(own).to(level.device)
+            for level, own in zip(batch.levels, scales[1:], strict=True)
+        ),
+    )
 
 
 def sources_of(images: Images, on_error: OnError | None) -> Iterable[Source]:
     """Return the images from what a user may pass: a folder is searched to any depth."""
     if isinstance(images, str | os.PathLike):
+
         def complain(name: str, why: str) -> None:
             report_problem(on_error, name, why)
 

@@ -67,7 +67,9 @@ def spread(spade: Detector, crew: Crew | None, line: str = "") -> Detector:
 
 @contextmanager
 def crew_on(
-    address: str | None, workers: int | None = None, device: str = "auto",
+    address: str | None,
+    workers: int | None = None,
+    device: str = "auto",
     memory: int | None = None,
 ) -> Iterator[Crew | None]:
     """Give actors on a cluster, which any number of estimators may share: see `spread`.
@@ -96,16 +98,19 @@ def crew_on(
         yield None
         return
     if "," in device or ":" in device:
-        raise SpadeError(f"--device {device}: with --ray each worker is dealt a GPU; give auto, "
-                         "cuda or cpu")
+        raise SpadeError(
+            f"--device {device}: with --ray each worker is dealt a GPU; give auto, cuda or cpu"
+        )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
         import ray.data
     except ImportError:
-        raise SpadeError("--ray needs Ray and what its Ray Data uses, not all of which is "
-                         "installed: pip install 'spade-faiss[ray]'") from None
+        raise SpadeError(
+            "--ray needs Ray and what its Ray Data uses, not all of which is "
+            "installed: pip install 'spade-faiss[ray]'"
+        ) from None
     # It says what it was told to do, and what is raised here as well.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     _keep_stdout(ray._private.worker)
@@ -140,8 +145,10 @@ def _connect(ray: Any, address: str) -> None:
         ray.init(address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         why = str(error).strip().splitlines() or [type(error).__name__]
-        raise SpadeError(f"--ray {address}: no Ray cluster could be reached ({why[0]}); start one "
-                         "with 'ray start --head', or give --ray local") from None
+        raise SpadeError(
+            f"--ray {address}: no Ray cluster could be reached ({why[0]}); start one "
+            "with 'ray start --head', or give --ray local"
+        ) from None
 
 
 def _keep_stdout(internals: Any) -> None:

@@ -174,8 +174,7 @@ class Crew:
                 begun = True
                 key = task.key
                 try:
-                    task.answer.set_result(
-                        self._get(handle.do.remote(key, task.recipe, task.call)))
+                    task.answer.set_result(self._get(handle.do.remote(key, task.recipe, task.call)))
                 except ray.exceptions.RayTaskError as error:
                     task.answer.set_exception(told(error.cause))
                 except ray.exceptions.RayError:
@@ -215,8 +214,10 @@ class Crew:
             if self._serving:
                 self._last_seen = now
             elif now - self._last_seen > _PATIENCE:
-                raise SpadeError("no Ray worker could start in five minutes: the cluster has no "
-                                 "room for one; add nodes, or lower --ray-workers")
+                raise SpadeError(
+                    "no Ray worker could start in five minutes: the cluster has no "
+                    "room for one; add nodes, or lower --ray-workers"
+                )
 
     def _next(self, key: str) -> Task | None:
         """Wait for the earliest task, of the same recipe as the last if there is one."""
@@ -259,9 +260,12 @@ class Crew:
                 insort(self._todo, task)
                 self._changed.notify()
                 return
-        task.answer.set_exception(SpadeError(
-            f"{task.what} ended {ATTEMPTS} Ray workers ({why}); lower --batch-size if memory "
-            "ran out"))
+        task.answer.set_exception(
+            SpadeError(
+                f"{task.what} ended {ATTEMPTS} Ray workers ({why}); lower --batch-size if memory "
+                "ran out"
+            )
+        )
 
 
 class Stream:
@@ -312,6 +316,8 @@ def told(cause: BaseException) -> SpadeError:
     if isinstance(cause, SpadeError):
         return cause
     if is_shortage(cause):
-        return SpadeError("a Ray worker ran out of memory: lower --batch-size, --resize or -k, or "
-                          "raise --max-memory")
+        return SpadeError(
+            "a Ray worker ran out of memory: lower --batch-size, --resize or -k, or "
+            "raise --max-memory"
+        )
     return SpadeError(f"a Ray worker failed: {type(cause).__name__}: {cause}")

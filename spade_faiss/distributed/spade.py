@@ -48,7 +48,9 @@ class RaySpade(Spade):
         return one
 
     def map_batches(
-        self, images: Images, of: Callable[[Spade, Batch], Iterable[Made]],
+        self,
+        images: Images,
+        of: Callable[[Spade, Batch], Iterable[Made]],
         on_error: OnError | None = None,
     ) -> Iterator[Made]:
         """Yield what a function yields for each batch of features, in order, from the actors.
@@ -68,7 +70,10 @@ class RaySpade(Spade):
                 bar.update(found.end - bar.n)
 
     def _batches(
-        self, sources: Iterable[Source], framing: Framing, network: Backbone,
+        self,
+        sources: Iterable[Source],
+        framing: Framing,
+        network: Backbone,
         on_error: OnError | None,
     ) -> Iterator[Batch]:
         recipe = Recipe(self._settings(), network.weights_sha256, beside=self._beside)
@@ -85,29 +90,39 @@ class RaySpade(Spade):
     def _peaks(
         self, index: Index, images: Ids, others: Sequence[Ids], exact: bool
     ) -> Iterator[float]:
-        for some in self._in_parts(index, images, "the maps", lambda part: partial(
-            peaks, images=images[part], others=others[part], exact=exact
-        )):
+        for some in self._in_parts(
+            index,
+            images,
+            "the maps",
+            lambda part: partial(peaks, images=images[part], others=others[part], exact=exact),
+        ):
             yield from some
 
-    def _maps_left_out(
-        self, index: Index, images: Ids, others: Sequence[Ids]
-    ) -> Iterator[Floats]:
-        for some in self._in_parts(index, images, "the maps", lambda part: partial(
-            left_out, images=images[part], others=others[part]
-        )):
+    def _maps_left_out(self, index: Index, images: Ids, others: Sequence[Ids]) -> Iterator[Floats]:
+        for some in self._in_parts(
+            index,
+            images,
+            "the maps",
+            lambda part: partial(left_out, images=images[part], others=others[part]),
+        ):
             yield from some
 
     def _usual_at(
         self, index: Index, number: int, images: Ids, others: Sequence[Ids]
     ) -> Iterator[Floats]:
-        for some in self._in_parts(index, images, "what is usual", lambda part: partial(
-            usual, level=number, images=images[part], others=others[part]
-        )):
+        for some in self._in_parts(
+            index,
+            images,
+            "what is usual",
+            lambda part: partial(usual, level=number, images=images[part], others=others[part]),
+        ):
             yield from some
 
     def _in_parts(
-        self, index: Index, images: Ids, what: str,
+        self,
+        index: Index,
+        images: Ids,
+        what: str,
         call: Callable[[slice], Callable[[Spade], object]],
     ) -> Iterator[Any]:
         """Yield the answers for a few of the training images at a time."""
@@ -115,7 +130,8 @@ class RaySpade(Spade):
         with self._crew.stream(self._recipe(index)) as stream:
             yield from stream.all(
                 (call(part), f"{what} of training images {part.start} to {part.stop - 1}")
-                for part in parts)
+                for part in parts
+            )
 
     def _settings(self) -> dict[str, Any]:
         settings = {name: getattr(self, name) for name in _SETTINGS}
@@ -123,27 +139,40 @@ class RaySpade(Spade):
 
     def _recipe(self, index: Index) -> Recipe:
         draft = getattr(self, "index_", None) is not index
-        return Recipe(self._settings(), index.manifest.backbone.weights_sha256,
-                      str(index.folder.absolute()), index.manifest, draft, self._beside)
+        return Recipe(
+            self._settings(),
+            index.manifest.backbone.weights_sha256,
+            str(index.folder.absolute()),
+            index.manifest,
+            draft,
+            self._beside,
+        )
 
     def _answers(
-        self, recipe: Recipe, sources: Iterable[Source], framing: Framing,
-        of: Callable[[Spade, Batch], Iterable[Any]], on_error: OnError | None,
+        self,
+        recipe: Recipe,
+        sources: Iterable[Source],
+        framing: Framing,
+        of: Callable[[Spade, Batch], Iterable[Any]],
+        on_error: OnError | None,
     ) -> Iterator[Answer]:
         """Yield for each batch of images that can be used what is wanted of it, in order."""
+
         def calls() -> Iterator[tuple[Callable[[Spade], Answer], str]]:
             while batch := list(islice(images, self.batch_size)):
                 kept = self._crew.put([one.data for one in batch])
-                yield (partial(answer, images=kept, framing=framing, of=of),
-                       f"{batch[0].name} and the {len(batch) - 1} images after it")
+                yield (
+                    partial(answer, images=kept, framing=framing, of=of),
+                    f"{batch[0].name} and the {len(batch) - 1} images after it",
+                )
 
-        with (self._crew.stream(recipe) as stream,
-              closing(stream_of(self._crew, sources, framing, on_error)) as images):
+        with (
+            self._crew.stream(recipe) as stream,
+            closing(stream_of(self._crew, sources, framing, on_error)) as images,
+        ):
             yield from stream.all(calls())
 
-    def _bar(
-        self, over: Iterable[Any] | None, title: str, total: int | None = None
-    ) -> tqdm[Any]:
+    def _bar(self, over: Iterable[Any] | None, title: str, total: int | None = None) -> tqdm[Any]:
         return super()._bar(over, f"{self._line}: {title}" if self._line else title, total)
 
 
@@ -155,8 +184,10 @@ class RayEnsemble(Ensemble):
         """Return a copy of an ensemble that works with a crew; `line` is as for `RaySpade`."""
         one = cls.__new__(cls)
         one.__dict__.update(ensemble.__dict__)
-        one.members = tuple(RaySpade.on_crew(member, crew, line, len(ensemble.members))
-                            for member in ensemble.members)
+        one.members = tuple(
+            RaySpade.on_crew(member, crew, line, len(ensemble.members))
+            for member in ensemble.members
+        )
         return one
 
     def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
@@ -167,9 +198,11 @@ class RayEnsemble(Ensemble):
         if not isinstance(sources, Sequence):
             each = tee(sources, len(self.members))
         streams = [
-            member.query(own, on_error) if number == 0 else
-            member.with_options(progress=False).map_batches(
-                own, map_alone, first_alone(on_error, number))
+            member.query(own, on_error)
+            if number == 0
+            else member.with_options(progress=False).map_batches(
+                own, map_alone, first_alone(on_error, number)
+            )
             for number, (member, own) in enumerate(zip(self.members, each, strict=True))
         ]
         for results in zip(*streams, strict=True):

@@ -75,9 +75,14 @@ def _decoded(
     # Tasks that ask for no core start beside actors that have them all. Ray Data's own default is
     # to try for ever what ends every worker.
     images = images.map_batches(
-        _decode, batch_size=_AT_ONCE, batch_format="pyarrow", num_cpus=0, max_retries=ATTEMPTS - 1,
+        _decode,
+        batch_size=_AT_ONCE,
+        batch_format="pyarrow",
+        num_cpus=0,
+        max_retries=ATTEMPTS - 1,
         compute=data.TaskPoolStrategy(size=min(crew.cores, tasks)),
-        fn_kwargs={"folder": crew.setting.folder, "framing": framing})
+        fn_kwargs={"folder": crew.setting.folder, "framing": framing},
+    )
     notes = Notes()
     try:
         with closing(_rows(images)) as taken:
@@ -101,8 +106,10 @@ def _rows(images: Any) -> Generator[dict[str, Any], None, None]:
     try:
         yield from images.iter_rows()
     except WorkerCrashedError:
-        raise SpadeError(f"an image ended {ATTEMPTS} Ray workers that were to decode it; try parts "
-                         "of the images to find it") from None
+        raise SpadeError(
+            f"an image ended {ATTEMPTS} Ray workers that were to decode it; try parts "
+            "of the images to find it"
+        ) from None
     except Exception as error:
         raise told(error) from None
 
@@ -119,17 +126,20 @@ def _decode(table: pyarrow.Table, folder: str, framing: Framing) -> pyarrow.Tabl
     data = [b""] * len(names)
     failure = ""
     try:
-        for loaded in load_images(paths, framing, problems.__setitem__, 1,
-                                  lambda path, text: noted[path].setdefault(text)):
+        for loaded in load_images(
+            paths, framing, problems.__setitem__, 1, lambda path, text: noted[path].setdefault(text)
+        ):
             i = loaded.position
             data[i] = pickle.dumps(replace(loaded, position=positions[i], name=names[i]))
     except Exception as error:  # of which Ray Data would tell no more than a text of many lines
         failure = str(told(error))
     reasons = [os.fsencode(problems.get(path, "")) for path in paths]
     notes = [os.fsencode("\n".join(noted[path])) for path in paths]
-    for column, values, kind in (("problem", reasons, pyarrow.binary()),
-                                 ("notes", notes, pyarrow.binary()),
-                                 ("failure", [failure] * len(names), pyarrow.string()),
-                                 ("data", data, pyarrow.large_binary())):
+    for column, values, kind in (
+        ("problem", reasons, pyarrow.binary()),
+        ("notes", notes, pyarrow.binary()),
+        ("failure", [failure] * len(names), pyarrow.string()),
+        ("data", data, pyarrow.large_binary()),
+    ):
         table = table.append_column(column, pyarrow.array(values, kind))
     return table

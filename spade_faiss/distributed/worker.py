@@ -74,11 +74,19 @@ class Recipe:
     def key(self) -> str:
         """What two recipes share if the same estimator serves both."""
         made = self.manifest
-        return repr((
-            [(name, value) for name, value in sorted(self.settings.items()) if name != "backbone"],
-            str(self.settings["backbone"]), self.weights_sha256, self.index,
-            (made.generation, made.usual is None) if made else None,
-        ))
+        return repr(
+            (
+                [
+                    (name, value)
+                    for name, value in sorted(self.settings.items())
+                    if name != "backbone"
+                ],
+                str(self.settings["backbone"]),
+                self.weights_sha256,
+                self.index,
+                (made.generation, made.usual is None) if made else None,
+            )
+        )
 
 
 @dataclass(frozen=True)
@@ -156,11 +164,11 @@ class Worker:
         try:
             spade = Spade(**{**recipe.settings, "backbone": self._load(recipe)})
             if recipe.index is not None and recipe.manifest is not None:
-                spade.index_ = _opened(Path(recipe.index), recipe.manifest, recipe.draft,
-                                       spade.search_params)
+                spade.index_ = _opened(
+                    Path(recipe.index), recipe.manifest, recipe.draft, spade.search_params
+                )
         except OSError as error:
-            raise SpadeError(
-                f"{error.filename}: {error.strerror} on a Ray worker's node") from None
+            raise SpadeError(f"{error.filename}: {error.strerror} on a Ray worker's node") from None
         return spade
 
     def _load(self, recipe: Recipe) -> Backbone:
@@ -188,9 +196,11 @@ def _opened(folder: Path, manifest: Manifest, draft: bool, search_params: str | 
     if not (folder / manifest.generation).is_dir():
         raise SpadeError(
             f"{folder} is not to be seen from a Ray worker's node; name a folder that all nodes "
-            "share" if draft else
-            f"{folder} was changed while it was queried, or a Ray worker's node lacks it; "
-            "query it again")
+            "share"
+            if draft
+            else f"{folder} was changed while it was queried, or a Ray worker's node lacks it; "
+            "query it again"
+        )
     if not draft and (damaged := damaged_files(folder, manifest, again=False)):
         raise SpadeError(f"{damaged[0]}, on a Ray worker's node")
     index = Index(folder, manifest)
@@ -227,8 +237,14 @@ def itself(spade: Spade, batch: Batch) -> list[Batch]:
 def map_alone(spade: Spade, batch: Batch) -> Iterable[Result]:
     """Want of each image no more than an ensemble takes from a member that is not the first."""
     for result in spade.compare(batch):
-        yield replace(result, image=result.image[:0], input=result.input[:0], map=result.map[:0],
-                      distances=(), matches=())
+        yield replace(
+            result,
+            image=result.image[:0],
+            input=result.input[:0],
+            map=result.map[:0],
+            distances=(),
+            matches=(),
+        )
 
 
 def left_out(spade: Spade, images: Ids, others: Sequence[Ids]) -> list[Floats]:
@@ -241,9 +257,7 @@ def others(spade: Spade, images: Ids | None) -> tuple[list[Ids], Floats]:
     return spade._others(spade.index_, images)
 
 
-def peaks(
-    spade: Spade, images: Ids, others: Sequence[Ids], exact: bool
-) -> list[float]:
+def peaks(spade: Spade, images: Ids, others: Sequence[Ids], exact: bool) -> list[float]:
     """Return the peaks of some training images' maps, each left out of the index."""
     return list(spade._peaks(spade.index_, images, others, exact))
 

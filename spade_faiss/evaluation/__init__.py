@@ -9,7 +9,20 @@ from .tables import results_of, runs_table, table, write_results
 from .truth import CategoryTruth
 
 __all__ = [
-    "CategoryTruth", "Confusion", "Judge", "Point", "Scorer", "Scores", "Sweep",
-    "evaluate_category", "evaluate_folder", "evaluate_mvtec", "evaluate_stc", "judge_of",
-    "results_of", "runs_table", "table", "write_results",
+    "CategoryTruth",
+    "Confusion",
+    "Judge",
+    "Point",
+    "Scorer",
+    "Scores",
+    "Sweep",
+    "evaluate_category",
+    "evaluate_folder",
+    "evaluate_mvtec",
+    "evaluate_stc",
+    "judge_of",
+    "results_of",
+    "runs_table",
+    "table",
+    "write_results",
 ]

@@ -13,7 +13,13 @@ from ..detector.spade import Spade
 from ..features import Backbone
 
 _PACKAGES = (
-    "spade-faiss", "torch", "numpy", "scipy", "faiss-cpu", "faiss-gpu", "pillow",
+    "spade-faiss",
+    "torch",
+    "numpy",
+    "scipy",
+    "faiss-cpu",
+    "faiss-gpu",
+    "pillow",
     "opencv-python-headless",
 )
 
@@ -24,19 +30,39 @@ def config_of(spade: Spade | Ensemble, **options: object) -> dict[str, Any]:
     `seed` is None: no step of an evaluation draws random numbers.
     """
     if isinstance(spade, Ensemble):
-        members = [{"backbone": one.network.name, "weights_sha256": one.network.weights_sha256,
-                    "mirror": one.mirror, "resize": one.resize, "crop": one.crop}
-                   for one in spade.members]
+        members = [
+            {
+                "backbone": one.network.name,
+                "weights_sha256": one.network.weights_sha256,
+                "mirror": one.mirror,
+                "resize": one.resize,
+                "crop": one.crop,
+            }
+            for one in spade.members
+        ]
         return config_of(spade.members[0], members=members, **options)
     network = spade.network
     return {
-        "backbone": network.name, "weights_sha256": network.weights_sha256,
-        "resize": spade.resize, "crop": spade.crop, "k": spade.k, "kappa": spade.kappa,
-        "sigma": spade.sigma, "preset": spade.preset, "standardise": spade.standardise,
-        "contrast": spade.contrast, "store": spade.store, "engine": spade.engine,
-        "factory": spade.factory, "coreset": spade.coreset,
-        "search_params": spade.search_params, "device": str(network.device),
-        "batch_size": spade.batch_size, **options, "seed": None, "versions": versions(),
+        "backbone": network.name,
+        "weights_sha256": network.weights_sha256,
+        "resize": spade.resize,
+        "crop": spade.crop,
+        "k": spade.k,
+        "kappa": spade.kappa,
+        "sigma": spade.sigma,
+        "preset": spade.preset,
+        "standardise": spade.standardise,
+        "contrast": spade.contrast,
+        "store": spade.store,
+        "engine": spade.engine,
+        "factory": spade.factory,
+        "coreset": spade.coreset,
+        "search_params": spade.search_params,
+        "device": str(network.device),
+        "batch_size": spade.batch_size,
+        **options,
+        "seed": None,
+        "versions": versions(),
     }
 
 

@@ -65,7 +65,8 @@ class Evidence:
         self._max_fpr = max_fpr
         # By score, and by whether the image is wrong: the larger the first, the worse.
         self._worst: dict[tuple[str, bool], list[tuple[float, int, _Kept]]] = {
-            (score, wrong): [] for score in ("map", "descriptor") for wrong in (False, True)}
+            (score, wrong): [] for score in ("map", "descriptor") for wrong in (False, True)
+        }
         self.record: dict[str, Any] = {}
 
     def add(self, result: Result, wrong: bool, mask: Mask | None) -> None:
@@ -111,17 +112,22 @@ class Evidence:
             "scores": by_score,
             "labels": labels.astype(int).tolist(),
             "pixel_threshold": limit,
-            "judged": scorer.judge and {
-                "score": scorer.judge.score, "threshold": scorer.judge.threshold,
-                "scores": scorer.judged},
+            "judged": scorer.judge
+            and {
+                "score": scorer.judge.score,
+                "threshold": scorer.judge.threshold,
+                "scores": scorer.judged,
+            },
             "misses": {
                 score: {
                     "defects" if wrong else "good": [
-                        self._card(kept, _confused(kept, score, values[score], labels), limit,
-                                   top)
-                        for _, _, kept in sorted(self._worst[score, wrong], reverse=True)]
-                    for wrong in (False, True)}
-                for score in by_score},
+                        self._card(kept, _confused(kept, score, values[score], labels), limit, top)
+                        for _, _, kept in sorted(self._worst[score, wrong], reverse=True)
+                    ]
+                    for wrong in (False, True)
+                }
+                for score in by_score
+            },
         }
         return {}
 
@@ -129,13 +135,19 @@ class Evidence:
         self, result: Result, wrong: bool, mask: Mask | None, scores: Mapping[str, float]
     ) -> _Kept:
         """Return a small copy of what was scored."""
-        image, values = (result.image, result.map) if self._original_size else (
-            result.input, result.input_map)
+        image, values = (
+            (result.image, result.map) if self._original_size else (result.input, result.input_map)
+        )
         small = fitted(image, min(_SIDE, max(image.shape[:2])))
         size = small.shape[1], small.shape[0]
         low = resized(values, size)
-        truth = None if mask is None else np.asarray(
-            cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST), np.uint8)
+        truth = (
+            None
+            if mask is None
+            else np.asarray(
+                cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST), np.uint8
+            )
+        )
         pixels = result.map.shape[1], result.map.shape[0]
         return _Kept(result.name, wrong, pixels, scores, small, low, truth)
 
@@ -147,12 +159,23 @@ class Evidence:
     def _card(
         self, kept: _Kept, confused: float, limit: float | None, top: float
     ) -> dict[str, Any]:
-        layers = layers_of(kept.image, kept.map, _SIDE, limit, top=top,
-                           truth=None if kept.mask is None else kept.mask > 0)
+        layers = layers_of(
+            kept.image,
+            kept.map,
+            _SIDE,
+            limit,
+            top=top,
+            truth=None if kept.mask is None else kept.mask > 0,
+        )
         return {
-            "name": printable(kept.name), "wrong": kept.wrong, "scores": dict(kept.scores),
-            "confused": confused, "size": layers.size, "pixels": kept.pixels,
-            "paths": dict(layers.paths), "pictures": encoded(layers.pictures, _BYTES),
+            "name": printable(kept.name),
+            "wrong": kept.wrong,
+            "scores": dict(kept.scores),
+            "confused": confused,
+            "size": layers.size,
+            "pixels": kept.pixels,
+            "paths": dict(layers.paths),
+            "pictures": encoded(layers.pictures, _BYTES),
         }
 
 

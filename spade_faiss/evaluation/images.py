@@ -68,9 +68,12 @@ class Confusion:
         return {
             "threshold": self.threshold,
             "confusion": {
-                "score": self.score, **_found(found),
-                "false_alarms": alarms.count, "passed": alarms.n - alarms.count,
-                "false_alarm_rate": alarms.value, "false_alarm_interval": [alarms.low, alarms.high],
+                "score": self.score,
+                **_found(found),
+                "false_alarms": alarms.count,
+                "passed": alarms.n - alarms.count,
+                "false_alarm_rate": alarms.value,
+                "false_alarm_interval": [alarms.low, alarms.high],
                 "confidence": CONFIDENCE,
             },
             "kinds": {kind: _found(rate) for kind, rate in self.kinds.items()},
@@ -82,9 +85,12 @@ class Confusion:
         counts = record["confusion"]
         alarms = counts["false_alarms"]
         return cls(
-            counts["score"], record["threshold"], _rate_found(counts),
+            counts["score"],
+            record["threshold"],
+            _rate_found(counts),
             observed_rate(alarms, alarms + counts["passed"]),
-            {kind: _rate_found(own) for kind, own in record["kinds"].items()})
+            {kind: _rate_found(own) for kind, own in record["kinds"].items()},
+        )
 
 
 RECORDED = ("threshold", "confusion", "kinds")
@@ -123,8 +129,13 @@ def confusion_of(judge: Judge, positions: Sequence[int], scores: npt.ArrayLike) 
         return observed_rate(int((called & of).sum()), int(of.sum()))
 
     named = sorted(set(kinds[wrong].tolist()))
-    return Confusion(judge.score, judge.threshold, rate(wrong), rate(~wrong),
-                     {kind: rate(kinds == kind) for kind in named})
+    return Confusion(
+        judge.score,
+        judge.threshold,
+        rate(wrong),
+        rate(~wrong),
+        {kind: rate(kinds == kind) for kind in named},
+    )
 
 
 def ranked(
@@ -143,8 +154,12 @@ def ranked(
 
 
 def _found(rate: Rate) -> dict[str, Any]:
-    return {"found": rate.count, "missed": rate.n - rate.count, "found_rate": rate.value,
-            "found_interval": [rate.low, rate.high]}
+    return {
+        "found": rate.count,
+        "missed": rate.n - rate.count,
+        "found_rate": rate.value,
+        "found_interval": [rate.low, rate.high],
+    }
 
 
 def _rate_found(record: Mapping[str, Any]) -> Rate:

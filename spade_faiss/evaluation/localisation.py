@@ -22,8 +22,9 @@ _AUPIMO_PIXELS = round(1 / BOUNDS[0])  # fewer cannot show the lowest of its rat
 def check_limit(max_fpr: float) -> None:
     """Raise SpadeError unless PRO can be integrated to such a false-positive rate."""
     if not 0 < max_fpr <= 1:
-        raise SpadeError(f"--max-fpr {max_fpr:g}: a false-positive rate is more than 0, and 1 at "
-                         "most")
+        raise SpadeError(
+            f"--max-fpr {max_fpr:g}: a false-positive rate is more than 0, and 1 at most"
+        )
 
 
 def localised(
@@ -52,8 +53,9 @@ def localised(
     figures: dict[str, float] = {}
     each: list[float | None] | None = None
     found = scorer.pixels.images.defects
-    if (sum(one.good for one in found if not one.regions) >= _AUPIMO_PIXELS
-            and any(one.regions for one in found)):
+    if sum(one.good for one in found if not one.regions) >= _AUPIMO_PIXELS and any(
+        one.regions for one in found
+    ):
         values = scorer.pixels.aupimo()
         figures["aupimo"] = float(np.nanmean(values))
         each = [None if np.isnan(value) else float(value) for value in values]
@@ -82,36 +84,47 @@ def _numbers(kinds: Sequence[str], wanted: Collection[str]) -> list[int]:
     return [number for number, kind in enumerate(kinds) if kind in wanted]
 
 
-def limit_notes(
-    categories: Sequence[Category], max_fpr: float, original_size: bool
-) -> list[str]:
+def limit_notes(categories: Sequence[Category], max_fpr: float, original_size: bool) -> list[str]:
     """Return what is to be said where others take PRO or sPRO otherwise."""
     masked = [one for one in categories if one.masked]
     notes = []
     if max_fpr != PRO_LIMIT and published_mvtec().keys() & {one.name for one in masked}:
-        notes.append(f"PRO is integrated to a false-positive rate of {max_fpr:g}, and the "
-                     f"published figures to {PRO_LIMIT}: they cannot be compared")
+        notes.append(
+            f"PRO is integrated to a false-positive rate of {max_fpr:g}, and the "
+            f"published figures to {PRO_LIMIT}: they cannot be compared"
+        )
     if max_fpr != _LATER_LIMIT and any(one.layout == "mvtec-ad-2" for one in masked):
-        notes.append("MVTec AD 2's authors integrate PRO to a false-positive rate of "
-                     f"{_LATER_LIMIT}, as --max-fpr {_LATER_LIMIT} does")
+        notes.append(
+            "MVTec AD 2's authors integrate PRO to a false-positive rate of "
+            f"{_LATER_LIMIT}, as --max-fpr {_LATER_LIMIT} does"
+        )
     if bare := [one.name for one in masked if one.layout == "mvtec-loco" and not one.config]:
-        notes.append(f"sPRO is missing of {', '.join(bare)}: there is no defects_config.json, "
-                     "which has the saturation thresholds")
+        notes.append(
+            f"sPRO is missing of {', '.join(bare)}: there is no defects_config.json, "
+            "which has the saturation thresholds"
+        )
     if any(one.config for one in masked) and not (max_fpr == _LATER_LIMIT and original_size):
-        notes.append("sPRO's authors integrate it to a false-positive rate of "
-                     f"{_LATER_LIMIT}, of maps on the images' own grids, as --max-fpr "
-                     f"{_LATER_LIMIT} --original-size does")
+        notes.append(
+            "sPRO's authors integrate it to a false-positive rate of "
+            f"{_LATER_LIMIT}, of maps on the images' own grids, as --max-fpr "
+            f"{_LATER_LIMIT} --original-size does"
+        )
     return notes
 
 
 def missing_notes(finished: Mapping[str, Iterable[Scores]]) -> list[str]:
     """Return what is to be said of categories that have pixel metrics and no AUPIMO."""
-    without = [name for name, scores in finished.items()
-               if any(one.pro is not None and "aupimo" not in one.more for one in scores)]
+    without = [
+        name
+        for name, scores in finished.items()
+        if any(one.pro is not None and "aupimo" not in one.more for one in scores)
+    ]
     if not without:
         return []
-    return [f"AUPIMO is missing of {', '.join(without)}: its good images do not have "
-            f"{_AUPIMO_PIXELS} pixels together"]
+    return [
+        f"AUPIMO is missing of {', '.join(without)}: its good images do not have "
+        f"{_AUPIMO_PIXELS} pixels together"
+    ]
 
 
 def limit_of(results: Mapping[str, Any]) -> float:

@@ -25,10 +25,17 @@ from .truth import CategoryTruth
 
 
 def evaluate_mvtec(
-    spade: Spade | Ensemble, root: str | os.PathLike[str], out: Path, *,
-    names: Collection[str] | None = None, sweep: Sequence[str] = (),
-    original_size: bool = False, max_fpr: float = PRO_LIMIT, report: bool = False,
-    on_error: OnError, on_note: OnNote,
+    spade: Spade | Ensemble,
+    root: str | os.PathLike[str],
+    out: Path,
+    *,
+    names: Collection[str] | None = None,
+    sweep: Sequence[str] = (),
+    original_size: bool = False,
+    max_fpr: float = PRO_LIMIT,
+    report: bool = False,
+    on_error: OnError,
+    on_note: OnNote,
 ) -> dict[str, Any]:
     """Score each category of a data set, and leave `results.json` and `table.md` in a folder.
 
@@ -77,14 +84,31 @@ def evaluate_mvtec(
         notes.append(f"of MVTec AD's 15 categories these are not there: {', '.join(missing)}")
     notes += [note for one in categories if (note := _overlap_note(one))]
     return _evaluate_all(
-        spade, categories, dataset, out, axes, notes, original_size=original_size,
-        max_fpr=max_fpr, report=report, on_error=on_error, on_note=on_note)
+        spade,
+        categories,
+        dataset,
+        out,
+        axes,
+        notes,
+        original_size=original_size,
+        max_fpr=max_fpr,
+        report=report,
+        on_error=on_error,
+        on_note=on_note,
+    )
 
 
 def evaluate_folder(
-    spade: Spade | Ensemble, category: Category, out: Path, *, sweep: Sequence[str] = (),
-    original_size: bool = False, max_fpr: float = PRO_LIMIT, report: bool = False,
-    on_error: OnError, on_note: OnNote,
+    spade: Spade | Ensemble,
+    category: Category,
+    out: Path,
+    *,
+    sweep: Sequence[str] = (),
+    original_size: bool = False,
+    max_fpr: float = PRO_LIMIT,
+    report: bool = False,
+    on_error: OnError,
+    on_note: OnNote,
 ) -> dict[str, Any]:
     """Score one category, of any folders or a table, and leave results in a folder.
 
@@ -108,9 +132,18 @@ def evaluate_folder(
         If an option is wrong, or nothing could be evaluated.
     """
     return _evaluate_all(
-        spade, [category], "folder", out, _axes(spade, sweep), category.notes,
-        original_size=original_size, max_fpr=max_fpr, report=report, on_error=on_error,
-        on_note=on_note)
+        spade,
+        [category],
+        "folder",
+        out,
+        _axes(spade, sweep),
+        category.notes,
+        original_size=original_size,
+        max_fpr=max_fpr,
+        report=report,
+        on_error=on_error,
+        on_note=on_note,
+    )
 
 
 def _axes(spade: Spade | Ensemble, sweep: Sequence[str]) -> Sweep:
@@ -120,9 +153,18 @@ def _axes(spade: Spade | Ensemble, sweep: Sequence[str]) -> Sweep:
 
 
 def _evaluate_all(
-    spade: Spade | Ensemble, categories: Sequence[Category], dataset: str, out: Path, axes: Sweep,
-    notes: Sequence[str], *, original_size: bool, max_fpr: float, report: bool,
-    on_error: OnError, on_note: OnNote,
+    spade: Spade | Ensemble,
+    categories: Sequence[Category],
+    dataset: str,
+    out: Path,
+    axes: Sweep,
+    notes: Sequence[str],
+    *,
+    original_size: bool,
+    max_fpr: float,
+    report: bool,
+    on_error: OnError,
+    on_note: OnNote,
 ) -> dict[str, Any]:
     """Score categories, and write the results of those that are finished."""
     check_limit(max_fpr)
@@ -131,23 +173,35 @@ def _evaluate_all(
     notes = [*notes, *_mask_notes(categories), *limit_notes(categories, max_fpr, original_size)]
     for note in notes:
         on_note(note)
-    config = config_of(spade, ground_truth="original" if original_size else "framed",
-                       max_fpr=max_fpr, sweep=axes.written(),
-                       **({"threshold": spade.image_threshold} if spade.by_hand else {}))
+    config = config_of(
+        spade,
+        ground_truth="original" if original_size else "framed",
+        max_fpr=max_fpr,
+        sweep=axes.written(),
+        **({"threshold": spade.image_threshold} if spade.by_hand else {}),
+    )
 
     def job(category: Category) -> Job:
-        return Job(category.name, category.files, lambda complain: _evaluate(
-            spade, category, points, original_size, max_fpr, out, complain), labels=category.kinds)
+        return Job(
+            category.name,
+            category.files,
+            lambda complain: _evaluate(
+                spade, category, points, original_size, max_fpr, out, complain
+            ),
+            labels=category.kinds,
+        )
 
     def finish(finished: dict[str, list[Scores]]) -> dict[str, Any]:
-        results = write_points(out, dataset, config, finished, axes, base,
-                               [*notes, *missing_notes(finished)])
+        results = write_points(
+            out, dataset, config, finished, axes, base, [*notes, *missing_notes(finished)]
+        )
         if report:
             write_report(out, results)
         return results
 
-    return run_jobs([job(one) for one in categories], out, config, finish, on_error, on_note,
-                    report)
+    return run_jobs(
+        [job(one) for one in categories], out, config, finish, on_error, on_note, report
+    )
 
 
 def evaluate_category(spade: Spade | Ensemble, category: Category) -> Scores:
@@ -162,8 +216,13 @@ def evaluate_category(spade: Spade | Ensemble, category: Category) -> Scores:
 
 
 def _evaluate(
-    spade: Spade | Ensemble, category: Category, points: Sequence[Point], original_size: bool,
-    max_fpr: float, scratch: Path | None, on_error: OnError | None,
+    spade: Spade | Ensemble,
+    category: Category,
+    points: Sequence[Point],
+    original_size: bool,
+    max_fpr: float,
+    scratch: Path | None,
+    on_error: OnError | None,
 ) -> tuple[list[Scores], dict[str, Any]]:
     evidence = Evidence(original_size, max_fpr)
 
@@ -178,9 +237,18 @@ def _evaluate(
         return figures
 
     scores = evaluate_points(
-        spade, category.train, [test.path for test in category.test], truth, points,
-        original_size=original_size, kinds=category.kinds, max_fpr=max_fpr, scratch=scratch,
-        on_error=on_error, more=more, on_result=evidence.add,
+        spade,
+        category.train,
+        [test.path for test in category.test],
+        truth,
+        points,
+        original_size=original_size,
+        kinds=category.kinds,
+        max_fpr=max_fpr,
+        scratch=scratch,
+        on_error=on_error,
+        more=more,
+        on_result=evidence.add,
     )
     return scores, evidence.record
 
@@ -195,8 +263,10 @@ def _mask_notes(categories: Sequence[Category]) -> list[str]:
         wrong = [test for test in one.test if test.wrong]
         without = sum(not test.masks for test in wrong)
         if one.masked and without:
-            notes.append(f"{one.name}: {without} of {len(wrong)} defects have no mask, and pixel "
-                         "metrics leave them out")
+            notes.append(
+                f"{one.name}: {without} of {len(wrong)} defects have no mask, and pixel "
+                "metrics leave them out"
+            )
     return notes
 
 
@@ -207,8 +277,10 @@ def _overlap_note(category: Category) -> str:
         return ""
     first, why = next(iter(found.items()))
     path = [*category.train, *(test.path for test in category.test)][first]
-    return (f"{category.name}: {len(found)} of its images should not count and do, being there "
-            f"twice: {path} {why}" + (", for one" if len(found) > 1 else ""))
+    return (
+        f"{category.name}: {len(found)} of its images should not count and do, being there "
+        f"twice: {path} {why}" + (", for one" if len(found) > 1 else "")
+    )
 
 
 def _missing(categories: Sequence[Category], names: Collection[str] | None) -> list[str]:

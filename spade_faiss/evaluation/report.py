@@ -16,12 +16,31 @@ from .localisation import limit_of
 from .resume import claim_report, evidence_of
 from .tables import IMAGE_TITLES, TITLES, Results, columns_of, image_columns_of, judged_by, told
 
-_NAMES = {"mvtec": "MVTec AD", "mvtec-loco": "MVTec LOCO AD", "mvtec-ad-2": "MVTec AD 2",
-          "visa": "VisA", "stc": "ShanghaiTech Campus",
-          "folder": "your folders"}
-_FACTS = ("backbone", "resize", "crop", "k", "kappa", "sigma", "standardise", "contrast", "factory",
-          "coreset", "engine", "device", "ground_truth", "max_fpr",
-          "threshold")
+_NAMES = {
+    "mvtec": "MVTec AD",
+    "mvtec-loco": "MVTec LOCO AD",
+    "mvtec-ad-2": "MVTec AD 2",
+    "visa": "VisA",
+    "stc": "ShanghaiTech Campus",
+    "folder": "your folders",
+}
+_FACTS = (
+    "backbone",
+    "resize",
+    "crop",
+    "k",
+    "kappa",
+    "sigma",
+    "standardise",
+    "contrast",
+    "factory",
+    "coreset",
+    "engine",
+    "device",
+    "ground_truth",
+    "max_fpr",
+    "threshold",
+)
 
 
 def write_report(out: Path, results: Results) -> None:
@@ -37,35 +56,57 @@ def write_report(out: Path, results: Results) -> None:
     stc = results["dataset"] == "stc"
     categories, mean = results["categories"], results["mean"]
     columns = columns_of(results)
-    main = next(one for one in (("image_rocauc",) if stc else ("pro", "image_rocauc"))
-                if mean.get(one) is not None or one == "image_rocauc")
-    published = {} if stc or main != "pro" else {
-        name: row["SPADE"] for name, row in published_mvtec().items() if name in categories}
+    main = next(
+        one
+        for one in (("image_rocauc",) if stc else ("pro", "image_rocauc"))
+        if mean.get(one) is not None or one == "image_rocauc"
+    )
+    published = (
+        {}
+        if stc or main != "pro"
+        else {name: row["SPADE"] for name, row in published_mvtec().items() if name in categories}
+    )
     dataset = _NAMES[results["dataset"]]
     if results["dataset"] == "mvtec" and not published_mvtec().keys() & categories.keys():
         dataset = f"laid out like {dataset}"
     bars = [(name, record.get(main), published.get(name)) for name, record in categories.items()]
     if len(bars) > 1:
         whole = len(published) == len(categories)
-        bars.append(("mean", mean.get(main),
-                     float(np.mean(list(published.values()))) if whole else None))
+        bars.append(
+            ("mean", mean.get(main), float(np.mean(list(published.values()))) if whole else None)
+        )
     methods = [*published_stc().items(), ("SPADE, here", mean[main])] if stc else []
     config = results["config"]
-    facts = {name.replace("_", " "): _said(config[name]) for name in _FACTS
-             if config.get(name) is not None}
+    facts = {
+        name.replace("_", " "): _said(config[name])
+        for name in _FACTS
+        if config.get(name) is not None
+    }
     if members := config.get("members"):
         facts["members"] = len(members)
     write_page(
-        claim_report(out), "evaluation.html", dataset=dataset, main=TITLES[main],
-        kind="scene" if stc else "category", kinds="scenes" if stc else "categories",
-        bars=bars, methods=methods,
-        with_published=bool(published), mean=[(TITLES[one], mean.get(one)) for one in columns],
+        claim_report(out),
+        "evaluation.html",
+        dataset=dataset,
+        main=TITLES[main],
+        kind="scene" if stc else "category",
+        kinds="scenes" if stc else "categories",
+        bars=bars,
+        methods=methods,
+        with_published=bool(published),
+        mean=[(TITLES[one], mean.get(one)) for one in columns],
         columns=[TITLES[one] for one in columns],
-        rows=[(name, [record.get(one) for one in columns], record)
-              for name, record in categories.items()],
-        images=_images(results), sweep=_sweep(results), notes=results.get("notes", ()),
-        facts=facts, by_default="descriptor" if stc else "map",
-        sections=_sections(out, categories, columns, limit_of(results)))
+        rows=[
+            (name, [record.get(one) for one in columns], record)
+            for name, record in categories.items()
+        ],
+        images=_images(results),
+        sweep=_sweep(results),
+        notes=results.get("notes", ()),
+        facts=facts,
+        by_default="descriptor" if stc else "map",
+        sections=_sections(out, categories, columns, limit_of(results)),
+    )
 
 
 def _said(value: object) -> object:
@@ -83,38 +124,63 @@ def _sections(
         evidence = evidence_of(out, name)
         labels = np.array(evidence["labels"], bool)
         curves, misses = evidence["curves"], evidence["misses"]
-        folder = common_folder(card["name"] for by_score in misses.values()
-                               for cards in by_score.values() for card in cards)
-        charts = [("Image ROC", [
-            ("map", line(curves["image_rocauc_map_max"])),
-            ("descriptor", line(curves["image_rocauc"]))], 1.0, True)]
+        folder = common_folder(
+            card["name"]
+            for by_score in misses.values()
+            for cards in by_score.values()
+            for card in cards
+        )
+        charts = [
+            (
+                "Image ROC",
+                [
+                    ("map", line(curves["image_rocauc_map_max"])),
+                    ("descriptor", line(curves["image_rocauc"])),
+                ],
+                1.0,
+                True,
+            )
+        ]
         if "pixel_rocauc" in curves:
-            charts += [("Pixel ROC", [("", line(curves["pixel_rocauc"]))], 1.0, True),
-                       ("PRO", [("", line(curves["pro"], limit))], limit, False)]
+            charts += [
+                ("Pixel ROC", [("", line(curves["pixel_rocauc"]))], 1.0, True),
+                ("PRO", [("", line(curves["pro"], limit))], limit, False),
+            ]
         yield {
-            "name": name, "folder": folder,
+            "name": name,
+            "folder": folder,
             "figures": [(TITLES[one], record.get(one)) for one in columns],
-            "train": record["n_train"], "test": record["n_test"], "defects": int(labels.sum()),
+            "train": record["n_train"],
+            "test": record["n_test"],
+            "defects": int(labels.sum()),
             "charts": charts,
             "histograms": (drawn := _histograms(evidence, labels)),
             "known": _known(evidence, labels, drawn),
             "judged": _judged(record),
-            "misses": {score: {kind: [_shown(card, folder, score, evidence["pixel_threshold"])
-                                      for card in cards] for kind, cards in by_score.items()}
-                       for score, by_score in misses.items()},
+            "misses": {
+                score: {
+                    kind: [
+                        _shown(card, folder, score, evidence["pixel_threshold"]) for card in cards
+                    ]
+                    for kind, cards in by_score.items()
+                }
+                for score, by_score in misses.items()
+            },
         }
 
 
-def _histograms(
-    evidence: Mapping[str, Any], labels: npt.NDArray[np.bool_]
-) -> dict[str, Histogram]:
+def _histograms(evidence: Mapping[str, Any], labels: npt.NDArray[np.bool_]) -> dict[str, Histogram]:
     """Return the scores of defects and of good images, with the threshold of what was judged."""
     scores, limits = dict(evidence["scores"]), {}
     if judged := evidence["judged"]:
         scores[judged["score"]] = judged["scores"]
         limits[judged["score"]] = judged["threshold"]
-    return {score: histogram(np.array(values)[labels].tolist(), np.array(values)[~labels].tolist(),
-                             limits.get(score)) for score, values in scores.items()}
+    return {
+        score: histogram(
+            np.array(values)[labels].tolist(), np.array(values)[~labels].tolist(), limits.get(score)
+        )
+        for score, values in scores.items()
+    }
 
 
 def _known(
@@ -125,9 +191,15 @@ def _known(
     if not judged:
         return None
     scores, chart = np.array(judged["scores"]), drawn[judged["score"]]
-    return {"score": judged["score"], "threshold": judged["threshold"], "review": None,
-            "scores": scores[labels].tolist(), "good": scores[~labels].tolist(),
-            "low": chart.low, "high": chart.high}
+    return {
+        "score": judged["score"],
+        "threshold": judged["threshold"],
+        "review": None,
+        "scores": scores[labels].tolist(),
+        "good": scores[~labels].tolist(),
+        "low": chart.low,
+        "high": chart.high,
+    }
 
 
 def _judged(record: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -136,7 +208,9 @@ def _judged(record: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     confusion = record["confusion"]
     return {
-        "threshold": record["threshold"], "confusion": confusion, "found": told(confusion),
+        "threshold": record["threshold"],
+        "confusion": confusion,
+        "found": told(confusion),
         "false_alarms": told(confusion, "false_alarm"),
         "kinds": [(kind, own["found_rate"], told(own)) for kind, own in record["kinds"].items()],
     }
@@ -148,26 +222,37 @@ def _images(results: Results) -> dict[str, Any]:
     judged = {name: _judged(record) for name, record in records.items()}
     return {
         "columns": [IMAGE_TITLES[one] for one in columns],
-        "rows": [(name, [record.get(one) for one in columns], judged[name])
-                 for name, record in records.items()],
+        "rows": [
+            (name, [record.get(one) for one in columns], judged[name])
+            for name, record in records.items()
+        ],
         "mean": [results["mean"].get(one) for one in columns],
         "rates": results["mean"].get("confusion"),
         "said": judged_by(results),
     }
 
 
-def _shown(
-    card: Mapping[str, Any], folder: str, score: str, limit: float | None
-) -> dict[str, Any]:
+def _shown(card: Mapping[str, Any], folder: str, score: str, limit: float | None) -> dict[str, Any]:
     """Return a card as the page's templates and script take it."""
-    said = [] if limit is not None else [
-        "Blue: where maps are highest, on one scale here; without masks there is no threshold."]
+    said = (
+        []
+        if limit is not None
+        else [
+            "Blue: where maps are highest, on one scale here; without masks there is no threshold."
+        ]
+    )
     if card["paths"]["outline"]:
         said.append("White line: the map at the threshold that gives the best F1 of the pixels.")
     if card["paths"]["truth"]:
         said.append("Blue dashed line: the defect, as the ground truth has it.")
-    return {**card, "name": within(card["name"], folder), "score": card["scores"][score],
-            "regions": [], "more": 0, "said": said or ["No line: nothing to outline."]}
+    return {
+        **card,
+        "name": within(card["name"], folder),
+        "score": card["scores"][score],
+        "regions": [],
+        "more": 0,
+        "said": said or ["No line: nothing to outline."],
+    }
 
 
 def _sweep(results: Results) -> dict[str, Any] | None:
@@ -177,7 +262,10 @@ def _sweep(results: Results) -> dict[str, Any] | None:
         return None
     columns = columns_of(points[0])
     return {
-        "axes": list(points[0]["options"]), "columns": [TITLES[one] for one in columns],
-        "rows": [(list(point["options"].values()), [point["mean"].get(one) for one in columns])
-                 for point in points],
+        "axes": list(points[0]["options"]),
+        "columns": [TITLES[one] for one in columns],
+        "rows": [
+            (list(point["options"].values()), [point["mean"].get(one) for one in columns])
+            for point in points
+        ],
     }

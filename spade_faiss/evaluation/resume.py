@@ -48,9 +48,13 @@ class Job:
 
 
 def run_jobs(
-    jobs: Iterable[Job], out: Path, config: Mapping[str, Any],
+    jobs: Iterable[Job],
+    out: Path,
+    config: Mapping[str, Any],
     finish: Callable[[dict[str, list[Scores]]], dict[str, Any]],
-    on_error: OnError, on_note: OnNote, report: bool = False,
+    on_error: OnError,
+    on_note: OnNote,
+    report: bool = False,
 ) -> dict[str, Any]:
     """Evaluate what is not finished yet, and return the results of all.
 
@@ -84,14 +88,20 @@ def run_jobs(
                 shutil.rmtree(left, ignore_errors=True)
             return _run(jobs, out, config, finish, on_error, on_note, report)
     except Timeout:
-        raise SpadeError(f"{out} is being written by another evaluation; wait for it, or name "
-                         "another folder with --out") from None
+        raise SpadeError(
+            f"{out} is being written by another evaluation; wait for it, or name "
+            "another folder with --out"
+        ) from None
 
 
 def _run(
-    jobs: Iterable[Job], out: Path, config: Mapping[str, Any],
+    jobs: Iterable[Job],
+    out: Path,
+    config: Mapping[str, Any],
     finish: Callable[[dict[str, list[Scores]]], dict[str, Any]],
-    on_error: OnError, on_note: OnNote, report: bool,
+    on_error: OnError,
+    on_note: OnNote,
+    report: bool,
 ) -> dict[str, Any]:
     """Run jobs for `run_jobs`, which holds the folder's lock."""
     finished: dict[str, list[Scores]] = {}
@@ -121,8 +131,12 @@ def _run(
             except SpadeError as error:
                 on_error(job.name, f"{error}; left out")
                 continue
-            record = {"key": key, "problems": problems,
-                      "scores": [one.record() for one in scores], "evidence": evidence}
+            record = {
+                "key": key,
+                "problems": problems,
+                "scores": [one.record() for one in scores],
+                "evidence": evidence,
+            }
             replace_file(path, (json.dumps(record) + "\n").encode(), sync=True)
         else:
             scores = old.scores
@@ -201,8 +215,11 @@ def _read(path: Path, on_note: OnNote) -> _Finished | None:
     """Return what a finished job left, or None."""
     try:
         record = json.loads(path.read_bytes())
-        key = {"config": dict(record["key"]["config"]), "files": record["key"]["files"],
-               "labels": record["key"].get("labels", "")}
+        key = {
+            "config": dict(record["key"]["config"]),
+            "files": record["key"]["files"],
+            "labels": record["key"].get("labels", ""),
+        }
         problems = [(str(name), str(why)) for name, why in record["problems"]]
         scores = [Scores.from_record(one) for one in record["scores"]]
         evidence = dict(record["evidence"]) if record.get("evidence") else None
@@ -219,7 +236,8 @@ def _difference(old: Mapping[str, Any], new: Mapping[str, Any], writes: Sequence
     was, now = _flat(old["config"]), _flat(new["config"])
     changes = [
         f"{name} was {was.get(name, 'not set')} and is now {now.get(name, 'not set')}"
-        for name in dict.fromkeys([*was, *now]) if was.get(name) != now.get(name)
+        for name in dict.fromkeys([*was, *now])
+        if was.get(name) != now.get(name)
     ]
     if old["files"] != new["files"]:
         changes.append("its files have changed")

@@ -21,8 +21,14 @@ from .images import RECORDED, Confusion, Judge, confusion_of, judge_of, ranked
 from .truth import Mask, RegionTruth, Truth
 
 METRICS = (
-    "image_rocauc", "image_rocauc_map_max", "image_ap", "image_ap_map_max", "image_f1",
-    "image_f1_map_max", "pixel_rocauc", "pro",
+    "image_rocauc",
+    "image_rocauc_map_max",
+    "image_ap",
+    "image_ap_map_max",
+    "image_f1",
+    "image_f1_map_max",
+    "pixel_rocauc",
+    "pro",
 )
 """In 0…1."""
 INDEX = ".index-"
@@ -88,8 +94,11 @@ class Scores:
         judged = Confusion.from_record(record) if "confusion" in record else None
         own = {one.name for one in fields(cls)} & record.keys() - {"confusion"}
         more = record.keys() - own - {*RECORDED}
-        return cls(**{name: record[name] for name in own}, confusion=judged,
-                   more={name: record[name] for name in record if name in more})
+        return cls(
+            **{name: record[name] for name in own},
+            confusion=judged,
+            more={name: record[name] for name in record if name in more},
+        )
 
 
 @dataclass(frozen=True)
@@ -137,8 +146,12 @@ class Scorer:
     """
 
     def __init__(
-        self, truth: Truth, original_size: bool = False, scratch: Path | None = None,
-        judge: Judge | None = None, max_fpr: float = 0.3,
+        self,
+        truth: Truth,
+        original_size: bool = False,
+        scratch: Path | None = None,
+        judge: Judge | None = None,
+        max_fpr: float = 0.3,
     ) -> None:
         self.judge = judge
         self._truth = truth
@@ -152,7 +165,9 @@ class Scorer:
         self._own_peaks: list[float] = []
 
     def add(
-        self, result: Result, truth: tuple[bool, Mask | None] | None = None,
+        self,
+        result: Result,
+        truth: tuple[bool, Mask | None] | None = None,
         regions: Sequence[Region] = (),
     ) -> None:
         """Take the result of a test image, and what `truth` says of it if that is known.
@@ -209,9 +224,14 @@ class Scorer:
     ) -> Scores:
         """Return the metrics beside what the caller knows."""
         return Scores(
-            *self.metrics(), n_train, len(self.labels), round(seconds, 3), more=dict(more or {}),
+            *self.metrics(),
+            n_train,
+            len(self.labels),
+            round(seconds, 3),
+            more=dict(more or {}),
             **ranked(self.descriptor_scores, self.peaks, self.labels),
-            confusion=confusion_of(self.judge, self.positions, self.judged) if self.judge else None)
+            confusion=confusion_of(self.judge, self.positions, self.judged) if self.judge else None,
+        )
 
 
 def point_of(spade: Spade | Ensemble) -> Point:
@@ -247,9 +267,16 @@ def _at(spade: Spade, result: Result, point: Point) -> Result:
 
 
 def evaluate_points(
-    spade: Spade | Ensemble, train: Iterable[Source], test: Sequence[Source],
-    truth: Callable[[Framing], Truth], points: Sequence[Point], *, original_size: bool = False,
-    kinds: Sequence[str] | None = None, max_fpr: float = 0.3, scratch: Path | None = None,
+    spade: Spade | Ensemble,
+    train: Iterable[Source],
+    test: Sequence[Source],
+    truth: Callable[[Framing], Truth],
+    points: Sequence[Point],
+    *,
+    original_size: bool = False,
+    kinds: Sequence[str] | None = None,
+    max_fpr: float = 0.3,
+    scratch: Path | None = None,
     on_error: OnError | None = None,
     more: Callable[[Scorer, int], Mapping[str, float]] | None = None,
     on_result: Callable[[Result, bool, Mask | None], object] | None = None,
@@ -298,15 +325,20 @@ def evaluate_points(
     start = time.perf_counter()
     stages = spade.stages = Stages()
     with TemporaryDirectory(
-        prefix=INDEX, dir=scratch, ignore_cleanup_errors=True  # NFS keeps files that are open
+        prefix=INDEX,
+        dir=scratch,
+        ignore_cleanup_errors=True,  # NFS keeps files that are open
     ) as index:
         drawn = kinds is not None and not spade.by_hand
         spade.fit(train, index, calibrate=drawn, on_error=leave_out)
         known = truth(spade.index_.manifest.framing.framing())
         judges = [judge_of(spade, kinds) if kinds and not at else None for at in range(len(points))]
         scorers = [Scorer(known, original_size, scratch, judge, max_fpr) for judge in judges]
-        found_at = ([one] for one in spade.query(test, leave_out)) if isinstance(
-            spade, Ensemble) else query_points(spade, test, points, leave_out)
+        found_at = (
+            ([one] for one in spade.query(test, leave_out))
+            if isinstance(spade, Ensemble)
+            else query_points(spade, test, points, leave_out)
+        )
         _collect(found_at, known, scorers, stages, leave_out, on_result)
     with stages("metrics"):
         found = [
@@ -319,8 +351,12 @@ def evaluate_points(
 
 
 def _collect(
-    found: Iterable[Sequence[Result]], truth: Truth, scorers: Sequence[Scorer], stages: Stages,
-    leave_out: OnError, on_result: Callable[[Result, bool, Mask | None], object] | None,
+    found: Iterable[Sequence[Result]],
+    truth: Truth,
+    scorers: Sequence[Scorer],
+    stages: Stages,
+    leave_out: OnError,
+    on_result: Callable[[Result, bool, Mask | None], object] | None,
 ) -> None:
     """Give each image's results to the scorers of their points."""
     for results in found:

@@ -37,10 +37,18 @@ _UNJUDGED = (
 
 
 def evaluate_stc(
-    spade: Spade, root: str | os.PathLike[str], out: Path, *,
-    names: Collection[str] | None = None, fps: float = 1.0, normalise_clips: bool = False,
-    max_fpr: float = PRO_LIMIT, sweep: Sequence[str] = (), report: bool = False,
-    on_error: OnError, on_note: OnNote,
+    spade: Spade,
+    root: str | os.PathLike[str],
+    out: Path,
+    *,
+    names: Collection[str] | None = None,
+    fps: float = 1.0,
+    normalise_clips: bool = False,
+    max_fpr: float = PRO_LIMIT,
+    sweep: Sequence[str] = (),
+    report: bool = False,
+    on_error: OnError,
+    on_note: OnNote,
 ) -> dict[str, Any]:
     """Score each scene of ShanghaiTech Campus, and leave results in a folder.
 
@@ -88,29 +96,43 @@ def evaluate_stc(
     axes = Sweep.parse(sweep, level_count(spade.network))
     base = point_of(spade)
     points = axes.points(base)
-    config = config_of(spade, fps=fps, normalise_clips=normalise_clips, max_fpr=max_fpr,
-                       sweep=axes.written())
+    config = config_of(
+        spade, fps=fps, normalise_clips=normalise_clips, max_fpr=max_fpr, sweep=axes.written()
+    )
     scenes = load_stc(root, names, on_error, on_note)
-    notes = [_UNJUDGED, *(
-        f"scene {scene.name}: some clips have no pixel masks, so pixel metrics are missing"
-        for scene in scenes if not scene.masked and any(clip.pixel_mask for clip in scene.clips))]
+    notes = [
+        _UNJUDGED,
+        *(
+            f"scene {scene.name}: some clips have no pixel masks, so pixel metrics are missing"
+            for scene in scenes
+            if not scene.masked and any(clip.pixel_mask for clip in scene.clips)
+        ),
+    ]
     for note in notes:
         on_note(note)
 
     def job(scene: Scene) -> Job:
         table = out / "frames" / f"{scene.name}.csv"
-        return Job(scene.name, scene.files, lambda complain: _evaluate(
-            spade, scene, points, fps, normalise_clips, max_fpr, table, out, complain), (table,))
+        return Job(
+            scene.name,
+            scene.files,
+            lambda complain: _evaluate(
+                spade, scene, points, fps, normalise_clips, max_fpr, table, out, complain
+            ),
+            (table,),
+        )
 
     def finish(finished: dict[str, list[Scores]]) -> dict[str, Any]:
-        results = write_points(out, "stc", config, finished, axes, base,
-                               [*notes, *missing_notes(finished)])
+        results = write_points(
+            out, "stc", config, finished, axes, base, [*notes, *missing_notes(finished)]
+        )
         if report:
             write_report(out, results)
         return results
 
-    return run_jobs([job(scene) for scene in scenes], out, config, finish, on_error, on_note,
-                    report)
+    return run_jobs(
+        [job(scene) for scene in scenes], out, config, finish, on_error, on_note, report
+    )
 
 
 class SceneTruth:
@@ -137,14 +159,23 @@ class SceneTruth:
         mask = np.asarray(pixels[i]) != 0
         size = result.map.shape[:2]
         if mask.shape != size:
-            raise SpadeError(f"{clip.pixel_mask}: the mask is {mask.shape[1]}x{mask.shape[0]} "
-                             f"pixels and the frame {size[1]}x{size[0]}")
+            raise SpadeError(
+                f"{clip.pixel_mask}: the mask is {mask.shape[1]}x{mask.shape[0]} "
+                f"pixels and the frame {size[1]}x{size[0]}"
+            )
         return clip.labels[i], self._framing.apply_mask(mask)
 
 
 def _evaluate(
-    spade: Spade, scene: Scene, points: Sequence[Point], fps: float, normalise_clips: bool,
-    max_fpr: float, table: Path, scratch: Path, on_error: OnError,
+    spade: Spade,
+    scene: Scene,
+    points: Sequence[Point],
+    fps: float,
+    normalise_clips: bool,
+    max_fpr: float,
+    table: Path,
+    scratch: Path,
+    on_error: OnError,
 ) -> tuple[list[Scores], dict[str, Any]]:
     evidence = Evidence(max_fpr=max_fpr)
     frames = scene.frames
@@ -157,21 +188,32 @@ def _evaluate(
         if number == 0:
             evidence.record["aupimo"] = each
             names = [str(frames[position]) for position in scorer.positions]
-            _write_frames(table, zip(names, own, scorer.labels, scorer.descriptor_scores,
-                                     scorer.peaks, strict=True))
+            _write_frames(
+                table,
+                zip(names, own, scorer.labels, scorer.descriptor_scores, scorer.peaks, strict=True),
+            )
         if not normalise_clips:
             return figures
         return figures | {
             f"{name}_normalised_clips": image_rocauc(normalised(scores, own), scorer.labels)
-            for name, scores in (("image_rocauc", scorer.descriptor_scores),
-                                 ("image_rocauc_map_max", scorer.peaks))
+            for name, scores in (
+                ("image_rocauc", scorer.descriptor_scores),
+                ("image_rocauc_map_max", scorer.peaks),
+            )
         }
 
     videos = (Found(path, Path(path.name), None) for path in scene.videos)
     scores = evaluate_points(
-        spade, open_sources(videos, fps, on_error), frames,
-        lambda framing: SceneTruth(scene, framing), points, max_fpr=max_fpr, scratch=scratch,
-        on_error=on_error, more=more, on_result=evidence.add,
+        spade,
+        open_sources(videos, fps, on_error),
+        frames,
+        lambda framing: SceneTruth(scene, framing),
+        points,
+        max_fpr=max_fpr,
+        scratch=scratch,
+        on_error=on_error,
+        more=more,
+        on_result=evidence.add,
     )
     return scores, evidence.record
 

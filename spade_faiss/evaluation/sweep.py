@@ -50,8 +50,9 @@ class Sweep:
             if name not in AXES:
                 raise SpadeError(f"--sweep {text}: sweep one of {', '.join(AXES)}, as in k=5,50")
             if name in axes:
-                raise SpadeError(f"--sweep {text}: {name} is swept already; list all its values "
-                                 "there")
+                raise SpadeError(
+                    f"--sweep {text}: {name} is swept already; list all its values there"
+                )
             axes[name] = tuple(dict.fromkeys(values.split(",")))
             for value in axes[name]:
                 try:
@@ -68,13 +69,18 @@ class Sweep:
         """Return the options of each point, as they were written."""
         if not self.axes:
             return []
-        return [dict(zip(self.axes, values, strict=True))
-                for values in itertools.product(*self.axes.values())]
+        return [
+            dict(zip(self.axes, values, strict=True))
+            for values in itertools.product(*self.axes.values())
+        ]
 
     def point(self, base: Point, options: Mapping[str, str]) -> Point:
         """Return a point of the grid; what is not swept is as in `base`."""
-        values = {name: _read(name, value, self.n_levels)
-                  for name, value in options.items() if name != "score"}
+        values = {
+            name: _read(name, value, self.n_levels)
+            for name, value in options.items()
+            if name != "score"
+        }
         return replace(base, **values)
 
     def points(self, base: Point) -> list[Point]:
@@ -92,10 +98,15 @@ class Sweep:
         rows = []
         for options in self.grid():
             at = order.index(self.point(base, options))
-            rows.append((options, {
-                name: _by_score(scores[at], options.get("score"))
-                for name, scores in categories.items()
-            }))
+            rows.append(
+                (
+                    options,
+                    {
+                        name: _by_score(scores[at], options.get("score"))
+                        for name, scores in categories.items()
+                    },
+                )
+            )
         return rows
 
 
@@ -120,7 +131,9 @@ def _read(name: str, text: str, n_levels: int) -> Any:
             raise ValueError
         return text
     readers: dict[str, tuple[Callable[[str], float], float]] = {
-        "k": (int, 1), "kappa": (int, 1), "sigma": (float, 0),
+        "k": (int, 1),
+        "kappa": (int, 1),
+        "sigma": (float, 0),
     }
     read, least = readers[name]
     value = read(text)

@@ -60,15 +60,25 @@ class Backbone:
     """
 
     def __init__(
-        self, name: str, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...],
-        weights_sha256: str, device: torch.device,
+        self,
+        name: str,
+        network: nn.Module,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        weights_sha256: str,
+        device: torch.device,
     ) -> None:
         self.name = name
         self.weights_sha256 = weights_sha256
         self.device = device
         # Channels last is the layout of the images, of the features, and of the fastest kernels.
-        self._network = network.eval().requires_grad_(False).to(
-            device, memory_format=torch.channels_last  # type: ignore[call-overload]
+        self._network = (
+            network.eval()
+            .requires_grad_(False)
+            .to(
+                device,
+                memory_format=torch.channels_last,  # type: ignore[call-overload]
+            )
         )
         scale = 255 * torch.tensor(std, device=device)
         self._scale, self._shift = 1 / scale, -255 * torch.tensor(mean, device=device) / scale
@@ -88,8 +98,9 @@ class Backbone:
         while True:
             step = min(self._at_once, len(images))
             try:
-                parts = [self._features(images[at : at + step])
-                         for at in range(0, len(images), step)]
+                parts = [
+                    self._features(images[at : at + step]) for at in range(0, len(images), step)
+                ]
             except (RuntimeError, MemoryError) as error:
                 if step == 1 or not is_shortage(error):
                     raise
@@ -113,13 +124,15 @@ class Backbone:
         )
         for values in (features.descriptors, *features.levels):
             if not torch.isfinite(values.sum()):
-                raise SpadeError(f"{self.name} gave features that are not finite; "
-                                 "its weights may be damaged")
+                raise SpadeError(
+                    f"{self.name} gave features that are not finite; its weights may be damaged"
+                )
         return features
 
 
 def load_backbone(
-    name: str = DEFAULT_BACKBONE, weights: str | os.PathLike[str] | None = None,
+    name: str = DEFAULT_BACKBONE,
+    weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
 ) -> Backbone:
     """Return a pretrained network by name.

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 
-def _conv_norm(inputs: int, outputs: int, kernel: int, stride: int = 1) -> tuple[nn.Conv2d,
-                                                                              nn.BatchNorm2d]:
+def _conv_norm(
+    inputs: int, outputs: int, kernel: int, stride: int = 1
+) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
     conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
     return conv, nn.BatchNorm2d(outputs)
 

@@ -45,8 +45,10 @@ def fetch(name: str) -> Path:
     path = Path(torch.hub.get_dir(), "checkpoints", file_name)
     if path.exists():
         if not sha256_of(path).startswith(prefix):
-            raise SpadeError(f"{path} is damaged (its sha256 does not begin with {prefix}); "
-                             "delete it, and it is downloaded again")
+            raise SpadeError(
+                f"{path} is damaged (its sha256 does not begin with {prefix}); "
+                "delete it, and it is downloaded again"
+            )
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,8 +65,10 @@ def fetch(name: str) -> Path:
             f"let TORCH_HOME name a folder to write to, or pass a copy of {url} with --weights FILE"
         ) from None
     except RuntimeError:
-        raise SpadeError(f"{url} gave a file whose sha256 does not begin with {prefix}; "
-                         "try again, or pass a good copy with --weights FILE") from None
+        raise SpadeError(
+            f"{url} gave a file whose sha256 does not begin with {prefix}; "
+            "try again, or pass a good copy with --weights FILE"
+        ) from None
     return path
 
 
@@ -90,8 +94,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             with warnings.catch_warnings(action="ignore"):
                 state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise SpadeError(f"{path} holds more than tensors, or is damaged; "
-                         "save the model's state_dict() and pass that") from None
+        raise SpadeError(
+            f"{path} holds more than tensors, or is damaged; "
+            "save the model's state_dict() and pass that"
+        ) from None
     except Exception as error:  # the parsers raise anything at all on damaged input
         raise SpadeError(f"{path} is not a readable checkpoint: {_first_line(error)}") from None
     for wrapper in ("state_dict", "model"):
@@ -121,8 +127,10 @@ def load_into(network: nn.Module, state: dict[str, Tensor], source: Path) -> Non
                 continue
             raise SpadeError(f"{source} does not fit: {key} is missing")
         if state[key].shape != value.shape:
-            raise SpadeError(f"{source} does not fit: {key} has shape {list(state[key].shape)} "
-                             f"where {list(value.shape)} is needed")
+            raise SpadeError(
+                f"{source} does not fit: {key} has shape {list(state[key].shape)} "
+                f"where {list(value.shape)} is needed"
+            )
         if not torch.isfinite(state[key]).all():
             raise SpadeError(f"{source} is damaged: {key} holds NaN or infinite values")
     for key in state:

@@ -31,11 +31,23 @@ MIN_SIDE = 16
 MAX_PIXELS = 200_000_000
 """The most pixels of an image. To decode it takes 6 to 24 bytes of memory for each."""
 _ORIENTATION = 0x0112
-_STARTS = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"BM": "BMP", b"RIFF": "WEBP",
-           b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF"}
+_STARTS = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"BM": "BMP",
+    b"RIFF": "WEBP",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+}
 # Image.open() would warn of large images, or refuse them, by a limit that is the whole process's.
 _PILLOW: dict[str, type[ImageFile.ImageFile]] = {
-    "PNG": PngImageFile, "JPEG": JpegImageFile, "BMP": BmpImageFile, "WEBP": WebPImageFile}
+    "PNG": PngImageFile,
+    "JPEG": JpegImageFile,
+    "BMP": BmpImageFile,
+    "WEBP": WebPImageFile,
+}
 
 
 def read_image(
@@ -76,9 +88,7 @@ def read_image(
     return decode_image(data, on_note or warn)
 
 
-def decode_image(
-    data: bytes | bytearray, on_note: OnNote | None = None
-) -> npt.NDArray[np.uint8]:
+def decode_image(data: bytes | bytearray, on_note: OnNote | None = None) -> npt.NDArray[np.uint8]:
     """Decode an image file's bytes as `read_image` does, and raise what it raises."""
     if not data:
         raise SpadeError("is empty (0 bytes); copy it again")
@@ -90,18 +100,23 @@ def decode_image(
         height, width = _size(data, kind)
         _check_sides(height, width)
         if height * width > MAX_PIXELS:
-            raise SpadeError(f"has too many pixels ({width}x{height}, and at most "
-                             f"{MAX_PIXELS // 10**6} million are decoded); scale it down, or cut "
-                             "it up")
+            raise SpadeError(
+                f"has too many pixels ({width}x{height}, and at most "
+                f"{MAX_PIXELS // 10**6} million are decoded); scale it down, or cut "
+                "it up"
+            )
         return decode_tiff(data, on_note) if kind == "TIFF" else _decode(data, kind, on_note)
     except SpadeError:
         raise
     except MemoryError:
-        raise SpadeError(f"takes more memory than there is ({width}x{height} pixels); scale it "
-                         "down") from None
+        raise SpadeError(
+            f"takes more memory than there is ({width}x{height} pixels); scale it down"
+        ) from None
     except Exception as error:  # of any kind: decoders do not say what damage makes them raise
-        raise SpadeError(f"is damaged, cut short or of a rare kind ({_first_line(error)}); copy it "
-                         "again, or convert it") from None
+        raise SpadeError(
+            f"is damaged, cut short or of a rare kind ({_first_line(error)}); copy it "
+            "again, or convert it"
+        ) from None
 
 
 def image_size(data: bytes | bytearray) -> tuple[int, int] | None:
@@ -140,8 +155,10 @@ def _decode(data: bytes | bytearray, kind: str, on_note: OnNote) -> npt.NDArray[
         if not jpeg.whole:
             raise SpadeError("is cut short; copy it again")
         if jpeg.channels == 4 and not jpeg.adobe:
-            raise SpadeError("is a CMYK JPEG without Adobe's mark, so that it is not certain "
-                             "whether 0 is ink or paper; convert it to RGB")
+            raise SpadeError(
+                "is a CMYK JPEG without Adobe's mark, so that it is not certain "
+                "whether 0 is ink or paper; convert it to RGB"
+            )
         if jpeg.bits != 8:
             return _decode_deep_jpeg(data, jpeg)
     with _PILLOW[kind](io.BytesIO(data)) as opened:
@@ -182,8 +199,10 @@ def _decode_png(
 def _decode_deep_jpeg(data: bytes | bytearray, header: JpegHeader) -> npt.NDArray[np.uint8]:
     """Decode samples of 12 bits, which Pillow refuses."""
     if header.channels not in (1, 3) or not 8 < header.bits <= 16:
-        raise SpadeError(f"holds {header.channels} channels of {header.bits} bits; convert it to "
-                         "grey or RGB of 8 bits")
+        raise SpadeError(
+            f"holds {header.channels} channels of {header.bits} bits; convert it to "
+            "grey or RGB of 8 bits"
+        )
     samples: Samples = np.atleast_3d(imagecodecs.jpeg8_decode(data))
     exif = Image.Exif()
     exif.load(header.exif)
@@ -204,7 +223,8 @@ def checked_size(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 def _check_sides(height: int, width: int) -> None:
     if min(height, width) < MIN_SIDE:
         raise SpadeError(
-            f"is {width}x{height} pixels; an image needs at least {MIN_SIDE} pixels a side")
+            f"is {width}x{height} pixels; an image needs at least {MIN_SIDE} pixels a side"
+        )
 
 
 def _warn(text: str) -> None:

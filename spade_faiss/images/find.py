@@ -13,19 +13,68 @@ from stat import S_ISDIR
 from ..errors import SpadeError
 from .source import OnError, OnNote, report_note
 
-SUFFIXES = frozenset({
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".tif", ".tiff", ".webp",
-})
+SUFFIXES = frozenset(
+    {
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".webp",
+    }
+)
 """What the names of image files end in, in small letters."""
-_BESIDE = frozenset({
-    ".aae", ".cfg", ".css", ".csv", ".htm", ".html", ".ini", ".ipynb", ".js", ".json", ".jsonl",
-    ".log", ".md", ".md5", ".py", ".rst", ".sh", ".sha256", ".toml", ".tsv", ".txt", ".xls",
-    ".xlsx", ".xml", ".xmp", ".yaml", ".yml",
-})
-_BESIDE_BY_NAME = frozenset({
-    "authors", "changelog", "copying", "ehthumbs.db", "licence", "license", "makefile", "md5sums",
-    "notice", "readme", "sha256sums", "thumbs.db",
-})
+_BESIDE = frozenset(
+    {
+        ".aae",
+        ".cfg",
+        ".css",
+        ".csv",
+        ".htm",
+        ".html",
+        ".ini",
+        ".ipynb",
+        ".js",
+        ".json",
+        ".jsonl",
+        ".log",
+        ".md",
+        ".md5",
+        ".py",
+        ".rst",
+        ".sh",
+        ".sha256",
+        ".toml",
+        ".tsv",
+        ".txt",
+        ".xls",
+        ".xlsx",
+        ".xml",
+        ".xmp",
+        ".yaml",
+        ".yml",
+    }
+)
+_BESIDE_BY_NAME = frozenset(
+    {
+        "authors",
+        "changelog",
+        "copying",
+        "ehthumbs.db",
+        "licence",
+        "license",
+        "makefile",
+        "md5sums",
+        "notice",
+        "readme",
+        "sha256sums",
+        "thumbs.db",
+    }
+)
 _NAMED = 3
 """Files that a line names, of those that were passed over."""
 
@@ -42,8 +91,10 @@ class Found:
 
 
 def find_images(
-    arguments: Iterable[str | os.PathLike[str]], on_error: OnError,
-    suffixes: Collection[str] = SUFFIXES, on_note: OnNote | None = None,
+    arguments: Iterable[str | os.PathLike[str]],
+    on_error: OnError,
+    suffixes: Collection[str] = SUFFIXES,
+    on_note: OnNote | None = None,
 ) -> list[Found]:
     """Return the image files that the arguments name, folders searched to any depth.
 
@@ -87,8 +138,11 @@ def find_images(
 
 def may_be_image(path: Path) -> bool:
     """Say whether a file of any suffix may be an image: it is not hidden, nor text, nor a table."""
-    return not (path.name.startswith(".") or path.suffix.lower() in _BESIDE
-                or path.name.lower() in _BESIDE_BY_NAME)
+    return not (
+        path.name.startswith(".")
+        or path.suffix.lower() in _BESIDE
+        or path.name.lower() in _BESIDE_BY_NAME
+    )
 
 
 def passed_over(files: Sequence[Path]) -> str:
@@ -96,8 +150,10 @@ def passed_over(files: Sequence[Path]) -> str:
     names = ", ".join(map(str, files[:_NAMED]))
     more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
     many, they = ("files", "they are") if len(files) > 1 else ("file", "it is")
-    return (f"passed over {len(files)} {many} of no kind that is read, by the name: {names}{more}; "
-            f"convert or rename what is an image, if {they} to count")
+    return (
+        f"passed over {len(files)} {many} of no kind that is read, by the name: {names}{more}; "
+        f"convert or rename what is an image, if {they} to count"
+    )
 
 
 @dataclass
@@ -158,8 +214,10 @@ class _Search:
                 entry.stat()
                 self.passed.append(Path(entry.path))
             except OSError as error:
-                self.on_error(entry.path, f"is a link that leads nowhere ({error.strerror}); mend "
-                                          "or remove it")
+                self.on_error(
+                    entry.path,
+                    f"is a link that leads nowhere ({error.strerror}); mend or remove it",
+                )
         return False
 
     def _is_new(self, folder: Path | os.DirEntry[str]) -> bool:

@@ -63,9 +63,7 @@ class Framing:
         return cls(resize, (resize, longer) if width >= height else (longer, resize), False)
 
     @classmethod
-    def for_most(
-        cls, resize: int, crop: int | None, sizes: Iterable[tuple[int, int]]
-    ) -> Framing:
+    def for_most(cls, resize: int, crop: int | None, sizes: Iterable[tuple[int, int]]) -> Framing:
         """Return the framing that most images of these heights and widths ask for.
 
         Of equally many, that of the image that comes first; of none, a square. Raises what
@@ -111,10 +109,15 @@ class Framing:
 
     def seen(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Return the box (left, top, right, bottom) of an image that the network sees."""
-        left, top, right, bottom = self.to_original((0, 0, self.size[1], self.size[0]),
-                                                    (height, width))
-        return (max(0, round(left)), max(0, round(top)),
-                min(width, round(right)), min(height, round(bottom)))
+        left, top, right, bottom = self.to_original(
+            (0, 0, self.size[1], self.size[0]), (height, width)
+        )
+        return (
+            max(0, round(left)),
+            max(0, round(top)),
+            min(width, round(right)),
+            min(height, round(bottom)),
+        )
 
     def share(self, height: int, width: int) -> float:
         """Return the share of an image's pixels that the network sees, 0…1."""
@@ -148,8 +151,9 @@ class Framing:
         y = int((point[1] + 0.5) / sy - top)
         return min(max(x, 0), self.size[1] - 1), min(max(y, 0), self.size[0] - 1)
 
-    def place(self, values: npt.NDArray[np.float32], original: tuple[int, int]
-              ) -> npt.NDArray[np.float32]:
+    def place(
+        self, values: npt.NDArray[np.float32], original: tuple[int, int]
+    ) -> npt.NDArray[np.float32]:
         """Return a map of the input `[h, w]` on the original's pixel grid `[H, W]`.
 
         Bilinear between the centres of input pixels. What the crop left out was never looked

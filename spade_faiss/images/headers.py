@@ -75,8 +75,9 @@ def read_png(data: bytes | bytearray) -> PngHeader:
         kind = bytes(view[at + 4 : at + 8])
         if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4]):
             name = kind.decode() if kind.isalpha() else "next"
-            raise SpadeError(f"is damaged (its {name} chunk has another checksum than it should); "
-                             "copy it again")
+            raise SpadeError(
+                f"is damaged (its {name} chunk has another checksum than it should); copy it again"
+            )
         if kind in (b"IHDR", b"sBIT", b"eXIf", b"IEND"):
             kept[kind] = bytes(view[at + 8 : end])
         at = end + 4
@@ -115,7 +116,14 @@ def read_jpeg(data: bytes | bytearray | memoryview) -> JpegHeader:
             adobe = True
         elif marker == 0xDA and frame:  # data up to the end follows
             whole = bytes(data).find(b"\xff\xd9", at) >= 0
-            return JpegHeader(frame[0], int.from_bytes(frame[1:3]), int.from_bytes(frame[3:5]),
-                              frame[5], exif, adobe, whole)
+            return JpegHeader(
+                frame[0],
+                int.from_bytes(frame[1:3]),
+                int.from_bytes(frame[3:5]),
+                frame[5],
+                exif,
+                adobe,
+                whole,
+            )
         at += 2 + size
     raise SpadeError("is damaged or cut short (a JPEG without data); copy it again")

@@ -70,8 +70,11 @@ def _as_image(source: Source, on_note: OnNote) -> npt.NDArray[np.uint8]:
 
 
 def load_images(
-    sources: Iterable[Source], framing: Framing, on_error: OnError | None = None,
-    workers: int | None = None, on_note: OnError | None = None,
+    sources: Iterable[Source],
+    framing: Framing,
+    on_error: OnError | None = None,
+    workers: int | None = None,
+    on_note: OnError | None = None,
 ) -> Iterator[Loaded]:
     """Decode and frame images in worker threads, a few ahead of the caller, in order.
 
@@ -91,9 +94,7 @@ def load_images(
         at the end, in one `ImageWarning` for all images that it is noted of.
     """
 
-    def framed(
-        image: npt.NDArray[np.uint8]
-    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    def framed(image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         return image, framing.apply(image)
 
     for position, name, (image, small) in _prepared(sources, framed, on_error, workers, on_note):
@@ -112,8 +113,11 @@ def decode_images(
 
 
 def _prepared(
-    sources: Iterable[Source], prepare: Callable[[npt.NDArray[np.uint8]], Prepared],
-    on_error: OnError | None, workers: int | None, on_note: OnError | None = None,
+    sources: Iterable[Source],
+    prepare: Callable[[npt.NDArray[np.uint8]], Prepared],
+    on_error: OnError | None,
+    workers: int | None,
+    on_note: OnError | None = None,
 ) -> Iterator[tuple[int, str, Prepared]]:
     """Yield the place and name of each image and what is made of it, as `load_images` does."""
     workers = workers or min(8, os.cpu_count() or 1)
@@ -151,9 +155,7 @@ def _prepared(
             notes.issue()
 
 
-def sizes_of(
-    sources: Iterable[Source]
-) -> tuple[list[tuple[int, int]], Iterable[Source]]:
+def sizes_of(sources: Iterable[Source]) -> tuple[list[tuple[int, int]], Iterable[Source]]:
     """Return the heights and widths of images, as they are upright, and all the images.
 
     Of a list, those whose headers tell, without a pixel decoded; a list stays one. Of a stream,

@@ -34,9 +34,11 @@ def note_range(samples: Samples, on_note: OnNote) -> None:
     bits = int(samples.max(initial=0)).bit_length()
     if 0 < bits <= _FEW:
         levels = max(2, 256 >> (16 - bits))
-        on_note(f"16-bit samples that use {bits} bits, which leaves {levels} of 256 levels; scale "
-                "them to 0…65535, or let the file say their range (TIFF: SMaxSampleValue "
-                f"{(1 << bits) - 1})")
+        on_note(
+            f"16-bit samples that use {bits} bits, which leaves {levels} of 256 levels; scale "
+            "them to 0…65535, or let the file say their range (TIFF: SMaxSampleValue "
+            f"{(1 << bits) - 1})"
+        )
 
 
 def grey_to_rgb(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -35,9 +35,40 @@ _COMPRESSIONS = {1, 2, 3, 4, 5, _JPEG, 8, 32773, 32946, 34925, 50000}
 """None, CCITT, LZW, JPEG, Deflate, PackBits, LZMA and Zstandard."""
 _KINDS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 _MAX_SAMPLE, _ORIENTATION, _PHOTOMETRIC, _INK_SET, _DOT_RANGE, _S_MAX_SAMPLE = (
-    281, 274, 262, 332, 336, 341)
-_NEEDED = {256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 281, 284, 317, 320, 322, 323,
-           324, 325, 332, 336, 338, 339, 341, 347}
+    281,
+    274,
+    262,
+    332,
+    336,
+    341,
+)
+_NEEDED = {
+    256,
+    257,
+    258,
+    259,
+    262,
+    266,
+    273,
+    274,
+    277,
+    278,
+    279,
+    281,
+    284,
+    317,
+    320,
+    322,
+    323,
+    324,
+    325,
+    332,
+    336,
+    338,
+    339,
+    341,
+    347,
+}
 """Tags that say what the pixels are; the last are JPEG's tables."""
 
 
@@ -47,10 +78,14 @@ def open_tiff(data: bytes | bytearray) -> Iterator[tuple[tifffile.TiffPage, bool
 
     Pages that are reduced copies or masks of others do not count.
     """
-    with tifffile.TiffFile(io.BytesIO(data), is_lsm=False, is_ndpi=False,
-                           is_scanimage=False) as file:
-        whole = (page for page in islice(file.pages, _MOST_PAGES)
-                 if isinstance(page, tifffile.TiffPage) and not (page.is_reduced or page.is_mask))
+    with tifffile.TiffFile(
+        io.BytesIO(data), is_lsm=False, is_ndpi=False, is_scanimage=False
+    ) as file:
+        whole = (
+            page
+            for page in islice(file.pages, _MOST_PAGES)
+            if isinstance(page, tifffile.TiffPage) and not (page.is_reduced or page.is_mask)
+        )
         page = next(whole, None)
         if page is None:
             raise SpadeError("holds only a reduced copy of an image; save the image itself")
@@ -81,13 +116,16 @@ def decode_tiff(data: bytes | bytearray, on_note: OnNote) -> npt.NDArray[np.uint
 def _check_tags(page: tifffile.TiffPage, data: bytes | bytearray) -> None:
     """Raise SpadeError if a tag could not be read: tifffile would go on with a usual value."""
     layout = page.parent.tiff
-    count, = struct.unpack_from(layout.tagnoformat, data, page.offset)
+    (count,) = struct.unpack_from(layout.tagnoformat, data, page.offset)
     first = page.offset + layout.tagnosize
-    codes = {struct.unpack_from(layout.byteorder + "H", data, first + number * layout.tagsize)[0]
-             for number in range(count)}
+    codes = {
+        struct.unpack_from(layout.byteorder + "H", data, first + number * layout.tagsize)[0]
+        for number in range(count)
+    }
     if lost := (codes & _NEEDED) - {*page.tags.keys()}:
-        raise SpadeError(f"is damaged or cut short (its tag {min(lost)} cannot be read); copy it "
-                         "again")
+        raise SpadeError(
+            f"is damaged or cut short (its tag {min(lost)} cannot be read); copy it again"
+        )
 
 
 def _check(page: tifffile.TiffPage) -> int:
@@ -127,12 +165,16 @@ def _check_segments(page: tifffile.TiffPage, data: bytes | bytearray) -> None:
     """Raise SpadeError if a strip or tile is missing, cut short, or larger than it may be."""
     _, _, height, width, _ = page.shaped
     # Tiles may be larger than a small image.
-    sides = (page.tilelength, page.tilewidth) if page.is_tiled else (
-        min(page.rowsperstrip, height), width)
+    sides = (
+        (page.tilelength, page.tilewidth)
+        if page.is_tiled
+        else (min(page.rowsperstrip, height), width)
+    )
     count = prod(page.chunked)
     if count > _MOST_SEGMENTS or prod(sides) > max(4 * height * width, 1 << 22):
-        raise SpadeError("is cut into strips or tiles that are too small or too large; save it "
-                         "anew")
+        raise SpadeError(
+            "is cut into strips or tiles that are too small or too large; save it anew"
+        )
     starts, sizes = page.dataoffsets, page.databytecounts
     if len(starts) != count or len(sizes) != count or not all(starts) or not all(sizes):
         raise SpadeError("is damaged (strips or tiles are missing); copy it again")
@@ -150,9 +192,7 @@ def _check_segments(page: tifffile.TiffPage, data: bytes | bytearray) -> None:
                 raise SpadeError("is damaged or cut short (in its JPEG data); copy it again")
 
 
-def _colours(
-    page: tifffile.TiffPage, samples: Samples, on_note: OnNote
-) -> npt.NDArray[np.uint8]:
+def _colours(page: tifffile.TiffPage, samples: Samples, on_note: OnNote) -> npt.NDArray[np.uint8]:
     """Return RGB `[H, W, 3]` for samples `[H, W, channels]`."""
     bits = page.bitspersample
     if samples.dtype == bool:
@@ -168,7 +208,8 @@ def _colours(
             note_range(samples, on_note)
     dots = page.tags.valueof(_DOT_RANGE)
     inverted = page.photometric == _WHITE_IS_ZERO or (
-        page.photometric == _CMYK and isinstance(dots, tuple) and dots[0] > dots[1])
+        page.photometric == _CMYK and isinstance(dots, tuple) and dots[0] > dots[1]
+    )
     levels = to_8_bit(samples, top, inverted)
     if page.photometric == _CMYK:
         return np.asarray(Image.fromarray(levels, "CMYK").convert("RGB"))

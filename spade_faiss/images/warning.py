@@ -44,8 +44,12 @@ def notes_to(on_note: Callable[[str], object], pass_on: bool = False) -> Iterato
         said: set[str] = set()
 
         def show(
-            message: Warning | str, category: type[Warning], filename: str, lineno: int,
-            file: TextIO | None = None, line: str | None = None,
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
         ) -> None:
             ours = issubclass(category, ImageWarning)
             if ours:

@@ -6,7 +6,18 @@ from .manifest import Manifest, TrainingImage
 from .store import Index, IndexWriter, damaged_files, discard_leftovers, index_lock
 
 __all__ = [
-    "EnsembleManifest", "Gallery", "GallerySpec", "Index", "IndexWriter", "Manifest",
-    "TrainingImage", "build_galleries", "damaged_files", "discard_leftovers", "index_lock",
-    "is_ensemble", "read_manifest", "rewrite_manifest",
+    "EnsembleManifest",
+    "Gallery",
+    "GallerySpec",
+    "Index",
+    "IndexWriter",
+    "Manifest",
+    "TrainingImage",
+    "build_galleries",
+    "damaged_files",
+    "discard_leftovers",
+    "index_lock",
+    "is_ensemble",
+    "read_manifest",
+    "rewrite_manifest",
 ]

@@ -107,14 +107,19 @@ class EnsembleManifest(_Data):
             path = folder / member.folder / MANIFEST
             found.append(Manifest.read(path.parent))
             if file_sha256(path) != member.manifest_sha256:
-                raise SpadeError(f"{path} is not the one that {folder / ENSEMBLE} was made with; "
-                                 "build the ensemble again")
+                raise SpadeError(
+                    f"{path} is not the one that {folder / ENSEMBLE} was made with; "
+                    "build the ensemble again"
+                )
         return found
 
     def damaged(self, folder: Path) -> list[str]:
         """Return one line for each data file that is missing or differs from its checksum."""
-        return [line for member, manifest in zip(self.members, self.manifests(folder), strict=True)
-                for line in damaged_files(folder / member.folder, manifest)]
+        return [
+            line
+            for member, manifest in zip(self.members, self.manifests(folder), strict=True)
+            for line in damaged_files(folder / member.folder, manifest)
+        ]
 
 
 def is_ensemble(folder: Path) -> bool:
@@ -128,8 +133,10 @@ def is_ensemble(folder: Path) -> bool:
     if not (folder / ENSEMBLE).exists():
         return False
     if (folder / MANIFEST).exists():
-        raise SpadeError(f"{folder} holds both an index ({MANIFEST}) and an ensemble ({ENSEMBLE}): "
-                         "remove the file of the one that is not meant")
+        raise SpadeError(
+            f"{folder} holds both an index ({MANIFEST}) and an ensemble ({ENSEMBLE}): "
+            "remove the file of the one that is not meant"
+        )
     return True
 
 
@@ -165,6 +172,7 @@ def rewrite_manifest(
             manifest = now.extended(**changes)
             manifest.write(folder)
     except OSError as error:
-        raise SpadeError(f"{folder} cannot be written: {error.strerror or error}; "
-                         "what was there before is whole") from None
+        raise SpadeError(
+            f"{folder} cannot be written: {error.strerror or error}; what was there before is whole"
+        ) from None
     return manifest

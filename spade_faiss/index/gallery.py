@@ -67,11 +67,14 @@ class GallerySpec:
 
     def __post_init__(self) -> None:
         if self.coreset is not None and not 0 < self.coreset < 1:
-            raise SpadeError(f"coreset = {self.coreset} must lie between 0 and 1: it is a share "
-                             "of all patches")
+            raise SpadeError(
+                f"coreset = {self.coreset} must lie between 0 and 1: it is a share of all patches"
+            )
         if self.search_params and self.factory is None:
-            raise SpadeError(f"search parameters ({self.search_params}) are those of an index "
-                             "that --factory names")
+            raise SpadeError(
+                f"search parameters ({self.search_params}) are those of an index "
+                "that --factory names"
+            )
 
     def __bool__(self) -> bool:
         return self.factory is not None or self.coreset is not None
@@ -101,11 +104,15 @@ class GallerySpec:
         trial = Path(__file__).with_name("trial.py")
         ended = subprocess.run(
             [sys.executable, "-P", trial, self.factory, self.search_params or "", *levels],
-            capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         if ended.returncode < 0:
-            raise SpadeError(f"FAISS crashes on {self.factory!r} (signal {-ended.returncode}); "
-                             "name another index with --factory")
+            raise SpadeError(
+                f"FAISS crashes on {self.factory!r} (signal {-ended.returncode}); "
+                "name another index with --factory"
+            )
         if ended.returncode:
             last = (ended.stderr.strip().splitlines() or ["it ended"])[-1]
             raise SpadeError(f"{self.factory!r} could not be tried: {last}")
@@ -117,8 +124,11 @@ class GallerySpec:
                 f"FAISS refuses {self.factory!r}{params} for level {number} "
                 f"({shapes[number - 1][2]} channels): {faiss_reason(outcome['why'])}"
             )
-        return replace(self, search_params=outcome["search_params"],
-                       vector_bytes=tuple(outcome["vector_bytes"]))
+        return replace(
+            self,
+            search_params=outcome["search_params"],
+            vector_bytes=tuple(outcome["vector_bytes"]),
+        )
 
     def check_memory(self, levels: Sequence[Floats]) -> None:
         """Refuse what would not fit into memory, where galleries are made whole.
@@ -138,7 +148,8 @@ class GallerySpec:
                 raise SpadeError(
                     f"the gallery of level {number + 1} takes {human(need)} of memory to make and "
                     f"there are {human(room)}: take a smaller --coreset or a --factory that "
-                    "compresses (PQ8, SQ8), raise --max-memory, or search exactly without them")
+                    "compresses (PQ8, SQ8), raise --max-memory, or search exactly without them"
+                )
 
 
 @dataclass(frozen=True)
@@ -220,8 +231,12 @@ def build_galleries(
                     index_file = DataFile.of(Path(file.name))
             files.append(GalleryFiles(index=index_file, rows=rows_file))
     sync_folder(place)
-    return GalleryRecord(factory=spec.factory, coreset=spec.coreset,
-                         search_params=spec.search_params, levels=tuple(files))
+    return GalleryRecord(
+        factory=spec.factory,
+        coreset=spec.coreset,
+        search_params=spec.search_params,
+        levels=tuple(files),
+    )
 
 
 def open_gallery(
@@ -247,8 +262,10 @@ def open_gallery(
     with _explained(str(path)):
         index = faiss().read_index(str(path), faiss().IO_FLAG_MMAP_IFC)
     if (index.ntotal, index.d, index.metric_type) != (*patches.shape, faiss().METRIC_L2):
-        raise SpadeError(f"{path} does not index {patches.shape[0]} x {patches.shape[1]} values "
-                         "as the manifest says")
+        raise SpadeError(
+            f"{path} does not index {patches.shape[0]} x {patches.shape[1]} values "
+            "as the manifest says"
+        )
     gallery = Gallery(patches, rows, index, files.index.bytes)
     set_search_params(gallery, search_params or "")
     return gallery

@@ -17,8 +17,7 @@ from ..images import Framing
 MANIFEST = "manifest.json"
 FORMAT = "spade-faiss index"
 VERSIONS = (1, 2)
-_SECOND = ("mirrored", "scales", "usual", "gallery", "store", "held_out", "copies",
-           "by_hand")
+_SECOND = ("mirrored", "scales", "usual", "gallery", "store", "held_out", "copies", "by_hand")
 """What the second version has; an index without any is written as the first, for older programs."""
 
 Store = Literal["float16"]
@@ -254,8 +253,13 @@ class Manifest(_Data):
         """Every data file."""
         galleries = self.gallery.levels if self.gallery else ()
         usual = (self.usual,) if self.usual else ()
-        return (self.descriptors, *(level.file for level in self.levels), self.crops, *usual,
-                *(file for gallery in galleries for file in gallery.files))
+        return (
+            self.descriptors,
+            *(level.file for level in self.levels),
+            self.crops,
+            *usual,
+            *(file for gallery in galleries for file in gallery.files),
+        )
 
     @property
     def generation(self) -> str:
@@ -279,8 +283,10 @@ class Manifest(_Data):
             If there is none, or it is damaged, or of another version.
         """
         if not (folder / MANIFEST).exists() and (folder / ENSEMBLE).exists():
-            raise SpadeError(f"{folder} holds an ensemble of several indices, which this cannot "
-                             "use; name an index of one network without views")
+            raise SpadeError(
+                f"{folder} holds an ensemble of several indices, which this cannot "
+                "use; name an index of one network without views"
+            )
         return read_record(cls, folder / MANIFEST, FORMAT, VERSIONS)
 
 
@@ -295,9 +301,7 @@ def write_record(path: Path, record: dict[str, Any]) -> None:
     replace_file(path, (json.dumps(data, indent=1) + "\n").encode(), sync=True)
 
 
-def read_record(
-    model: type[Record], path: Path, form: str, versions: tuple[int, ...]
-) -> Record:
+def read_record(model: type[Record], path: Path, form: str, versions: tuple[int, ...]) -> Record:
     """Read what `write_record` wrote, and check its checksum, its format, and its contents.
 
     Raises

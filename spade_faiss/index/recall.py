@@ -70,11 +70,15 @@ def measure_recall(
     """
     n = len(index)
     if not index.galleries:
-        raise SpadeError(f"{index.folder} is searched exactly, so it misses nothing: recall is of "
-                         "an index built with --factory or --coreset")
+        raise SpadeError(
+            f"{index.folder} is searched exactly, so it misses nothing: recall is of "
+            "an index built with --factory or --coreset"
+        )
     if n < 2:
-        raise SpadeError("recall is measured by each image's patches among the others', which "
-                         "takes two images or more")
+        raise SpadeError(
+            "recall is measured by each image's patches among the others', which "
+            "takes two images or more"
+        )
     if search_params:
         for gallery in index.galleries:
             set_search_params(gallery, search_params)
@@ -94,8 +98,14 @@ def measure_recall(
         ours, best = np.concatenate(found)[:, 0], np.concatenate(nearest)[:, 0]
         some = best > 0
         ratio = np.sqrt(ours[some].astype(np.float64) / best[some])
-        results.append(Recall(
-            number, len(ours), float(np.mean(ours <= best * (1 + _ROUNDING))),
-            float(ratio.mean()) if len(ratio) else None, len(gallery.patches), gallery.bytes,
-        ))
+        results.append(
+            Recall(
+                number,
+                len(ours),
+                float(np.mean(ours <= best * (1 + _ROUNDING))),
+                float(ratio.mean()) if len(ratio) else None,
+                len(gallery.patches),
+                gallery.bytes,
+            )
+        )
     return results

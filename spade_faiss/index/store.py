@@ -63,7 +63,8 @@ def index_lock(folder: Path, manifest: str = MANIFEST) -> Iterator[None]:
     """
     if folder.is_dir():
         strangers = [
-            entry.name for entry in folder.iterdir()
+            entry.name
+            for entry in folder.iterdir()
             if entry.name not in (manifest, f".{manifest}.new", _LOCK)
             and not _GENERATION.fullmatch(entry.name)
         ]
@@ -112,8 +113,11 @@ class _FlatFile:
 
     def __init__(self, path: Path, channels: int, dtype: type) -> None:
         module = faiss()
-        empty = (module.IndexFlatL2(channels) if dtype == np.float32 else
-                 module.IndexScalarQuantizer(channels, module.ScalarQuantizer.QT_fp16))
+        empty = (
+            module.IndexFlatL2(channels)
+            if dtype == np.float32
+            else module.IndexScalarQuantizer(channels, module.ScalarQuantizer.QT_fp16)
+        )
         self._header = bytearray(module.serialize_index(empty).tobytes())
         self._dtype = dtype
         self._channels = channels
@@ -130,16 +134,18 @@ class _FlatFile:
         with np.errstate(over="ignore"):
             rounded: npt.NDArray[Any] = rows.astype(self._dtype, copy=False)
         if self._dtype is Half and np.isinf([rounded.min(initial=0), rounded.max(initial=0)]).any():
-            raise SpadeError("a feature is too large for float16 (65504 or more); "
-                             "store float32 instead")
+            raise SpadeError(
+                "a feature is too large for float16 (65504 or more); store float32 instead"
+            )
         return rounded
 
     def scale(self, factors: Floats) -> None:
         """Multiply each channel of the rows that are there, in place and block by block."""
         assert factors.shape == (self._channels,)
         self._file.flush()
-        rows = np.memmap(self._file.name, self._dtype, "r+", len(self._header),
-                         (self._rows, self._channels))
+        rows = np.memmap(
+            self._file.name, self._dtype, "r+", len(self._header), (self._rows, self._channels)
+        )
         for start in range(0, self._rows, _BLOCK):
             block = rows[start : start + _BLOCK]
             block[:] = self._rounded(block * factors)
@@ -174,7 +180,10 @@ class IndexWriter:
     """
 
     def __init__(
-        self, folder: Path, descriptor_size: int, shapes: Sequence[tuple[int, int, int]],
+        self,
+        folder: Path,
+        descriptor_size: int,
+        shapes: Sequence[tuple[int, int, int]],
         store: Store | None = None,
     ) -> None:
         self.descriptor_size = descriptor_size
@@ -183,8 +192,11 @@ class IndexWriter:
         self.place.mkdir()
         self._flat = [_FlatFile(self.place / "descriptors.faiss", descriptor_size, np.float32)]
         for number, (_, _, channels) in enumerate(self._shapes, 1):
-            self._flat.append(_FlatFile(self.place / f"level{number}.faiss", channels,
-                                        Half if store else np.float32))
+            self._flat.append(
+                _FlatFile(
+                    self.place / f"level{number}.faiss", channels, Half if store else np.float32
+                )
+            )
         self._crops = (self.place / "crops.u8").open("xb")
 
     def append(
@@ -208,8 +220,11 @@ class IndexWriter:
         os.fsync(self._crops.fileno())
         self._crops.close()
         sync_folder(self.place)
-        names = ["descriptors.faiss", *(f"level{i + 1}.faiss" for i in range(len(self._shapes))),
-                 "crops.u8"]
+        names = [
+            "descriptors.faiss",
+            *(f"level{i + 1}.faiss" for i in range(len(self._shapes))),
+            "crops.u8",
+        ]
         with ThreadPoolExecutor() as pool:
             records = list(pool.map(DataFile.of, [self.place / name for name in names]))
         levels = tuple(
@@ -265,7 +280,8 @@ class Index:
         module = faiss()
         kind = module.IndexScalarQuantizer if manifest.store else module.IndexFlatL2
         self.descriptors: Floats = self._map(
-            manifest.descriptors, n, manifest.descriptor_size, module.IndexFlatL2)
+            manifest.descriptors, n, manifest.descriptor_size, module.IndexFlatL2
+        )
         self.levels: tuple[Any, ...] = tuple(
             self._map(level.file, n * level.patches, level.channels, kind)
             for level in manifest.levels
@@ -275,10 +291,14 @@ class Index:
             folder / manifest.crops.name, np.uint8, "r", shape=(n, *size, 3)
         )
         made = manifest.gallery
-        self.galleries = tuple(
-            open_gallery(folder, files, patches, made.search_params)
-            for files, patches in zip(made.levels, self.levels, strict=True)
-        ) if made else ()
+        self.galleries = (
+            tuple(
+                open_gallery(folder, files, patches, made.search_params)
+                for files, patches in zip(made.levels, self.levels, strict=True)
+            )
+            if made
+            else ()
+        )
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], verify: bool = True) -> Index:
@@ -362,7 +382,8 @@ class Index:
         """Return a level's patches of images `start` to `stop`, [(stop - start) * h * w, C]."""
         patches = self.manifest.levels[level].patches
         own: Floats = self.levels[level][start * patches : stop * patches].astype(
-            np.float32, copy=False)
+            np.float32, copy=False
+        )
         return own
 
 

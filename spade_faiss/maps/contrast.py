@@ -51,9 +51,7 @@ def usual(distances: Floats, images: Ids, copies: Copies) -> Floats:
     return np.stack([distances[:, 0], images[:, 0].astype(np.float32), there], 1)
 
 
-def contrast(
-    distances: Floats, matches: Ids, usual: Floats, without: Sequence[int] = ()
-) -> Floats:
+def contrast(distances: Floats, matches: Ids, usual: Floats, without: Sequence[int] = ()) -> Floats:
     """Return distances less `SHARE` of those usual for their matches, 0 or more.
 
     Parameters

@@ -79,8 +79,9 @@ class Images:
 
     def take(self, numbers: Sequence[int]) -> Images:
         """Return some of the images."""
-        return Images([self.defects[i] for i in numbers], lambda i: self.good(numbers[i]),
-                      self.most)
+        return Images(
+            [self.defects[i] for i in numbers], lambda i: self.good(numbers[i]), self.most
+        )
 
     def rank(self) -> Pixels:
         """Rank all images' defects among their good pixels.
@@ -203,9 +204,7 @@ def find_defects(scores: Array, defect: Mask, saturated: Floats | None = None) -
     return Defects(scores[defect], weights, regions, defect.size - len(weights), saturated)
 
 
-def saturated_weights(
-    scores: Array, defect: Mask, regions: Sequence[Region], title: str
-) -> Floats:
+def saturated_weights(scores: Array, defect: Mask, regions: Sequence[Region], title: str) -> Floats:
     """Return what each defect pixel adds to the sum of the regions' saturated overlaps.
 
     Of a region that saturates at s pixels the s highest scores add 1 / s each, and the others
@@ -237,13 +236,16 @@ def saturated_weights(
     for number, (mask, area) in enumerate(regions):
         region = as_mask(mask, f"{title}, region {number}")
         if region.shape != scores.shape:
-            raise ValueError(f"{title}: the map {list(scores.shape)} and region {number} "
-                             f"{list(region.shape)} differ")
+            raise ValueError(
+                f"{title}: the map {list(scores.shape)} and region {number} "
+                f"{list(region.shape)} differ"
+            )
         if not region.any():
             raise ValueError(f"{title}: region {number} holds no pixel")
         if not 0 < area < math.inf:
-            raise ValueError(f"{title}: region {number} saturates at {area} pixels; it must be "
-                             "more than 0")
+            raise ValueError(
+                f"{title}: region {number} saturates at {area} pixels; it must be more than 0"
+            )
         own = scores[region]
         steps = np.minimum(np.arange(len(own) + 1) / min(area, len(own)), 1)
         shares = np.empty(len(own))

@@ -72,8 +72,12 @@ def aupimo_of(images: Images, bounds: tuple[float, float]) -> Floats:
     if not good:
         raise ValueError(f"all {len(images.defects)} masks hold defects: AUPIMO needs good images")
     shared = shared_rates(images.good, good, bounds[1])
-    return np.array([shared.area(found.scores, bounds) if found.regions else math.nan
-                     for found in images.defects])
+    return np.array(
+        [
+            shared.area(found.scores, bounds) if found.regions else math.nan
+            for found in images.defects
+        ]
+    )
 
 
 def shared_rates(good: Callable[[int], Array], images: Sequence[int], upper: float) -> SharedRates:

@@ -70,9 +70,7 @@ def pro(maps: Iterable[Any], masks: Iterable[Any], max_fpr: float = 0.3) -> floa
     return pixels.ranking.area(pixels.weights, max_fpr)
 
 
-def spro(
-    maps: Iterable[Any], regions: Iterable[Sequence[Region]], max_fpr: float = 0.3
-) -> float:
+def spro(maps: Iterable[Any], regions: Iterable[Sequence[Region]], max_fpr: float = 0.3) -> float:
     """Return the saturated per-region overlap, integrated up to a false-positive rate, exactly.
 
     A region P saturates at an area s: its overlap at a threshold is min(|A ∩ P| / s, 1), where
@@ -116,8 +114,10 @@ def spro(
         for number, (mask, _) in enumerate(own):
             region = as_mask(mask, f"image {image}, region {number}")
             if region.shape != union.shape:
-                raise ValueError(f"image {image}: the map {list(union.shape)} and region {number} "
-                                 f"{list(region.shape)} differ")
+                raise ValueError(
+                    f"image {image}: the map {list(union.shape)} and region {number} "
+                    f"{list(region.shape)} differ"
+                )
             union |= region
         metrics.add(scores, union, regions=own)
     return metrics.spro()
@@ -213,9 +213,7 @@ def pixel_best_f1(maps: Iterable[Any], masks: Iterable[Any]) -> tuple[float, flo
     return _collect(maps, masks).rank().ranking.best_f1()
 
 
-def pixel_metrics(
-    maps: Iterable[Any], masks: Iterable[Any], max_fpr: float = 0.3
-) -> PixelScores:
+def pixel_metrics(maps: Iterable[Any], masks: Iterable[Any], max_fpr: float = 0.3) -> PixelScores:
     """Return PRO, ROCAUC, average precision and best F1 for the price of one.
 
     87 million pixels take 2.7 s on two cores, over half of it sorting: 16 times less than

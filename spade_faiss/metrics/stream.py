@@ -71,9 +71,7 @@ class PixelMetrics:
         If `max_fpr` is outside (0, 1].
     """
 
-    def __init__(
-        self, max_fpr: float = 0.3, spill: str | os.PathLike[str] | None = None
-    ) -> None:
+    def __init__(self, max_fpr: float = 0.3, spill: str | os.PathLike[str] | None = None) -> None:
         self.max_fpr = check_limit(max_fpr)
         self._defects: list[Defects] = []
         self._good: list[Array] | Spill = [] if spill is None else Spill(spill)

@@ -8,6 +8,14 @@ from .plots import bars_picture, timeline_picture
 from .query import write_query
 
 __all__ = [
-    "Match", "Region", "Row", "bars_picture", "discard_results", "explanation_picture",
-    "find_regions", "overlay_picture", "timeline_picture", "write_query",
+    "Match",
+    "Region",
+    "Row",
+    "bars_picture",
+    "discard_results",
+    "explanation_picture",
+    "find_regions",
+    "overlay_picture",
+    "timeline_picture",
+    "write_query",
 ]

@@ -69,7 +69,9 @@ class Histogram:
 
 
 def histogram(
-    upper: Sequence[float], lower: Sequence[float], threshold: float | None = None,
+    upper: Sequence[float],
+    lower: Sequence[float],
+    threshold: float | None = None,
     verdicts: Sequence[str] | None = None,
 ) -> Histogram:
     """Return the histograms of two samples of scores, of which one may be empty.
@@ -101,14 +103,28 @@ def histogram(
         for row, kind in enumerate(kinds):
             np.add.at(counts[row], at[np.array(words) == kind], 1)
         share = 100 / max(1, counts.sum(0).max())
-        return [Bar(percent(edges[i]), round(100 / (len(edges) - 1), 3),
-                    round(share * int(counts[:row, i].sum()), 3), round(share * int(n), 3), kind)
-                for row, kind in enumerate(kinds) for i, n in enumerate(counts[row]) if n]
+        return [
+            Bar(
+                percent(edges[i]),
+                round(100 / (len(edges) - 1), 3),
+                round(share * int(counts[:row, i].sum()), 3),
+                round(share * int(n), 3),
+                kind,
+            )
+            for row, kind in enumerate(kinds)
+            for i, n in enumerate(counts[row])
+            if n
+        ]
 
     return Histogram(
-        bars(upper, verdicts or [""] * len(upper)), bars(lower, [""] * len(lower)),
+        bars(upper, verdicts or [""] * len(upper)),
+        bars(lower, [""] * len(lower)),
         [(percent(low + at), f"{low + at:.4g}") for at in _offsets(low, high)],
-        None if threshold is None else percent(threshold), int((values > high).sum()), low, high)
+        None if threshold is None else percent(threshold),
+        int((values > high).sum()),
+        low,
+        high,
+    )
 
 
 def _edges(
@@ -197,7 +213,9 @@ class Timeline:
 
 
 def timeline(
-    seconds: Sequence[float], scores: Sequence[float], threshold: float | None,
+    seconds: Sequence[float],
+    scores: Sequence[float],
+    threshold: float | None,
     marks: Sequence[tuple[int, str]],
 ) -> Timeline:
     """Return a chart of a video's scores.
@@ -218,8 +236,13 @@ def timeline(
     if len(x) > 4 * _COLUMNS:
         starts = np.unique(np.searchsorted(x, np.arange(_COLUMNS) / _COLUMNS))
         parts = np.split(np.arange(len(x)), starts[1:])
-        keep = np.unique([i for part in parts for i in (
-            part[0], part[np.argmin(y[part])], part[np.argmax(y[part])], part[-1])])
+        keep = np.unique(
+            [
+                i
+                for part in parts
+                for i in (part[0], part[np.argmin(y[part])], part[np.argmax(y[part])], part[-1])
+            ]
+        )
     bad = over(values, threshold)
     edges = np.concatenate([[0.0], (x[1:] + x[:-1]) / 2, [1.0]])
     alarms: list[tuple[float, float]] = []
@@ -229,10 +252,16 @@ def timeline(
             left = alarms.pop()[0]
         alarms.append((round(left, 3), round(max(right - left, 100 / _COLUMNS), 3)))
     return Timeline(
-        line((x[keep], y[keep])), alarms,
+        line((x[keep], y[keep])),
+        alarms,
         [(round(100 * float(x[i]), 3), round(100 * float(y[i]), 3), name) for i, name in marks],
-        [(round(100 * at / span, 3), clock(start + at, span))
-         for at in ticks(span, 6, TIMES if span >= 60 else ())],
+        [
+            (round(100 * at / span, 3), clock(start + at, span))
+            for at in ticks(span, 6, TIMES if span >= 60 else ())
+        ],
         [(round(100 * at / most, 3), f"{at:.4g}") for at in ticks(most, 4)],
         None if threshold is None else round(100 * threshold / most, 3),
-        int(bad.sum()), len(values), most)
+        int(bad.sum()),
+        len(values),
+        most,
+    )

@@ -36,19 +36,45 @@ MARK: Colour = (0, 184, 238)
 """Boxes, and defects as the ground truth has them."""
 
 LIGHT: Mapping[str, str] = {
-    "paper": "#f7f7f5", "card": "#ffffff", "ink": "#1b1b1f", "muted": "#5d5d66",
-    "line": "#dcdcd8", "soft": "#ececea", "edge": "#83838b", "accent": "#1f5fa8",
-    "second": "#b4641a", "grey": "#838a94", "on": "#ffffff", "on-review": "#1b1b1f",
-    "ok": "#007a5a", "review": "#bf7d00", "ng": "#b01c1c", "error": "#5b3a9e",
-    "review-soft": "#fdf0d9", "ng-soft": "#fbe6e3",
+    "paper": "#f7f7f5",
+    "card": "#ffffff",
+    "ink": "#1b1b1f",
+    "muted": "#5d5d66",
+    "line": "#dcdcd8",
+    "soft": "#ececea",
+    "edge": "#83838b",
+    "accent": "#1f5fa8",
+    "second": "#b4641a",
+    "grey": "#838a94",
+    "on": "#ffffff",
+    "on-review": "#1b1b1f",
+    "ok": "#007a5a",
+    "review": "#bf7d00",
+    "ng": "#b01c1c",
+    "error": "#5b3a9e",
+    "review-soft": "#fdf0d9",
+    "ng-soft": "#fbe6e3",
 }
 """By their names in style sheets; `on` is text on accent and verdicts, `on-review` on that one."""
 DARK: Mapping[str, str] = {
-    "paper": "#131316", "card": "#1d1d21", "ink": "#ececf0", "muted": "#a5a5ae",
-    "line": "#35353b", "soft": "#29292e", "edge": "#74747d", "accent": "#83b7f5",
-    "second": "#f0a35c", "grey": "#7b828c", "on": "#17171a", "on-review": "#17171a",
-    "ok": "#4fc9a8", "review": "#ffd34d", "ng": "#ff6f63", "error": "#b8a2ff",
-    "review-soft": "#33270f", "ng-soft": "#3a1f1d",
+    "paper": "#131316",
+    "card": "#1d1d21",
+    "ink": "#ececf0",
+    "muted": "#a5a5ae",
+    "line": "#35353b",
+    "soft": "#29292e",
+    "edge": "#74747d",
+    "accent": "#83b7f5",
+    "second": "#f0a35c",
+    "grey": "#7b828c",
+    "on": "#17171a",
+    "on-review": "#17171a",
+    "ok": "#4fc9a8",
+    "review": "#ffd34d",
+    "ng": "#ff6f63",
+    "error": "#b8a2ff",
+    "review-soft": "#33270f",
+    "ng-soft": "#3a1f1d",
 }
 SERIES: tuple[str, ...] = ("#1f5fa8", "#c46a10", "#12806a", "#8a2f63", "#26262e")
 """Bars that stand side by side."""
@@ -93,8 +119,12 @@ def heat(
         return np.dstack([_ramp(_COOL, (share - 0.5) / 0.5), _bytes(255 * (share - 0.5) / 0.5)])
     share, high = _ratio(values, threshold), judge.over(values, threshold)
     faint = _FAINT * np.clip((share - CLEAR) / (1 - CLEAR), 0, 1)
-    return np.dstack([_ramp(HEAT, np.where(high, (share - 1) / (FULL - 1), 0)),
-                      _bytes(255 * np.where(high, 1, faint))])
+    return np.dstack(
+        [
+            _ramp(HEAT, np.where(high, (share - 1) / (FULL - 1), 0)),
+            _bytes(255 * np.where(high, 1, faint)),
+        ]
+    )
 
 
 def whole_map(
@@ -146,22 +176,34 @@ def style_sheet() -> str:
 
     `--heat` shows what `heat` paints from `CLEAR` to `FULL`.
     """
-    light, dark = ("".join(f"--{name}: {value}; " for name, value in scheme.items())
-                   for scheme in (LIGHT, DARK))
-    same = {"strength": f"{STRENGTH:g}", "mark": _hex(MARK), "outline": _hex(OUTLINE[0]),
-            "outline-edge": _hex(OUTLINE[1]), "heat": _gradient()}
+    light, dark = (
+        "".join(f"--{name}: {value}; " for name, value in scheme.items())
+        for scheme in (LIGHT, DARK)
+    )
+    same = {
+        "strength": f"{STRENGTH:g}",
+        "mark": _hex(MARK),
+        "outline": _hex(OUTLINE[0]),
+        "outline-edge": _hex(OUTLINE[1]),
+        "heat": _gradient(),
+    }
     light += "".join(f"--{name}: {value}; " for name, value in same.items())
-    return (f":root {{ {light}color-scheme: light dark; }}\n"
-            f"@media (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}\n")
+    return (
+        f":root {{ {light}color-scheme: light dark; }}\n"
+        f"@media (prefers-color-scheme: dark) {{ :root {{ {dark}}} }}\n"
+    )
 
 
 def _gradient() -> str:
     """Return `heat` between `CLEAR` and `FULL` as CSS."""
     at = np.array([CLEAR, 1, np.nextafter(np.float32(1), 2), (1 + FULL) / 2, FULL], np.float32)
-    stops = [f"rgb({red} {green} {blue} / {alpha / 255:.2f}) "
-             f"{100 * (place - CLEAR) / (FULL - CLEAR):.1f}%"
-             for place, (red, green, blue, alpha) in zip(
-                 at.tolist(), heat(at[None], 1.0)[0].tolist(), strict=True)]
+    stops = [
+        f"rgb({red} {green} {blue} / {alpha / 255:.2f}) "
+        f"{100 * (place - CLEAR) / (FULL - CLEAR):.1f}%"
+        for place, (red, green, blue, alpha) in zip(
+            at.tolist(), heat(at[None], 1.0)[0].tolist(), strict=True
+        )
+    ]
     return f"linear-gradient(90deg, {', '.join(stops)})"
 
 
@@ -180,8 +222,9 @@ def _ratio(values: npt.NDArray[np.float32], limit: float) -> npt.NDArray[np.floa
 def _ramp(stops: tuple[Colour, ...], share: npt.NDArray[np.float64]) -> Picture:
     """Return the colours at shares 0…1 of the way along evenly spaced ones."""
     places = np.linspace(0, 1, len(stops))
-    return np.stack([_bytes(np.interp(share, places, channel))
-                     for channel in zip(*stops, strict=True)], -1)
+    return np.stack(
+        [_bytes(np.interp(share, places, channel)) for channel in zip(*stops, strict=True)], -1
+    )
 
 
 def _bytes(values: npt.NDArray[np.floating]) -> Picture:

@@ -39,7 +39,11 @@ class Row:
 
 
 def write_image(
-    spade: Spade | Ensemble, result: Result, stem: Path, out: ResultFolder, overlays: bool,
+    spade: Spade | Ensemble,
+    result: Result,
+    stem: Path,
+    out: ResultFolder,
+    overlays: bool,
     explained: Sequence[Region] | None,
 ) -> Row:
     """Write the map of one image, its overlay, and its regions if given; return its row."""
@@ -57,8 +61,12 @@ def write_image(
         files["overlay"] = out.put(f"overlays/{stem}.png", as_png(picture))
     if explained is not None:
         record = {
-            "path": result.name, "score": score, "threshold": threshold,
-            "review": spade.review, "verdict": word, "pixel_threshold": spade.pixel_threshold,
+            "path": result.name,
+            "score": score,
+            "threshold": threshold,
+            "review": spade.review,
+            "verdict": word,
+            "pixel_threshold": spade.pixel_threshold,
             "regions": [asdict(region) for region in explained],
         }
         data = (json.dumps(record, indent=1) + "\n").encode()

@@ -74,15 +74,19 @@ class ResultFolder:
         if self._begun:
             lines = (json.dumps(name) + "\n" for name in sorted(self._written))
             replace_file(self.path / LIST, (line.encode() for line in lines))
-        there = [self.path / "report.html", *(
-            path for kind in _KINDS for path in (self.path / kind).rglob("*"))]
+        there = [
+            self.path / "report.html",
+            *(path for kind in _KINDS for path in (self.path / kind).rglob("*")),
+        ]
         names = [path.relative_to(self.path).as_posix() for path in there if path.is_file()]
         others = sorted(set(names) - self._written)
         if not others:
             return None
         many = "1 file" if len(others) == 1 else f"{len(others)} files"
-        return (f"{self.path} holds {many} that this query did not write, such as {others[0]}; "
-                "remove what is no use to you, or name a new folder")
+        return (
+            f"{self.path} holds {many} that this query did not write, such as {others[0]}; "
+            "remove what is no use to you, or name a new folder"
+        )
 
 
 def is_of_results(folder: Path, out: Path) -> bool:
@@ -149,23 +153,33 @@ def stems_of(images: Sequence[Found], longest: int) -> list[Path]:
     for found in images:
         moving = is_video(found.path)
         candidates = _candidates(found.relative, longest - _LONGEST_SUFFIX)
-        stems.append(next(stem for stem in candidates if stem not in taken
-                          and not (moving and stem in folders)))
+        stems.append(
+            next(
+                stem
+                for stem in candidates
+                if stem not in taken and not (moving and stem in folders)
+            )
+        )
         taken.add(stems[-1])
     return stems
 
 
 def renamed(images: Sequence[Found], stems: Sequence[Path]) -> str | None:
     """Return the line that says which images' files are not called as they are, if any's are."""
-    others = [(found, stem) for found, stem in zip(images, stems, strict=True)
-              if stem != found.relative.with_suffix("")]
+    others = [
+        (found, stem)
+        for found, stem in zip(images, stems, strict=True)
+        if stem != found.relative.with_suffix("")
+    ]
     if not others:
         return None
     found, stem = others[0]
     example = f"maps/{stem}/" if is_video(found.path) else f"maps/{stem}.tiff"
     more = f" and those of {len(others) - 1} more" if len(others) > 1 else ""
-    return ("files called otherwise than their images, whose names are taken or too long: "
-            f"{example} of {found.path}{more}")
+    return (
+        "files called otherwise than their images, whose names are taken or too long: "
+        f"{example} of {found.path}{more}"
+    )
 
 
 def _candidates(relative: Path, room: int) -> Iterator[Path]:

@@ -43,8 +43,13 @@ class Layers:
 
 
 def layers_of(
-    image: Picture, values: npt.NDArray[np.float32], side: int, threshold: float | None, *,
-    top: float | None = None, seen: Sequence[int] | None = None,
+    image: Picture,
+    values: npt.NDArray[np.float32],
+    side: int,
+    threshold: float | None,
+    *,
+    top: float | None = None,
+    seen: Sequence[int] | None = None,
     truth: npt.NDArray[np.bool_] | None = None,
 ) -> Layers:
     """Return the layers of an image.
@@ -69,10 +74,16 @@ def layers_of(
     height, width = photo.shape[:2]
     fine = resized(values, (width, height))
     coarse = resized(values, (max(1, width // 2), max(1, height // 2)))
-    pictures = {"photo": photo, "heat": heat(coarse, threshold, top),
-                "map": whole_map(coarse, threshold, top)}
-    paths = {"outline": "" if threshold is None else _outline(over(fine, threshold)),
-             "truth": "", "unseen": ""}
+    pictures = {
+        "photo": photo,
+        "heat": heat(coarse, threshold, top),
+        "map": whole_map(coarse, threshold, top),
+    }
+    paths = {
+        "outline": "" if threshold is None else _outline(over(fine, threshold)),
+        "truth": "",
+        "unseen": "",
+    }
     if seen is not None:
         x, y = width / image.shape[1], height / image.shape[0]
         box = (round(seen[0] * x), round(seen[1] * y), round(seen[2] * x), round(seen[3] * y))
@@ -94,8 +105,10 @@ def encoded(pictures: Mapping[str, Picture], most: int) -> dict[str, str]:
         if sum(map(len, files.values())) <= most:
             break
     else:
-        return encoded({name: np.ascontiguousarray(picture[::2, ::2])
-                        for name, picture in pictures.items()}, most)
+        return encoded(
+            {name: np.ascontiguousarray(picture[::2, ::2]) for name, picture in pictures.items()},
+            most,
+        )
     return {name: base64.b64encode(data).decode() for name, data in files.items()}
 
 

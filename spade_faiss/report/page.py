@@ -36,10 +36,18 @@ def write_page(path: Path, template: str, **values: object) -> None:
     """
     script = _text("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    parts = _environment().get_template(template).generate(
-        style=Markup(style_sheet() + _text("page.css")), script=Markup(script),
-        script_digest=digest, made=datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z"),
-        version=installed(("spade-faiss",)).get("spade-faiss", ""), **values)
+    parts = (
+        _environment()
+        .get_template(template)
+        .generate(
+            style=Markup(style_sheet() + _text("page.css")),
+            script=Markup(script),
+            script_digest=digest,
+            made=datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z"),
+            version=installed(("spade-faiss",)).get("spade-faiss", ""),
+            **values,
+        )
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, _joined(parts))
 
@@ -60,8 +68,12 @@ def _joined(parts: Iterator[str]) -> Iterator[bytes]:
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("spade_faiss.report"), autoescape=True,
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        loader=jinja2.PackageLoader("spade_faiss.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.globals |= {"clear": CLEAR, "full": FULL, "strength": round(100 * STRENGTH)}
     environment.filters |= {
         "figure": lambda value: f"{value:.4g}",
@@ -87,4 +99,4 @@ def common_folder(paths: Iterable[str]) -> str:
 
 def within(path: str, folder: str) -> str:
     """Return what comes after the folder in a path."""
-    return path[len(folder):].lstrip("/") if folder else path
+    return path[len(folder) :].lstrip("/") if folder else path

@@ -27,8 +27,13 @@ SHOWN_REGIONS = 6
 
 
 def overlay_picture(
-    result: Result, framing: Framing, score: float, image_threshold: float | None,
-    pixel_threshold: float | None, title: str, review: float | None = None,
+    result: Result,
+    framing: Framing,
+    score: float,
+    image_threshold: float | None,
+    pixel_threshold: float | None,
+    title: str,
+    review: float | None = None,
 ) -> Picture:
     """Return the image beside itself with the anomaly map over it, under a verdict.
 
@@ -49,15 +54,14 @@ def overlay_picture(
     return np.concatenate([_banner(body.shape[1], title, score, image_threshold, review), body])
 
 
-def overlaid(
-    picture: Picture, values: npt.NDArray[np.float32], threshold: float | None
-) -> Picture:
+def overlaid(picture: Picture, values: npt.NDArray[np.float32], threshold: float | None) -> Picture:
     """Return a picture with a map, of any size, over it; what is over the threshold, outlined."""
     shown = colours.resized(values, (picture.shape[1], picture.shape[0]))
     painted = colours.over(picture, colours.heat(shown, threshold))
     if threshold is not None:
         contours, _ = cv2.findContours(
-            over(shown, threshold).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+            over(shown, threshold).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
+        )
         for colour, wide in zip(reversed(OUTLINE), (_LINE + 3, _LINE), strict=True):
             cv2.drawContours(painted, contours, -1, colour, wide, cv2.LINE_AA)
     return painted
@@ -84,10 +88,14 @@ def explanation_picture(result: Result, index: Index, regions: Sequence[Region])
             _box(enlarged, view.box, 256 / view.picture.shape[0])
             views.append(enlarged)
         gap = np.full((256, 8, 3), _PAPER, np.uint8)
-        text = (f"{number}. peak {region.peak:.4g} at {region.peak_at}, {region.area} px   |   "
-                f"here   |   good: {_shorten(match.image, 40)}")
-        rows += [_line(text, 3 * 256 + 16),
-                 np.concatenate([views[0], gap, views[1], gap, views[2]], axis=1)]
+        text = (
+            f"{number}. peak {region.peak:.4g} at {region.peak_at}, {region.area} px   |   "
+            f"here   |   good: {_shorten(match.image, 40)}"
+        )
+        rows += [
+            _line(text, 3 * 256 + 16),
+            np.concatenate([views[0], gap, views[1], gap, views[2]], axis=1),
+        ]
     hidden = len(regions) - SHOWN_REGIONS
     if hidden > 0:
         rows.append(_line(f"and {hidden} more, in the JSON file", 3 * 256 + 16))
@@ -132,8 +140,10 @@ def _look(framed: Picture, patch: tuple[int, int], cell: tuple[float, float]) ->
     left = min(max(left, 0), framed.shape[1] - window)
     top = min(max(top, 0), framed.shape[0] - window)
     x, y = patch[0] * cell[0] - left, patch[1] * cell[1] - top
-    return View(np.ascontiguousarray(framed[top : top + window, left : left + window]),
-                (x, y, x + cell[0], y + cell[1]))
+    return View(
+        np.ascontiguousarray(framed[top : top + window, left : left + window]),
+        (x, y, x + cell[0], y + cell[1]),
+    )
 
 
 def fitted(image: Picture, side: int) -> Picture:
@@ -152,9 +162,7 @@ def _square(image: Picture, side: int) -> Picture:
     return square
 
 
-def unseen_in(
-    image: Picture, framing: Framing, original: Sequence[int]
-) -> npt.NDArray[np.bool_]:
+def unseen_in(image: Picture, framing: Framing, original: Sequence[int]) -> npt.NDArray[np.bool_]:
     """Return which pixels of an image, shown in any size, the network did not see, [h, w]."""
     scale = image.shape[1] / original[1]
     seen = framing.seen(original[0], original[1])
@@ -201,11 +209,18 @@ def _banner(
     draw = ImageDraw.Draw(image)
     draw.rectangle((0, 0, room - 1, 37), fill)
     draw.text((room / 2, 19), word or "?", text, font, anchor="mm")
-    limit = ("no threshold: blue is where the map is highest" if threshold is None
-             else f"threshold {threshold:.4g}")
+    limit = (
+        "no threshold: blue is where the map is highest"
+        if threshold is None
+        else f"threshold {threshold:.4g}"
+    )
     draw.text((room + 12, 2), f"score {score:.4g}, {limit}", _INK, ImageFont.load_default(16))
-    draw.text((room + 12, 22), _shorten(title, max(10, (width - room - 26) // 7)), _MUTED,
-              ImageFont.load_default(13))
+    draw.text(
+        (room + 12, 22),
+        _shorten(title, max(10, (width - room - 26) // 7)),
+        _MUTED,
+        ImageFont.load_default(13),
+    )
     return np.asarray(image)
 
 

@@ -37,15 +37,27 @@ class _Canvas:
     def box(self, left: float, top: float, right: float, bottom: float, colour: Colour) -> None:
         if right > left and bottom > top:
             corners = [round(side * _FINE) for side in (left, top, right, bottom)]
-            self._draw.rectangle((corners[0], corners[1], max(corners[0], corners[2] - 1),
-                                  max(corners[1], corners[3] - 1)), colour)
+            self._draw.rectangle(
+                (
+                    corners[0],
+                    corners[1],
+                    max(corners[0], corners[2] - 1),
+                    max(corners[1], corners[3] - 1),
+                ),
+                colour,
+            )
 
     def ring(self, x: float, y: float, radius: float, colour: Colour) -> None:
         corners = [side * _FINE for side in (x - radius, y - radius, x + radius, y + radius)]
         self._draw.ellipse(corners, _PAPER, colour, round(1.5 * _FINE))
 
     def text(
-        self, x: float, y: float, text: str, colour: Colour = _INK, size: int = 13,
+        self,
+        x: float,
+        y: float,
+        text: str,
+        colour: Colour = _INK,
+        size: int = 13,
         anchor: str = "lm",
     ) -> None:
         font = ImageFont.load_default(size * _FINE)
@@ -61,8 +73,11 @@ def text_width(text: str, size: int = 13) -> float:
 
 
 def timeline_picture(
-    seconds: Sequence[float], scores: Sequence[float], threshold: float | None,
-    marks: Sequence[int], title: str,
+    seconds: Sequence[float],
+    scores: Sequence[float],
+    threshold: float | None,
+    marks: Sequence[int],
+    title: str,
 ) -> Picture:
     """Return a plot of a video's scores over time.
 
@@ -114,8 +129,11 @@ def timeline_picture(
     for mark in marks:
         canvas.ring(*points[mark], 4.5, _BAD if bad[mark] else _LINE)
     canvas.line([(left, bottom), (right, bottom)], _MUTED)
-    said = "no threshold" if threshold is None else (
-        f"threshold {threshold:.4g}, {bad.sum()} of {len(values)} frames over it")
+    said = (
+        "no threshold"
+        if threshold is None
+        else (f"threshold {threshold:.4g}, {bad.sum()} of {len(values)} frames over it")
+    )
     canvas.text(left, 22, title, size=17)
     canvas.text(right, 22, said, _BAD if bad.any() else _MUTED, anchor="rm")
     canvas.text(right, height - 10, "seconds" if span < 60 else "time", _MUTED, 12, "rm")
@@ -132,7 +150,9 @@ def _parted(points: Sequence[Spot], level: float) -> Iterator[Spot]:
 
 
 def bars_picture(
-    title: str, groups: Sequence[str], published: tuple[str, Sequence[float | None]],
+    title: str,
+    groups: Sequence[str],
+    published: tuple[str, Sequence[float | None]],
     ours: Mapping[str, Sequence[float | None]],
 ) -> Picture:
     """Return horizontal bars: per group the published figure, and ours below it.
@@ -173,14 +193,22 @@ def bars_picture(
     for i, group in enumerate(groups):
         middle = top + i * row + bar * len(columns) / 2
         canvas.text(left - 10, middle, group, anchor="rm")
-        there = [(value, colour) for values, (_, colour) in zip(columns, legend, strict=True)
-                 if (value := values[i]) is not None]
+        there = [
+            (value, colour)
+            for values, (_, colour) in zip(columns, legend, strict=True)
+            if (value := values[i]) is not None
+        ]
         for j, (value, colour) in enumerate(there):
             y = middle + (j - len(there) / 2) * bar
             end = left + value * (right - left)
             canvas.box(left, y + 0.5, end, y + bar - 0.5, colour)
-            canvas.text(end + 5, y + bar / 2, f"{100 * value:.1f}",
-                        _MUTED if colour == _PUBLISHED else _INK, 11)
+            canvas.text(
+                end + 5,
+                y + bar / 2,
+                f"{100 * value:.1f}",
+                _MUTED if colour == _PUBLISHED else _INK,
+                11,
+            )
     canvas.line([(left, top - 6), (left, bottom)], _MUTED)
     return canvas.picture()
 

@@ -32,9 +32,17 @@ _WRITERS = 2
 
 
 def write_query(
-    spade: Spade | Ensemble, images: Sequence[Found], out: Path, *, overlays: bool = True,
-    explain: bool = False, report: bool = False, worst: int = 10, fps: float | None = None,
-    on_error: OnError | None = None, on_result: Callable[[Result], object] | None = None,
+    spade: Spade | Ensemble,
+    images: Sequence[Found],
+    out: Path,
+    *,
+    overlays: bool = True,
+    explain: bool = False,
+    report: bool = False,
+    worst: int = 10,
+    fps: float | None = None,
+    on_error: OnError | None = None,
+    on_result: Callable[[Result], object] | None = None,
     on_note: OnNote | None = None,
 ) -> list[Row]:
     """Query images and videos and write what is found into a folder.
@@ -121,8 +129,10 @@ def _check_place(spade: Spade | Ensemble, images: Sequence[Found], out: Path) ->
             raise SpadeError(f"{out} lies inside {folder}, which is queried; name one beside it")
     for folder in {found.path.parent for found in images}:
         if is_of_results(folder, out):
-            raise SpadeError(f"{folder}, which is queried, holds results of an earlier query; name "
-                             f"another folder than {out} for these")
+            raise SpadeError(
+                f"{folder}, which is queried, holds results of an earlier query; name "
+                f"another folder than {out} for these"
+            )
 
 
 @dataclass
@@ -197,8 +207,7 @@ class _Writer:
             heapq.heappush(kept, (score, -len(self.rows), result))
             if len(kept) > worst:
                 heapq.heappop(kept)
-            self.rows.append(
-                Row(result.name, score, threshold, verdict(score, threshold, review)))
+            self.rows.append(Row(result.name, score, threshold, verdict(score, threshold, review)))
             shown.append(times[result.position])
         if len(self.rows) == first:
             self.rows.append(self._failed(path))
@@ -219,11 +228,11 @@ class _Writer:
         limit, regions = self.spade.places_from(score), []
         if limit is not None and (self.explain or self.page):
             regions = find_regions(result, self.spade.index_, limit)
-        row = Row(
-            result.name, score, self.spade.image_threshold, self.spade.verdict_of(score))
+        row = Row(result.name, score, self.spade.image_threshold, self.spade.verdict_of(score))
         with self._naming(result.name):
-            row = write_image(self.spade, result, stem, self.out, self.overlays,
-                              regions if self.explain else None)
+            row = write_image(
+                self.spade, result, stem, self.out, self.overlays, regions if self.explain else None
+            )
         if self.page:
             self.page.add(result, score, regions)
         return row

@@ -80,7 +80,10 @@ class QueryReport:
                 heapq.heappushpop(self._kept, entry)
 
     def add_timeline(
-        self, path: Path, seconds: Sequence[float], scores: Sequence[float],
+        self,
+        path: Path,
+        seconds: Sequence[float],
+        scores: Sequence[float],
         marks: Sequence[tuple[int, str]],
     ) -> None:
         """Keep a video's scores; `marks` are the places and names of the frames that are shown."""
@@ -118,24 +121,47 @@ class QueryReport:
         folder = common_folder(row.path for row in rows)
 
         def said(names: Sequence[str]) -> list[tuple[str, str]]:
-            return [(printable(within(name, folder)), printable(self._reasons.get(name, "")))
-                    for name in names]
+            return [
+                (printable(within(name, folder)), printable(self._reasons.get(name, "")))
+                for name in names
+            ]
 
         write_page(
-            path, "query.html", facts=self._facts(), folder=printable(folder),
-            threshold=threshold, mapped=spade.pixel_threshold is not None, review=review,
-            by_hand=spade.by_hand, aim=_aim(spade) if good else None, good_are=good_are,
+            path,
+            "query.html",
+            facts=self._facts(),
+            folder=printable(folder),
+            threshold=threshold,
+            mapped=spade.pixel_threshold is not None,
+            review=review,
+            by_hand=spade.by_hand,
+            aim=_aim(spade) if good else None,
+            good_are=good_are,
             counts={word: sum(row.verdict == word for row in rows) for word in (*VERDICTS, "")},
-            total=len(rows), cards=self._cards(folder), shown=len(self._kept),
+            total=len(rows),
+            cards=self._cards(folder),
+            shown=len(self._kept),
             notes=[printable(note) for note in (*spade.notes, *self._notes)],
-            failed=said(failed), warnings=said(others),
-            histogram=chart, scored=len(scores), good=len(good), known={
-                "threshold": threshold, "review": review, "scores": scores,
-                "failed": len(rows) - len(scores), "low": chart.low, "high": chart.high},
-            timelines=[(printable(within(name, folder)), line, firsts.get(name, 0))
-                       for name, line in self._timelines],
+            failed=said(failed),
+            warnings=said(others),
+            histogram=chart,
+            scored=len(scores),
+            good=len(good),
+            known={
+                "threshold": threshold,
+                "review": review,
+                "scores": scores,
+                "failed": len(rows) - len(scores),
+                "low": chart.low,
+                "high": chart.high,
+            },
+            timelines=[
+                (printable(within(name, folder)), line, firsts.get(name, 0))
+                for name, line in self._timelines
+            ],
             short=lambda name: printable(within(name, folder)),
-            full=max([*scores, 1.25 * (threshold or 0), 1e-12]))
+            full=max([*scores, 1.25 * (threshold or 0), 1e-12]),
+        )
 
     def _good_scores(self) -> tuple[Sequence[float], str]:
         """Return the good images' scores, and what these images are."""
@@ -151,10 +177,13 @@ class QueryReport:
         spade, members = self._spade, members_of(self._spade)
         networks = dict.fromkeys(one.index_.manifest.backbone.name for one in members)
         facts = {
-            "index": folder_of(spade), "good images": len(spade.index_),
+            "index": folder_of(spade),
+            "good images": len(spade.index_),
             "of the folder": self._good,
             "backbone": ", ".join(networks),
-            "members": len(members) if len(members) > 1 else "", "K": spade.k, "κ": spade.kappa,
+            "members": len(members) if len(members) > 1 else "",
+            "K": spade.k,
+            "κ": spade.kappa,
             "score": "map maximum" if spade.score == "map" else "descriptor distance",
         }
         return {name: printable(str(value)) for name, value in facts.items() if value != ""}
@@ -173,27 +202,47 @@ class QueryReport:
         limit = self._spade.pixel_threshold
         index = self._spade.index_
         size = result.map.shape[0], result.map.shape[1]
-        layers = layers_of(result.image, result.map, self._side, limit,
-                           seen=index.manifest.framing.framing().seen(*size))
+        layers = layers_of(
+            result.image,
+            result.map,
+            self._side,
+            limit,
+            seen=index.manifest.framing.framing().seen(*size),
+        )
         pictures: dict[str, Picture] = dict(layers.pictures)
         shown = []
         for i, region in enumerate(regions[:SHOWN_REGIONS]):
             here, good = closer_looks(result, index, region)
             side = here.picture.shape[0]
             pictures |= {f"here{i}": here.picture, f"good{i}": good.picture}
-            shown.append({
-                "box": _percent(region.box, (size[1], size[0])), "peak": region.peak,
-                "area": region.area, "image": self._short(region.matches[0].image),
-                "here": _percent(here.box, (side, side)),
-                "good": _percent(good.box, (side, side)),
-                "matches": [{"level": match.level, "distance": match.distance,
-                             "image": self._short(match.image)} for match in region.matches],
-            })
+            shown.append(
+                {
+                    "box": _percent(region.box, (size[1], size[0])),
+                    "peak": region.peak,
+                    "area": region.area,
+                    "image": self._short(region.matches[0].image),
+                    "here": _percent(here.box, (side, side)),
+                    "good": _percent(good.box, (side, side)),
+                    "matches": [
+                        {
+                            "level": match.level,
+                            "distance": match.distance,
+                            "image": self._short(match.image),
+                        }
+                        for match in region.matches
+                    ],
+                }
+            )
         return {
-            "name": result.name, "score": score, "peak": result.peak,
+            "name": result.name,
+            "score": score,
+            "peak": result.peak,
             "verdict": self._spade.verdict_of(score),
-            "size": layers.size, "pixels": [size[1], size[0]], "regions": shown,
-            "more": len(regions) - len(shown), "paths": layers.paths,
+            "size": layers.size,
+            "pixels": [size[1], size[0]],
+            "regions": shown,
+            "more": len(regions) - len(shown),
+            "paths": layers.paths,
             "pictures": encoded(pictures, self._bytes),
         }
 

@@ -7,6 +7,13 @@ from .sharded import ShardedLevel, level_search
 from .whole import gallery_search, nearest_in_gallery
 
 __all__ = [
-    "ENGINES", "LevelSearch", "ShardedLevel", "between_images", "gallery_search",
-    "level_search", "nearest", "nearest_in_gallery", "nearest_in_images",
+    "ENGINES",
+    "LevelSearch",
+    "ShardedLevel",
+    "between_images",
+    "gallery_search",
+    "level_search",
+    "nearest",
+    "nearest_in_gallery",
+    "nearest_in_images",
 ]

@@ -38,8 +38,9 @@ def has_fast_products(dtype: torch.dtype) -> bool:
         return False
     for size in _SIZES:
         low, full = _seconds_of_products((dtype, torch.float32), *size)
-        logger.debug("search: a product takes %.3g ms in %s, %.3g in float32", 1e3 * low, dtype,
-                     1e3 * full)
+        logger.debug(
+            "search: a product takes %.3g ms in %s, %.3g in float32", 1e3 * low, dtype, 1e3 * full
+        )
         if low > _SLOW * full:
             return False
     return low < full
@@ -49,8 +50,9 @@ def _seconds_of_products(dtypes: Sequence[torch.dtype], n: int, m: int, c: int) 
     products = []
     for dtype in dtypes:
         a, b = (torch.ones(rows, c, dtype=dtype) for rows in (n, m))
-        products.append(product_of(a, b, bounds_type()) if dtype == torch.int8 else
-                        partial(torch.mm, a, b.T))
+        products.append(
+            product_of(a, b, bounds_type()) if dtype == torch.int8 else partial(torch.mm, a, b.T)
+        )
     return least_seconds(products)
 
 
@@ -78,7 +80,8 @@ def fastest(of: Kind, names: Sequence[str], costs: Sequence[Callable[[str], floa
     _chosen[of] = best
     logger.debug(
         "search: %s for 2^%s queries, 2^%s gallery rows, %s channels, k = %s; measured in ms: %s",
-        best, *of[:4],
+        best,
+        *of[:4],
         ", ".join(f"{name} {1e3 * value:.2f}" for name, value in seconds.items()),
     )
     return best
@@ -115,8 +118,13 @@ def keeps_float32() -> bool:
         asked = torch.get_float32_matmul_precision()
     except RuntimeError:  # what was asked for is not the same everywhere
         asked = ""
-    return _keeps_float32(asked, *(getattr(one, "fp32_precision", "") for one in (
-        backends, backends.mkldnn, getattr(backends.mkldnn, "matmul", None))))
+    return _keeps_float32(
+        asked,
+        *(
+            getattr(one, "fp32_precision", "")
+            for one in (backends, backends.mkldnn, getattr(backends.mkldnn, "matmul", None))
+        ),
+    )
 
 
 @cache

@@ -44,8 +44,13 @@ cost FAISS no more than two, and a second search for few queries as much as a pa
 
 
 def exhaustive_in_images(
-    queries: Tensor, patches: Tensor, images: Tensor, per_image: int, k: int,
-    largest: Tensor | None = None, product: bool = False,
+    queries: Tensor,
+    patches: Tensor,
+    images: Tensor,
+    per_image: int,
+    k: int,
+    largest: Tensor | None = None,
+    product: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the `k` patches nearest to each query among those of some training images.
 
@@ -98,8 +103,11 @@ def exhaustive(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor
 
     What fits is searched by one product, as `exhaustive_in_images` says.
     """
-    scale = cache(partial(
-        _scale, queries, partial(norms, queries), gallery, lambda: float(norms(gallery).amax())))
+    scale = cache(
+        partial(
+            _scale, queries, partial(norms, queries), gallery, lambda: float(norms(gallery).amax())
+        )
+    )
     return _knn(queries, gallery, k, scale, product=True)
 
 
@@ -218,8 +226,11 @@ def _by_all_differences(
     compare = partial(_distances, queries)
     little = len(queries) * gallery.numel() <= _ALONE
     parts = 1 if little else min(torch.get_num_threads(), len(gallery))
-    distances = compare(gallery) if parts == 1 else torch.cat(
-        side_by_side(compare, gallery.tensor_split(parts)), 1)
+    distances = (
+        compare(gallery)
+        if parts == 1
+        else torch.cat(side_by_side(compare, gallery.tensor_split(parts)), 1)
+    )
     if not isfinite(distances.sum()):
         return None
     if k == 1:  # which takes less
@@ -246,9 +257,9 @@ def by_differences(queries: Tensor, gallery: Tensor, places: Tensor) -> Tensor:
 def _among_all(query: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Compare one query with every row."""
     step = max(1, _DIFFERENCES // (8 * gallery.shape[1]))
-    distances = torch.cat([
-        (part.double() - query.double()).square_().sum(1) for part in torch.split(gallery, step)
-    ])
+    distances = torch.cat(
+        [(part.double() - query.double()).square_().sum(1) for part in torch.split(gallery, step)]
+    )
     near, ids = distances.topk(k, largest=False)
     return near.float(), ids
 

@@ -56,16 +56,28 @@ class FloatScreen(Screen):
     """
 
     def __init__(
-        self, patches: Tensor, per_image: int, low: torch.dtype, keep: int = 0,
-        images: Ids | None = None, once: bool = False,
+        self,
+        patches: Tensor,
+        per_image: int,
+        low: torch.dtype,
+        keep: int = 0,
+        images: Ids | None = None,
+        once: bool = False,
     ) -> None:
         channels = patches.shape[1]
         self.width = _width(channels)
         self.packs = low == torch.bfloat16 and self.width >= _PACKED and _can_pack()
         if self.packs:
             self.most = FEW
-        super().__init__(patches, per_image, group_size(per_image, channels), low,
-                         float_bytes(channels, low), keep, images)
+        super().__init__(
+            patches,
+            per_image,
+            group_size(per_image, channels),
+            low,
+            float_bytes(channels, low),
+            keep,
+            images,
+        )
         self.measures = self._kept is not None and not once
 
     def up(self, values: Tensor) -> Tensor:
@@ -113,8 +125,11 @@ class FloatScreen(Screen):
         sizes = torch.empty(2, len(images), self.per_image)
         threads = torch.get_num_threads()
         side_by_side(
-            partial(self._lower, out), np.array_split(images, threads),
-            np.array_split(places, threads), torch.tensor_split(sizes, threads, 1))
+            partial(self._lower, out),
+            np.array_split(images, threads),
+            np.array_split(places, threads),
+            torch.tensor_split(sizes, threads, 1),
+        )
         side_by_side(partial(self._complete, out), [images], [places], [sizes])
 
     def bound(self, one: Part, begin: int, prepared: Tensor, places: Ids) -> None:
@@ -143,11 +158,16 @@ class FloatScreen(Screen):
         for some in self.parts(images):
             rows, where = self.rows(images[some]), _index(places[some])
             direct = self.per_image == out.shape[1] and isinstance(where, slice)
-            low = out[where].view(-1, self.width)[:, :c] if direct else (
-                torch.empty(len(rows), c, dtype=self.low))
+            low = (
+                out[where].view(-1, self.width)[:, :c]
+                if direct
+                else (torch.empty(len(rows), c, dtype=self.low))
+            )
             for part, into, measures in zip(
-                torch.split(rows, step), torch.split(low, step),
-                torch.split(sizes[:, some].flatten(1), step, 1), strict=True,
+                torch.split(rows, step),
+                torch.split(low, step),
+                torch.split(sizes[:, some].flatten(1), step, 1),
+                strict=True,
             ):
                 centred, back = room[:, : len(part)]
                 torch.sub(part, self.centre, out=centred)

@@ -215,14 +215,10 @@ def prepare(patches: Tensor, per_image: int) -> PreparedGallery:
 
     reach = largest_of_groups(norm)
     slack = largest_of_groups(rounding + _tau(c) * (norm + rounding))
-    return PreparedGallery(
-        patches, per_image, centre, scale, rows, square / 2, reach, slack, fold
-    )
+    return PreparedGallery(patches, per_image, centre, scale, rows, square / 2, reach, slack, fold)
 
 
-def fused(
-    queries: Tensor, gallery: Tensor | PreparedGallery, k: int = 1
-) -> tuple[Tensor, Tensor]:
+def fused(queries: Tensor, gallery: Tensor | PreparedGallery, k: int = 1) -> tuple[Tensor, Tensor]:
     """Return the squared distances [Q, k], ascending, and the rows [Q, k] of the nearest rows.
 
     Parameters
@@ -281,20 +277,31 @@ def fused_in_images(
     # Four numbers apart, since kernels are compiled anew for another alignment. The first counts
     # queries that are no numbers, the others the pairs of each part.
     counts = torch.zeros(1 + len(parts), 4, dtype=torch.int32, device=queries.device)
-    space = _Space(max((i.stop - i.start) * (q.stop - q.start) for i, q in parts)
-                   * images.shape[1] * gallery.groups, queries.device)
+    space = _Space(
+        max((i.stop - i.start) * (q.stop - q.start) for i, q in parts)
+        * images.shape[1]
+        * gallery.groups,
+        queries.device,
+    )
     best = images.new_empty(batch, n)
 
     def search(number: int, careful: bool) -> None:
         items, some = parts[number]
-        part = _Part.make(queries[items, some].contiguous(), gallery, images[items], space,
-                          best[items, some], counts[0, :1])
+        part = _Part.make(
+            queries[items, some].contiguous(),
+            gallery,
+            images[items],
+            space,
+            best[items, some],
+            counts[0, :1],
+        )
         count = counts[1 + number, :1]
         if k == 1:
             _nearest(part, gallery, space, count, careful)
         else:
             distances[items, some], ids[items, some] = _k_nearest(
-                part, gallery, space, count, k, careful)
+                part, gallery, space, count, k, careful
+            )
 
     with _on(queries.device):
         for number in range(len(parts)):
@@ -327,13 +334,15 @@ def _check(
     if queries.shape[2] != c:
         raise ValueError(f"queries have {queries.shape[2]} channels and the gallery has {c}")
     if queries.device != gallery.patches.device:
-        raise ValueError(f"queries are on {queries.device} and the gallery is on "
-                         f"{gallery.patches.device}")
+        raise ValueError(
+            f"queries are on {queries.device} and the gallery is on {gallery.patches.device}"
+        )
     if images.ndim != 2 or len(images) != len(queries) or images.shape[1] == 0:
         raise ValueError(f"images have shape {list(images.shape)}; pass [{len(queries)}, K]")
     if per_image != gallery.per_image:
-        raise ValueError(f"the gallery was prepared with {gallery.per_image} patches an image, "
-                         f"not {per_image}")
+        raise ValueError(
+            f"the gallery was prepared with {gallery.per_image} patches an image, not {per_image}"
+        )
     last = gallery.images - 1
     here = images.shape[1] * per_image
     missing = gallery.images * per_image - len(gallery.patches)
@@ -393,14 +402,20 @@ class _Part:
 
     @classmethod
     def make(
-        cls, queries: Tensor, gallery: PreparedGallery, images: Tensor, space: _Space,
-        best: Tensor, bad: Tensor,
+        cls,
+        queries: Tensor,
+        gallery: PreparedGallery,
+        images: Tensor,
+        space: _Space,
+        best: Tensor,
+        bad: Tensor,
     ) -> _Part:
         b, n, c = queries.shape
         low = torch.empty(b * n, gallery.channels, dtype=torch.float16, device=queries.device)
         floor = torch.empty(b, n, device=queries.device)
-        stats = _lower(queries.view(b * n, c), gallery.centre, gallery.scale, low,
-                       (floor, best, bad))
+        stats = _lower(
+            queries.view(b * n, c), gallery.centre, gallery.scale, low, (floor, best, bad)
+        )
         k = images.shape[1]
         shape = (b, k * gallery.groups, n)
         upper = space.upper[: math.prod(shape)].view(shape)
@@ -411,9 +426,24 @@ class _Part:
             return tiles, b, _sections(tiles * b, k, processors)
 
         _screen(
-            grid, low, stats, gallery.rows, gallery.half, gallery.reach, gallery.slack, images,
-            upper, floor, n, k, gallery.per_image, len(gallery.patches), _gamma(c) / 2,
-            CHANNELS=gallery.channels, STRIDE=_STRIDE, FOLD=gallery.fold,
+            grid,
+            low,
+            stats,
+            gallery.rows,
+            gallery.half,
+            gallery.reach,
+            gallery.slack,
+            images,
+            upper,
+            floor,
+            n,
+            k,
+            gallery.per_image,
+            len(gallery.patches),
+            _gamma(c) / 2,
+            CHANNELS=gallery.channels,
+            STRIDE=_STRIDE,
+            FOLD=gallery.fold,
         )
         return cls(queries, low, stats, images, upper, floor, best)
 
@@ -425,6 +455,7 @@ def _sections(tiles: int, images: int, processors: int) -> int:
     Each has one program at a time; a program takes `images / sections` and, to begin, as long as
     for a tenth of an image.
     """
+
     def time(sections: int) -> float:
         return -(-tiles * sections // processors) * (-(-images // sections) + 0.1)
 
@@ -462,8 +493,11 @@ def _k_nearest(
         pair, member = (found >= 0).nonzero(as_tuple=True)
         who, where = space.who[pair].long(), space.where[pair].long()
         image = part.images[who // n, where // gallery.groups]
-        offset = (member // gallery.fold * _STRIDE + where % gallery.groups * gallery.fold
-                  + member % gallery.fold)
+        offset = (
+            member // gallery.fold * _STRIDE
+            + where % gallery.groups * gallery.fold
+            + member % gallery.fold
+        )
         rows = image * gallery.per_image + offset
         near, ids = _merge(near, ids, who, found[pair, member], rows)
     return near.view(b, n, k), ids.view(b, n, k)
@@ -518,13 +552,28 @@ def _collect(
     b, total, n = part.upper.shape
     queries, groups = 128, 64
     kernels.collect[triton.cdiv(n, queries), b, triton.cdiv(last - first, groups)](
-        part.upper, floor, space.who, space.where, count, n, total, first, last, _PAIRS,
-        QUERIES=queries, GROUPS=groups, num_warps=8,
+        part.upper,
+        floor,
+        space.who,
+        space.where,
+        count,
+        n,
+        total,
+        first,
+        last,
+        _PAIRS,
+        QUERIES=queries,
+        GROUPS=groups,
+        num_warps=8,
     )
 
 
 def _rescore(
-    part: _Part, gallery: PreparedGallery, floor: Tensor, space: _Space, count: Tensor,
+    part: _Part,
+    gallery: PreparedGallery,
+    floor: Tensor,
+    space: _Space,
+    count: Tensor,
     more: tuple[Tensor, Tensor] | None = None,
 ) -> None:
     """Lower the part's best distances or, for `more` than one row, fill the kernel's `found`."""
@@ -533,17 +582,48 @@ def _rescore(
     # Of one warp each, and so many that while some wait for memory others do not.
     programs = 3 if _interpreted() else 48 * _multiprocessors(part.queries.device)
     kernels.rescore[(programs,)](
-        space.who, space.where, count, _PAIRS, part.upper, floor, part.stats, part.queries,
-        part.low, gallery.patches, gallery.rows, gallery.half, gallery.reach, gallery.slack,
-        part.images, part.best, near, found, n, b * n, part.images.shape[1], gallery.per_image,
-        len(gallery.patches), gallery.members, c, _gamma(c) / 2, gallery.scale**2,
-        CHANNELS=gallery.channels, STRIDE=_STRIDE, FOLD=gallery.fold, CHUNK=_GROUP,
-        BLOCK=min(gallery.channels, 64), ONE=more is None, num_warps=1,
+        space.who,
+        space.where,
+        count,
+        _PAIRS,
+        part.upper,
+        floor,
+        part.stats,
+        part.queries,
+        part.low,
+        gallery.patches,
+        gallery.rows,
+        gallery.half,
+        gallery.reach,
+        gallery.slack,
+        part.images,
+        part.best,
+        near,
+        found,
+        n,
+        b * n,
+        part.images.shape[1],
+        gallery.per_image,
+        len(gallery.patches),
+        gallery.members,
+        c,
+        _gamma(c) / 2,
+        gallery.scale**2,
+        CHANNELS=gallery.channels,
+        STRIDE=_STRIDE,
+        FOLD=gallery.fold,
+        CHUNK=_GROUP,
+        BLOCK=min(gallery.channels, 64),
+        ONE=more is None,
+        num_warps=1,
     )
 
 
 def _lower(
-    values: Tensor, centre: Tensor, scale: float, low: Tensor,
+    values: Tensor,
+    centre: Tensor,
+    scale: float,
+    low: Tensor,
     queries: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Fill `low` and return what `kernels.lower` finds; of queries also floor, best and bad."""
@@ -552,8 +632,21 @@ def _lower(
     rows = 16
     floor, best, bad = queries or (stats, stats, stats)
     kernels.lower[(triton.cdiv(n, rows),)](
-        values, centre, low, stats, floor, best, bad, n, c, scale, _limit(c) * scale, 1 + _tau(c),
-        CHANNELS=low.shape[1], BLOCK=min(low.shape[1], _BLOCK), ROWS=rows,
+        values,
+        centre,
+        low,
+        stats,
+        floor,
+        best,
+        bad,
+        n,
+        c,
+        scale,
+        _limit(c) * scale,
+        1 + _tau(c),
+        CHANNELS=low.shape[1],
+        BLOCK=min(low.shape[1], _BLOCK),
+        ROWS=rows,
         FIT=queries is not None,
     )
     return stats
@@ -600,8 +693,12 @@ def _configs() -> list[Any]:
     the last fits them all.
     """
     tiles = [
-        (256, 64, 0, 8, 3), (128, 64, 0, 8, 3), (128, 256, 64, 8, 3), (128, 128, 64, 8, 4),
-        (64, 128, 64, 4, 4), (64, 64, 32, 4, 3),
+        (256, 64, 0, 8, 3),
+        (128, 64, 0, 8, 3),
+        (128, 256, 64, 8, 3),
+        (128, 128, 64, 8, 4),
+        (64, 128, 64, 4, 4),
+        (64, 64, 32, 4, 3),
     ]
     return [
         triton.Config({"QUERIES": q, "ROWS": r, "BLOCK": b}, num_warps=warps, num_stages=stages)
@@ -617,8 +714,9 @@ def _fitting(configs: list[Any], arguments: dict[str, Any], **options: Any) -> l
         block = config.kwargs["BLOCK"]
         if block == 0 and channels <= _WHOLE:
             kwargs = config.kwargs | {"BLOCK": channels}
-            kept.append(triton.Config(kwargs, num_warps=config.num_warps,
-                                      num_stages=config.num_stages))
+            kept.append(
+                triton.Config(kwargs, num_warps=config.num_warps, num_stages=config.num_stages)
+            )
         elif 0 < block < channels:
             kept.append(config)
     return kept
@@ -629,8 +727,10 @@ def _tuned() -> Any:
     if "cache_results" in inspect.signature(triton.autotune).parameters:
         options["cache_results"] = True  # on disk, beside the compiled kernels
     return triton.autotune(
-        _configs(), key=["CHANNELS", "FOLD"],
-        prune_configs_by={"early_config_prune": _fitting}, **options,
+        _configs(),
+        key=["CHANNELS", "FOLD"],
+        prune_configs_by={"early_config_prune": _fitting},
+        **options,
     )(kernels.screen)
 
 

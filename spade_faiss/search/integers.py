@@ -70,8 +70,15 @@ class IntegerScreen(Screen):
     ) -> None:
         channels = patches.shape[1]
         self.largest = largest()
-        super().__init__(patches, per_image, group_size(per_image, channels, (8, 16)),
-                         bounds_type(), integer_bytes(channels), keep, images)
+        super().__init__(
+            patches,
+            per_image,
+            group_size(per_image, channels, (8, 16)),
+            bounds_type(),
+            integer_bytes(channels),
+            keep,
+            images,
+        )
         self.step = self.groups  # rows that follow one another are then compared at once
 
     def order(self, queries: Tensor) -> Tensor | None:
@@ -80,7 +87,8 @@ class IntegerScreen(Screen):
             return None
         peaks = side_by_side(
             lambda some: _peaks(*_mixed(some - self.centre, torch.empty_like(some))),
-            torch.tensor_split(queries, torch.get_num_threads()))
+            torch.tensor_split(queries, torch.get_num_threads()),
+        )
         return torch.argsort(torch.cat(peaks))
 
     def _lowered(self, queries: int) -> Tensor:
@@ -92,8 +100,7 @@ class IntegerScreen(Screen):
         centred, integers = _mixed(centred, torch.empty_like(centred))
         scale = _peaks(centred, integers).max().clamp(min=TINY) / _LARGEST
         torch.div(centred, scale, out=integers).round_()
-        rounding = torch.linalg.vector_norm(
-            centred.addcmul_(integers, scale, value=-1), dim=1)
+        rounding = torch.linalg.vector_norm(centred.addcmul_(integers, scale, value=-1), dim=1)
         one.lowered.copy_(integers.add_(_ZERO))
         offset = known.max() + TINY
         one.terms[0] = scale
@@ -111,21 +118,26 @@ class IntegerScreen(Screen):
         for at, place in enumerate(places.tolist()):
             integers = prepared.integers[place]
             assert integers is not None
-            product = multiply(
-                one.lowered, scale, integers, rows[at, 0], bracket[at], self.low)
+            product = multiply(one.lowered, scale, integers, rows[at, 0], bracket[at], self.low)
             left = product.view(self.bits)
             while (half := left.shape[1] // 2) > self.groups:
                 left = torch.maximum(left[:, :half], left[:, half:])
-            torch.maximum(left[:, :half], left[:, half:],
-                          out=bounds[:, at * self.groups : (at + 1) * self.groups])
+            torch.maximum(
+                left[:, :half],
+                left[:, half:],
+                out=bounds[:, at * self.groups : (at + 1) * self.groups],
+            )
 
     def _room(self, images: int) -> _Packed:
         return _Packed([None] * images, torch.empty(images, 4, self.groups * self.group))
 
     def _prepare(self, out: _Packed, images: Ids, places: Ids) -> None:
         threads = torch.get_num_threads()
-        side_by_side(partial(self._lower, out), np.array_split(images, threads),
-                     np.array_split(places, threads))
+        side_by_side(
+            partial(self._lower, out),
+            np.array_split(images, threads),
+            np.array_split(places, threads),
+        )
 
     def _lower(self, out: _Packed, images: Ids, places: Ids) -> None:
         """Round ascending images' rows, and pack them."""
@@ -147,10 +159,16 @@ class IntegerScreen(Screen):
             half = norm.square() / 2
             terms = torch.zeros(4, len(some), whole)
             terms[3] = NOTHING
-            for term, values in zip(terms, (
-                scale, norm * (1 + 2 * self.gamma), rounding + 3 * self.gamma * norm,
-                2 * self.gamma * half - half,
-            ), strict=True):
+            for term, values in zip(
+                terms,
+                (
+                    scale,
+                    norm * (1 + 2 * self.gamma),
+                    rounding + 3 * self.gamma * norm,
+                    2 * self.gamma * half - half,
+                ),
+                strict=True,
+            ):
                 term[:, :size] = values.view(-1, size)
             terms[3, -1, size - self.filled(some) : size] = NOTHING
             out.terms[torch.from_numpy(places[part])] = terms.movedim(0, 1)
@@ -182,12 +200,17 @@ def _peaks(rows: Tensor, room: Tensor) -> Tensor:
 def pack(integers: Tensor) -> Tensor:
     """Bring a matrix, int8 [N, C], into the order that products like."""
     packed: Tensor = torch.ops.onednn.qlinear_prepack(
-        integers, [IntegerScreen.most, integers.shape[1]])
+        integers, [IntegerScreen.most, integers.shape[1]]
+    )
     return packed
 
 
 def multiply(
-    queries: Tensor, scale: float, packed: Tensor, scales: Tensor, bracket: Tensor,
+    queries: Tensor,
+    scale: float,
+    packed: Tensor,
+    scales: Tensor,
+    bracket: Tensor,
     dtype: torch.dtype,
 ) -> Tensor:
     """Return `scale * scales * (integers of queries) · (integers packed) + bracket`, [Q, N].
@@ -195,8 +218,20 @@ def multiply(
     Queries are uint8 [Q, C], their integers plus 128; scales and bracket are float32 [N].
     """
     product: Tensor = torch.ops.onednn.qlinear_pointwise(
-        queries, scale, _ZERO, packed, scales, _no_shift(len(scales)), bracket, 1.0, 0, dtype,
-        "none", [], "")
+        queries,
+        scale,
+        _ZERO,
+        packed,
+        scales,
+        _no_shift(len(scales)),
+        bracket,
+        1.0,
+        0,
+        dtype,
+        "none",
+        [],
+        "",
+    )
     return product
 
 
@@ -238,7 +273,8 @@ def product_of(a: Tensor, b: Tensor, dtype: torch.dtype) -> Callable[[], Tensor]
     """Return what computes the product of matrices of integers, int8 [N, C] and [M, C]."""
     ones = torch.ones(len(b))
     return partial(
-        multiply, (a.short() + _ZERO).byte(), 1.0, pack(b), ones, torch.zeros(len(b)), dtype)
+        multiply, (a.short() + _ZERO).byte(), 1.0, pack(b), ones, torch.zeros(len(b)), dtype
+    )
 
 
 def integer_bytes(channels: int) -> int:

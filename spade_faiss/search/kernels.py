@@ -8,8 +8,22 @@ import triton.language as tl
 
 @triton.jit
 def lower(
-    values, centre, low, stats, floor, best, bad, n, channels, scale, limit, grow,
-    CHANNELS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, FIT: tl.constexpr,
+    values,
+    centre,
+    low,
+    stats,
+    floor,
+    best,
+    bad,
+    n,
+    channels,
+    scale,
+    limit,
+    grow,
+    CHANNELS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ROWS: tl.constexpr,
+    FIT: tl.constexpr,
 ):
     """Centre, scale and round rows [n, channels]; find their norms and what rounding took.
 
@@ -84,10 +98,26 @@ def _of_groups(
 
 @triton.jit
 def screen(
-    queries, stats, rows, half, reach, slack, images, upper, floors,
-    n_queries, n_images, per_image, n_rows, half_gamma,
-    CHANNELS: tl.constexpr, STRIDE: tl.constexpr, FOLD: tl.constexpr,
-    QUERIES: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    queries,
+    stats,
+    rows,
+    half,
+    reach,
+    slack,
+    images,
+    upper,
+    floors,
+    n_queries,
+    n_images,
+    per_image,
+    n_rows,
+    half_gamma,
+    CHANNELS: tl.constexpr,
+    STRIDE: tl.constexpr,
+    FOLD: tl.constexpr,
+    QUERIES: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     """Bound the scores of each (query, group of gallery rows) from above, the best from below.
 
@@ -122,8 +152,9 @@ def screen(
             running = tl.full([QUERIES, ROWS], float("-inf"), tl.float32)
             score = tl.full([QUERIES, ROWS], float("-inf"), tl.float32)
             for at in range(0, per_image, ROWS):
-                y = tl.load(rows + (start + at) * CHANNELS + row[:, None] * CHANNELS
-                            + column[None, :])
+                y = tl.load(
+                    rows + (start + at) * CHANNELS + row[:, None] * CHANNELS + column[None, :]
+                )
                 h = tl.load(half + start + at + row, mask=row < length - at, other=float("inf"))
                 product = tl.dot(x, tl.trans(y))
                 # Of the tile before, while the tensor cores are at this one.
@@ -139,19 +170,22 @@ def screen(
                 at = step // BLOCKS * ROWS
                 c = step % BLOCKS * BLOCK
                 x = tl.load(query_rows + c, mask=q_here[:, None], other=0.0)
-                y = tl.load(rows + (start + at) * CHANNELS + c + row[:, None] * CHANNELS
-                            + column[None, :])
+                y = tl.load(
+                    rows + (start + at) * CHANNELS + c + row[:, None] * CHANNELS + column[None, :]
+                )
                 product = tl.dot(x, tl.trans(y), product)
                 if step % BLOCKS == BLOCKS - 1:
-                    h = tl.load(half + start + at + row, mask=row < length - at,
-                                other=float("inf"))
+                    h = tl.load(half + start + at + row, mask=row < length - at, other=float("inf"))
                     score = product - unit[:, None] * h[None, :]
                     best = tl.maximum(best, _of_groups(score, QUERIES, ROWS, STRIDE, FOLD))
                     product = tl.zeros([QUERIES, ROWS], tl.float32)
         error = _error(
-            norm[:, None], rounding[:, None], unit[:, None],
+            norm[:, None],
+            rounding[:, None],
+            unit[:, None],
             tl.load(reach + image * groups + group)[None, :],
-            tl.load(slack + image * groups + group)[None, :], half_gamma,
+            tl.load(slack + image * groups + group)[None, :],
+            half_gamma,
         )
         place = ((item * n_images + slot).to(tl.int64) * groups + group) * n_queries
         tl.store(upper + q[:, None] + place[None, :], best + error, mask=q_here[:, None])
@@ -161,8 +195,18 @@ def screen(
 
 @triton.jit
 def collect(
-    upper, floor, who, where, count, n_queries, total, first, last, capacity,
-    QUERIES: tl.constexpr, GROUPS: tl.constexpr,
+    upper,
+    floor,
+    who,
+    where,
+    count,
+    n_queries,
+    total,
+    first,
+    last,
+    capacity,
+    QUERIES: tl.constexpr,
+    GROUPS: tl.constexpr,
 ):
     """List the (query, group) pairs, of groups `first` to `last`, whose bound is not too low.
 
@@ -187,11 +231,39 @@ def collect(
 
 @triton.jit
 def rescore(
-    who, where, count, capacity, upper, floor, stats, queries, low_queries, patches, rows, half,
-    reach, slack, images, best, near, found,
-    n_queries, n_all, n_images, per_image, n_rows, members, channels, half_gamma, scale_squared,
-    CHANNELS: tl.constexpr, STRIDE: tl.constexpr, FOLD: tl.constexpr, CHUNK: tl.constexpr,
-    BLOCK: tl.constexpr, ONE: tl.constexpr,
+    who,
+    where,
+    count,
+    capacity,
+    upper,
+    floor,
+    stats,
+    queries,
+    low_queries,
+    patches,
+    rows,
+    half,
+    reach,
+    slack,
+    images,
+    best,
+    near,
+    found,
+    n_queries,
+    n_all,
+    n_images,
+    per_image,
+    n_rows,
+    members,
+    channels,
+    half_gamma,
+    scale_squared,
+    CHANNELS: tl.constexpr,
+    STRIDE: tl.constexpr,
+    FOLD: tl.constexpr,
+    CHUNK: tl.constexpr,
+    BLOCK: tl.constexpr,
+    ONE: tl.constexpr,
 ):
     """Score by differences in float32 what the bounds leave of the listed pairs.
 
@@ -233,8 +305,14 @@ def rescore(
             cut = tl.maximum(cut.to(tl.float32), tl.load(floor + i))
             place = (item.to(tl.int64) * n_images * groups + virtual) * n_queries + q
             if (tl.load(upper + place) >= cut) & (done == False):  # noqa: E712
-                error = _error(norm, rounding, unit, tl.load(reach + image * groups + g),
-                               tl.load(slack + image * groups + g), half_gamma)
+                error = _error(
+                    norm,
+                    rounding,
+                    unit,
+                    tl.load(reach + image * groups + g),
+                    tl.load(slack + image * groups + g),
+                    half_gamma,
+                )
                 least = tl.full([CHUNK], 0x7FFFFFFFFFFFFFFF, tl.int64)
                 for at in range(0, members, CHUNK):
                     inside = at + tl.arange(0, CHUNK)
@@ -245,8 +323,11 @@ def rescore(
                     for c in range(0, CHANNELS, BLOCK):
                         column = c + tl.arange(0, BLOCK)
                         x = tl.load(low_queries + i.to(tl.int64) * CHANNELS + column)
-                        y = tl.load(rows + row[:, None] * CHANNELS + column[None, :],
-                                    mask=here[:, None], other=0.0)
+                        y = tl.load(
+                            rows + row[:, None] * CHANNELS + column[None, :],
+                            mask=here[:, None],
+                            other=0.0,
+                        )
                         score += tl.sum(x.to(tl.float32)[None, :] * y.to(tl.float32), 1)
                     score -= unit * tl.load(half + row, mask=here, other=float("inf"))
                     here = here & (score + error >= cut)
@@ -254,10 +335,14 @@ def rescore(
                     for c in range(0, CHANNELS, BLOCK):
                         column = c + tl.arange(0, BLOCK)
                         real = column < channels
-                        x = tl.load(queries + i.to(tl.int64) * channels + column, mask=real,
-                                    other=0.0)
-                        y = tl.load(patches + row[:, None] * channels + column[None, :],
-                                    mask=here[:, None] & real[None, :], other=0.0)
+                        x = tl.load(
+                            queries + i.to(tl.int64) * channels + column, mask=real, other=0.0
+                        )
+                        y = tl.load(
+                            patches + row[:, None] * channels + column[None, :],
+                            mask=here[:, None] & real[None, :],
+                            other=0.0,
+                        )
                         difference = tl.where(real[None, :], x[None, :] - y, 0.0)
                         distance += tl.sum(difference * difference, 1)
                     if ONE:
@@ -269,5 +354,7 @@ def rescore(
                     tl.atomic_min(best + i, tl.min(least, 0))
             elif not ONE:
                 for at in range(0, members, CHUNK):
-                    tl.store(found + pair * members + at + tl.arange(0, CHUNK),
-                             tl.full([CHUNK], -1.0, tl.float32))
+                    tl.store(
+                        found + pair * members + at + tl.arange(0, CHUNK),
+                        tl.full([CHUNK], -1.0, tl.float32),
+                    )

@@ -40,10 +40,13 @@ _FEWEST = 12
 _ONE_AT_A_TIME = Lock()
 """Triton's autotuner is not made for several threads."""
 _PRECISIONS = {
-    f"screened in {name}": getattr(torch, name) for name in ("int8", "bfloat16", "float32")}
+    f"screened in {name}": getattr(torch, name) for name in ("int8", "bfloat16", "float32")
+}
 _NAMES = {dtype: name for name, dtype in _PRECISIONS.items()}
-_ROUNDED = ("torch rounds products of float32 to bfloat16 on this processor: call "
-            "torch.set_float32_matmul_precision('highest')")
+_ROUNDED = (
+    "torch rounds products of float32 to bfloat16 on this processor: call "
+    "torch.set_float32_matmul_precision('highest')"
+)
 _WIDE = range(128, MOST_CHANNELS + 1)
 """Channels that pay for what a screen in integers does besides multiplying."""
 
@@ -165,7 +168,8 @@ class LevelSearch:
         if len(names) == 1:
             return names[0]
         of = kind(
-            q, g, channels, k, engine, anew, torch.get_num_threads(), self.patches.dtype, b > 1)
+            q, g, channels, k, engine, anew, torch.get_num_threads(), self.patches.dtype, b > 1
+        )
         return known(of) or self._measure(of, names, queries, images, k, anew)
 
     def _measure(
@@ -194,6 +198,7 @@ class LevelSearch:
 
     def _cost_kept(self, queries: Tensor, images: Tensor, k: int) -> Callable[[str], float]:
         """Return what tells the seconds of a search once what an engine makes is there."""
+
         @cache
         def make(name: str) -> None:
             if name in _PRECISIONS:
@@ -207,6 +212,7 @@ class LevelSearch:
 
     def _cost_anew(self, queries: Tensor, images: Tensor, k: int) -> Callable[[str], float]:
         """Return what tells the seconds of a search that makes it all."""
+
         def cost(name: str) -> float:
             gallery = LevelSearch(self.patches, self.per_image, self.once)
             return seconds_of(partial(gallery._run, name, queries, images, k))
@@ -223,7 +229,8 @@ class LevelSearch:
                 return near.to(queries.device), ids.to(queries.device)
             parts = [
                 exhaustive_in_images(
-                    one, self.patches, among, self.per_image, k, self._largest, name == "product")
+                    one, self.patches, among, self.per_image, k, self._largest, name == "product"
+                )
                 for one, among in zip(queries, images, strict=True)
             ]
             return torch.stack([part[0] for part in parts]), torch.stack([p[1] for p in parts])
@@ -250,7 +257,8 @@ class LevelSearch:
     ) -> tuple[Tensor, Tensor]:
         if name not in self._screens:
             self._screens[name] = make_screen(
-                self.patches, self.per_image, _PRECISIONS[name], KEEP, images[0].numpy(), self.once)
+                self.patches, self.per_image, _PRECISIONS[name], KEEP, images[0].numpy(), self.once
+            )
         b, q, channels = queries.shape
         distances = torch.empty(b, q, k)
         ids = torch.empty(b, q, k, dtype=torch.int64)
@@ -259,8 +267,10 @@ class LevelSearch:
         for item, among in enumerate(np.sort(images.numpy())):
             members.setdefault(among.tobytes(), []).append(item)
         found = screened(
-            self._screens[name], [queries[who].view(-1, channels) for who in members.values()],
-            [images[who[0]].numpy() for who in members.values()], k,
+            self._screens[name],
+            [queries[who].view(-1, channels) for who in members.values()],
+            [images[who[0]].numpy() for who in members.values()],
+            k,
         )
         for who, (near, rows) in zip(members.values(), found, strict=True):
             distances[who] = torch.from_numpy(near).view(-1, q, k)

@@ -15,9 +15,7 @@ BLOCK = 256
 """Rows that stand for an image where a gallery is no set of images."""
 
 
-def nearest(
-    queries: Any, gallery: Any, k: int = 1, engine: str = "auto"
-) -> tuple[Any, Any]:
+def nearest(queries: Any, gallery: Any, k: int = 1, engine: str = "auto") -> tuple[Any, Any]:
     """Return the `k` gallery rows nearest to each query.
 
     Parameters

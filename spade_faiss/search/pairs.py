@@ -69,9 +69,7 @@ def pair_distances(queries: Tensor, who: Tensor, gallery: Tensor, rows: Tensor) 
     return distances
 
 
-def least_of_each(
-    asked: Ids, who: Ids, distances: Floats, ids: Ids, k: int
-) -> tuple[Floats, Ids]:
+def least_of_each(asked: Ids, who: Ids, distances: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
     """Return the `k` least distances of each query.
 
     Parameters

@@ -92,8 +92,14 @@ class Screen(ABC):
     """From one row of a group to the next."""
 
     def __init__(
-        self, patches: Tensor, per_image: int, group: int, low: torch.dtype, row_bytes: int,
-        keep: int, images: Ids | None,
+        self,
+        patches: Tensor,
+        per_image: int,
+        group: int,
+        low: torch.dtype,
+        row_bytes: int,
+        keep: int,
+        images: Ids | None,
     ) -> None:
         self.patches = patches
         self.per_image = per_image
@@ -124,12 +130,21 @@ class Screen(ABC):
         """Return room for what is to be computed of some queries."""
         n, total = len(queries), len(images) * self.groups
         room = total + -total % TOGETHER
-        bounds = (torch.empty(n, room, dtype=self.bits).T if self.across else
-                  torch.empty(room, n, dtype=self.bits))
+        bounds = (
+            torch.empty(n, room, dtype=self.bits).T
+            if self.across
+            else torch.empty(room, n, dtype=self.bits)
+        )
         bounds[total:] = torch.iinfo(self.bits).min
         return Part(
-            queries, int(images[0]), np.sort(images), self._lowered(n), torch.empty(4),
-            torch.empty(n, dtype=torch.float64), torch.empty(n, dtype=torch.float64), bounds,
+            queries,
+            int(images[0]),
+            np.sort(images),
+            self._lowered(n),
+            torch.empty(4),
+            torch.empty(n, dtype=torch.float64),
+            torch.empty(n, dtype=torch.float64),
+            bounds,
         )
 
     @abstractmethod

@@ -61,8 +61,12 @@ _SCORES = 16 << 20
 
 
 def make_screen(
-    patches: Tensor, per_image: int, precision: torch.dtype, keep: int = 0,
-    images: Ids | None = None, once: bool = False,
+    patches: Tensor,
+    per_image: int,
+    precision: torch.dtype,
+    keep: int = 0,
+    images: Ids | None = None,
+    once: bool = False,
 ) -> Screen:
     """Return a screen that computes in int8, bfloat16 or float32; it may be for one search."""
     if precision == torch.int8:
@@ -73,7 +77,8 @@ def make_screen(
 def low_bytes(rows: int, channels: int, precision: torch.dtype) -> int:
     """Return what a gallery takes in low precision, but for what fills up groups."""
     return rows * (
-        integer_bytes(channels) if precision == torch.int8 else float_bytes(channels, precision))
+        integer_bytes(channels) if precision == torch.int8 else float_bytes(channels, precision)
+    )
 
 
 def screened(
@@ -103,15 +108,17 @@ def screened(
     """
     threads = torch.get_num_threads()
     orders = [screen.order(one) for one in queries]
-    queries = [one if order is None else one[order]
-               for one, order in zip(queries, orders, strict=True)]
+    queries = [
+        one if order is None else one[order] for one, order in zip(queries, orders, strict=True)
+    ]
     row = max(map(len, images)) * screen.groups * screen.low.itemsize
     most = max(64, min(screen.most, _BOUNDS // threads // row))
     piece = min(max(_QUERIES, -(-sum(map(len, queries)) // threads)), most)
     # One set alone is cut so that no thread waits for the last piece.
     even = threads if len(queries) == 1 and len(queries[0]) > piece else 1
     pieces = [
-        (i, part) for i, one in enumerate(queries)
+        (i, part)
+        for i, one in enumerate(queries)
         for part in torch.tensor_split(one, -(-len(one) // (piece * even)) * even)
     ]
     found: list[list[Found]] = [[] for _ in queries]
@@ -181,8 +188,9 @@ def _bound_all(screen: Screen, tile: Ids, parts: Sequence[Part]) -> None:
 
 def _cuts(parts: int, threads: int) -> int:
     """Return into how many to cut each part's images so that few threads wait for the last."""
-    return next(cuts for cuts in count(1)
-                if -(-parts * cuts // threads) * threads <= _UNEVEN * parts * cuts)
+    return next(
+        cuts for cuts in count(1) if -(-parts * cuts // threads) * threads <= _UNEVEN * parts * cuts
+    )
 
 
 def _decide(screen: Screen, k: int, one: Part) -> Found:
@@ -199,8 +207,11 @@ def _decide(screen: Screen, k: int, one: Part) -> Found:
     found.add(*_rescore(screen, one, first, k))
     near = torch.from_numpy(found.distances[:, -1]).double()
     threshold = (
-        one.half - near / 2 * (1 + screen.gamma) + one.offset
-        - screen.gamma * (one.half + one.offset.abs()) - TINY
+        one.half
+        - near / 2 * (1 + screen.gamma)
+        + one.offset
+        - screen.gamma * (one.half + one.offset.abs())
+        - TINY
     ).to(screen.low)
     # Whichever way the product was rounded, it rounds no further than to the next number.
     threshold = torch.nextafter(threshold, torch.full_like(threshold, -torch.inf))
@@ -253,10 +264,12 @@ def _finely(screen: Screen, one: Part, which: Ids, k: int) -> Found:
     """Search for the queries that the screen leaves too much of by scores in float32."""
     queries = one.queries[torch.from_numpy(which)]
     found = _Nearest(len(which), k)
-    every = np.concatenate([
-        np.arange(i * screen.per_image, end)
-        for i, end in zip(one.images, screen.ends(one.images), strict=True)
-    ])
+    every = np.concatenate(
+        [
+            np.arange(i * screen.per_image, end)
+            for i, end in zip(one.images, screen.ends(one.images), strict=True)
+        ]
+    )
     step = max(1, _SCORES // (4 * len(every)))
     for at in range(0, len(which), step):
         centred = queries[at : at + step] - screen.centre
@@ -276,7 +289,8 @@ def _finely(screen: Screen, one: Part, which: Ids, k: int) -> Found:
                 ids = near[begin : begin + _RESCORED]
                 own = np.full(len(ids), at + i)
                 distances = pair_distances(
-                    queries, torch.from_numpy(own), screen.patches, torch.from_numpy(ids)).numpy()
+                    queries, torch.from_numpy(own), screen.patches, torch.from_numpy(ids)
+                ).numpy()
                 found.add(own, distances[:, None], ids[:, None])
     return found.distances, found.ids
 
@@ -319,7 +333,9 @@ def _rescore(screen: Screen, one: Part, places: Ids, k: int) -> tuple[Ids, Float
         if outside.any():
             np.minimum(rows, end[part, None] - 1, out=rows)
         near = pair_distances(
-            one.queries, torch.from_numpy(who[part].repeat(size)), screen.patches,
+            one.queries,
+            torch.from_numpy(who[part].repeat(size)),
+            screen.patches,
             torch.from_numpy(rows.ravel()),
         ).view(-1, size)
         if outside.any():

@@ -35,7 +35,9 @@ class ShardedLevel:
     """
 
     def __init__(
-        self, patches: npt.NDArray[np.floating[Any]] | Tensor, per_image: int,
+        self,
+        patches: npt.NDArray[np.floating[Any]] | Tensor,
+        per_image: int,
         devices: Sequence[str],
     ) -> None:
         rows = patches if isinstance(patches, Tensor) else tensor(patches)
@@ -83,10 +85,12 @@ class ShardedLevel:
         ids = torch.full(distances.shape, -1, dtype=torch.int64, device=queries.device)
         here = (images >= start) & (images < stop)
         name, shard = self.devices[number], self._shards[number]
-        held = torch.tensor([
-            rows_of(one[among] - start, len(shard.patches), self.per_image)
-            for one, among in zip(images, here, strict=True)
-        ])
+        held = torch.tensor(
+            [
+                rows_of(one[among] - start, len(shard.patches), self.per_image)
+                for one, among in zip(images, here, strict=True)
+            ]
+        )
         try:
             # Items with as many rows here make one search: then all can have as many neighbours.
             for rows_here in sorted(set(held.tolist())):
@@ -102,8 +106,9 @@ class ShardedLevel:
         except (RuntimeError, MemoryError, AssertionError) as error:
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             others = ",".join(one for i, one in enumerate(self.devices) if i != number)
-            raise SpadeError(f"device {name} failed: {reason}; go on without it by --device "
-                             f"{others}") from error
+            raise SpadeError(
+                f"device {name} failed: {reason}; go on without it by --device {others}"
+            ) from error
         return distances, ids
 
 

@@ -26,9 +26,14 @@ _SPARE = 31
 be taken: codes (PQ, SQ) measure distances only roughly. On MVTec AD's hazelnuts the recall of PQ8
 at the finest level is 0.975 with it and 0.627 without, in 5 % more time."""
 
+
 def nearest_in_gallery(
-    queries: Floats, gallery: Gallery, k: int = 1, leave_out: Sequence[range] = (),
-    engine: str = "auto", kept: LevelSearch | None = None,
+    queries: Floats,
+    gallery: Gallery,
+    k: int = 1,
+    leave_out: Sequence[range] = (),
+    engine: str = "auto",
+    kept: LevelSearch | None = None,
 ) -> tuple[Floats, Ids]:
     """Return the `k` patches of a gallery nearest to each query.
 
@@ -63,13 +68,16 @@ def nearest_in_gallery(
     SpadeError
         If the gallery has fewer than `k` patches, those left out aside.
     """
-    own = sorted((part for part in map(gallery.within, leave_out) if len(part)),
-                 key=lambda part: part.start)
+    own = sorted(
+        (part for part in map(gallery.within, leave_out) if len(part)), key=lambda part: part.start
+    )
     left_out = sum(map(len, own))
     if k > len(gallery.patches) - left_out:
-        raise SpadeError(f"kappa = {k} is more than the gallery has: {len(gallery.patches)} "
-                         f"patches at this level, {left_out} of them of the image itself; "
-                         "build with a larger --coreset")
+        raise SpadeError(
+            f"kappa = {k} is more than the gallery has: {len(gallery.patches)} "
+            f"patches at this level, {left_out} of them of the image itself; "
+            "build with a larger --coreset"
+        )
     if gallery.index is None and kept is not None and not own:
         blocks = torch.arange(-(-len(kept.patches) // kept.per_image))[None]
         found = kept.search(tensor(queries)[None], blocks, k, engine)
@@ -146,7 +154,8 @@ def _approximate(
     missed = np.flatnonzero(ids[:, 0] < 0)
     if len(missed):
         distances[missed], ids[missed] = nearest_outside(
-            queries[missed], gallery.patches, k, own, engine)
+            queries[missed], gallery.patches, k, own, engine
+        )
     return distances, ids
 
 

@@ -9,8 +9,9 @@ try:  # before the rest, which takes a second
     import python_multipart  # noqa: F401
     import uvicorn  # noqa: F401
 except ModuleNotFoundError as error:
-    raise SpadeError(f"serve needs the package {error.name}: pip install 'spade-faiss[serve]'"
-                     ) from None
+    raise SpadeError(
+        f"serve needs the package {error.name}: pip install 'spade-faiss[serve]'"
+    ) from None
 
 from .app import create_app
 from .limits import Limits

@@ -25,7 +25,8 @@ class Picture(BaseModel):
     height: int
     scale: float | None = Field(
         description="Of a map as PNG (16-bit grey): a sample times this is the map's value; one "
-                    "below 0, which only an ensemble's map has, is sent as 0.")
+        "below 0, which only an ensemble's map has, is sent as 0."
+    )
     data: str = Field(description="The file in base64.")
 
 
@@ -45,15 +46,18 @@ class WrongRegion(BaseModel):
     Of an image whose map makes it REVIEW: from the mark of review on.
     """
 
-    box: tuple[int, int, int, int] = Field(description="Left, top, right, bottom, the last two "
-                                                       "exclusive.")
+    box: tuple[int, int, int, int] = Field(
+        description="Left, top, right, bottom, the last two exclusive."
+    )
     area: int = Field(description="Pixels.")
     peak: float = Field(description="The map's largest value within.")
     peak_at: tuple[int, int] = Field(description="x, y.")
     matches: list[MatchedPatch] = Field(
-        description="One a level, the one that contributes most to the peak first.")
-    here: Picture | None = Field(description="With `pictures`, of the first six regions: a "
-                                             "closer look at the peak.")
+        description="One a level, the one that contributes most to the peak first."
+    )
+    here: Picture | None = Field(
+        description="With `pictures`, of the first six regions: a closer look at the peak."
+    )
     good: Picture | None = Field(description="The same of the good patch matched with it.")
 
 
@@ -64,21 +68,28 @@ class QueriedImage(BaseModel):
     width: int
     height: int
     score: float
-    threshold: float | None = Field(description="The score above which an image is called wrong; "
-                                                "null if the index has none.")
+    threshold: float | None = Field(
+        description="The score above which an image is called wrong; null if the index has none."
+    )
     review: float | None = Field(
-        description="From this score to the threshold an image is to be reviewed; null if unset.")
+        description="From this score to the threshold an image is to be reviewed; null if unset."
+    )
     verdict: Verdict | None = Field(
-        description="NG: not good; REVIEW: for a person to look at; null without a threshold.")
+        description="NG: not good; REVIEW: for a person to look at; null without a threshold."
+    )
     peak: float = Field(description="The anomaly map's largest value.")
     pixel_threshold: float | None = Field(
         description="The map's value above which a place is a wrong region; null if the index "
-                    "has none, and then there are no `regions`.")
+        "has none, and then there are no `regions`."
+    )
     descriptor_score: float = Field(
-        description="Mean squared distance to the K nearest descriptors.")
+        description="Mean squared distance to the K nearest descriptors."
+    )
     regions: list[WrongRegion] = Field(description="The highest peak first.")
-    notes: list[str] = Field(description="What should be known before the verdict is relied on, a "
-                                         "line each: how little of the image was seen, say.")
+    notes: list[str] = Field(
+        description="What should be known before the verdict is relied on, a "
+        "line each: how little of the image was seen, say."
+    )
     map: Picture | None = Field(description="With `maps`: the anomaly map, on the image's grid.")
     photo: Picture | None = Field(description="With `pictures`: the image, small.")
     overlay: Picture | None = Field(description="With `pictures`: the map over it.")
@@ -90,27 +101,34 @@ class Outdated(BaseModel):
     since: datetime = Field(description="When the folder was first seen to hold another index.")
     until: datetime = Field(
         description="When that one should answer, if it takes as long to open as the last one "
-                    "did. If it could not be opened: when it is tried again.")
+        "did. If it could not be opened: when it is tried again."
+    )
     problem: str | None = Field(description="Why it could not be opened, if so.")
 
 
 class Answering(BaseModel):
     """Which index answers."""
 
-    generation: str = Field(description="Which state of the good images: the folder within the "
-                                        "index that holds their features.")
+    generation: str = Field(
+        description="Which state of the good images: the folder within the "
+        "index that holds their features."
+    )
     created: str = Field(description="When these were written.")
     manifest_sha256: str = Field(
         description="Which state of the index, thresholds and all: the SHA-256 of its "
-                    "`manifest.json`, or of an ensemble's `ensemble.json`.")
+        "`manifest.json`, or of an ensemble's `ensemble.json`."
+    )
     outdated: Outdated | None = Field(
         description="Null: the index's folder held no other when it was asked, after the request "
-                    "had arrived.")
+        "had arrived."
+    )
 
 
 Score = Literal["map", "descriptor"]
-_SCORE = ("What `score` and `threshold` of images are of. map: the anomaly map's largest value; "
-          "descriptor: `descriptor_score`.")
+_SCORE = (
+    "What `score` and `threshold` of images are of. map: the anomaly map's largest value; "
+    "descriptor: `descriptor_score`."
+)
 
 
 class QueryAnswer(Answering):
@@ -153,23 +171,29 @@ class IndexAnswer(Answering):
     cropped: bool = Field(description="Whether the network sees a centre crop.")
     levels: list[LevelShape]
     members: list[IndexMember] = Field(
-        description="Those whose standardised maps are averaged; an index is its only one.")
+        description="Those whose standardised maps are averaged; an index is its only one."
+    )
     k: int
     kappa: int
     quantile: float | None = Field(
-        description="The share of good images that the drawn thresholds are to let pass.")
+        description="The share of good images that the drawn thresholds are to let pass."
+    )
     score: Score = Field(description=_SCORE)
-    threshold: float | None = Field(description="The score above which an image is called wrong; "
-                                                "null if the index has none.")
-    pixel_threshold: float | None = Field(description="The map's value above which a place is "
-                                                      "wrong; null if the index has none.")
+    threshold: float | None = Field(
+        description="The score above which an image is called wrong; null if the index has none."
+    )
+    pixel_threshold: float | None = Field(
+        description="The map's value above which a place is wrong; null if the index has none."
+    )
     calibrated: str | None = Field(
         description="When `calibrate` drew the thresholds from further good images; null: they "
-                    "are drawn from the index's own.")
+        "are drawn from the index's own."
+    )
     by_hand: bool = Field(description="Whether a person set the threshold instead.")
     review: float | None = Field(description="From this score on an image is to be reviewed.")
     notes: list[str] = Field(
-        description="What should be known before the verdicts are relied on, a line each.")
+        description="What should be known before the verdicts are relied on, a line each."
+    )
 
 
 class Health(BaseModel):

@@ -92,18 +92,32 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def _body(limits: Limits) -> dict[str, Any]:
     """Return the description of a query's body."""
     images = {
-        "type": "array", "minItems": 1, "maxItems": limits.images,
+        "type": "array",
+        "minItems": 1,
+        "maxItems": limits.images,
         "items": {"type": "string", "format": "binary"},
         "description": "PNG, JPEG, BMP, TIFF or WebP files, a part each; in all at most "
-                       f"{limits.images} of {limits.pixels:,} pixels and {limits.bytes:,} bytes."}
-    schema = {"type": "object", "required": [PART], "additionalProperties": False,
-              "properties": {PART: images}}
-    return {"required": True, "content": {"multipart/form-data": {
-        "schema": schema, "encoding": {PART: {"contentType": _TYPES}}}}}
+        f"{limits.images} of {limits.pixels:,} pixels and {limits.bytes:,} bytes.",
+    }
+    schema = {
+        "type": "object",
+        "required": [PART],
+        "additionalProperties": False,
+        "properties": {PART: images},
+    }
+    return {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": schema, "encoding": {PART: {"contentType": _TYPES}}}
+        },
+    }
 
 
 def create_app(
-    live: LiveIndex, limits: Limits, state: State, token: str | None = None,
+    live: LiveIndex,
+    limits: Limits,
+    state: State,
+    token: str | None = None,
     hosts: Collection[str] | None = (),
 ) -> FastAPI:
     """Return the service as an ASGI application.
@@ -121,12 +135,14 @@ def create_app(
         Names that the service goes by, besides loopback addresses; None for any.
     """
     admission = Admission(limits)
-    metrics = Metrics(lambda: batcher.waiting, lambda: admission.images,
-                      lambda: _outdated_for(live.take()[1]))
+    metrics = Metrics(
+        lambda: batcher.waiting, lambda: admission.images, lambda: _outdated_for(live.take()[1])
+    )
     live.on_reload = lambda well: metrics.reloads.labels("served" if well else "refused").inc()
 
     batcher: Batcher[_Item, Result] = Batcher(
-        _query_together, limits.batch, limits.wait, metrics.batches.observe)
+        _query_together, limits.batch, limits.wait, metrics.batches.observe
+    )
     threads = ThreadPoolExecutor(_THREADS, "pictures")
 
     @asynccontextmanager
@@ -138,11 +154,17 @@ def create_app(
         live.close()
 
     app = FastAPI(
-        title="spade-faiss", version="1", lifespan=lifespan, docs_url=None, redoc_url=None,
-        redirect_slashes=False, dependencies=[Depends(check_parameters)],
+        title="spade-faiss",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        dependencies=[Depends(check_parameters)],
         description="Says which image is wrong, where, and which good patch it should resemble. "
-                    "A parameter that is not described here, or is given twice, is refused "
-                    "(422).")
+        "A parameter that is not described here, or is given twice, is refused "
+        "(422).",
+    )
     app.add_middleware(Guard, state=state, limits=limits, metrics=metrics, token=token, hosts=hosts)
 
     @app.get(STATIC + "colours.css", include_in_schema=False)
@@ -155,16 +177,27 @@ def create_app(
     # Guard checks the token; this tells of it in the description.
     shown = [Depends(HTTPBearer(auto_error=False))] if token is not None else []
 
-    @app.post(QUERY, response_model=QueryAnswer, summary="Query images",
-              responses=guarded | _problems(403, 408, 413, 415, 429, 503),
-              openapi_extra={"requestBody": _body(limits)}, dependencies=shown)
+    @app.post(
+        QUERY,
+        response_model=QueryAnswer,
+        summary="Query images",
+        responses=guarded | _problems(403, 408, 413, 415, 429, 503),
+        openapi_extra={"requestBody": _body(limits)},
+        dependencies=shown,
+    )
     async def query(
         request: Request,
-        maps: Annotated[MapFormat | None, Query(
-            description="Also send the anomaly maps: tiff is float32, png 16-bit grey.")] = None,
-        pictures: Annotated[bool, Query(
-            description="Also send each image, its overlay, and closer looks at the wrong places "
-            "and at the good patches matched with them.")] = False,
+        maps: Annotated[
+            MapFormat | None,
+            Query(description="Also send the anomaly maps: tiff is float32, png 16-bit grey."),
+        ] = None,
+        pictures: Annotated[
+            bool,
+            Query(
+                description="Also send each image, its overlay, and closer looks at the wrong "
+                "places and at the good patches matched with them."
+            ),
+        ] = False,
     ) -> Response:
         """Score images, and say where they are wrong and what the places should look like."""
         run = asyncio.get_running_loop().run_in_executor
@@ -177,19 +210,30 @@ def create_app(
             # All images of a request are for one index, whatever comes meanwhile.
             served, awaited = await run(threads, live.take)
             results = await asyncio.gather(
-                *(asyncio.wrap_future(batcher.submit((served, image))) for image, _ in images))
-            answers = await asyncio.gather(*(
-                run(threads, _answer, upload.name, notes, served.spade, result, maps, pictures)
-                for upload, (_, notes), result in zip(uploads, images, results, strict=True)))
+                *(asyncio.wrap_future(batcher.submit((served, image))) for image, _ in images)
+            )
+            answers = await asyncio.gather(
+                *(
+                    run(threads, _answer, upload.name, notes, served.spade, result, maps, pictures)
+                    for upload, (_, notes), result in zip(uploads, images, results, strict=True)
+                )
+            )
             for answer in answers:
                 metrics.verdicts.labels(answer.verdict or "none").inc()
-            whole = QueryAnswer(**_named(served, awaited), score=cast(Score, served.spade.score),
-                                images=answers)
-            return Response(await run(threads, whole.model_dump_json),
-                            media_type="application/json")
+            whole = QueryAnswer(
+                **_named(served, awaited), score=cast(Score, served.spade.score), images=answers
+            )
+            return Response(
+                await run(threads, whole.model_dump_json), media_type="application/json"
+            )
 
-    @app.get("/v1/index", response_model=IndexAnswer, summary="The index in service",
-             responses=guarded, dependencies=shown)
+    @app.get(
+        "/v1/index",
+        response_model=IndexAnswer,
+        summary="The index in service",
+        responses=guarded,
+        dependencies=shown,
+    )
     async def index() -> IndexAnswer:
         """Say what the index, or the members of the ensemble, hold; and where thresholds lie."""
         return _describe(*await asyncio.get_running_loop().run_in_executor(threads, live.take))
@@ -199,8 +243,7 @@ def create_app(
         """Answer as long as the service runs."""
         return Health(status="ok")
 
-    @app.get("/readyz", response_model=Health, summary="Ready",
-             responses=_problems(421, 422, 503))
+    @app.get("/readyz", response_model=Health, summary="Ready", responses=_problems(421, 422, 503))
     async def readyz() -> Health:
         """Say whether queries are accepted."""
         if state.draining:
@@ -209,8 +252,13 @@ def create_app(
             raise Refusal(503, "the worker has ended; start the service again")
         return Health(status="ready")
 
-    @app.get("/metrics", response_class=PlainTextResponse, summary="Metrics for Prometheus",
-             responses=guarded, dependencies=shown)
+    @app.get(
+        "/metrics",
+        response_class=PlainTextResponse,
+        summary="Metrics for Prometheus",
+        responses=guarded,
+        dependencies=shown,
+    )
     async def scrape() -> Response:
         """Give requests, latency, queue, batch sizes and verdicts in Prometheus' text format."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
@@ -224,7 +272,8 @@ def create_app(
     @app.get("/docs", response_class=HTMLResponse, include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
         text = templates.get_template("docs.html").render(
-            api=app.openapi(), origin=str(request.base_url).rstrip("/"))
+            api=app.openapi(), origin=str(request.base_url).rstrip("/")
+        )
         return HTMLResponse(text)
 
     return app
@@ -255,8 +304,11 @@ def _add_handlers(app: FastAPI) -> None:
 
 def _query_together(items: Sequence[_Item]) -> list[Result]:
     """Query images, in their order; those that follow each other for one index together."""
-    return [result for served, group in groupby(items, key=itemgetter(0))
-            for result in served.spade.query([image for _, image in group])]
+    return [
+        result
+        for served, group in groupby(items, key=itemgetter(0))
+        for result in served.spade.query([image for _, image in group])
+    ]
 
 
 def _decode(upload: Upload) -> tuple[_Pixels, list[str]]:
@@ -271,7 +323,11 @@ def _decode(upload: Upload) -> tuple[_Pixels, list[str]]:
 
 
 def _answer(
-    name: str, notes: list[str], spade: Detector, result: Result, maps: MapFormat | None,
+    name: str,
+    notes: list[str],
+    spade: Detector,
+    result: Result,
+    maps: MapFormat | None,
     with_pictures: bool,
 ) -> QueriedImage:
     index, limit = spade.index_, spade.pixel_threshold
@@ -283,22 +339,40 @@ def _answer(
     for number, region in enumerate(regions):
         shown = with_pictures and number < SHOWN_REGIONS
         here, good = pictures.looks(result, index, region) if shown else (None, None)
-        wrong.append(WrongRegion(
-            box=region.box, area=region.area, peak=region.peak, peak_at=region.peak_at,
-            matches=[MatchedPatch(level=match.level, distance=match.distance,
-                                  image=printable(match.image), box=match.box,
-                                  query_box=match.query_box)
-                     for match in region.matches],
-            here=None if here is None else pictures.jpeg(here),
-            good=None if good is None else pictures.jpeg(good),
-        ))
+        wrong.append(
+            WrongRegion(
+                box=region.box,
+                area=region.area,
+                peak=region.peak,
+                peak_at=region.peak_at,
+                matches=[
+                    MatchedPatch(
+                        level=match.level,
+                        distance=match.distance,
+                        image=printable(match.image),
+                        box=match.box,
+                        query_box=match.query_box,
+                    )
+                    for match in region.matches
+                ],
+                here=None if here is None else pictures.jpeg(here),
+                good=None if good is None else pictures.jpeg(good),
+            )
+        )
     framing = index.manifest.framing.framing()
     return QueriedImage(
-        name=name, width=result.map.shape[1], height=result.map.shape[0], score=score,
-        threshold=spade.image_threshold, review=spade.review,
+        name=name,
+        width=result.map.shape[1],
+        height=result.map.shape[0],
+        score=score,
+        threshold=spade.image_threshold,
+        review=spade.review,
         verdict=cast(Verdict, spade.verdict_of(score)) or None,
-        peak=result.peak, pixel_threshold=limit, descriptor_score=result.descriptor_score,
-        regions=wrong, notes=[*notes, *result.notes],
+        peak=result.peak,
+        pixel_threshold=limit,
+        descriptor_score=result.descriptor_score,
+        regions=wrong,
+        notes=[*notes, *result.notes],
         map=encode(result.map) if maps else None,
         photo=pictures.jpeg(pictures.photo(result)) if with_pictures else None,
         overlay=pictures.jpeg(pictures.overlay(result, framing, limit)) if with_pictures else None,
@@ -309,9 +383,14 @@ def _named(served: Served, awaited: Awaited | None) -> dict[str, Any]:
     """Return the fields that say which index answers, and whether that is the newest."""
     manifest = manifest_of(served.spade)
     outdated = awaited and Outdated(
-        since=awaited.since, until=awaited.until, problem=awaited.problem)
-    return {"generation": manifest.generation, "created": manifest.created,
-            "manifest_sha256": served.manifest_sha256, "outdated": outdated}
+        since=awaited.since, until=awaited.until, problem=awaited.problem
+    )
+    return {
+        "generation": manifest.generation,
+        "created": manifest.created,
+        "manifest_sha256": served.manifest_sha256,
+        "outdated": outdated,
+    }
 
 
 def _outdated_for(awaited: Awaited | None) -> float:
@@ -324,21 +403,35 @@ def _describe(served: Served, awaited: Awaited | None) -> IndexAnswer:
     members = [_describe_member(one.index_.manifest) for one in members_of(spade)]
     first = members[0].model_dump(exclude={"mirrored", "bytes"})
     return IndexAnswer(
-        **first, **_named(served, awaited), images=n,
+        **first,
+        **_named(served, awaited),
+        images=n,
         calibrated=held_out.created if held_out else None,
-        bytes=sum(member.bytes for member in members), k=min(spade.k, n), kappa=spade.kappa,
-        quantile=spade.quantile_, score=cast(Score, spade.score), threshold=spade.image_threshold,
-        pixel_threshold=spade.pixel_threshold, by_hand=spade.by_hand, review=spade.review,
-        notes=list(spade.notes), members=members,
+        bytes=sum(member.bytes for member in members),
+        k=min(spade.k, n),
+        kappa=spade.kappa,
+        quantile=spade.quantile_,
+        score=cast(Score, spade.score),
+        threshold=spade.image_threshold,
+        pixel_threshold=spade.pixel_threshold,
+        by_hand=spade.by_hand,
+        review=spade.review,
+        notes=list(spade.notes),
+        members=members,
     )
 
 
 def _describe_member(manifest: Manifest) -> IndexMember:
     return IndexMember(
-        backbone=manifest.backbone.name, weights_sha256=manifest.backbone.weights_sha256,
-        mirrored=manifest.mirrored, bytes=sum(file.bytes for file in manifest.files),
-        input_width=manifest.framing.width, input_height=manifest.framing.height,
+        backbone=manifest.backbone.name,
+        weights_sha256=manifest.backbone.weights_sha256,
+        mirrored=manifest.mirrored,
+        bytes=sum(file.bytes for file in manifest.files),
+        input_width=manifest.framing.width,
+        input_height=manifest.framing.height,
         cropped=manifest.framing.crop,
-        levels=[LevelShape(height=level.height, width=level.width, channels=level.channels)
-                for level in manifest.levels],
+        levels=[
+            LevelShape(height=level.height, width=level.width, channels=level.channels)
+            for level in manifest.levels
+        ],
     )

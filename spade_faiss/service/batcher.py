@@ -30,7 +30,10 @@ class Batcher(Generic[Item, Answer]):
     """
 
     def __init__(
-        self, process: Callable[[list[Item]], Sequence[Answer]], size: int, wait: float,
+        self,
+        process: Callable[[list[Item]], Sequence[Answer]],
+        size: int,
+        wait: float,
         on_batch: Callable[[int], object] = lambda size: None,
     ) -> None:
         self._process = process
@@ -76,8 +79,7 @@ class Batcher(Generic[Item, Answer]):
         until = 0.0
         while len(batch) < self._size:
             try:
-                job = self._queue.get(
-                    timeout=max(0.0, until - time.monotonic()) if batch else None)
+                job = self._queue.get(timeout=max(0.0, until - time.monotonic()) if batch else None)
             except Empty:
                 break
             if job is None:

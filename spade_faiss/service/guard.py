@@ -22,7 +22,8 @@ logger = logging.getLogger("spade_faiss")
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-        "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"),
+        "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    ),
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
@@ -63,7 +64,12 @@ class Guard:
     """
 
     def __init__(
-        self, app: ASGIApp, state: State, limits: Limits, metrics: Metrics, token: str | None,
+        self,
+        app: ASGIApp,
+        state: State,
+        limits: Limits,
+        metrics: Metrics,
+        token: str | None,
         hosts: Collection[str] | None,
     ) -> None:
         self._app = app
@@ -81,8 +87,9 @@ class Guard:
         if scope["method"] == "HEAD":  # answered like GET; the server sends no body
             scope = {**scope, "method": "GET"}
         path, start, status = scope["path"], time.perf_counter(), 0
-        headers = {key.decode("latin-1"): value.decode("latin-1")
-                   for key, value in scope["headers"]}
+        headers = {
+            key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
+        }
         body = _Body(receive, headers, 2 * self._limits.bytes)
         own = dict(HEADERS)
 
@@ -94,7 +101,8 @@ class Guard:
                     own["connection"] = "close"
                 message["headers"] = [
                     *((k, v) for k, v in message.get("headers", ()) if k.decode() not in own),
-                    *((key.encode(), value.encode()) for key, value in own.items())]
+                    *((key.encode(), value.encode()) for key, value in own.items()),
+                ]
                 if status != 408:
                     await body.discard()
             await send(message)
@@ -121,8 +129,9 @@ class Guard:
     def _check(self, path: str, method: str, headers: Mapping[str, str]) -> None:
         host = headers.get("host", "")
         if self._hosts is not None and not _is_called(host, self._hosts):
-            raise Refusal(421, f"this service does not go by the name {host!r}; allow it with "
-                          "--allow-host")
+            raise Refusal(
+                421, f"this service does not go by the name {host!r}; allow it with --allow-host"
+            )
         origin = headers.get("origin")
         if method == "POST" and origin is not None and origin.partition("://")[2] != host:
             raise Refusal(403, f"pages of {origin} may not send images here")
@@ -137,8 +146,11 @@ class Guard:
             raise Refusal(503, "the service is shutting down; ask another, or again later", 5)
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._limits.bytes:
-            raise Refusal(413, f"the body has {length} bytes, and may have {self._limits.bytes}; "
-                          "send fewer or smaller images")
+            raise Refusal(
+                413,
+                f"the body has {length} bytes, and may have {self._limits.bytes}; "
+                "send fewer or smaller images",
+            )
 
 
 def _is_called(host: str, hosts: Collection[str]) -> bool:
@@ -152,10 +164,18 @@ def _is_called(host: str, hosts: Collection[str]) -> bool:
 async def refuse(send: Send, refusal: Refusal) -> None:
     """Send a refusal."""
     data = json.dumps({"detail": refusal.why}).encode()
-    headers = {"content-type": "application/json", "content-length": str(len(data)),
-               **refusal.headers}
-    await send({"type": "http.response.start", "status": refusal.status,
-                "headers": [(key.encode(), value.encode()) for key, value in headers.items()]})
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(data)),
+        **refusal.headers,
+    }
+    await send(
+        {
+            "type": "http.response.start",
+            "status": refusal.status,
+            "headers": [(key.encode(), value.encode()) for key, value in headers.items()],
+        }
+    )
     await send({"type": "http.response.body", "body": data})
 
 

@@ -46,8 +46,10 @@ class Limits:
         if not 0 <= self.wait <= 10:
             raise SpadeError("images can wait 0 to 10 seconds for others")
         if self.queue < self.images:
-            raise SpadeError(f"a queue of {self.queue} has no room for a request of {self.images} "
-                             "images: let the queue be longer or requests smaller")
+            raise SpadeError(
+                f"a queue of {self.queue} has no room for a request of {self.images} "
+                "images: let the queue be longer or requests smaller"
+            )
 
 
 class Refusal(Exception):  # noqa: N818 - not an error of the service
@@ -81,11 +83,16 @@ class Admission:
             With status 429, if there is no room for them.
         """
         if self.images + images > self._limits.queue:
-            raise Refusal(429, f"the queue is full: {self.images} of {self._limits.queue} images "
-                          "are in work; try again", 1)
+            raise Refusal(
+                429,
+                f"the queue is full: {self.images} of {self._limits.queue} images "
+                "are in work; try again",
+                1,
+            )
         if self.pixels + pixels > 2 * self._limits.pixels:
-            raise Refusal(429, f"the queue is full: images of {self.pixels} pixels are in work; "
-                          "try again", 1)
+            raise Refusal(
+                429, f"the queue is full: images of {self.pixels} pixels are in work; try again", 1
+            )
         self.images += images
         self.pixels += pixels
         try:

@@ -93,7 +93,10 @@ class LiveIndex:
     """Seconds after which an index that could not be opened is tried again."""
 
     def __init__(
-        self, folder: Path, opener: Opener, every: float = 1.0,
+        self,
+        folder: Path,
+        opener: Opener,
+        every: float = 1.0,
         on_reload: Callable[[bool], object] = lambda well: None,
     ) -> None:
         self.folder = folder
@@ -178,14 +181,20 @@ class LiveIndex:
                 self._served = replace(old, stamp=awaited.stamp)
             else:
                 self._served = self._open([one.network for one in members_of(old.spade)])
-                logger.warning("%s was replaced; generation %s, manifest %.8s, is in service now",
-                               self.folder, manifest_of(self.spade).generation,
-                               self._served.manifest_sha256)
+                logger.warning(
+                    "%s was replaced; generation %s, manifest %.8s, is in service now",
+                    self.folder,
+                    manifest_of(self.spade).generation,
+                    self._served.manifest_sha256,
+                )
                 self.on_reload(True)
             self._awaited = None
         except Exception as error:  # whatever it is, the old index goes on serving
-            logger.warning("%s was replaced by what cannot be served; the old one stays "
-                           "in service: %s", self.folder, error)
+            logger.warning(
+                "%s was replaced by what cannot be served; the old one stays in service: %s",
+                self.folder,
+                error,
+            )
             until = datetime.now(UTC) + timedelta(seconds=self.RETRY)
             self._awaited = replace(awaited, until=until, problem=str(error))
             self.on_reload(False)

@@ -33,8 +33,9 @@ def check_parameters(request: Request) -> None:
     seen = set()
     for name, _ in request.query_params.multi_items():
         if name not in known:
-            raise Refusal(422, f"there is no parameter {quoted(name)}"
-                          + (nearest(name, known) or _all(known)))
+            raise Refusal(
+                422, f"there is no parameter {quoted(name)}" + (nearest(name, known) or _all(known))
+            )
         if name in seen:
             raise Refusal(422, f"the parameter {name!r} is given twice")
         seen.add(name)

@@ -82,5 +82,10 @@ def png_map(values: npt.NDArray[np.float32]) -> Picture:
 def _picture(
     kind: str, pixels: npt.NDArray[np.generic], data: io.BytesIO, scale: float | None = None
 ) -> Picture:
-    return Picture(media_type=kind, width=pixels.shape[1], height=pixels.shape[0],
-                   scale=scale, data=base64.b64encode(data.getvalue()).decode())
+    return Picture(
+        media_type=kind,
+        width=pixels.shape[1],
+        height=pixels.shape[0],
+        scale=scale,
+        data=base64.b64encode(data.getvalue()).decode(),
+    )

@@ -30,8 +30,14 @@ _PATIENCE = 60.0
 
 
 def serve(
-    folder: Path, *, host: str = "127.0.0.1", port: int = 8000, token: str | None = None,
-    allow_hosts: Collection[str] = (), limits: Limits | None = None, **options: Any,
+    folder: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    token: str | None = None,
+    allow_hosts: Collection[str] = (),
+    limits: Limits | None = None,
+    **options: Any,
 ) -> bool:
     """Serve an index or ensemble until SIGINT or SIGTERM; return whether all was answered.
 
@@ -59,16 +65,23 @@ def serve(
         If it cannot be opened, the address cannot be had, or a token is missing.
     """
     limits = limits or Limits()
-    if token is not None and (len(token) < _SHORTEST_TOKEN or not token.isascii()
-                              or not token.isprintable() or " " in token):
+    if token is not None and (
+        len(token) < _SHORTEST_TOKEN
+        or not token.isascii()
+        or not token.isprintable()
+        or " " in token
+    ):
         raise SpadeError(
             f"a token must have {_SHORTEST_TOKEN} printable ASCII characters or more, no spaces; "
-            "make one: python3 -c 'import secrets; print(secrets.token_urlsafe())'")
+            "make one: python3 -c 'import secrets; print(secrets.token_urlsafe())'"
+        )
     family, address = _resolve(host, port)
     local = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
     if not local and token is None:
-        raise SpadeError(f"--host {host} can be reached from other machines: give a --token, or "
-                         "set SPADE_FAISS_TOKEN, which a list of processes does not show")
+        raise SpadeError(
+            f"--host {host} can be reached from other machines: give a --token, or "
+            "set SPADE_FAISS_TOKEN, which a list of processes does not show"
+        )
 
     def opener(networks: Sequence[Backbone]) -> Detector:
         return open_detector(folder, networks=networks, batch_size=limits.batch, **options)
@@ -83,24 +96,37 @@ def serve(
         state = State()
         app = create_app(live, limits, state, token, (host, *allow_hosts) if local else None)
         config = uvicorn.Config(
-            app, http="h11", ws="none", lifespan="on", access_log=False, log_level="warning",
-            server_header=False, timeout_graceful_shutdown=10)
+            app,
+            http="h11",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=10,
+        )
         bound = listening.getsockname()
         shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
         # What is there now stays; what requests leave behind is to be found in time.
         gc.freeze()
         gc.set_threshold(1000, 10, 10)
-        server = Server(config, state, (
-            f"spade-faiss: {folder} ({_summary(live.spade)}) is served on "
-            f"http://{shown}:{bound[1]}/ until Ctrl-C"))
+        server = Server(
+            config,
+            state,
+            (
+                f"spade-faiss: {folder} ({_summary(live.spade)}) is served on "
+                f"http://{shown}:{bound[1]}/ until Ctrl-C"
+            ),
+        )
         server.run([listening])
     return not server.force_exit
 
 
 def _summary(spade: Detector) -> str:
     n, limit = len(spade.index_), spade.image_threshold
-    return (f"{n} good image{'' if n == 1 else 's'}, "
-            + ("no threshold, so no verdicts" if limit is None else f"threshold {limit:.4g}"))
+    return f"{n} good image{'' if n == 1 else 's'}, " + (
+        "no threshold, so no verdicts" if limit is None else f"threshold {limit:.4g}"
+    )
 
 
 class Server(uvicorn.Server):
@@ -148,6 +174,8 @@ def _listen(family: socket.AddressFamily, address: tuple[Any, ...]) -> socket.so
         listening.bind(address)
     except OSError as error:
         listening.close()
-        raise SpadeError(f"cannot listen on {address[0]} port {address[1]}: {error.strerror}; "
-                         "choose another --port") from None
+        raise SpadeError(
+            f"cannot listen on {address[0]} port {address[1]}: {error.strerror}; "
+            "choose another --port"
+        ) from None
     return listening

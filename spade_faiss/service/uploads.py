@@ -37,8 +37,11 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
-        raise Refusal(415, "send a multipart/form-data body with its boundary, each image as a "
-                      f"part called {PART!r}")
+        raise Refusal(
+            415,
+            "send a multipart/form-data body with its boundary, each image as a "
+            f"part called {PART!r}",
+        )
     coding = request.headers.get("content-encoding", "identity")
     if coding.lower() != "identity":
         raise Refusal(415, f"send the body as it is, without Content-Encoding: {quoted(coding)}")
@@ -64,8 +67,9 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
 def check_bytes(size: int, limits: Limits) -> None:
     """Refuse a body of more bytes than the limit."""
     if size > limits.bytes:
-        raise Refusal(413, f"the body has more than {limits.bytes} bytes; send fewer or smaller "
-                      "images")
+        raise Refusal(
+            413, f"the body has more than {limits.bytes} bytes; send fewer or smaller images"
+        )
 
 
 def count_pixels(uploads: list[Upload], limits: Limits) -> int:
@@ -82,13 +86,19 @@ def count_pixels(uploads: list[Upload], limits: Limits) -> int:
             raise Refusal(422, f"{upload.name}: is empty (0 bytes)")
         size = image_size(upload.data)
         if size is None:
-            raise Refusal(415, f"{upload.name}: is not an image that can be decoded (PNG, JPEG, "
-                          "BMP, TIFF or WebP)")
+            raise Refusal(
+                415,
+                f"{upload.name}: is not an image that can be decoded (PNG, JPEG, "
+                "BMP, TIFF or WebP)",
+            )
         total += size[0] * size[1]
         if total > limits.pixels:
             what = "has" if len(uploads) == 1 else "and those before it have"
-            raise Refusal(413, f"{upload.name}: {what} more than {limits.pixels} pixels; scale "
-                          "down or send fewer at once")
+            raise Refusal(
+                413,
+                f"{upload.name}: {what} more than {limits.pixels} pixels; scale "
+                "down or send fewer at once",
+            )
     return total
 
 
@@ -101,15 +111,18 @@ class _Form:
         self._most = most
         self._field = self._value = b""
         self._disposition = b""
-        self._parser = MultipartParser(boundary, {
-            "on_part_begin": self._begin,
-            "on_header_field": self._on_field,
-            "on_header_value": self._on_value,
-            "on_header_end": self._on_header,
-            "on_headers_finished": self._on_headers,
-            "on_part_data": self._on_data,
-            "on_end": self._on_end,
-        })
+        self._parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin,
+                "on_header_field": self._on_field,
+                "on_header_value": self._on_value,
+                "on_header_end": self._on_header,
+                "on_headers_finished": self._on_headers,
+                "on_part_data": self._on_data,
+                "on_end": self._on_end,
+            },
+        )
 
     def write(self, chunk: bytes) -> None:
         self._parser.write(chunk)
@@ -132,8 +145,11 @@ class _Form:
         _, options = parse_options_header(self._disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
         if name != PART:
-            raise Refusal(422, f"the form has a part called {quoted(name)}; call each image "
-                          f"{PART!r}, and write options into the address (?maps=tiff)")
+            raise Refusal(
+                422,
+                f"the form has a part called {quoted(name)}; call each image "
+                f"{PART!r}, and write options into the address (?maps=tiff)",
+            )
         if len(self.uploads) == self._most:
             raise Refusal(413, f"the form holds more than {self._most} images; send fewer at once")
         given = options.get(b"filename", b"").decode("utf-8", "replace")

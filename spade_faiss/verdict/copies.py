@@ -57,8 +57,9 @@ def find_copies(distances: Floats, images: Ids) -> Copies:
         order = np.argsort(row, kind="stable")
         near, beyond = row[order[:-1]], row[order[1:]]
         few = np.arange(len(near)) < SHOTS
-        steps = np.flatnonzero((near <= np.where(few, STEP, IDENTICAL) * beyond)
-                               & np.isfinite(beyond))
+        steps = np.flatnonzero(
+            (near <= np.where(few, STEP, IDENTICAL) * beyond) & np.isfinite(beyond)
+        )
         for j in others[order[: steps[-1] + 1 if len(steps) else 0]].tolist():
             found[i].add(j)
             found[j].add(i)

@@ -27,8 +27,11 @@ def weights_of(manifest: Manifest, made: Calibration) -> npt.NDArray[np.float64]
 
 
 def drawn_of(
-    descriptor_scores: Sequence[float], peaks: Sequence[float], quantile: float | None,
-    weights: npt.NDArray[np.float64] | None = None, shifts: tuple[float, float] = (0, 0),
+    descriptor_scores: Sequence[float],
+    peaks: Sequence[float],
+    quantile: float | None,
+    weights: npt.NDArray[np.float64] | None = None,
+    shifts: tuple[float, float] = (0, 0),
 ) -> dict[str, Any]:
     """Return the thresholds of both kinds of score, and the quantile, as a manifest names them.
 
@@ -78,14 +81,14 @@ def redrawn_calibration(
     """Return a calibration with thresholds by today's rule, for a share or None."""
     if not made.peaks:
         return made
-    return made.model_copy(update=drawn_of(
-        made.descriptor_scores, made.peaks, quantile, weights_of(manifest, made)))
+    return made.model_copy(
+        update=drawn_of(made.descriptor_scores, made.peaks, quantile, weights_of(manifest, made))
+    )
 
 
 def redrawn_held_out(held: HeldOut, quantile: float | None) -> HeldOut:
     """Return what `calibrate` found with thresholds by today's rule, for a share or None."""
-    return held.model_copy(update=drawn_of(
-        held.good.descriptor_scores, held.good.peaks, quantile))
+    return held.model_copy(update=drawn_of(held.good.descriptor_scores, held.good.peaks, quantile))
 
 
 def unless_aimed(quantile: float, images: float) -> float | None:
@@ -94,8 +97,11 @@ def unless_aimed(quantile: float, images: float) -> float | None:
 
 
 def threshold_notes(
-    names: Sequence[str], scores: Sequence[float], quantile: float | None,
-    weights: npt.NDArray[np.float64] | None = None, shift: float = 0,
+    names: Sequence[str],
+    scores: Sequence[float],
+    quantile: float | None,
+    weights: npt.NDArray[np.float64] | None = None,
+    shift: float = 0,
 ) -> list[str]:
     """Return what should be known of a threshold that was drawn from good images' scores.
 
@@ -112,15 +118,19 @@ def threshold_notes(
     drawn = draw_threshold(np.asarray(scores) + shift, quantile, weights)
     notes = [_odd(names, np.asarray(scores), drawn)] if drawn.odd else []
     if drawn.value is None:
-        alike = "its good images are all alike" if len(scores) > 1 else (
-            "it takes two good images or more")
+        alike = (
+            "its good images are all alike"
+            if len(scores) > 1
+            else ("it takes two good images or more")
+        )
         return [*notes, f"no threshold, so no verdicts: {alike}"]
     rate, needed = 1 - drawn.quantile, images_needed(drawn.quantile)
     n = float(len(scores) if weights is None else weights.sum())
     if round(n) < needed:
         notes.append(
             f"the threshold rests on {_images(n)}: it aims at {percent(rate)} of false alarms, "
-            f"which takes {needed} to show; give more good images, by add or by calibrate")
+            f"which takes {needed} to show; give more good images, by add or by calibrate"
+        )
     return notes
 
 
@@ -131,9 +141,11 @@ def _odd(names: Sequence[str], scores: npt.NDArray[np.float64], drawn: Threshold
     more = f" and {len(order) - 3} more" if len(order) > 3 else ""
     others = np.delete(scores, order)
     them = "them" if len(order) > 1 else "it"
-    return (f"{', '.join(said)}{more}, the other good images {others.min():.3g} to "
-            f"{others.max():.3g}: look at {them}, or remove {them}; the threshold is drawn from "
-            "the others")
+    return (
+        f"{', '.join(said)}{more}, the other good images {others.min():.3g} to "
+        f"{others.max():.3g}: look at {them}, or remove {them}; the threshold is drawn from "
+        "the others"
+    )
 
 
 def _images(n: float) -> str:

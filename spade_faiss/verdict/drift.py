@@ -53,8 +53,11 @@ class Drift:
 
 
 def compare(
-    batch: npt.ArrayLike, reference: npt.ArrayLike, threshold: float,
-    batch_descriptors: npt.ArrayLike, reference_descriptors: npt.ArrayLike,
+    batch: npt.ArrayLike,
+    reference: npt.ArrayLike,
+    threshold: float,
+    batch_descriptors: npt.ArrayLike,
+    reference_descriptors: npt.ArrayLike,
 ) -> Drift:
     """Compare a batch with good images.
 
@@ -103,23 +106,32 @@ def compare(
     found = _hotelling(here, before)
     warned, text = True, ""
     if 2 * over > m and _more(over, m, over_before, n) < LEVEL / 2:
-        text = (f"{over} of {m} images are over the threshold: they are wrong, or good ones look "
-                "otherwise than the calibration's (light, focus, position); look at some")
+        text = (
+            f"{over} of {m} images are over the threshold: they are wrong, or good ones look "
+            "otherwise than the calibration's (light, focus, position); look at some"
+        )
     elif found is None:
         warned = False
-        text = (f"no telling from {here.shape[1]} images under the threshold and the calibration's "
-                f"{before.shape[1]}")
+        text = (
+            f"no telling from {here.shape[1]} images under the threshold and the calibration's "
+            f"{before.shape[1]}"
+        )
     else:
         warned = found.p_value < LEVEL / 2 and found.apart >= CLEAR
         far, high = found.effect, found.score_effect
-        how = (f"{'farther from' if far > 0.5 else 'nearer to'} the index's images in "
-               f"{100 * max(far, 1 - far):.0f} % of pairs, scores "
-               f"{'higher' if high > 0.5 else 'lower'} in {100 * max(high, 1 - high):.0f} %, "
-               f"p = {found.p_value:.2g}")
-        text = (f"the {here.shape[1]} images called good differ from the calibration's "
-                f"{before.shape[1]} ({how}): light, focus or position may have changed; look at "
-                "some, and calibrate again" if warned else
-                f"none seen in the {here.shape[1]} images called good ({how})")
+        how = (
+            f"{'farther from' if far > 0.5 else 'nearer to'} the index's images in "
+            f"{100 * max(far, 1 - far):.0f} % of pairs, scores "
+            f"{'higher' if high > 0.5 else 'lower'} in {100 * max(high, 1 - high):.0f} %, "
+            f"p = {found.p_value:.2g}"
+        )
+        text = (
+            f"the {here.shape[1]} images called good differ from the calibration's "
+            f"{before.shape[1]} ({how}): light, focus or position may have changed; look at "
+            "some, and calibrate again"
+            if warned
+            else f"none seen in the {here.shape[1]} images called good ({how})"
+        )
     effect, score_effect, apart, p_value = found or (None, None, None, None)
     return Drift(m, over, n, effect, score_effect, apart, p_value, warned, text)
 

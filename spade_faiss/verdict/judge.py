@@ -60,7 +60,10 @@ def over(values: npt.ArrayLike, threshold: float | None) -> npt.NDArray[np.bool_
 
 
 def check_limits(
-    threshold: float | None, review: float | None, *, quantile: float | None = None,
+    threshold: float | None,
+    review: float | None,
+    *,
+    quantile: float | None = None,
     least: float = 0.0,
 ) -> None:
     """Refuse a threshold and a mark of review that mean nothing, alone or together.
@@ -85,8 +88,11 @@ def check_limits(
             more = "" if math.isinf(least) else f", {least:g} or more, as scores are"
             raise SpadeError(f"{name} = {value:g} must be a finite number{more}")
     if threshold is not None and quantile is not None:
-        raise SpadeError("a quantile draws the threshold, and a threshold sets it: give one of "
-                         "the two")
+        raise SpadeError(
+            "a quantile draws the threshold, and a threshold sets it: give one of the two"
+        )
     if threshold is not None and review is not None and review >= threshold:
-        raise SpadeError(f"review = {review:g} must be below the threshold, {threshold:.4g}: "
-                         "scores from it to the threshold are to be reviewed")
+        raise SpadeError(
+            f"review = {review:g} must be below the threshold, {threshold:.4g}: "
+            "scores from it to the threshold are to be reviewed"
+        )

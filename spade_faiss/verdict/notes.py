@@ -24,8 +24,10 @@ _NAMED = 3
 """Images that a line names."""
 _PART = "seen only in part"
 _OUT_OF_SHAPE = "stretched out of shape"
-_MEND = {_PART: "an index built with --crop none sees all of them",
-         _OUT_OF_SHAPE: "an index of their own would suit them better"}
+_MEND = {
+    _PART: "an index built with --crop none sees all of them",
+    _OUT_OF_SHAPE: "an index of their own would suit them better",
+}
 
 
 def index_notes(manifest: Manifest, k: int, drawn: bool = True) -> tuple[str, ...]:
@@ -39,8 +41,12 @@ def index_notes(manifest: Manifest, k: int, drawn: bool = True) -> tuple[str, ..
     drawn : bool
         Whether the map's threshold is the one that was drawn from scores.
     """
-    return (*_framing_notes(manifest), *_k_notes(manifest, k), *_copy_notes(manifest),
-            *(_threshold_notes(manifest) if drawn else ()))
+    return (
+        *_framing_notes(manifest),
+        *_k_notes(manifest, k),
+        *_copy_notes(manifest),
+        *(_threshold_notes(manifest) if drawn else ()),
+    )
 
 
 def image_notes(manifest: Manifest, size: tuple[int, int]) -> tuple[str, ...]:
@@ -75,8 +81,10 @@ class BatchNotes:
 
     def lines(self) -> list[str]:
         """Return one line for each kind of note, which names some of the images."""
-        return [_line(kind, _images(count), _listed(self._named[kind], count))
-                for kind, count in self._count.items()]
+        return [
+            _line(kind, _images(count), _listed(self._named[kind], count))
+            for kind, count in self._count.items()
+        ]
 
 
 def _framing_notes(manifest: Manifest) -> list[str]:
@@ -84,9 +92,13 @@ def _framing_notes(manifest: Manifest) -> list[str]:
     sizes = [(one.height, one.width) for one in images]
     little = [framing.share(*size) < LITTLE for size in sizes]
     odd = [_is_odd(framing, size) for size in sizes]
-    return [_line(kind, _of_all(sum(which), len(images)),
-                  _shown(list(compress(images, which)), framing))
-            for kind, which in ((_PART, little), (_OUT_OF_SHAPE, odd)) if any(which)]
+    return [
+        _line(
+            kind, _of_all(sum(which), len(images)), _shown(list(compress(images, which)), framing)
+        )
+        for kind, which in ((_PART, little), (_OUT_OF_SHAPE, odd))
+        if any(which)
+    ]
 
 
 def _k_notes(manifest: Manifest, k: int) -> list[str]:
@@ -100,13 +112,17 @@ def _copy_notes(manifest: Manifest) -> list[str]:
     if not manifest.copies:
         return []
     parts = groups(from_pairs(manifest.copies, len(manifest.images)))
-    said = [_listed([manifest.images[i].path for i in part[:_NAMED]], len(part))
-            for part in parts[:_NAMED]]
+    said = [
+        _listed([manifest.images[i].path for i in part[:_NAMED]], len(part))
+        for part in parts[:_NAMED]
+    ]
     count = sum(map(len, parts))
-    return [f"{count} of the index's {_images(len(manifest.images))} show "
-            + ("one part" if len(parts) == 1 else f"{len(parts)} parts")
-            + f", and are not compared with each other: {'; '.join(said)}"
-            + ("; …" if len(parts) > _NAMED else "")]
+    return [
+        f"{count} of the index's {_images(len(manifest.images))} show "
+        + ("one part" if len(parts) == 1 else f"{len(parts)} parts")
+        + f", and are not compared with each other: {'; '.join(said)}"
+        + ("; …" if len(parts) > _NAMED else "")
+    ]
 
 
 def _threshold_notes(manifest: Manifest) -> list[str]:
@@ -116,8 +132,9 @@ def _threshold_notes(manifest: Manifest) -> list[str]:
     if made is None:
         return []
     names = [manifest.images[i].path for i in made.scored]
-    return threshold_notes(names, made.peaks, made.quantile, weights_of(manifest, made)
-                           if made.peaks else None)
+    return threshold_notes(
+        names, made.peaks, made.quantile, weights_of(manifest, made) if made.peaks else None
+    )
 
 
 def _line(kind: str, many: str, which: str) -> str:

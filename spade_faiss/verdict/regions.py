@@ -79,10 +79,15 @@ def find_regions(result: Result, index: Index, threshold: float) -> list[Region]
         own = np.where(labels[box] == number, result.map[box], -np.inf)
         y, x = divmod(int(own.argmax()), width)
         peak_at = left + x, top + y
-        regions.append(Region(
-            (left, top, left + width, top + height), area, float(own[y, x]), peak_at,
-            _matches(result, index, peak_at),
-        ))
+        regions.append(
+            Region(
+                (left, top, left + width, top + height),
+                area,
+                float(own[y, x]),
+                peak_at,
+                _matches(result, index, peak_at),
+            )
+        )
     return sorted(regions, key=lambda region: -region.peak)
 
 
@@ -97,11 +102,17 @@ def _matches(result: Result, index: Index, peak: tuple[int, int]) -> tuple[Match
         good = patch % level.width, patch // level.width
         record = index.manifest.images[image]
         shape = level.height, level.width
-        matches.append(Match(
-            number + 1, float(result.distances[number][line, column]), record.path, image, good,
-            _cell(good, shape, framing, (record.height, record.width)),
-            _cell((column, line), shape, framing, size),
-        ))
+        matches.append(
+            Match(
+                number + 1,
+                float(result.distances[number][line, column]),
+                record.path,
+                image,
+                good,
+                _cell(good, shape, framing, (record.height, record.width)),
+                _cell((column, line), shape, framing, size),
+            )
+        )
     return tuple(sorted(matches, key=lambda match: -match.distance))
 
 

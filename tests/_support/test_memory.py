@@ -17,8 +17,12 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="about Linux's limits")
 
 
-@given(value=st.floats(0.001, 1000), unit=st.sampled_from("KMGT"),
-       form=st.sampled_from(["{}{}", "{} {}iB", "{}{}B", " {}{} "]), small=st.booleans())
+@given(
+    value=st.floats(0.001, 1000),
+    unit=st.sampled_from("KMGT"),
+    form=st.sampled_from(["{}{}", "{} {}iB", "{}{}B", " {}{} "]),
+    small=st.booleans(),
+)
 def test_sizes_are_read(value, unit, form, small):
     text = form.format(f"{value:.6f}", unit.lower() if small else unit)
     power = {"K": 10, "M": 20, "G": 30, "T": 40}[unit]
@@ -33,7 +37,11 @@ def test_what_is_no_size_is_refused(text):
 
 def test_sizes_are_told():
     assert [human(v) for v in (7, 1536, 3 << 20, 5 << 29)] == [
-        "7 bytes", "1.5 KiB", "3.0 MiB", "2.5 GiB"]
+        "7 bytes",
+        "1.5 KiB",
+        "3.0 MiB",
+        "2.5 GiB",
+    ]
     assert available() > 0
 
 
@@ -74,7 +82,10 @@ def test_an_index_ten_times_the_memory_is_built_and_answers(tmp_path):
     room, n = 64 << 20, 800
     ended = subprocess.run(
         [sys.executable, "-c", BOUNDED, tmp_path / "index", str(n), str(room)],
-        capture_output=True, text=True, env=ONE_THREAD)
+        capture_output=True,
+        text=True,
+        env=ONE_THREAD,
+    )
     assert ended.returncode == 0, ended.stderr
     found = json.loads(ended.stdout)
     size = sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
@@ -109,18 +120,24 @@ print(faiss().knn(vectors, vectors, 1)[0].sum())
 @linux
 def test_faiss_has_what_it_sets_aside_before_a_limit_or_says_that_it_has_not():
     def ended(when):
-        return subprocess.run([sys.executable, "-c", SHORT, when], capture_output=True, text=True,
-                              env=ONE_THREAD)
+        return subprocess.run(
+            [sys.executable, "-c", SHORT, when], capture_output=True, text=True, env=ONE_THREAD
+        )
 
     assert ended("before").stdout == "0.0\n", ended("before").stderr
     for late in map(ended, ("after", "all")):
         assert late.returncode == 1 and late.stderr.endswith(
-            "MemoryError: out of memory: FAISS needs 160.0 MiB to start\n"), late
+            "MemoryError: out of memory: FAISS needs 160.0 MiB to start\n"
+        ), late
 
 
 def command(*arguments):
-    return subprocess.run([sys.executable, "-m", "spade_faiss", *map(str, arguments)],
-                          capture_output=True, text=True, env=ONE_THREAD)
+    return subprocess.run(
+        [sys.executable, "-m", "spade_faiss", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=ONE_THREAD,
+    )
 
 
 @linux

@@ -43,7 +43,8 @@ def test_query_writes_what_the_contract_says(index, parts, tmp_path):
     printed = json.loads(ended.stdout)
     assert printed["errors"] == [] and ended.stderr.splitlines() == [
         "spade-faiss: note: files called otherwise than their images, whose names are taken or too "
-        f"long: maps/big.jpg.tiff of {parts}/big.jpg"]
+        f"long: maps/big.jpg.tiff of {parts}/big.jpg"
+    ]
     with (out / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["path", "score", "threshold", "verdict"]
@@ -85,8 +86,10 @@ def test_bad_images_are_named_and_the_rest_is_done(index, tmp_path):
     (folder / "empty.png").write_bytes(b"")
     cv2.imwrite(str(folder / "dot.png"), good[:1, :1])
     (folder / "x.png").mkdir()
-    for command in (("query", index, folder, "--out", tmp_path / "out"),
-                    ("build", folder, "--index", tmp_path / "new", *LITE)):
+    for command in (
+        ("query", index, folder, "--out", tmp_path / "out"),
+        ("build", folder, "--index", tmp_path / "new", *LITE),
+    ):
         ended = done(*command, status=1)
         lines = problems(ended)
         assert len(lines) == 5 and all(line.startswith("spade-faiss: ") for line in lines)
@@ -98,7 +101,9 @@ def test_bad_images_are_named_and_the_rest_is_done(index, tmp_path):
     assert [row["verdict"] for row in rows.values()] == ["OK", *["ERROR"] * 4, "OK"]
     assert rows["cut.png"]["score"] == ""
     assert [image.path for image in Index.open(tmp_path / "new").manifest.images] == [
-        str(folder / "a.png"), str(folder / "z.png")]
+        str(folder / "a.png"),
+        str(folder / "z.png"),
+    ]
 
 
 def test_calls_that_are_wrong_exit_2_with_one_line(index, parts, tmp_path):
@@ -116,8 +121,10 @@ def test_calls_that_are_wrong_exit_2_with_one_line(index, parts, tmp_path):
     one_line(run("evaluate", "mvtec", tmp_path / "gone", "--out", tmp_path / "o"), "no such folder")
     one_line(run("build", parts), "index")
     one_line(run("build", parts, "--index", tmp_path / "i", "--warp"), "warp")
-    one_line(run("build", parts, "--index", tmp_path / "i", "--weights", tmp_path / "w.pth"),
-             "no such weights file")
+    one_line(
+        run("build", parts, "--index", tmp_path / "i", "--weights", tmp_path / "w.pth"),
+        "no such weights file",
+    )
     one_line(run("query", empty, parts, "--out", tmp_path / "o"), "holds no index")
     one_line(run("query", index, empty, "--out", tmp_path / "o"), "no images")
     one_line(run("query", index, empty / "a.png", "--out", tmp_path / "o"), "no such file")
@@ -176,9 +183,22 @@ def test_a_full_disk_is_one_line(index, parts, tmp_path):
     (out / "maps").mkdir(parents=True)
     # A file-size limit is the nearest that a process can do to itself.
     ended = subprocess.run(
-        ["bash", "-c", 'ulimit -f 64; trap "" XFSZ; exec "$@"', "bash", sys.executable, "-m",
-         "spade_faiss", "query", str(index), str(parts), "--out", str(out)],
-        capture_output=True, text=True,
+        [
+            "bash",
+            "-c",
+            'ulimit -f 64; trap "" XFSZ; exec "$@"',
+            "bash",
+            sys.executable,
+            "-m",
+            "spade_faiss",
+            "query",
+            str(index),
+            str(parts),
+            "--out",
+            str(out),
+        ],
+        capture_output=True,
+        text=True,
     )
     line = one_line(ended, "File too large")
     assert "maps" in line
@@ -187,8 +207,21 @@ def test_a_full_disk_is_one_line(index, parts, tmp_path):
 
 def test_a_full_disk_of_the_demo_is_named(tmp_path):
     ended = subprocess.run(
-        ["bash", "-c", 'ulimit -f 8; trap "" XFSZ; exec "$@"', "bash", sys.executable, "-m",
-         "spade_faiss", "demo", "--out", str(tmp_path / "demo")], capture_output=True, text=True)
+        [
+            "bash",
+            "-c",
+            'ulimit -f 8; trap "" XFSZ; exec "$@"',
+            "bash",
+            sys.executable,
+            "-m",
+            "spade_faiss",
+            "demo",
+            "--out",
+            str(tmp_path / "demo"),
+        ],
+        capture_output=True,
+        text=True,
+    )
     one_line(ended, ".png: File too large")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
@@ -197,9 +230,22 @@ def test_a_full_disk_leaves_the_old_index_and_nothing_beside_it(index, gravel_fo
     copy = shutil.copytree(index, tmp_path / "copy")
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     ended = subprocess.run(
-        ["bash", "-c", 'ulimit -f 1024; trap "" XFSZ; exec "$@"', "bash", sys.executable, "-m",
-         "spade_faiss", "build", str(gravel_folder), "--index", str(copy), *LITE],
-        capture_output=True, text=True,
+        [
+            "bash",
+            "-c",
+            'ulimit -f 1024; trap "" XFSZ; exec "$@"',
+            "bash",
+            sys.executable,
+            "-m",
+            "spade_faiss",
+            "build",
+            str(gravel_folder),
+            "--index",
+            str(copy),
+            *LITE,
+        ],
+        capture_output=True,
+        text=True,
     )
     one_line(ended, str(copy), "File too large", "what was there before is whole")
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
@@ -225,11 +271,12 @@ def test_nonsense_file_names_stay_in_one_line(index, tmp_path):
 
 
 def test_without_faiss_one_line_says_which_extra(parts, tmp_path):
-    code = ("import sys; sys.modules['faiss'] = None\n"
-            "from spade_faiss.cli import main; main()")
+    code = "import sys; sys.modules['faiss'] = None\nfrom spade_faiss.cli import main; main()"
     ended = subprocess.run(
         [sys.executable, "-c", code, "build", str(parts), "--index", str(tmp_path / "i"), *LITE],
-        capture_output=True, text=True)
+        capture_output=True,
+        text=True,
+    )
     one_line(ended, "spade-faiss[cpu]", "spade-faiss[gpu]")
 
 
@@ -249,29 +296,57 @@ main()
 def test_sigterm_ends_it_and_its_temporary_files(gravel_folder, tmp_path):
     folder = tmp_path / "indices" / "i"
     ended = subprocess.run(
-        [sys.executable, "-c", SIGTERM_ONCE_FILES_ARE_MADE, "build", str(gravel_folder),
-         "--index", str(folder), *LITE, "--batch-size", "1"], capture_output=True, text=True)
+        [
+            sys.executable,
+            "-c",
+            SIGTERM_ONCE_FILES_ARE_MADE,
+            "build",
+            str(gravel_folder),
+            "--index",
+            str(folder),
+            *LITE,
+            "--batch-size",
+            "1",
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert (ended.returncode, ended.stderr) == (143, "spade-faiss: terminated\n")
     assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
 def test_help_answers_without_torch():
-    code = ("import sys; sys.modules['torch'] = None; sys.argv = ['spade-faiss', 'query', '-h']\n"
-            "from spade_faiss.cli import main; main()")
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.argv = ['spade-faiss', 'query', '-h']\n"
+        "from spade_faiss.cli import main; main()"
+    )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 0 and "--explain" in ended.stdout, ended.stderr
 
 
 def test_galleries_by_name(index, gravel_folder, parts, tmp_path):
     folder, image = tmp_path / "index", parts / "line 1" / "hole,1.png"
-    done("build", gravel_folder, "--index", folder, *LITE, "--quantile", "0.9",
-         "--factory", "IVF32,Flat",
-         "--coreset", "0.1", "--search-params", "nprobe=4")
+    done(
+        "build",
+        gravel_folder,
+        "--index",
+        folder,
+        *LITE,
+        "--quantile",
+        "0.9",
+        "--factory",
+        "IVF32,Flat",
+        "--coreset",
+        "0.1",
+        "--search-params",
+        "nprobe=4",
+    )
     text = done("info", folder, "--recall", "--verify").stdout
     assert "gallery     IVF32,Flat (nprobe=4) over a coreset of 0.1" in text
     assert text.count("(1000 queries)") == 3 and "all whole" in text
-    record = json.loads(done("info", folder, "--recall", "--json", "--search-params",
-                             "nprobe=32").stdout)
+    record = json.loads(
+        done("info", folder, "--recall", "--json", "--search-params", "nprobe=32").stdout
+    )
     assert record["gallery"]["coreset"] == 0.1 and record["gallery"]["search_params"] == "nprobe=4"
     for one, patches in zip(record["recall"], (3136, 784, 196), strict=True):
         assert (one["queries"], one["patches"]) == (1000, patches)
@@ -279,8 +354,9 @@ def test_galleries_by_name(index, gravel_folder, parts, tmp_path):
     scores = {}
     for options in ((), ("--exact",), ("--search-params", "nprobe=32")):
         out = tmp_path / f"out{len(options)}"
-        rows = json.loads(done("query", folder, image, "--out", out, "--json", "--explain",
-                               *options).stdout)["images"]
+        rows = json.loads(
+            done("query", folder, image, "--out", out, "--json", "--explain", *options).stdout
+        )["images"]
         assert rows[0]["verdict"] == "NG"
         scores[options] = rows[0]["score"], rows[0]["threshold"]
         found = json.loads((out / "explain" / "hole,1.json").read_text())
@@ -302,6 +378,8 @@ def test_galleries_that_cannot_be_are_one_line(index, gravel_folder, tmp_path):
     one_line(build("--coreset", "1.5"), "coreset = 1.5")
     one_line(build("--search-params", "nprobe=4"), "--factory")
     one_line(run("info", index, "--recall"), "--factory or --coreset")
-    one_line(run("query", index, gravel_folder, "--out", tmp_path / "o", "--search-params",
-                 "nprobe=4"), "--factory")
+    one_line(
+        run("query", index, gravel_folder, "--out", tmp_path / "o", "--search-params", "nprobe=4"),
+        "--factory",
+    )
     assert not list(tmp_path.glob("i/*/*"))

@@ -40,7 +40,8 @@ def test_a_line_that_fails_is_named_and_the_others_are_built(lines, built):
     assert ended.returncode == 1
     assert problems(ended) == [
         f"spade-faiss: empty: {lines / 'empty'} holds no images (PNG, JPEG, BMP, "
-        "TIFF, WebP) or videos"]
+        "TIFF, WebP) or videos"
+    ]
     said = json.loads(ended.stdout)
     assert {name: line["images"] for name, line in said["lines"].items()} == {"a": 6, "b": 7}
     assert [error["path"] for error in said["errors"]] == ["empty"]
@@ -51,8 +52,15 @@ def test_results_are_those_of_each_line_alone(lines, built, tmp_path):
     folder, _ = built
     for name in ("a", "b"):
         done("build", lines / name, "--index", tmp_path / name, *SMALL)
-        done("query", tmp_path / name, lines / name, "--out", tmp_path / "alone" / name,
-             "--engine", "faiss")
+        done(
+            "query",
+            tmp_path / name,
+            lines / name,
+            "--out",
+            tmp_path / "alone" / name,
+            "--engine",
+            "faiss",
+        )
     ended = run("query", folder, lines, "--each", "--out", tmp_path / "all", "--engine", "faiss")
     assert ended.returncode == 1
     (line,) = problems(ended)
@@ -73,8 +81,10 @@ def test_lines_of_one_network_load_it_once(lines, built, tmp_path, monkeypatch):
         return load_backbone(*arguments, **settings)
 
     monkeypatch.setattr("spade_faiss.detector.spade.load_backbone", counted)
-    CliRunner().invoke(app, [
-        "query", str(built[0]), str(lines), "--each", "--out", str(tmp_path), "--engine", "faiss"])
+    CliRunner().invoke(
+        app,
+        ["query", str(built[0]), str(lines), "--each", "--out", str(tmp_path), "--engine", "faiss"],
+    )
     assert sorted(path.parent.name for path in tmp_path.glob("*/scores.csv")) == ["a", "b"]
     assert len(loaded) == 1
 

@@ -11,8 +11,19 @@ import pytest
 from tests.command import LITE, done, problems, run, unprivileged
 from tests.conftest import texture
 
-SMALL = (*LITE, "--resize", "64", "--crop", "56", "-k", "3", "--engine", "faiss",
-         "--quantile", "0.7")
+SMALL = (
+    *LITE,
+    "--resize",
+    "64",
+    "--crop",
+    "56",
+    "-k",
+    "3",
+    "--engine",
+    "faiss",
+    "--quantile",
+    "0.7",
+)
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +93,11 @@ def test_the_exit_status_says_what_was_done(made, tmp_path, status, command):
         places["broken"] = tmp_path / "broken"
         shutil.copytree(made / "bad", places["broken"] / "part" / "train" / "good")
         shutil.copytree(made / "bad", places["broken"] / "part" / "test" / "good")
-    arguments = [text.format(**places) for word in command.split()
-                 for text in (SMALL if word == "SMALL" else [word])]
+    arguments = [
+        text.format(**places)
+        for word in command.split()
+        for text in (SMALL if word == "SMALL" else [word])
+    ]
     ended = run(*arguments)
     assert ended.returncode == status, (ended.stdout, ended.stderr)
     assert bool(problems(ended)) == bool(status)
@@ -98,14 +112,16 @@ def test_a_folder_that_cannot_be_read_is_named_by_every_command(made, open_folde
         path.chmod(0o777)
     (open_folder / "new" / "locked").chmod(0)
     with unprivileged():
-        for command in (("query", open_folder / "index", open_folder / "new", "--out",
-                         open_folder / "out"),
-                        ("add", open_folder / "index", open_folder / "new"),
-                        ("calibrate", open_folder / "index", open_folder / "good",
-                         open_folder / "new")):
+        for command in (
+            ("query", open_folder / "index", open_folder / "new", "--out", open_folder / "out"),
+            ("add", open_folder / "index", open_folder / "new"),
+            ("calibrate", open_folder / "index", open_folder / "good", open_folder / "new"),
+        ):
             lines = done(*command, status=2 if command[0] == "calibrate" else 1).stderr.splitlines()
-            assert lines[0] == (f"spade-faiss: {open_folder}/new/locked: cannot be searched for "
-                                "images: Permission denied")
+            assert lines[0] == (
+                f"spade-faiss: {open_folder}/new/locked: cannot be searched for "
+                "images: Permission denied"
+            )
     with (open_folder / "out" / "scores.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 2
 
@@ -117,10 +133,14 @@ def test_what_is_passed_over_and_hardly_seen_is_noted(made, tmp_path):
     (tmp_path / "new" / "strip.jpe").write_bytes(strip.tobytes())
     ended = done("query", made / "index", tmp_path / "new", "--out", tmp_path / "out")
     passed, seen = ended.stderr.splitlines()
-    assert passed.startswith("spade-faiss: note: passed over 1 file of no kind that is read, by "
-                             f"the name: {tmp_path}/new/phone.heic")
-    assert seen.startswith("spade-faiss: note: seen only in part: 1 image, "
-                           f"{tmp_path}/new/strip.jpe (2.7 % of 900x32 pixels)")
+    assert passed.startswith(
+        "spade-faiss: note: passed over 1 file of no kind that is read, by "
+        f"the name: {tmp_path}/new/phone.heic"
+    )
+    assert seen.startswith(
+        "spade-faiss: note: seen only in part: 1 image, "
+        f"{tmp_path}/new/strip.jpe (2.7 % of 900x32 pixels)"
+    )
     assert len(ended.stdout.splitlines()) == 4
 
 
@@ -153,5 +173,6 @@ def test_paths_need_not_be_unicode(made, tmp_path):
     assert "already" in done("add", copy, folder, status=2).stderr
     assert "is in the index" in done("calibrate", copy, folder, status=2).stderr
     assert json.loads(done("info", copy, "--json").stdout)["images"][0]["path"] == str(
-        folder / "good0.png")
+        folder / "good0.png"
+    )
     done("remove", copy, folder / "good0.png")

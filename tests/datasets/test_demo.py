@@ -10,8 +10,9 @@ CATEGORIES = ("brick", "grass", "gravel")
 
 
 def files(root):
-    return {str(path.relative_to(root)): path.read_bytes()
-            for path in root.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -77,13 +78,17 @@ def test_training_and_test_images_share_no_place(category, monkeypatch):
     without_right[:, 256:] = 0
     monkeypatch.setattr(demo, "photograph", lambda _: without_right)
     for kind in kinds:
-        same = [np.array_equal(demo.render(0, category, kind, i).image, before[kind][i])
-                for i in range(4)]
+        same = [
+            np.array_equal(demo.render(0, category, kind, i).image, before[kind][i])
+            for i in range(4)
+        ]
         assert same == [kind == "train"] * 4
     monkeypatch.setattr(demo, "photograph", lambda _: photo - without_right)
     for kind in kinds:
-        same = [np.array_equal(demo.render(0, category, kind, i).image, before[kind][i])
-                for i in range(4)]
+        same = [
+            np.array_equal(demo.render(0, category, kind, i).image, before[kind][i])
+            for i in range(4)
+        ]
         assert same == [kind != "train"] * 4
 
 

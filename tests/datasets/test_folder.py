@@ -23,16 +23,30 @@ def write(root: Path, *names: str) -> None:
 
 @pytest.fixture
 def parts(tmp_path):
-    write(tmp_path / "parts", "train/0.png", "train/monday/1.png", "fine/0.png",
-          "ng/scratch/0.png", "ng/scratch/deep/1.bmp", "ng/dent/0.png", "ng/2.png")
+    write(
+        tmp_path / "parts",
+        "train/0.png",
+        "train/monday/1.png",
+        "fine/0.png",
+        "ng/scratch/0.png",
+        "ng/scratch/deep/1.bmp",
+        "ng/dent/0.png",
+        "ng/2.png",
+    )
     return tmp_path / "parts"
 
 
 def load(root, masks=None, bad="ng", **options):
     problems = []
     many = [root / one for one in ([bad] if isinstance(bad, str) else bad)]
-    category = load_folders(root / "train", root / "fine", many, masks and root / masks,
-                            lambda *problem: problems.append(problem), **options)
+    category = load_folders(
+        root / "train",
+        root / "fine",
+        many,
+        masks and root / masks,
+        lambda *problem: problems.append(problem),
+        **options,
+    )
     return category, {name.removeprefix(f"{root}/"): why for name, why in problems}
 
 
@@ -52,8 +66,12 @@ def test_folders_of_defects_are_their_kinds(parts):
     assert not problems and (category.name, category.layout) == ("parts", "folder")
     assert category.train == (parts / "train/0.png", parts / "train/monday/1.png")
     assert named(category, parts) == {
-        "fine/0.png": GOOD, "ng/scratch/0.png": "scratch", "ng/scratch/deep/1.bmp": "scratch",
-        "ng/dent/0.png": "dent", "ng/2.png": "ng"}
+        "fine/0.png": GOOD,
+        "ng/scratch/0.png": "scratch",
+        "ng/scratch/deep/1.bmp": "scratch",
+        "ng/dent/0.png": "dent",
+        "ng/2.png": "ng",
+    }
     assert not category.masked
     category, _ = load(parts, bad=["ng/dent", "ng/scratch"])
     assert category.kinds == [GOOD, "dent", "scratch", "deep"]
@@ -68,19 +86,31 @@ def test_what_may_be_an_image_and_is_not_read_is_noted(parts):
 
 
 def test_masks_lie_like_their_images(parts):
-    write(parts, "masks/scratch/0.tiff", "masks/scratch/deep/1_mask.png", "masks/2.png",
-          "masks/dent/7.png", "masks/2_mask.png")
+    write(
+        parts,
+        "masks/scratch/0.tiff",
+        "masks/scratch/deep/1_mask.png",
+        "masks/2.png",
+        "masks/dent/7.png",
+        "masks/2_mask.png",
+    )
     category, problems = load(parts, "masks")
-    assert {str(test.path.relative_to(parts)): [str(mask.relative_to(parts)) for mask in test.masks]
-            for test in category.test} == {
-        "fine/0.png": [], "ng/scratch/0.png": ["masks/scratch/0.tiff"], "ng/dent/0.png": [],
+    assert {
+        str(test.path.relative_to(parts)): [str(mask.relative_to(parts)) for mask in test.masks]
+        for test in category.test
+    } == {
+        "fine/0.png": [],
+        "ng/scratch/0.png": ["masks/scratch/0.tiff"],
+        "ng/dent/0.png": [],
         "ng/scratch/deep/1.bmp": ["masks/scratch/deep/1_mask.png"],
-        "ng/2.png": ["masks/2_mask.png"]}
+        "ng/2.png": ["masks/2_mask.png"],
+    }
     assert problems == {
         "masks/2.png": "is a mask without a defect; passed over",
         "masks/dent/7.png": "is a mask without a defect; passed over",
         "ng/dent/0.png": f"has a defect and no mask in {parts}/masks; it counts for image metrics "
-                         "alone"}
+        "alone",
+    }
     (parts / "masks/scratch/deep").rename(parts / "masks/deep")
     several, _ = load(parts, "masks", bad=["ng/dent", "ng/scratch"])
     assert [len(test.masks) for test in several.test] == [0, 0, 1, 0]
@@ -91,19 +121,27 @@ def test_masks_that_are_nobody_s_are_named(parts):
     category, problems = load(parts, "masks")
     assert not category.masked and problems == {
         "masks/else/0.png": "is a mask without a defect; passed over",
-        "masks": "holds no mask of any defect; there are no pixel metrics"}
+        "masks": "holds no mask of any defect; there are no pixel metrics",
+    }
     write(parts, "masks/scratch/0.png", "masks/scratch/0.bmp", "ng/scratch/0.jpg")
     assert "would be the mask of scratch/0.jpg and of scratch/0.png" in refused(parts, "masks")
     (parts / "ng/scratch/0.jpg").unlink()
     assert "0.png: is a mask beside" in ": ".join(
-        next(item for item in load(parts, "masks")[1].items() if "scratch" in item[0]))
+        next(item for item in load(parts, "masks")[1].items() if "scratch" in item[0])
+    )
 
 
-@pytest.mark.parametrize("change, why", [
-    (lambda root: (root / "ng/good").mkdir() or write(root, "ng/good/0.png"), "cannot be called"),
-    (lambda root: (root / "fine").rename(root / "train/fine"), "fine: no such folder"),
-    (lambda root: (root / "fine/0.png").rename(root / "fine/0.txt"), "holds no images"),
-])
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        (
+            lambda root: (root / "ng/good").mkdir() or write(root, "ng/good/0.png"),
+            "cannot be called",
+        ),
+        (lambda root: (root / "fine").rename(root / "train/fine"), "fine: no such folder"),
+        (lambda root: (root / "fine/0.png").rename(root / "fine/0.txt"), "holds no images"),
+    ],
+)
 def test_folders_that_cannot_be_told_apart_are_refused(parts, change, why):
     change(parts)
     assert why in refused(parts)
@@ -137,11 +175,16 @@ def test_an_image_is_in_one_place_alone(parts):
         "train/5.png": "is given as good and is a defect as ng/2.png; left out",
         "ng/2.png": "is given as a defect and is good as train/5.png; left out",
         "fine/6.png": "is tested as fine/3.png, too; left out",
-        "ng/scratch/1.png": "is tested as ng/scratch/0.png, too; left out"}
+        "ng/scratch/1.png": "is tested as ng/scratch/0.png, too; left out",
+    }
     assert sorted(path.name for path in category.train) == ["0.png", "1.png", "4.png", "twice.png"]
     assert named(category, parts) == {
-        "fine/0.png": GOOD, "fine/3.png": GOOD, "ng/dent/9.png": "dent",
-        "ng/scratch/0.png": "scratch", "ng/scratch/deep/1.bmp": "scratch"}
+        "fine/0.png": GOOD,
+        "fine/3.png": GOOD,
+        "ng/dent/9.png": "dent",
+        "ng/scratch/0.png": "scratch",
+        "ng/scratch/deep/1.bmp": "scratch",
+    }
 
 
 def test_a_test_of_what_was_learnt_is_none(parts):
@@ -154,7 +197,8 @@ def table(root, text, encoding="utf-8"):
     (root / "list.csv").write_bytes(text.encode(encoding))
     problems = []
     return load_table(root / "list.csv", on_error=lambda *problem: problems.append(problem)), [
-        f"{name.removeprefix(f'{root}/')}: {why}" for name, why in problems]
+        f"{name.removeprefix(f'{root}/')}: {why}" for name, why in problems
+    ]
 
 
 ROWS = """path,label,split
@@ -165,10 +209,19 @@ ng/2.png,Scratch,test
 """
 
 
-@pytest.mark.parametrize("text", [
-    ROWS, ROWS.replace(",", ";"), ROWS.replace(",", "\t"), ROWS.replace("\n", "\r\n"),
-    "\ufeff" + ROWS, ROWS.replace(",", " , "), ROWS.replace("path,label", "Path,LABEL"),
-    ROWS + "\n\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        ROWS,
+        ROWS.replace(",", ";"),
+        ROWS.replace(",", "\t"),
+        ROWS.replace("\n", "\r\n"),
+        "\ufeff" + ROWS,
+        ROWS.replace(",", " , "),
+        ROWS.replace("path,label", "Path,LABEL"),
+        ROWS + "\n\n",
+    ],
+)
 def test_a_table_says_what_images_are(parts, text):
     category, problems = table(parts, text)
     assert not problems and category.name == "list" and category.layout == "folder"
@@ -177,9 +230,12 @@ def test_a_table_says_what_images_are(parts, text):
 
 
 def test_rows_that_cannot_be_used_are_named_by_their_lines(parts):
-    category, problems = table(parts, ROWS + '\n"ng/dent/0.png",good\nnowhere.png,good,test\n'
-                               'ng/scratch/0.png,,test\n,good,test\nng/scratch/0.png,dent,train\n'
-                               'ng/scratch/0.png,dent,valid\nng,scratch/0.png,dent,test\n')
+    category, problems = table(
+        parts,
+        ROWS + '\n"ng/dent/0.png",good\nnowhere.png,good,test\n'
+        "ng/scratch/0.png,,test\n,good,test\nng/scratch/0.png,dent,train\n"
+        "ng/scratch/0.png,dent,valid\nng,scratch/0.png,dent,test\n",
+    )
     assert [problem.replace(str(parts), "") for problem in problems] == [
         "list.csv, line 7: its split is '' and must be train or test; left out",
         "list.csv, line 8: there is no file /nowhere.png; left out",
@@ -188,7 +244,8 @@ def test_rows_that_cannot_be_used_are_named_by_their_lines(parts):
         "list.csv, line 11: it is to be learnt from and labelled 'dent', a defect; left out",
         "list.csv, line 12: its split is 'valid' and must be train or test; left out",
         "list.csv, line 13: it has more fields than the first line; quote a path that holds a "
-        "comma; left out"]
+        "comma; left out",
+    ]
     assert len(category.test) == 2
 
 
@@ -202,11 +259,16 @@ def test_a_table_without_a_split_needs_a_folder_to_learn_from(parts):
         load_table(parts / "list.csv")
 
 
-@pytest.mark.parametrize("content, why", [
-    (b"image,label\n", "no column path, but image, label"), (b"", "no column path, but none"),
-    (b"\xff\xfe\x00", "cannot be read as a table"), (b'path,label,split\n"a', "cannot be read"),
-    (b"path,label,split\n", "no good images to learn from"),
-])
+@pytest.mark.parametrize(
+    "content, why",
+    [
+        (b"image,label\n", "no column path, but image, label"),
+        (b"", "no column path, but none"),
+        (b"\xff\xfe\x00", "cannot be read as a table"),
+        (b'path,label,split\n"a', "cannot be read"),
+        (b"path,label,split\n", "no good images to learn from"),
+    ],
+)
 def test_what_is_no_table_is_refused_in_one_line(parts, content, why):
     (parts / "list.csv").write_bytes(content)
     with pytest.raises(SpadeError, match=why) as caught:

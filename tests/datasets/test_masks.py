@@ -64,8 +64,12 @@ SAME = {
     "jpeg 30": (lambda mask: white(mask), ".jpg", {"quality": 30}, 0.01),
     "jpeg as png": (partial(jpeg, quality=90), ".png", {}, 0),
     "webp": (lambda mask: white(mask), ".webp", {"quality": 80}, 0.01),
-    "red jpeg": (lambda mask: Image.merge("RGB", [white(mask), white(mask & False),
-                                                  white(mask & False)]), ".jpg", {}, 0.06),
+    "red jpeg": (
+        lambda mask: Image.merge("RGB", [white(mask), white(mask & False), white(mask & False)]),
+        ".jpg",
+        {},
+        0.06,
+    ),
     "antialiased": (partial(resized, scale=0.75, how=RESAMPLING.BILINEAR), ".png", {}, 0.03),
     "lanczos": (partial(resized, scale=2, how=RESAMPLING.LANCZOS), ".png", {}, 0.01),
     "white paint": (partial(paint, colour=(255, 255, 255)), ".png", {}, 0),
@@ -74,20 +78,44 @@ SAME = {
     "half-opaque paint": (partial(paint, colour=(0, 0, 255), opacity=120), ".png", {}, 0),
     "paint as webp": (partial(paint, colour=(220, 20, 30)), ".webp", {"quality": 80}, 0),
     "opaque": (lambda mask: white(mask).convert("RGBA"), ".png", {}, 0),
-    "wholly transparent": (lambda mask: Image.merge(
-        "LA", [white(mask), white(mask & False)]), ".png", {}, 0),
-    "black and white over a hole": (lambda mask: Image.merge(
-        "LA", [white(mask), Image.fromarray(np.where(np.arange(SIZE[1]) > 75, 0, 255).astype(
-            np.uint8)[None].repeat(SIZE[0], 0))]), ".png", {}, 0),
+    "wholly transparent": (
+        lambda mask: Image.merge("LA", [white(mask), white(mask & False)]),
+        ".png",
+        {},
+        0,
+    ),
+    "black and white over a hole": (
+        lambda mask: Image.merge(
+            "LA",
+            [
+                white(mask),
+                Image.fromarray(
+                    np.where(np.arange(SIZE[1]) > 75, 0, 255)
+                    .astype(np.uint8)[None]
+                    .repeat(SIZE[0], 0)
+                ),
+            ],
+        ),
+        ".png",
+        {},
+        0,
+    ),
     "red on black palette": (partial(indexed, colours=[(0, 0, 0), (128, 0, 0)]), ".png", {}, 0),
-    "black is index 1": (lambda mask: indexed(
-        ~mask, [(0, 90, 0), (0, 0, 0)]), ".png", {}, 0),
-    "transparent palette": (partial(indexed, colours=[(255, 255, 255), (255, 255, 255)]), ".png",
-                            {"transparency": 0}, 0),
+    "black is index 1": (lambda mask: indexed(~mask, [(0, 90, 0), (0, 0, 0)]), ".png", {}, 0),
+    "transparent palette": (
+        partial(indexed, colours=[(255, 255, 255), (255, 255, 255)]),
+        ".png",
+        {"transparency": 0},
+        0,
+    ),
     "gif": (partial(indexed, colours=[(0, 0, 0), (255, 255, 255)]), ".gif", {}, 0),
     "faint 16-bit": (lambda mask: Image.fromarray(mask.astype(np.uint16) * 200), ".png", {}, 0),
-    "video range": (lambda mask: Image.fromarray(
-        np.where(mask, 235, 16).astype(np.uint8)), ".png", {}, 0),
+    "video range": (
+        lambda mask: Image.fromarray(np.where(mask, 235, 16).astype(np.uint8)),
+        ".png",
+        {},
+        0,
+    ),
     "floats": (lambda mask: Image.fromarray(mask.astype(np.float32)), ".tiff", {}, 0),
 }
 
@@ -107,8 +135,9 @@ def test_no_bit_of_16_is_lost(tmp_path, layer):
     mask = blob()
     value = mask.astype(np.uint16) * 200  # the upper 8 bits are zero
     opaque = np.full(SIZE, 65535, np.uint16)
-    bands = {"rgb": [value] * 3, "rgba": [value] * 3 + [opaque],
-             "paint": [opaque] * 3 + [value]}[layer]
+    bands = {"rgb": [value] * 3, "rgba": [value] * 3 + [opaque], "paint": [opaque] * 3 + [value]}[
+        layer
+    ]
     cv2.imwrite(str(tmp_path / "m.png"), np.stack(bands, axis=2))
     assert np.array_equal(read_mask(tmp_path / "m.png", SIZE), mask)
 
@@ -125,7 +154,10 @@ def test_numbers_of_kinds_are_all_defects(tmp_path):
 def test_colours_of_kinds_are_all_defects_but_shades_are_soft_edges(tmp_path):
     kinds = np.zeros((*SIZE, 3), np.uint8)
     kinds[5:20, 5:20], kinds[30:40, 5:20], kinds[30:40, 50:60] = (
-        (64, 0, 0), (192, 0, 0), (0, 255, 64))
+        (64, 0, 0),
+        (192, 0, 0),
+        (0, 255, 64),
+    )
     found = read_mask(saved(Image.fromarray(kinds), tmp_path / "m.png"), SIZE)
     assert np.array_equal(found, kinds.any(2))
     found = read_mask(saved(Image.fromarray(kinds).quantize(8), tmp_path / "p.png"), SIZE)
@@ -157,8 +189,12 @@ def test_what_cannot_be_meant_is_named(tmp_path):
     assert "no pixel" in refused(saved(white(mask & False), path))
     assert "every pixel" in refused(saved(white(mask | True), path))
     assert "every pixel" in refused(saved(indexed(mask, [(255, 255, 255), (255, 0, 0)]), path))
-    for image in (white(~mask), paint(~mask, (255, 255, 255)), jpeg(~mask, 95),
-                  indexed(~mask, [(0, 0, 0), (9, 9, 9)])):
+    for image in (
+        white(~mask),
+        paint(~mask, (255, 255, 255)),
+        jpeg(~mask, 95),
+        indexed(~mask, [(0, 0, 0), (9, 9, 9)]),
+    ):
         assert "looks inverted" in refused(saved(image, path))
     assert "looks inverted" in refused(saved(white(~mask), tmp_path / "m.jpg"))
     # A defect at the border, or of most of the image, is none of that.
@@ -200,8 +236,12 @@ REAL = {
 def test_pro_of_hazelnuts_does_not_hang_on_how_masks_were_saved(tmp_path, nuts, name):
     make, suffix, options = REAL[name]
     maps, masks, framed = nuts
-    found = [read_mask(saved(make(mask), tmp_path / f"m{suffix}", **options), mask.shape)
-             if mask.any() else mask for mask in masks]
+    found = [
+        read_mask(saved(make(mask), tmp_path / f"m{suffix}", **options), mask.shape)
+        if mask.any()
+        else mask
+        for mask in masks
+    ]
     expected = metrics.pro(maps, map(framed, masks))
     assert expected > 0.9
     assert metrics.pro(maps, map(framed, found)) == pytest.approx(expected, abs=0.002)

@@ -21,10 +21,18 @@ def touch(root: Path, *names: str) -> None:
 
 
 def make_category(folder: Path) -> Path:
-    touch(folder, "train/good/001.png", "train/good/000.png", "test/good/000.png",
-          "test/hole/001.JPG", "test/hole/000.png", "test/cut/000.png",
-          "ground_truth/hole/000_mask.png", "ground_truth/hole/001_mask.png",
-          "ground_truth/cut/000.png")
+    touch(
+        folder,
+        "train/good/001.png",
+        "train/good/000.png",
+        "test/good/000.png",
+        "test/hole/001.JPG",
+        "test/hole/000.png",
+        "test/cut/000.png",
+        "ground_truth/hole/000_mask.png",
+        "ground_truth/hole/001_mask.png",
+        "ground_truth/cut/000.png",
+    )
     return folder
 
 
@@ -70,22 +78,41 @@ def test_the_current_folder_has_a_name(nut, monkeypatch):
 
 def test_what_is_hidden_or_no_image_is_passed_over(nut):
     whole = load_mvtec(nut)
-    touch(nut, "train/good/.000.png", "train/good/notes.txt", "test/hole/.DS_Store",
-          "test/.trash/000.png", "test/readme.md", "test/empty/notes.txt")
+    touch(
+        nut,
+        "train/good/.000.png",
+        "train/good/notes.txt",
+        "test/hole/.DS_Store",
+        "test/.trash/000.png",
+        "test/readme.md",
+        "test/empty/notes.txt",
+    )
     assert load_mvtec(nut) == whole
 
 
 def test_what_may_be_an_image_and_is_not_read_is_noted(nut):
     assert load_mvtec(nut)[0].notes == ()
-    touch(nut, "train/good/README", "train/good/notes.txt", "train/good/002.heic",
-          "test/hole/002", "test/hole/below.png/003.png", "ground_truth/hole/notes.doc")
+    touch(
+        nut,
+        "train/good/README",
+        "train/good/notes.txt",
+        "train/good/002.heic",
+        "test/hole/002",
+        "test/hole/below.png/003.png",
+        "ground_truth/hole/notes.doc",
+    )
     (category,) = load_mvtec(nut)
     assert category.notes == (
         f"passed over 2 files of no kind that is read, by the name: {nut}/train/good/002.heic, "
         f"{nut}/test/hole/002; convert or rename what is an image, if they are to count",
-        f"passed over 1 folder in a folder of images: {nut}/test/hole/below.png")
+        f"passed over 1 folder in a folder of images: {nut}/test/hole/below.png",
+    )
     assert [image.path.name for image in category.test] == [
-        "000.png", "000.png", "000.png", "001.JPG"]
+        "000.png",
+        "000.png",
+        "000.png",
+        "001.JPG",
+    ]
 
 
 def test_a_link_to_nothing_is_left_to_the_decoder_which_names_it(nut):
@@ -137,7 +164,11 @@ def test_without_masks_there_are_labels(nut):
     [category] = load_mvtec(nut)
     assert category.kinds == ["cut", "good", "hole", "hole"] and not category.masked
     assert [category.truth(at, SIZE) for at in range(4)] == [
-        (True, None), (False, None), (True, None), (True, None)]
+        (True, None),
+        (False, None),
+        (True, None),
+        (True, None),
+    ]
 
 
 def test_where_a_defect_without_a_mask_is_wrong_is_not_known(nut):
@@ -170,8 +201,14 @@ def reported(root, names=None):
 def test_what_is_broken_is_named_and_the_rest_is_there(nut):
     make_category(nut.parent / "bolt")
     (nut.parent / "bolt/train").rename(nut.parent / "elsewhere")
-    touch(nut, "test/dent/000.png", "test/dent/001.png", "test/hole/002.png",
-          "ground_truth/hole/009_mask.png", "ground_truth/rust/000_mask.png")
+    touch(
+        nut,
+        "test/dent/000.png",
+        "test/dent/001.png",
+        "test/hole/002.png",
+        "ground_truth/hole/009_mask.png",
+        "ground_truth/rust/000_mask.png",
+    )
     categories, problems = reported(nut.parent, ["nut", "bolt", "pill"])
     [category] = categories
     assert category.name == "nut" and len(category.test) == 7
@@ -195,9 +232,15 @@ def write_mask(path, at):
 
 def test_loco_has_several_masks_an_image(tmp_path):
     box = tmp_path / "breakfast_box"
-    touch(box, "train/good/000.png", "validation/good/000.png", "test/good/000.png",
-          "test/logical_anomalies/000.png", "test/structural_anomalies/000.png",
-          "test/structural_anomalies/001.png")
+    touch(
+        box,
+        "train/good/000.png",
+        "validation/good/000.png",
+        "test/good/000.png",
+        "test/logical_anomalies/000.png",
+        "test/structural_anomalies/000.png",
+        "test/structural_anomalies/001.png",
+    )
     truth = box / "ground_truth"
     write_mask(truth / "logical_anomalies/000/000.png", (1, 1))
     write_mask(truth / "logical_anomalies/000/001.png", (2, 3))
@@ -206,29 +249,43 @@ def test_loco_has_several_masks_an_image(tmp_path):
     [category], problems = reported(tmp_path)
     assert category.layout == "mvtec-loco" and len(category.train) == 1
     assert [(one.defect, len(one.masks)) for one in category.test] == [
-        ("good", 0), ("logical_anomalies", 2), ("structural_anomalies", 1),
-        ("structural_anomalies", 0)]
+        ("good", 0),
+        ("logical_anomalies", 2),
+        ("structural_anomalies", 1),
+        ("structural_anomalies", 0),
+    ]
     assert np.argwhere(category.test[1].mask(SIZE)).tolist() == [[1, 1], [2, 3]]
     assert not category.test[0].mask(SIZE).any()
     assert category.config is None and category.regions(1, SIZE) == []
     assert any("validation/good is not used" in note for note in category.notes)
     assert [name.removeprefix(str(box)) for name, _ in problems] == [
-        "/ground_truth/structural_anomalies/007/000.png", "/test/structural_anomalies/001.png"]
+        "/ground_truth/structural_anomalies/007/000.png",
+        "/test/structural_anomalies/001.png",
+    ]
 
 
 def test_ad_2_is_scored_on_its_public_part(tmp_path):
     can = tmp_path / "can"
-    touch(can, "train/good/000_regular.png", "validation/good/000_regular.png",
-          "test_public/good/000_regular.png", "test_public/bad/000_overexposed.png",
-          "test_public/ground_truth/bad/000_overexposed_mask.png",
-          "test_private/000_regular.png", "test_private_mixed/000_mixed.png")
+    touch(
+        can,
+        "train/good/000_regular.png",
+        "validation/good/000_regular.png",
+        "test_public/good/000_regular.png",
+        "test_public/bad/000_overexposed.png",
+        "test_public/ground_truth/bad/000_overexposed_mask.png",
+        "test_private/000_regular.png",
+        "test_private_mixed/000_mixed.png",
+    )
     [category] = load_mvtec(tmp_path)
     public = can / "test_public"
     assert category.layout == "mvtec-ad-2"
     assert category.train == (can / "train/good/000_regular.png",)
     assert category.test == (
-        TestImage(public / "bad/000_overexposed.png", "bad",
-                  (public / "ground_truth/bad/000_overexposed_mask.png",)),
+        TestImage(
+            public / "bad/000_overexposed.png",
+            "bad",
+            (public / "ground_truth/bad/000_overexposed_mask.png",),
+        ),
         TestImage(public / "good/000_regular.png", "good", ()),
     )
     for part in ("test_private ", "test_private_mixed ", "validation/good "):
@@ -236,8 +293,13 @@ def test_ad_2_is_scored_on_its_public_part(tmp_path):
 
 
 def test_visa_as_its_own_script_arranges_it(tmp_path):
-    touch(tmp_path / "1cls" / "candle", "train/good/0000.JPG", "test/good/0001.JPG",
-          "test/bad/000.JPG", "ground_truth/bad/000.png")
+    touch(
+        tmp_path / "1cls" / "candle",
+        "train/good/0000.JPG",
+        "test/good/0001.JPG",
+        "test/bad/000.JPG",
+        "ground_truth/bad/000.png",
+    )
     [category] = load_mvtec(tmp_path)
     assert category.layout == "visa" and len(category.test) == 2
     assert [mask.name for mask in category.test[0].masks] == ["000.png"]
@@ -257,14 +319,20 @@ pcb1,test,normal,pcb1/Data/Images/Normal/0002.JPG,
 
 
 def test_visa_as_downloaded(tmp_path):
-    touch(tmp_path, *(word for line in VISA.splitlines()[1:] for word in line.split(",")[3:]
-                      if word), "split_csv/1cls.csv")
+    touch(
+        tmp_path,
+        *(word for line in VISA.splitlines()[1:] for word in line.split(",")[3:] if word),
+        "split_csv/1cls.csv",
+    )
     (tmp_path / "split_csv/1cls.csv").write_text(VISA)
     candle, pcb = load_mvtec(tmp_path)
     assert (candle.name, candle.layout, pcb.name) == ("candle", "visa", "pcb1")
     assert [path.name for path in pcb.train] == ["0001.JPG", "0003.JPG"]
     assert [(one.path.name, one.defect) for one in candle.test] == [
-        ("000.JPG", "bad"), ("001.JPG", "bad"), ("0002.JPG", "good")]
+        ("000.JPG", "bad"),
+        ("001.JPG", "bad"),
+        ("0002.JPG", "good"),
+    ]
     assert candle.test[1].masks == (tmp_path / "candle/Data/Masks/Anomaly/001.png",)
     (tmp_path / "candle/Data/Masks/Anomaly/001.png").unlink()
     [candle], problems = reported(tmp_path, ["candle"])

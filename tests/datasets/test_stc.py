@@ -39,9 +39,13 @@ def test_scenes_are_the_digits_before_the_underscore(tmp_path):
     assert (first.name, second.name) == ("01", "02")
     assert [path.name for path in first.videos] == ["01_001.avi", "01_002.avi"]
     assert [(clip.name, clip.labels) for clip in first.clips] == [
-        ("01_0014", (False, False, True)), ("01_0015", (True, True))]
+        ("01_0014", (False, False, True)),
+        ("01_0015", (True, True)),
+    ]
     assert [str(path.relative_to(root)) for path in first.frames][:2] == [
-        "testing/frames/01_0014/000.jpg", "testing/frames/01_0014/001.jpg"]
+        "testing/frames/01_0014/000.jpg",
+        "testing/frames/01_0014/001.jpg",
+    ]
     assert len(first.files) == 2 + 5 + 2 and second.clips[0].pixels() is None
     assert [scene.name for scene in load_stc(root, ["02"])] == ["02"]
     with pytest.raises(SpadeError, match="no scene 07; there are: 01, 02"):
@@ -55,9 +59,11 @@ def test_frames_past_the_thousandth_stay_in_order(tmp_path):
 
 
 def test_masks_that_do_not_fit_refuse_their_scene(tmp_path):
-    root = make(tmp_path, CLIPS | {"03_0001": [0, 1], "04_0001": [0, 0], "05_0001": [0, 1],
-                                   "06_0001": [0, 1]},
-                [f"{i:02}_001.avi" for i in (1, 2, 3, 4, 6)])
+    root = make(
+        tmp_path,
+        CLIPS | {"03_0001": [0, 1], "04_0001": [0, 0], "05_0001": [0, 1], "06_0001": [0, 1]},
+        [f"{i:02}_001.avi" for i in (1, 2, 3, 4, 6)],
+    )
     masks = root / "testing/test_frame_mask"
     np.save(masks / "01_0014.npy", np.zeros(5, np.int8))
     (masks / "01_0015.npy").unlink()
@@ -68,9 +74,14 @@ def test_masks_that_do_not_fit_refuse_their_scene(tmp_path):
     scenes, problems = reported(root)
     assert [scene.name for scene in scenes] == ["02"]
     assert [name.removeprefix(f"{root}/testing/") for name, _ in problems] == [
-        "test_frame_mask/09_0001.npy", "test_frame_mask/01_0014.npy",
-        "test_frame_mask/01_0015.npy", "test_frame_mask/03_0001.npy", "scene 04", "scene 05",
-        "test_pixel_mask/06_0001.npy"]
+        "test_frame_mask/09_0001.npy",
+        "test_frame_mask/01_0014.npy",
+        "test_frame_mask/01_0015.npy",
+        "test_frame_mask/03_0001.npy",
+        "scene 04",
+        "scene 05",
+        "test_pixel_mask/06_0001.npy",
+    ]
     whys = [why for _, why in problems]
     assert "passed over" in whys[0]
     assert whys[1] == "the mask is of 5 frames and the clip has 3; scene 01 is left out"

@@ -3,10 +3,17 @@ import pytest
 from spade_faiss.datasets import published_mvtec, published_stc
 
 
-@pytest.mark.parametrize("category, method, percent", [
-    ("carpet", "Student", 69.5), ("zipper", "SPADE", 92.6), ("tile", "SPADE", 75.9),
-    ("toothbrush", "CNN-Dict", 15.1), ("average", "1-NN", 64), ("average", "SPADE", 91.7),
-])
+@pytest.mark.parametrize(
+    "category, method, percent",
+    [
+        ("carpet", "Student", 69.5),
+        ("zipper", "SPADE", 92.6),
+        ("tile", "SPADE", 75.9),
+        ("toothbrush", "CNN-Dict", 15.1),
+        ("average", "1-NN", 64),
+        ("average", "SPADE", 91.7),
+    ],
+)
 def test_pro_of_mvtec_is_as_printed(category, method, percent):
     assert published_mvtec()[category][method] == pytest.approx(percent / 100)
 

@@ -168,8 +168,11 @@ def test_what_is_kept_counts_wherever_the_index_is_opened(index, lite):
 
 
 def test_older_programs_refuse_what_they_would_not_see(index, lite):
-    name, model, form = (MANIFEST, Manifest, FORMAT) if (index / MANIFEST).exists() else (
-        ENSEMBLE, EnsembleManifest, ENSEMBLE_FORMAT)
+    name, model, form = (
+        (MANIFEST, Manifest, FORMAT)
+        if (index / MANIFEST).exists()
+        else (ENSEMBLE, EnsembleManifest, ENSEMBLE_FORMAT)
+    )
     before = json.loads((index / name).read_text())
     assert before["version"] == 1 and "by_hand" not in before
     spade = opened(index, lite)
@@ -242,15 +245,27 @@ def test_the_command_judges_by_what_it_is_given(index, images, tmp_path):
     first = done("query", index, images, "--out", tmp_path / "a", "--json")
     scores = [row["score"] for row in json.loads(first.stdout)["images"]]
     limit, low = between(scores, 3), between(scores, 1)
-    ended = done("query", index, images, "--out", tmp_path / "b", "--threshold", limit, "--review",
-                 low, "--explain")
+    ended = done(
+        "query",
+        index,
+        images,
+        "--out",
+        tmp_path / "b",
+        "--threshold",
+        limit,
+        "--review",
+        low,
+        "--explain",
+    )
     rows = rows_of(tmp_path / "b")
     expected = ["NG" if one > limit else "REVIEW" if one >= low else "OK" for one in scores]
     assert [row["verdict"] for row in rows] == expected
     assert {row["threshold"] for row in rows} == {f"{limit:.9g}"}
     assert "6 images: 2 NG, 2 REVIEW, 2 OK" in ended.stdout and not ended.stderr
-    assert all((tmp_path / "b" / "maps" / f"{row['path'].split('new/')[1][:-4]}.tiff").exists()
-               for row in rows)
+    assert all(
+        (tmp_path / "b" / "maps" / f"{row['path'].split('new/')[1][:-4]}.tiff").exists()
+        for row in rows
+    )
     for row in rows:
         path = tmp_path / "b" / "explain" / f"{row['path'].split('new/')[1][:-4]}.json"
         record = json.loads(path.read_text())
@@ -260,30 +275,49 @@ def test_the_command_judges_by_what_it_is_given(index, images, tmp_path):
 
 def test_a_wrong_call_says_why_in_one_line(single, images, tmp_path):
     for options, why in (
-        (("--threshold", "nan"), "finite"), (("--threshold", "inf"), "finite"),
-        (("--threshold", "-1"), "0 or more"), (("--review", "1e9"), "below the threshold"),
+        (("--threshold", "nan"), "finite"),
+        (("--threshold", "inf"), "finite"),
+        (("--threshold", "-1"), "0 or more"),
+        (("--review", "1e9"), "below the threshold"),
         (("--threshold", "40", "--review", "40"), "below the threshold"),
         (("--threshold", "40", "--quantile", "0.9"), "give one of the two"),
     ):
         one_line(run("query", single, images, "--out", tmp_path / "out", *options), why)
         assert not (tmp_path / "out").exists()
     for arguments, why in (
-        ((), "no good images"), (("--threshold", "x"), "or 'auto'"), (("--review", "x"), "'none'"),
+        ((), "no good images"),
+        (("--threshold", "x"), "or 'auto'"),
+        (("--review", "x"), "'none'"),
         ((images, "--threshold", "40", "--false-alarms", "0.1"), "--false-alarms"),
         ((images, "--threshold", "auto"), "take no images"),
         ((images, "--review", "40"), "take no images"),
-        (("--threshold", "-40"), "0 or more"), (("--review", "1e9"), "below the threshold"),
+        (("--threshold", "-40"), "0 or more"),
+        (("--review", "1e9"), "below the threshold"),
     ):
         one_line(run("calibrate", single, *arguments), why)
     assert Manifest.read(single).by_hand == ()
 
 
 def test_calibrate_keeps_a_threshold_and_info_says_so(index, images, tmp_path):
-    scores = [row["score"] for row in json.loads(done(
-        "query", index, images, "--out", tmp_path / "a", "--json").stdout)["images"]]
+    scores = [
+        row["score"]
+        for row in json.loads(
+            done("query", index, images, "--out", tmp_path / "a", "--json").stdout
+        )["images"]
+    ]
     limit = between(scores, 3)
-    ended = done("calibrate", index, images / "good", "--defects", images / "hole", "--threshold",
-                 limit, "--review", limit - 1, "--json")
+    ended = done(
+        "calibrate",
+        index,
+        images / "good",
+        "--defects",
+        images / "hole",
+        "--threshold",
+        limit,
+        "--review",
+        limit - 1,
+        "--json",
+    )
     report = json.loads(ended.stdout)
     wrong = sum(score > limit for score in scores[:4])
     assert report["chosen"]["threshold"] == limit and report["review"] == limit - 1
@@ -297,19 +331,27 @@ def test_calibrate_keeps_a_threshold_and_info_says_so(index, images, tmp_path):
     rows = rows_of(tmp_path / "b")
     assert {row["threshold"] for row in rows} == {f"{limit:.9g}"}
     assert sum(row["verdict"] == "NG" for row in rows) == 2
-    assert "as drawn" in done("calibrate", index, "--threshold", "auto", "--review",
-                              "none").stdout
+    assert "as drawn" in done("calibrate", index, "--threshold", "auto", "--review", "none").stdout
     done("query", index, images, "--out", tmp_path / "c")
     assert [row["threshold"] for row in rows_of(tmp_path / "c")] == [
-        row["threshold"] for row in rows_of(tmp_path / "a")]
+        row["threshold"] for row in rows_of(tmp_path / "a")
+    ]
     assert "by hand" not in done("info", index).stdout
 
 
 def test_each_line_is_judged_by_it(indices, images, tmp_path):
     for name in ("one", "two"):
         shutil.copytree(images / "good", tmp_path / "parts" / name)
-    ended = done("query", indices, tmp_path / "parts", "--each", "--out", tmp_path / "out",
-                 "--threshold", "0.001")
+    ended = done(
+        "query",
+        indices,
+        tmp_path / "parts",
+        "--each",
+        "--out",
+        tmp_path / "out",
+        "--threshold",
+        "0.001",
+    )
     assert ended.stdout.count("NG, ") == 2
     for name in ("one", "two"):
         assert {row["threshold"] for row in rows_of(tmp_path / "out" / name)} == {"0.001"}
@@ -321,7 +363,9 @@ def test_every_command_gives_the_notes(single, images, tmp_path, lite):
     spade.keep_threshold()
     cv2.imwrite(str(tmp_path / "more.png"), texture("gravel", 1, seed=9)[0])
     for arguments in (
-        ("remove", single, "image 5"), ("add", single, tmp_path / "more.png"), ("info", single),
+        ("remove", single, "image 5"),
+        ("add", single, tmp_path / "more.png"),
+        ("info", single),
         ("query", single, images / "hole", "--out", tmp_path / "out", "--report"),
     ):
         ended = done(*arguments, "--json")
@@ -333,12 +377,26 @@ def test_every_command_gives_the_notes(single, images, tmp_path, lite):
 
 
 def test_build_gives_the_notes_of_each_index(images, tmp_path, monkeypatch):
-    monkeypatch.setattr("spade_faiss.detector.spade.index_notes",
-                        lambda manifest, k, drawn: (f"{len(manifest.images)} images, K = {k}",))
-    for more, expected in (((), ["4 images, K = 50"]),
-                           (("--each",), ["good: 4 images, K = 50", "hole: 2 images, K = 50"])):
-        ended = done("build", images if more else images / "good", "--index",
-                     tmp_path / f"index{len(more)}", *LITE, "--resize", "64", "--crop", "64",
-                     "--json", *more)
+    monkeypatch.setattr(
+        "spade_faiss.detector.spade.index_notes",
+        lambda manifest, k, drawn: (f"{len(manifest.images)} images, K = {k}",),
+    )
+    for more, expected in (
+        ((), ["4 images, K = 50"]),
+        (("--each",), ["good: 4 images, K = 50", "hole: 2 images, K = 50"]),
+    ):
+        ended = done(
+            "build",
+            images if more else images / "good",
+            "--index",
+            tmp_path / f"index{len(more)}",
+            *LITE,
+            "--resize",
+            "64",
+            "--crop",
+            "64",
+            "--json",
+            *more,
+        )
         assert json.loads(ended.stdout)["notes"] == expected
         assert ended.stderr.splitlines() == [f"spade-faiss: note: {one}" for one in expected]

@@ -116,13 +116,19 @@ def test_images_that_would_mislead_are_named_and_left_out(lite, index):
     problems = []
     report = spade.calibrate(
         [good[0], views("train", 5)[4], good[1], good[0], good[2], np.zeros((4, 4, 3), np.uint8)],
-        [hole, good[2]], on_error=lambda *problem: problems.append(problem))
+        [hole, good[2]],
+        on_error=lambda *problem: problems.append(problem),
+    )
     assert (report.good, report.defects) == (2, 1)
     whys = sorted(problems)
-    assert whys[0] == ("image 1", "is given as good and as a defect; it counts as neither; left "
-                                  "out")
-    assert whys[1] == ("image 1", "is in the index, as image 4, and says nothing of new ones; left "
-                                  "out")
+    assert whys[0] == (
+        "image 1",
+        "is given as good and as a defect; it counts as neither; left out",
+    )
+    assert whys[1] == (
+        "image 1",
+        "is in the index, as image 4, and says nothing of new ones; left out",
+    )
     assert whys[2] == ("image 3", "shows what image 0 shows; it counts once; left out")
     assert whys[3][0] == "image 5" and "4x4" in whys[3][1] and len(whys) == 4
     assert spade.held_out.good.names == ("image 0", "image 2")
@@ -130,9 +136,13 @@ def test_images_that_would_mislead_are_named_and_left_out(lite, index):
         spade.calibrate(views("train", 3)[2:])
 
 
-@pytest.mark.parametrize("images, why", [
-    ([], "no images"), (1, "1 good image to calibrate with.*two or more"),
-])
+@pytest.mark.parametrize(
+    "images, why",
+    [
+        ([], "no images"),
+        (1, "1 good image to calibrate with.*two or more"),
+    ],
+)
 def test_too_few_good_images_are_refused_and_change_nothing(lite, index, images, why):
     before = Manifest.read(index)
     with pytest.raises(SpadeError, match=why):
@@ -153,8 +163,9 @@ def test_notes_say_what_the_figures_are_worth(lite, index):
     first = spade.calibrate(brick, wrong, false_alarms=0.05)
     # Another texture, given as good: nothing can know, but it can be noticed.
     assert "3 of 3 images given as good are over the threshold" in first.notes[0]
-    assert "rests on 3 good images: it aims at 5 % of false alarms, which takes 19" in (
-        first.notes[1])
+    assert (
+        "rests on 3 good images: it aims at 5 % of false alarms, which takes 19" in (first.notes[1])
+    )
     assert first.chosen.false_alarms.value == 1 / 4
     assert first.chosen.threshold > max(spade.held_out.good.peaks)
     again = spade.calibrate(brick[:2], false_alarms=0.05)
@@ -188,8 +199,9 @@ def test_drift_of_real_images(calibrated, change):
     count = 60 if change is lighter else 10
     batch = views("good", count, seed=5)
     results = list(spade.query([change(image) for image in batch] if change else batch))
-    found = spade.drift([spade.score_of(one) for one in results],
-                        [one.descriptor_score for one in results])
+    found = spade.drift(
+        [spade.score_of(one) for one in results], [one.descriptor_score for one in results]
+    )
     assert found.warned == (change is not None), found
     assert (found.images, found.reference) == (count, 24)
     if change is lighter:  # which neither score alone shows well
@@ -219,7 +231,8 @@ def test_drift_needs_a_calibration(lite, built):
 
 def test_a_gallery_s_calibration_is_of_its_search(lite, tmp_path):
     spade = Spade(lite, factory="IVF8,Flat", search_params="nprobe=1").fit(
-        views("train", 3), tmp_path / "index")
+        views("train", 3), tmp_path / "index"
+    )
     spade.calibrate(views("good", 2))
     assert spade.held_out.search == "nprobe=1"
     assert Spade.load(tmp_path / "index", backbone=lite).held_out
@@ -241,8 +254,19 @@ def test_the_command_line(index, tmp_path):
     one_line(run("calibrate", index, hole / "gone.png"), "no such file")
     one_line(run("calibrate", index, good, "--false-alarms", "2"), "false_alarms = 2")
     one_line(run("query", index, good, "--out", tmp_path / "o", "--drift"), "calibrate")
-    ended = done("calibrate", index, good, train, cut, "--defects", hole, "--false-alarms", "0.2",
-                 "--json", status=1)
+    ended = done(
+        "calibrate",
+        index,
+        good,
+        train,
+        cut,
+        "--defects",
+        hole,
+        "--false-alarms",
+        "0.2",
+        "--json",
+        status=1,
+    )
     report = json.loads(ended.stdout)
     assert (report["good"], report["defects"], report["wished"]) == (6, 2, 0.2)
     errors = {row["path"]: row["error"] for row in report["errors"]}
@@ -262,8 +286,10 @@ def test_the_command_line(index, tmp_path):
     ended = done("remove", index, "image 7", "--json")
     assert json.loads(ended.stdout)["calibration_dropped"] is True
     assert "is dropped" in ended.stderr and len(ended.stderr.splitlines()) == 1
-    assert json.loads(done("remove", index, "image 6", "--json").stdout)[
-        "calibration_dropped"] is False
+    assert (
+        json.loads(done("remove", index, "image 6", "--json").stdout)["calibration_dropped"]
+        is False
+    )
 
 
 def test_images_that_are_hardly_seen_are_noted(lite, tmp_path):
@@ -273,4 +299,5 @@ def test_images_that_are_hardly_seen_are_noted(lite, tmp_path):
     report = spade.calibrate(strips)
     assert report.notes[-1] == (
         "seen only in part: 2 images, image 0 (10 % of 640x64 pixels), image 1 (10 % of 640x64 "
-        "pixels); an index built with --crop none sees all of them")
+        "pixels); an index built with --crop none sees all of them"
+    )

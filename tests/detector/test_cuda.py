@@ -29,8 +29,13 @@ def test_all_that_needs_a_gpu():
     look = [sys.executable, "-c", "import sys, torch; sys.exit(not torch.cuda.is_available())"]
     if subprocess.run(look, env=seeing).returncode:
         pytest.skip("needs a CUDA GPU")
-    ended = subprocess.run([sys.executable, "-m", "pytest", "-q", *NEED_ONE], env=seeing,
-                           cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *NEED_ONE],
+        env=seeing,
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
     assert ended.returncode == 0, ended.stdout[-5000:]
 
 
@@ -38,8 +43,9 @@ def test_all_that_needs_a_gpu():
 def test_features_are_the_cpu_s(lite):
     images = np.stack(texture("gravel", 3))
     there, here = load_backbone("efficientnet_lite0", device="cuda")(images), lite(images)
-    for found, expected in zip((there.descriptors, *there.levels),
-                               (here.descriptors, *here.levels), strict=True):
+    for found, expected in zip(
+        (there.descriptors, *there.levels), (here.descriptors, *here.levels), strict=True
+    ):
         # Convolutions there take TF32, whose numbers have 11 bits.
         apart, scale = (found.cpu() - expected).abs(), expected.abs().mean()
         assert apart.mean() < 0.02 * scale and apart.max() < 0.2 * scale
@@ -70,10 +76,12 @@ def test_queries_at_once_for_one_nearest_row_agree():
     for _ in range(5):
         distances, ids = level.search(queries.cuda(), among, 1, "triton")
         rows = images.view(-1, 64)[ids[..., 0].cpu()]
-        torch.testing.assert_close(distances[..., 0].cpu().double().sqrt(), expected,
-                                   rtol=1e-5, atol=0)
-        torch.testing.assert_close((queries - rows).double().norm(dim=2), expected,
-                                   rtol=1e-5, atol=0)
+        torch.testing.assert_close(
+            distances[..., 0].cpu().double().sqrt(), expected, rtol=1e-5, atol=0
+        )
+        torch.testing.assert_close(
+            (queries - rows).double().norm(dim=2), expected, rtol=1e-5, atol=0
+        )
 
 
 @needs_gpu
@@ -81,8 +89,10 @@ def test_queries_at_once_for_one_nearest_row_agree():
 @pytest.mark.parametrize("k", [1, 3])
 def test_all_real_features_of_hazelnuts(hazelnut, engine, k):
     network = load_backbone("efficientnet_lite0", device="cuda")
-    train, test = (hazelnut_levels(network, hazelnut, pattern)
-                   for pattern in ("train/good/*.png", "test/*/*.png"))
+    train, test = (
+        hazelnut_levels(network, hazelnut, pattern)
+        for pattern in ("train/good/*.png", "test/*/*.png")
+    )
     among = torch.arange(len(train[0]))[None]
     for good, new in zip(train, test, strict=True):
         patches = good.flatten(0, 1)
@@ -92,18 +102,31 @@ def test_all_real_features_of_hazelnuts(hazelnut, engine, k):
             found = (queries[:, None] - patches[ids[0]]).double().square().sum(2)
             for some in torch.arange(len(queries)).split(256):
                 rows = queries[some].double()
-                apart = torch.cat([torch.cdist(
-                    rows, part.double(), compute_mode="donot_use_mm_for_euclid_dist",
-                ) for part in patches.split(1 << 15)], 1)
+                apart = torch.cat(
+                    [
+                        torch.cdist(
+                            rows,
+                            part.double(),
+                            compute_mode="donot_use_mm_for_euclid_dist",
+                        )
+                        for part in patches.split(1 << 15)
+                    ],
+                    1,
+                )
                 true = apart.square().topk(k, 1, largest=False).values
                 torch.testing.assert_close(distances[0, some].double(), true, rtol=1e-5, atol=1e-9)
                 torch.testing.assert_close(found[some], true, rtol=1e-5, atol=1e-9)
 
 
 @needs_gpu
-@pytest.mark.parametrize("devices", [
-    ("cuda:0", "cuda:0"), ("cuda:0", "cpu", "cuda:0"), ("cuda:0", "cuda:1"),
-])
+@pytest.mark.parametrize(
+    "devices",
+    [
+        ("cuda:0", "cuda:0"),
+        ("cuda:0", "cpu", "cuda:0"),
+        ("cuda:0", "cuda:1"),
+    ],
+)
 def test_shards_find_what_one_device_finds(devices):
     if "cuda:1" in devices and torch.cuda.device_count() < 2:
         pytest.skip("needs two GPUs")
@@ -118,10 +141,19 @@ def test_shards_find_what_one_device_finds(devices):
 
 
 @needs_gpu
-@pytest.mark.parametrize("settings", [
-    {}, {"engine": "faiss"}, {"preset": "best"}, {"coreset": 0.1}, {"factory": "IVF8,Flat"},
-    {"store": "float16"}, {"device": "cuda:0,cuda:0"}, {"device": "all"},
-])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"engine": "faiss"},
+        {"preset": "best"},
+        {"coreset": 0.1},
+        {"factory": "IVF8,Flat"},
+        {"store": "float16"},
+        {"device": "cuda:0,cuda:0"},
+        {"device": "all"},
+    ],
+)
 def test_a_detector_finds_what_it_finds_on_the_cpu(lite, tmp_path, settings):
     good = texture("gravel", 7)
     new = [with_hole(texture("gravel", 1, 5)[0]), *texture("brick", 2), good[0]]
@@ -196,6 +228,7 @@ def test_workers_of_ray_find_on_the_gpu_what_one_process_finds(gravel_folder, ne
     done("build", gravel_folder, "--index", index, *LITE, "--device", "cuda")
     for name, more in (("plain", ()), ("ray", ("--ray", "local"))):
         # Of its own, as Ray must be started by a process that ends.
-        done("query", index, new, "--out", tmp_path / name, "--device", "cuda", *more,
-             env=os.environ)
+        done(
+            "query", index, new, "--out", tmp_path / name, "--device", "cuda", *more, env=os.environ
+        )
     assert written(tmp_path / "plain") == written(tmp_path / "ray")

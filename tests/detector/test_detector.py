@@ -18,7 +18,7 @@ def oracle(features, good, k, kappa, size, sigma=4.0):
     for level, gallery in zip(levels, good[1], strict=True):
         pool = gallery[near].reshape(-1, gallery.shape[-1])
         rows = level.reshape(-1, level.shape[-1])
-        all_pairs = ((rows**2).sum(1)[:, None] - 2 * rows @ pool.T + (pool**2).sum(1))
+        all_pairs = (rows**2).sum(1)[:, None] - 2 * rows @ pool.T + (pool**2).sum(1)
         all_pairs = np.sqrt(np.partition(all_pairs, kappa - 1, axis=1)[:, :kappa])
         distances.append(all_pairs.mean(1).reshape(level.shape[:2]))
     return far[near].mean(), distances, oracle_map(distances, size, sigma)
@@ -27,8 +27,10 @@ def oracle(features, good, k, kappa, size, sigma=4.0):
 def in_float64(lite, images):
     framing = Framing(256, (224, 224), True)
     features = lite(np.stack([framing.apply(image) for image in images]))
-    return (features.descriptors.numpy().astype(np.float64),
-            [level.numpy().astype(np.float64) for level in features.levels])
+    return (
+        features.descriptors.numpy().astype(np.float64),
+        [level.numpy().astype(np.float64) for level in features.levels],
+    )
 
 
 @pytest.mark.parametrize("k, kappa", [(50, 1), (3, 1), (4, 3)])
@@ -40,7 +42,8 @@ def test_maps_equal_a_float64_brute_force(lite, k, kappa):
     spade = Spade(lite, k, kappa, batch_size=7).fit(train, calibrate=False)
     for i, result in enumerate(spade.query(test)):
         score, distances, expected = oracle(
-            (new[0][i], [level[i] for level in new[1]]), good, k, kappa, (224, 224))
+            (new[0][i], [level[i] for level in new[1]]), good, k, kappa, (224, 224)
+        )
         assert result.descriptor_score == pytest.approx(score, rel=1e-4)
         for found, level in zip(result.distances, distances, strict=True):
             np.testing.assert_allclose(found, level, rtol=1e-4)
@@ -80,7 +83,7 @@ def test_calibration_is_leave_one_out(lite):
     spade = Spade(lite, k=2, batch_size=5).fit(train)
     made = spade.index_.manifest.calibration
     for i in range(5):
-        alone = Spade(lite, k=2, batch_size=5).fit(train[:i] + train[i + 1:], calibrate=False)
+        alone = Spade(lite, k=2, batch_size=5).fit(train[:i] + train[i + 1 :], calibrate=False)
         result = next(alone.query([train[i]]))
         # The network's own rounding differs with the batch, and distances here are small.
         assert made.peaks[i] == pytest.approx(result.peak, rel=2e-3)
@@ -110,8 +113,10 @@ def test_sizes_and_kinds_of_input(lite, tmp_path):
 
 
 def test_the_whole_frame_shows_a_defect_at_the_edge(lite):
-    train = [np.concatenate([a, b], 1) for a, b in zip(
-        texture("brick", 6), texture("brick", 6, seed=1), strict=True)]
+    train = [
+        np.concatenate([a, b], 1)
+        for a, b in zip(texture("brick", 6), texture("brick", 6, seed=1), strict=True)
+    ]
     new = with_hole(train[0].copy(), x=4, y=8, radius=10)
     cropped = Spade(lite).fit(train).predict([new])
     whole = Spade(lite, crop=None).fit(train)
@@ -135,8 +140,10 @@ def test_save_and_load_give_the_same_scores(lite, tmp_path):
 
 def equal_but_for_batches(one, two):
     """Compare calibrations of equal images whose features came from other batches."""
-    return all(np.allclose(getattr(one, name), getattr(two, name), rtol=2e-3) for name in (
-        "peaks", "descriptor_scores", "pixel_threshold", "descriptor_threshold"))
+    return all(
+        np.allclose(getattr(one, name), getattr(two, name), rtol=2e-3)
+        for name in ("peaks", "descriptor_scores", "pixel_threshold", "descriptor_threshold")
+    )
 
 
 def test_add_and_remove_equal_a_fresh_build(lite, gravel_folder, tmp_path):
@@ -145,8 +152,9 @@ def test_add_and_remove_equal_a_fresh_build(lite, gravel_folder, tmp_path):
     grown = Spade(lite, k=3).fit(paths[:6], tmp_path / "grown")
     assert grown.add(paths[6:]) == 4
     assert [v.path for v in grown.index_.manifest.images] == [str(path) for path in paths]
-    assert equal_but_for_batches(grown.index_.manifest.calibration,
-                                 fresh.index_.manifest.calibration)
+    assert equal_but_for_batches(
+        grown.index_.manifest.calibration, fresh.index_.manifest.calibration
+    )
     six = Spade(lite, k=3).fit(paths[:6], tmp_path / "six").index_.manifest.calibration
     assert grown.remove([str(paths[6]), *(path.name for path in paths[7:])]) == 4
     back = grown.index_.manifest.calibration
@@ -184,29 +192,42 @@ def test_another_network_is_refused(lite, tmp_path):
     from spade_faiss.features import Backbone
 
     Spade(lite).fit(texture("brick", 2), tmp_path / "index")
-    other = Backbone("efficientnet_lite0", lite._network, (0.5,) * 3, (0.5,) * 3, "ab" * 32,
-                     lite.device)
+    other = Backbone(
+        "efficientnet_lite0", lite._network, (0.5,) * 3, (0.5,) * 3, "ab" * 32, lite.device
+    )
     with pytest.raises(SpadeError, match="--weights"):
         list(Spade.load(tmp_path / "index", backbone=other).query(texture("brick", 1)))
 
 
-@pytest.mark.parametrize("bad, why", [
-    ([], "no images"),
-    ([np.zeros((40, 40, 3), np.float32)], "float32"),
-    ([np.zeros((40, 40, 4), np.uint8)], "RGB"),
-    (np.zeros((40, 40, 3), np.uint8), r"list of \[H, W, 3\]"),
-    ([np.zeros((4, 4, 3), np.uint8)], "4x4"),
-    ("no/such/folder", "no such"),
-])
+@pytest.mark.parametrize(
+    "bad, why",
+    [
+        ([], "no images"),
+        ([np.zeros((40, 40, 3), np.float32)], "float32"),
+        ([np.zeros((40, 40, 4), np.uint8)], "RGB"),
+        (np.zeros((40, 40, 3), np.uint8), r"list of \[H, W, 3\]"),
+        ([np.zeros((4, 4, 3), np.uint8)], "4x4"),
+        ("no/such/folder", "no such"),
+    ],
+)
 def test_bad_images_are_explained(lite, bad, why):
     with pytest.raises(SpadeError, match=why):
         Spade(lite).fit(bad)
 
 
-@pytest.mark.parametrize("settings", [
-    {"k": 0}, {"kappa": 0}, {"sigma": -1}, {"quantile": 1}, {"score": "luck"}, {"crop": 999},
-    {"batch_size": 0}, {"sigma": float("nan")},
-])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"k": 0},
+        {"kappa": 0},
+        {"sigma": -1},
+        {"quantile": 1},
+        {"score": "luck"},
+        {"crop": 999},
+        {"batch_size": 0},
+        {"sigma": float("nan")},
+    ],
+)
 def test_bad_settings_are_explained(settings):
     with pytest.raises(SpadeError):
         Spade(**settings)
@@ -217,9 +238,13 @@ def test_predict_before_fit_says_so(lite):
         Spade(lite).predict(texture("brick", 1))
 
 
-@pytest.mark.parametrize("way", [
-    {"factory": "Flat"}, {"factory": "IVF8,Flat", "search_params": "nprobe=8"},
-])
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"factory": "Flat"},
+        {"factory": "IVF8,Flat", "search_params": "nprobe=8"},
+    ],
+)
 def test_calibration_in_a_whole_gallery_is_leave_one_out(lite, way):
     train = texture("gravel", 4)
     exact = Spade(lite, batch_size=4).fit(train).calibration
@@ -243,7 +268,8 @@ def test_calibration_in_a_coreset_leaves_out_the_image_s_own_rows(lite):
             far = ((queries[:, None].astype(np.float64) - patches[others]) ** 2).sum(2).min(1)
             distances.append(np.sqrt(far).reshape(level.height, level.width))
         assert made.peaks[image] == pytest.approx(
-            oracle_map(distances, (224, 224), 4).max(), rel=1e-4)
+            oracle_map(distances, (224, 224), 4).max(), rel=1e-4
+        )
 
 
 def test_exact_search_in_an_index_with_galleries(lite, tmp_path):

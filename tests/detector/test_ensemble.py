@@ -27,7 +27,7 @@ def alone(lite, train, new, **settings):
     """Return one member's standardised map, from detectors that were each fitted without one."""
     maps = []
     for i in range(len(train)):
-        rest = train[:i] + train[i + 1:]
+        rest = train[:i] + train[i + 1 :]
         maps.append(next(Spade(lite, **settings).fit(rest, calibrate=False).query([train[i]])))
     values = np.stack([one.input_map for one in maps]).astype(np.float64)
     result = next(Spade(lite, **settings).fit(train, calibrate=False).query(new))
@@ -44,13 +44,17 @@ def test_one_member_gives_its_standardised_map(lite):
 
 def test_networks_and_views_are_averaged(lite):
     torch.manual_seed(0)
-    random = Backbone("resnet18", RESNETS["resnet18"](), (0.5,) * 3, (0.5,) * 3, "0" * 64,
-                      torch.device("cpu"))
+    random = Backbone(
+        "resnet18", RESNETS["resnet18"](), (0.5,) * 3, (0.5,) * 3, "0" * 64, torch.device("cpu")
+    )
     train, new = texture("grass", 4), [with_hole(texture("grass", 1, seed=5)[0])]
     ensemble = Ensemble.of([lite, random], ["flip", "scale"], preset="best", resize=128, crop=112)
     seen = [(one.network.name, one.mirror, one.crop) for one in ensemble.members]
-    assert seen == [(name, mirror, crop) for name in ("efficientnet_lite0", "resnet18")
-                    for mirror, crop in [(False, 112), (True, 112), (False, 140)]]
+    assert seen == [
+        (name, mirror, crop)
+        for name in ("efficientnet_lite0", "resnet18")
+        for mirror, crop in [(False, 112), (True, 112), (False, 140)]
+    ]
     ensemble.fit(train)
     prediction = ensemble.predict(new)
     worst = np.unravel_index(prediction.maps[0].argmax(), prediction.maps[0].shape)
@@ -65,8 +69,9 @@ def test_a_mirrored_view_of_mirrored_images_is_the_mirrored_map(lite):
     train, new = texture("gravel", 3), texture("gravel", 1, seed=5)
     mirrored = Spade(lite, mirror=True).fit([image[:, ::-1] for image in train])
     found = next(mirrored.query([new[0][:, ::-1]])).map
-    np.testing.assert_allclose(found[:, ::-1], next(Spade(lite).fit(train).query(new)).map,
-                               rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(
+        found[:, ::-1], next(Spade(lite).fit(train).query(new)).map, rtol=1e-3, atol=1e-4
+    )
 
 
 def test_broken_images_are_named_once_and_left_out(lite, gravel_folder, tmp_path):
@@ -97,13 +102,34 @@ def test_what_an_ensemble_cannot_do_is_said(lite):
 
 def test_evaluate_takes_views(tmp_path):
     make_demo(tmp_path / "data", n_train=4, n_good=2, n_defects=1)
-    done("evaluate", "mvtec", tmp_path / "data", "--category", "brick", "--views", "flip",
-         "--out", tmp_path / "out", *LITE)
+    done(
+        "evaluate",
+        "mvtec",
+        tmp_path / "data",
+        "--category",
+        "brick",
+        "--views",
+        "flip",
+        "--out",
+        tmp_path / "out",
+        *LITE,
+    )
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [one["mirror"] for one in results["config"]["members"]] == [False, True]
     assert results["categories"]["brick"]["pixel_rocauc"] > 0.85
-    one_line(run("evaluate", "mvtec", tmp_path / "data", "--views", "up", "--out",
-                 tmp_path / "out", *LITE), "unknown view 'up'")
+    one_line(
+        run(
+            "evaluate",
+            "mvtec",
+            tmp_path / "data",
+            "--views",
+            "up",
+            "--out",
+            tmp_path / "out",
+            *LITE,
+        ),
+        "unknown view 'up'",
+    )
 
 
 def generations(folder):
@@ -112,8 +138,11 @@ def generations(folder):
 
 def whole(folder):
     """Return all that is in a folder, but for locks and notes of what was verified."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*")
-            if path.is_file() and path.name not in (".lock", "verified.json")}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in (".lock", "verified.json")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +171,9 @@ def test_a_kept_ensemble_scores_as_the_fitted_one(kept, monkeypatch):
     expected = fitted.predict(new)
     loaded = open_detector(folder)
     assert [(one.mirror, one.crop, one.sigma) for one in loaded.members] == [
-        (False, 96, 4.0), (True, 96, 4.0)]
+        (False, 96, 4.0),
+        (True, 96, 4.0),
+    ]
     assert loaded.members[0].index_.manifest.mirrored is False
     decoded = []
     original = load._as_image
@@ -162,7 +193,8 @@ def test_a_kept_ensemble_scores_as_the_fitted_one(kept, monkeypatch):
     by_descriptor = open_detector(folder, score="descriptor")
     assert by_descriptor.image_threshold == fitted.calibration.descriptor_threshold
     assert by_descriptor.predict(new).scores[1] == pytest.approx(
-        list(fitted.query(new))[1].descriptor_score)
+        list(fitted.query(new))[1].descriptor_score
+    )
 
 
 def test_the_calibration_is_of_the_averaged_maps(lite, kept):
@@ -253,15 +285,20 @@ def test_damage_is_named(copy):
     manifest = EnsembleManifest.read(copy)
     second = copy / manifest.members[1].folder
     (level,) = second.glob("*/level3.faiss")
-    for path, why in ((level, r"level3\.faiss is damaged"),
-                      (second / "manifest.json", "is not the one that"),
-                      (copy / "ensemble.json", "is damaged")):
+    for path, why in (
+        (level, r"level3\.faiss is damaged"),
+        (second / "manifest.json", "is not the one that"),
+        (copy / "ensemble.json", "is damaged"),
+    ):
         data = path.read_bytes()
         if path == level:
             path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
         else:
-            path.write_bytes(data.replace(b'"created": "2', b'"created": "1') if path.parent == copy
-                             else data + b"\n")
+            path.write_bytes(
+                data.replace(b'"created": "2', b'"created": "1')
+                if path.parent == copy
+                else data + b"\n"
+            )
         with pytest.raises(SpadeError, match=why):
             open_detector(copy)
         if path == level:
@@ -305,13 +342,16 @@ def test_networks_have_weights_of_their_own(lite, paths, tmp_path):
 def test_the_command_line_keeps_ensembles(gravel_folder, tmp_path):
     folder, new = tmp_path / "index", tmp_path / "new"
     new.mkdir()
-    for name, image in (("good", texture("gravel", 1, seed=8)[0]),
-                        ("hole", with_hole(texture("gravel", 1, seed=8)[0]))):
+    for name, image in (
+        ("good", texture("gravel", 1, seed=8)[0]),
+        ("hole", with_hole(texture("gravel", 1, seed=8)[0])),
+    ):
         cv2.imwrite(str(new / f"{name}.png"), image)
     (new / "broken.png").write_bytes(b"no image")
     done("build", gravel_folder, "--index", folder, "--views", "flip", *LITE)
-    ended = done("query", folder, new, "--out", tmp_path / "out", "--explain", "--report",
-                 "--json", status=1)
+    ended = done(
+        "query", folder, new, "--out", tmp_path / "out", "--explain", "--report", "--json", status=1
+    )
     assert len(problems(ended)) == 1
     report = (tmp_path / "out" / "report.html").read_text()
     for name, value in (("index", folder), ("members", 2), ("backbone", "efficientnet_lite0")):
@@ -319,7 +359,10 @@ def test_the_command_line_keeps_ensembles(gravel_folder, tmp_path):
     one_line(run("query", folder, new, "--out", folder / "out"), "lies in the index")
     rows = {row["path"].rsplit("/", 1)[1]: row for row in json.loads(ended.stdout)["images"]}
     assert {name: row["verdict"] for name, row in rows.items()} == {
-        "broken.png": "ERROR", "good.png": "OK", "hole.png": "NG"}
+        "broken.png": "ERROR",
+        "good.png": "OK",
+        "hole.png": "NG",
+    }
     found = json.loads((tmp_path / "out" / "explain" / "hole.json").read_text())
     left, top, right, bottom = found["regions"][0]["box"]
     assert left < 120 < right and top < 130 < bottom and found["regions"][0]["matches"]
@@ -329,6 +372,20 @@ def test_the_command_line_keeps_ensembles(gravel_folder, tmp_path):
     assert text.count("efficientnet_lite0") == 2 and text.count("mirrored") == 1
     assert json.loads(done("remove", folder, "000.png", "--json").stdout)["images"] == 9
     assert json.loads(done("add", folder, gravel_folder / "000.png", "--json").stdout)["added"] == 1
-    one_line(run("build", gravel_folder, "--index", tmp_path / "i", "--views", "flip", *LITE,
-                 "--weights", "a", "--weights", "b"), "given 2 times")
+    one_line(
+        run(
+            "build",
+            gravel_folder,
+            "--index",
+            tmp_path / "i",
+            "--views",
+            "flip",
+            *LITE,
+            "--weights",
+            "a",
+            "--weights",
+            "b",
+        ),
+        "given 2 times",
+    )
     one_line(run("info", folder, "--recall"), "ensemble", str(folder))

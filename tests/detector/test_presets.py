@@ -134,12 +134,14 @@ def test_add_and_remove_keep_the_scale_and_renew_what_is_usual(lite, tmp_path):
     # What was added has the same scale: the same images in one batch, times the factors.
     scale = np.array(now.manifest.scales[3], np.float32)
     raw = Spade(lite, batch_size=2).fit(paths[5:], calibrate=False)
-    np.testing.assert_allclose(now.levels[2][len(rows):], raw.index_.levels[2] * scale,
-                               rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(
+        now.levels[2][len(rows) :], raw.index_.levels[2] * scale, rtol=1e-3, atol=1e-3
+    )
     # More images can only bring the nearest one closer.
     for old, new in zip(before, now.usual(), strict=True):
         assert (new[: len(old), 0] <= old[:, 0] * (1 + 1e-5)).all() and not np.array_equal(
-            new[: len(old)], old)
+            new[: len(old)], old
+        )
     spade.remove([str(path) for path in paths[5:]])
     for old, new in zip(before, spade.index_.usual(), strict=True):
         np.testing.assert_allclose(new, old, rtol=1e-5)
@@ -173,19 +175,28 @@ def test_few_images_are_enough(lite, n):
 
 def test_best_beats_paper_on_small_textures(lite, tmp_path):
     make_demo(tmp_path / "data", 3, n_train=8, n_good=4, n_defects=1)
-    paper, best = ([evaluate_category(Spade(lite, preset=name), category)
-                    for category in load_mvtec(tmp_path / "data")] for name in ("paper", "best"))
+    paper, best = (
+        [
+            evaluate_category(Spade(lite, preset=name), category)
+            for category in load_mvtec(tmp_path / "data")
+        ]
+        for name in ("paper", "best")
+    )
     assert np.mean([one.pro for one in best]) > np.mean([one.pro for one in paper]) + 0.01
-    assert (np.mean([one.image_rocauc for one in best])
-            > np.mean([one.image_rocauc for one in paper]) + 0.01)
+    assert (
+        np.mean([one.image_rocauc for one in best])
+        > np.mean([one.image_rocauc for one in paper]) + 0.01
+    )
 
 
 def test_the_command_line_takes_presets(gravel_folder, tmp_path):
     done("build", gravel_folder, "--index", tmp_path / "index", "--preset", "best", *LITE)
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
     assert manifest["usual"] and len(manifest["scales"]) == 4
-    one_line(run("build", gravel_folder, "--index", tmp_path / "other", "--preset", "wurst",
-                 *LITE), "unknown preset 'wurst': choose one of paper, best")
+    one_line(
+        run("build", gravel_folder, "--index", tmp_path / "other", "--preset", "wurst", *LITE),
+        "unknown preset 'wurst': choose one of paper, best",
+    )
 
 
 def test_settings_of_no_preset_have_no_name():

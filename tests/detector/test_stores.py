@@ -75,8 +75,9 @@ def test_float16_stays_when_images_come_and_go(lite, tmp_path, preset):
     assert other.remove(["4.png"]) == 1
     for old, new in zip(before, other.index_.levels, strict=True):
         assert (new == old).all()
-    np.testing.assert_allclose(other.index_.manifest.calibration.peaks,
-                               spade.index_.manifest.calibration.peaks, rtol=1e-6)
+    np.testing.assert_allclose(
+        other.index_.manifest.calibration.peaks, spade.index_.manifest.calibration.peaks, rtol=1e-6
+    )
 
 
 def test_features_beyond_float16_are_refused(tmp_path):
@@ -88,10 +89,15 @@ def test_features_beyond_float16_are_refused(tmp_path):
         writer.append(np.zeros((1, 2), np.float32), [fine * 1.1], crops)
 
 
-@pytest.mark.parametrize(("options", "why"), [
-    ({"store": "float8"}, "unknown store"), ({"store": "float16", "factory": "HNSW8"}, "float32"),
-    ({"store": "float16", "coreset": 0.1}, "float32"), ({"calibrated": 0}, "calibrated"),
-])
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"store": "float8"}, "unknown store"),
+        ({"store": "float16", "factory": "HNSW8"}, "float32"),
+        ({"store": "float16", "coreset": 0.1}, "float32"),
+        ({"calibrated": 0}, "calibrated"),
+    ],
+)
 def test_stores_that_cannot_be_are_explained(lite, options, why):
     with pytest.raises(SpadeError, match=why):
         Spade(lite, **options)
@@ -123,18 +129,22 @@ def test_what_was_scored_is_not_scored_again(lite, tmp_path, monkeypatch):
     spade = Spade(lite, k=2, calibrated=5).fit(iter(views), tmp_path / "i")
     old = spade.index_.manifest
     names = [image.path for image in old.images]
-    before = dict(zip([names[i] for i in old.calibration.sample], old.calibration.peaks,
-                      strict=True))
+    before = dict(
+        zip([names[i] for i in old.calibration.sample], old.calibration.peaks, strict=True)
+    )
     scored = []
     real = Spade._left_out
-    monkeypatch.setattr(Spade, "_left_out",
-                        lambda self, index, i, *rest: scored.append(i) or real(
-                            self, index, i, *rest))
+    monkeypatch.setattr(
+        Spade,
+        "_left_out",
+        lambda self, index, i, *rest: scored.append(i) or real(self, index, i, *rest),
+    )
     spade.add([brick])  # is no gravel's neighbour
     new = spade.index_.manifest
     names = [image.path for image in new.images]
-    again = dict(zip([names[i] for i in new.calibration.sample], new.calibration.peaks,
-                     strict=True))
+    again = dict(
+        zip([names[i] for i in new.calibration.sample], new.calibration.peaks, strict=True)
+    )
     assert len(again) == 5 and len(scored) == len(set(again) - set(before)) <= 1
     assert all(again[name] == before[name] for name in set(again) & set(before))
 

@@ -40,8 +40,14 @@ def ray() -> Iterator[object]:
     """A cluster of this machine with room for four workers."""
     module = pytest.importorskip("ray", reason="needs the extra 'ray'")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    module.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False,
-                logging_level="ERROR", object_store_memory=200 << 20)
+    module.init(
+        "local",
+        num_cpus=4,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        object_store_memory=200 << 20,
+    )
     yield module
     module.shutdown()
 
@@ -74,8 +80,11 @@ def query(spade: Spade, new: Path, out: Path, **more: object) -> dict[str, bytes
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +100,10 @@ def test_one_line_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> 
         pass
     with on_ray(plain, None) as same:
         assert same is plain
-    with (pytest.raises(SpadeError, match=r"^--device cuda:1: with --ray each worker is"),
-          on_ray(Spade("efficientnet_lite0", device="cuda:1"), "local")):
+    with (
+        pytest.raises(SpadeError, match=r"^--device cuda:1: with --ray each worker is"),
+        on_ray(Spade("efficientnet_lite0", device="cuda:1"), "local"),
+    ):
         pass
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "ray", None)
@@ -100,11 +111,14 @@ def test_one_line_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> 
             pass
 
 
-@pytest.mark.parametrize(("address", "line"), [
-    ("127.0.0.1:1", r"^--ray 127.0.0.1:1: no Ray cluster could be reached \(.*refused"),
-    ("ray://127.0.0.1:1", "give HOST:PORT, auto or local"),
-    ("nowhere", "give HOST:PORT, auto or local"),
-])
+@pytest.mark.parametrize(
+    ("address", "line"),
+    [
+        ("127.0.0.1:1", r"^--ray 127.0.0.1:1: no Ray cluster could be reached \(.*refused"),
+        ("ray://127.0.0.1:1", "give HOST:PORT, auto or local"),
+        ("nowhere", "give HOST:PORT, auto or local"),
+    ],
+)
 def test_one_line_where_an_address_is_wrong(address: str, line: str) -> None:
     pytest.importorskip("ray", reason="needs the extra 'ray'")
     with pytest.raises(SpadeError, match=line), on_ray(Spade("efficientnet_lite0"), address):
@@ -119,13 +133,16 @@ def test_any_number_of_workers_writes_the_same_files(
         assert query(spade, new, tmp_path / "out") == expected
 
 
-@pytest.mark.parametrize(("has", "device", "workers", "count", "share"), [
-    ({"CPU": 4.0}, "auto", None, 4, {"num_cpus": 1.0}),
-    ({"CPU": 4.0}, "auto", 8, 8, {"num_cpus": 0.5}),
-    ({"CPU": 4.0, "GPU": 2.0}, "auto", None, 2, {"num_cpus": 0, "num_gpus": 1.0}),
-    ({"CPU": 4.0, "GPU": 2.0}, "cuda", 3, 3, {"num_cpus": 0, "num_gpus": 0.5}),
-    ({"CPU": 4.0, "GPU": 2.0}, "cpu", 2, 2, {"num_cpus": 1.0}),
-])
+@pytest.mark.parametrize(
+    ("has", "device", "workers", "count", "share"),
+    [
+        ({"CPU": 4.0}, "auto", None, 4, {"num_cpus": 1.0}),
+        ({"CPU": 4.0}, "auto", 8, 8, {"num_cpus": 0.5}),
+        ({"CPU": 4.0, "GPU": 2.0}, "auto", None, 2, {"num_cpus": 0, "num_gpus": 1.0}),
+        ({"CPU": 4.0, "GPU": 2.0}, "cuda", 3, 3, {"num_cpus": 0, "num_gpus": 0.5}),
+        ({"CPU": 4.0, "GPU": 2.0}, "cpu", 2, 2, {"num_cpus": 1.0}),
+    ],
+)
 def test_what_a_worker_asks_of_its_node(
     has: dict[str, float], device: str, workers: int | None, count: int, share: dict[str, float]
 ) -> None:
@@ -158,9 +175,13 @@ def test_each_worker_has_a_gpu_of_its_own(index: Path, new: Path) -> None:
     if Path("/dev/nvidiactl").exists():
         pytest.skip("is for machines without a GPU")
     images = [str(path) for path in sorted(new.iterdir()) if path.name != "004b.png"]
-    ended = subprocess.run([sys.executable, "-c", LOGICAL_GPUS, str(index), *images],
-                           env=environment("CUDA_VISIBLE_DEVICES"), capture_output=True,
-                           text=True, timeout=300)
+    ended = subprocess.run(
+        [sys.executable, "-c", LOGICAL_GPUS, str(index), *images],
+        env=environment("CUDA_VISIBLE_DEVICES"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert ended.stdout == "0 1\n", ended.stderr
 
 
@@ -212,8 +233,13 @@ def test_a_batch_that_ends_every_worker_is_named(ray: object, index: Path) -> No
 
 
 def test_what_a_task_that_is_killed_was_to_decode_is_decoded_by_another(
-    ray: object, index: Path, new: Path, tmp_path: Path, expected: dict[str, bytes],
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    ray: object,
+    index: Path,
+    new: Path,
+    tmp_path: Path,
+    expected: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     whole, begun = stream._decode, tmp_path / "begun"
 
@@ -242,10 +268,13 @@ def test_what_ray_says_goes_to_stderr() -> None:
     _keep_stdout(SimpleNamespace())  # a Ray that has no such function
 
 
-@pytest.mark.parametrize(("ends", "line"), [
-    (True, "^an image ended 3 Ray workers that were to decode it; try parts of the images"),
-    (False, "^a Ray worker ran out of memory: lower --batch-size"),
-])
+@pytest.mark.parametrize(
+    ("ends", "line"),
+    [
+        (True, "^an image ended 3 Ray workers that were to decode it; try parts of the images"),
+        (False, "^a Ray worker ran out of memory: lower --batch-size"),
+    ],
+)
 def test_what_cannot_be_decoded_at_all_is_one_line(
     ray: object, index: Path, new: Path, monkeypatch: pytest.MonkeyPatch, ends: bool, line: str
 ) -> None:
@@ -261,8 +290,10 @@ def test_what_cannot_be_decoded_at_all_is_one_line(
         return whole(table, folder, Fatal())  # type: ignore
 
     monkeypatch.setattr(stream, "_decode", decode)
-    with on_ray(Spade.load(index, **OPTIONS), "local", 1) as spade, pytest.raises(
-            SpadeError, match=line):
+    with (
+        on_ray(Spade.load(index, **OPTIONS), "local", 1) as spade,
+        pytest.raises(SpadeError, match=line),
+    ):
         list(spade.query([new / "001.png"]))
 
 
@@ -291,9 +322,11 @@ def test_paths_of_all_kinds(
     paths = [odd.name, new / "002.png", torn, str(odd)]
     problems: list[list[tuple[str, str]]] = [[], []]
     with on_ray(plain, "local", 1) as spade:
-        for here, there in zip(plain.query(paths, lambda *why: problems[0].append(why)),
-                               spade.query(paths, lambda *why: problems[1].append(why)),
-                               strict=True):
+        for here, there in zip(
+            plain.query(paths, lambda *why: problems[0].append(why)),
+            spade.query(paths, lambda *why: problems[1].append(why)),
+            strict=True,
+        ):
             assert here.name == there.name and here.position == there.position
             np.testing.assert_array_equal(here.map, there.map)
     assert problems[0] == problems[1] and len(problems[0]) == 1
@@ -377,6 +410,7 @@ def test_an_ensemble_is_the_same_and_writes_the_same_files(
     ray: object, lite: Backbone, new: Path, tmp_path: Path
 ) -> None:
     """Two networks, one of them on a view as well; workers are killed in the middle of both."""
+
     def ignore(*_: object) -> None:
         pass
 
@@ -385,8 +419,10 @@ def test_an_ensemble_is_the_same_and_writes_the_same_files(
     torch.save(RESNETS["resnet18"]().state_dict(), weights)
 
     def members() -> list[Spade]:
-        return [*Ensemble.of([lite], ["scale"], **SMALL).members,
-                Spade("resnet18", weights=weights, **SMALL)]
+        return [
+            *Ensemble.of([lite], ["scale"], **SMALL).members,
+            Spade("resnet18", weights=weights, **SMALL),
+        ]
 
     Ensemble(members()).fit(new, tmp_path / "one", on_error=ignore)
     with on_ray(Ensemble(members()), "local", 2) as spread_out:
@@ -399,8 +435,9 @@ def test_an_ensemble_is_the_same_and_writes_the_same_files(
         spread_out.members[1]._maps_left_out = maps  # type: ignore
         spread_out.fit(new, tmp_path / "many", on_error=ignore)
     both = [packaged_weights("efficientnet_lite0"), weights]
-    one, many = (Ensemble.load(tmp_path / name, weights=both, **OPTIONS)
-                 for name in ("one", "many"))
+    one, many = (
+        Ensemble.load(tmp_path / name, weights=both, **OPTIONS) for name in ("one", "many")
+    )
     assert one.calibration == many.calibration and one._usual == many._usual
     for number in range(3):
         here, there = (written(one.members[number].index_.folder) for one in (one, many))
@@ -437,10 +474,20 @@ def test_an_evaluation_has_the_same_scores(ray: object, lite: Backbone, tmp_path
     plain = Spade(lite, **SMALL)
 
     def scores(spade: Spade, out: Path) -> dict[str, object]:
-        found = evaluate_mvtec(spade, root, out, names=["gravel"], sweep=["k=2,5"],
-                               on_error=lambda *_: None, on_note=lambda _: None)
-        return {name: value for name, value in found["categories"]["gravel"].items()
-                if name not in ("seconds", "stages")}
+        found = evaluate_mvtec(
+            spade,
+            root,
+            out,
+            names=["gravel"],
+            sweep=["k=2,5"],
+            on_error=lambda *_: None,
+            on_note=lambda _: None,
+        )
+        return {
+            name: value
+            for name, value in found["categories"]["gravel"].items()
+            if name not in ("seconds", "stages")
+        }
 
     with on_ray(plain, "local", 2) as spade:
         assert scores(spade, tmp_path / "many") == scores(plain, tmp_path / "one")
@@ -450,8 +497,9 @@ def test_scenes_have_the_same_scores(ray: object, lite: Backbone, tmp_path: Path
     root = make_stc(tmp_path / "campus")
 
     def scores(spade: Spade, out: Path) -> tuple[object, dict[str, bytes]]:
-        found = evaluate_stc(spade, root, out, fps=4, on_error=lambda *_: None,
-                             on_note=lambda _: None)
+        found = evaluate_stc(
+            spade, root, out, fps=4, on_error=lambda *_: None, on_note=lambda _: None
+        )
         for row in found["categories"].values():
             del row["seconds"], row["stages"]
         return found["categories"], files(out / "frames")
@@ -491,8 +539,9 @@ def test_lines_side_by_side_are_those_of_one_machine(
                 yield from whole(*arguments)
 
             spade._peaks = peaks
-            spade.fit(paths, tmp_path / "many" / name,
-                      on_error=lambda path, _: problems.append(path))
+            spade.fit(
+                paths, tmp_path / "many" / name, on_error=lambda path, _: problems.append(path)
+            )
             return len(spade.index_)
 
         done = each_line(["a", "b", "c"], learn, lambda name, error: failed.append(name), crew)

@@ -61,8 +61,18 @@ def loaded(root):
 @pytest.fixture(scope="module")
 def evaluated(parts, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    ended = done("evaluate", "folder", *folders(parts), "--out", out, "--report", "--sweep",
-                 "k=2,50", "--json", *SMALL)
+    ended = done(
+        "evaluate",
+        "folder",
+        *folders(parts),
+        "--out",
+        out,
+        "--report",
+        "--sweep",
+        "k=2,50",
+        "--json",
+        *SMALL,
+    )
     return out, json.loads(ended.stdout), ended.stderr
 
 
@@ -90,20 +100,29 @@ def test_figures_equal_an_independent_computation(lite, parts, evaluated):
     spade = Spade(lite, resize=64, crop=64).fit(category.train)
     found = list(spade.query([test.path for test in category.test]))
     wrong = np.array([test.path.parent.name != "fine" for test in category.test])
-    for name, scores in (("", [one.descriptor_score for one in found]),
-                         ("_map_max", [one.input_map.max() for one in found])):
+    for name, scores in (
+        ("", [one.descriptor_score for one in found]),
+        ("_map_max", [one.input_map.max() for one in found]),
+    ):
         scores = np.array(scores)
         assert record[f"image_ap{name}"] == pytest.approx(average_precision_score(wrong, scores))
         assert record[f"image_f1{name}"] == pytest.approx(
-            max(f1_score(wrong, scores >= limit) for limit in scores))
+            max(f1_score(wrong, scores >= limit) for limit in scores)
+        )
     limit = record["threshold"]
     assert limit == pytest.approx(spade.image_threshold, rel=1e-6)
     over = np.array([one.map.max() > limit for one in found])
     confusion = record["confusion"]
     assert [confusion[name] for name in ("found", "missed", "false_alarms", "passed")] == [
-        (over & wrong).sum(), (~over & wrong).sum(), (over & ~wrong).sum(), (~over & ~wrong).sum()]
-    rates = [(confusion, "found_rate", "found_interval", over[wrong]),
-             (confusion, "false_alarm_rate", "false_alarm_interval", over[~wrong])]
+        (over & wrong).sum(),
+        (~over & wrong).sum(),
+        (over & ~wrong).sum(),
+        (~over & ~wrong).sum(),
+    ]
+    rates = [
+        (confusion, "found_rate", "found_interval", over[wrong]),
+        (confusion, "false_alarm_rate", "false_alarm_interval", over[~wrong]),
+    ]
     for kind in ("hole", "stain"):
         own = np.array([test.path.parent.name == kind for test in category.test])
         rates.append((record["kinds"][kind], "found_rate", "found_interval", over[own]))
@@ -112,7 +131,8 @@ def test_figures_equal_an_independent_computation(lite, parts, evaluated):
         assert values[rate] == pytest.approx(which.mean())
         assert values[interval] == pytest.approx([exact.low, exact.high], abs=1e-9)
     assert results["mean"]["confusion"] == {
-        rate: confusion[rate] for rate in ("found_rate", "false_alarm_rate")}
+        rate: confusion[rate] for rate in ("found_rate", "false_alarm_rate")
+    }
 
 
 def test_a_score_at_the_threshold_is_good_and_ties_are_one():
@@ -121,20 +141,39 @@ def test_a_score_at_the_threshold_is_good_and_ties_are_one():
     record = found.record()
     assert (found.found.count, found.found.n, found.false_alarms.count) == (2, 3, 1)
     assert [(kind, own["found"], own["missed"]) for kind, own in record["kinds"].items()] == [
-        ("dent", 2, 0), ("rust", 0, 1)]
+        ("dent", 2, 0),
+        ("rust", 0, 1),
+    ]
     assert Confusion.from_record(json.loads(json.dumps(record))) == found
     assert confusion_of(judge, [0, 1], [1.0, 3.0]) is None
 
 
 def test_the_table_says_rates_as_a_person_does():
-    found = confusion_of(Judge(["good"] * 4 + ["dent"] * 3 + ["rust"], "map", 2.0), range(8),
-                         [1, 1, 1, 9, 9, 9, 1, 1])
-    scores = Scores(1.0, 0.9, None, None, 6, 8, 1.0, image_ap=0.8, image_ap_map_max=0.7,
-                    image_f1=0.6, image_f1_map_max=0.5, confusion=found)
+    found = confusion_of(
+        Judge(["good"] * 4 + ["dent"] * 3 + ["rust"], "map", 2.0),
+        range(8),
+        [1, 1, 1, 9, 9, 9, 1, 1],
+    )
+    scores = Scores(
+        1.0,
+        0.9,
+        None,
+        None,
+        6,
+        8,
+        1.0,
+        image_ap=0.8,
+        image_ap_map_max=0.7,
+        image_f1=0.6,
+        image_f1_map_max=0.5,
+        confusion=found,
+    )
     none = Scores(1.0, 0.9, None, None, 1, 8, 1.0, image_ap=0.6)
     text = table(results_of("folder", {}, {"nut": scores}))
-    assert ("| nut | 80.0 | 70.0 | 60.0 | 50.0 | 2 | 2 of 4, 50 % (6.76 % to 93.2 %) | "
-            "1 of 4, 25 % (0.631 % to 80.6 %) |") in text
+    assert (
+        "| nut | 80.0 | 70.0 | 60.0 | 50.0 | 2 | 2 of 4, 50 % (6.76 % to 93.2 %) | "
+        "1 of 4, 25 % (0.631 % to 80.6 %) |"
+    ) in text
     assert "| nut, dent | 2 of 3, 66.7 % (9.43 % to 99.2 %) |" in text
     assert "The threshold of the map's maximum is what each index draws" in text
     both = table(results_of("folder", {}, {"nut": scores, "bolt": scores}))
@@ -150,8 +189,9 @@ def test_the_report_shows_them(evaluated, opened):
     record = results["categories"]["parts"]
     page = opened(out / "report.html").page
     confusion = page.locator(".confusion td").all_inner_texts()
-    assert confusion == [str(record["confusion"][name]) for name in (
-        "found", "missed", "false_alarms", "passed")]
+    assert confusion == [
+        str(record["confusion"][name]) for name in ("found", "missed", "false_alarms", "passed")
+    ]
     kinds = page.locator(".judged .bars li").all_inner_texts()
     assert [text.split()[0] for text in kinds] == ["hole", "stain"]
     for text, own in zip(kinds, record["kinds"].values(), strict=True):
@@ -183,8 +223,10 @@ def test_a_threshold_set_by_hand_is_judged_instead(parts, tmp_path, evaluated, o
     for other in (limit, 0, float(scores.max())):
         tried.fill(str(other))
         found, alarms = (int((some > other).sum()) for some in (scores[wrong], scores[~wrong]))
-        page.wait_for_function("words => document.querySelector('.what-if output').textContent"
-                               ".includes(words)", arg=f"{found} of 5 defects found")
+        page.wait_for_function(
+            "words => document.querySelector('.what-if output').textContent.includes(words)",
+            arg=f"{found} of 5 defects found",
+        )
         assert f"{alarms} of 4 good called wrong" in said.inner_text()
     assert f"are of the threshold {limit:.4g}" in said.inner_text()
     # Another one, or none, is another evaluation.
@@ -220,14 +262,19 @@ def test_masks_of_some_defects_give_pixel_metrics_of_these(lite, parts, tmp_path
     assert lines == [
         f"spade-faiss: {parts}/ng/stain: 2 defects (stain) have no mask in {parts}/masks; they "
         "count for image metrics alone",
-        "spade-faiss: note: parts: 2 of 5 defects have no mask, and pixel metrics leave them out"]
+        "spade-faiss: note: parts: 2 of 5 defects have no mask, and pixel metrics leave them out",
+    ]
     [record] = json.loads(ended.stdout)["categories"].values()
-    assert record["n_test"] == 9 and sum(
-        own["found"] + own["missed"] for own in record["kinds"].values()) == 5
+    assert (
+        record["n_test"] == 9
+        and sum(own["found"] + own["missed"] for own in record["kinds"].values()) == 5
+    )
     stained = shutil.copytree(parts, tmp_path / "parts")
     shutil.rmtree(stained / "ng/stain")
-    alone = evaluate_category(Spade(lite, resize=64, crop=64), load_folders(
-        stained / "train", stained / "fine", stained / "ng", stained / "masks"))
+    alone = evaluate_category(
+        Spade(lite, resize=64, crop=64),
+        load_folders(stained / "train", stained / "fine", stained / "ng", stained / "masks"),
+    )
     assert (record["pro"], record["pixel_rocauc"]) == pytest.approx((alone.pro, alone.pixel_rocauc))
     assert f"| {100 * record['pro']:.1f} |" in (tmp_path / "table.md").read_text()
 
@@ -254,23 +301,34 @@ def test_an_ensemble_is_judged_by_its_own_threshold(lite, parts, tmp_path):
     results = evaluate_folder(ensemble, loaded(parts), tmp_path, on_error=print, on_note=print)
     record = results["categories"]["parts"]
     assert record["threshold"] == ensemble.image_threshold
-    over = [one.peak > ensemble.image_threshold
-            for one in ensemble.query(sorted((parts / "ng").rglob("*.png")))]
+    over = [
+        one.peak > ensemble.image_threshold
+        for one in ensemble.query(sorted((parts / "ng").rglob("*.png")))
+    ]
     assert record["confusion"]["found"] == sum(over) and record["stages"]["calibration"] > 0
 
 
 def test_an_index_without_a_threshold_is_not_judged(lite, parts, tmp_path):
     category = load_folders(parts / "train", parts / "fine", parts / "ng")
-    alone = evaluate_category(Spade(lite, resize=64, crop=64), type(category)(
-        "one", category.train[:1], category.test, "folder"))
+    alone = evaluate_category(
+        Spade(lite, resize=64, crop=64),
+        type(category)("one", category.train[:1], category.test, "folder"),
+    )
     assert alone.confusion is None and not {"threshold", "kinds"} & alone.record().keys()
     assert alone.image_ap > 0.5
 
 
 def test_a_table_is_evaluated_and_its_labels_are_remembered(parts, tmp_path):
-    rows = [f"{path},{kind},{split}" for folder, kind, split in (
-        ("train", "good", "train"), ("fine", "ok", "test"), ("ng/hole", "hole", "test"),
-        ("ng/stain", "a|b", "test")) for path in sorted((parts / folder).rglob("*.png"))]
+    rows = [
+        f"{path},{kind},{split}"
+        for folder, kind, split in (
+            ("train", "good", "train"),
+            ("fine", "ok", "test"),
+            ("ng/hole", "hole", "test"),
+            ("ng/stain", "a|b", "test"),
+        )
+        for path in sorted((parts / folder).rglob("*.png"))
+    ]
     table = tmp_path / "list.csv"
     call = ("evaluate", "folder", "--csv", table, "--out", tmp_path / "out", "--report", *SMALL)
     table.write_text("\n".join(["path,label,split", *rows, "gone.png,good,test"]))
@@ -292,8 +350,19 @@ def test_what_an_older_version_left_is_done_anew(parts, tmp_path):
     path = tmp_path / "done/parts.json"
     record = json.loads(path.read_text())
     whole = record["scores"][0]
-    record["scores"] = [{name: whole[name] for name in (
-        "image_rocauc", "image_rocauc_map_max", "n_train", "n_test", "seconds", "stages")}]
+    record["scores"] = [
+        {
+            name: whole[name]
+            for name in (
+                "image_rocauc",
+                "image_rocauc_map_max",
+                "n_train",
+                "n_test",
+                "seconds",
+                "stages",
+            )
+        }
+    ]
     path.write_text(json.dumps(record))
     said = done(*call, "--report").stderr
     assert "parts is evaluated anew: an older version left fewer figures of it" in said
@@ -301,14 +370,17 @@ def test_what_an_older_version_left_is_done_anew(parts, tmp_path):
     assert again["confusion"] == whole["confusion"] and again["kinds"] == whole["kinds"]
 
 
-@pytest.mark.parametrize("options, words", [
-    ((), ("--train, --good and --bad", "--csv")),
-    (("--train", "train", "--good", "fine"), ("--train, --good and --bad",)),
-    (("--csv", "x.csv", "--bad", "ng"), ("--csv",)),
-    (("--csv", "gone.csv"), ("gone.csv", "No such file")),
-    (("--train", "train", "--good", "ng/hole", "--bad", "ng"), ("ng/hole lies in",)),
-    (("--train", "train", "--good", "fine", "--bad", "gone"), ("gone: no such folder",)),
-])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ((), ("--train, --good and --bad", "--csv")),
+        (("--train", "train", "--good", "fine"), ("--train, --good and --bad",)),
+        (("--csv", "x.csv", "--bad", "ng"), ("--csv",)),
+        (("--csv", "gone.csv"), ("gone.csv", "No such file")),
+        (("--train", "train", "--good", "ng/hole", "--bad", "ng"), ("ng/hole lies in",)),
+        (("--train", "train", "--good", "fine", "--bad", "gone"), ("gone: no such folder",)),
+    ],
+)
 def test_a_wrong_call_is_one_line(parts, tmp_path, options, words):
     places = [one if one.startswith("--") else parts / one for one in options]
     one_line(run("evaluate", "folder", *places, "--out", tmp_path, *SMALL), *words)

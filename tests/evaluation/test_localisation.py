@@ -14,10 +14,18 @@ from tests.command import LITE, done, one_line, run
 
 SMALL = ("--resize", 64, "--crop", 64, *LITE)
 CONFIG = [
-    {"defect_name": "dent", "pixel_value": 255, "saturation_threshold": 0.4,
-     "relative_saturation": True},
-    {"defect_name": "smear", "pixel_value": 254, "saturation_threshold": 300,
-     "relative_saturation": False},
+    {
+        "defect_name": "dent",
+        "pixel_value": 255,
+        "saturation_threshold": 0.4,
+        "relative_saturation": True,
+    },
+    {
+        "defect_name": "smear",
+        "pixel_value": 254,
+        "saturation_threshold": 300,
+        "relative_saturation": False,
+    },
 ]
 
 
@@ -45,8 +53,10 @@ def loco(demo, tmp_path_factory):
             mask = cv2.imread(str(demo / "gravel/ground_truth" / source / "000_mask.png"), 0) > 0
             write(box / "ground_truth" / kind / image.stem / "000.png", mask * np.uint8(255))
             if source == "smear":  # a second defect, which overlaps it
-                write(box / "ground_truth" / kind / image.stem / "001.png",
-                      np.roll(mask, 7, 1) * np.uint8(254))
+                write(
+                    box / "ground_truth" / kind / image.stem / "001.png",
+                    np.roll(mask, 7, 1) * np.uint8(254),
+                )
     (box / "defects_config.json").write_text(json.dumps(CONFIG))
     return box
 
@@ -77,8 +87,9 @@ def scored(category, spade, original_size):
 def test_spro_with_the_areas_of_defects_config(lite, loco, tmp_path, original_size):
     limit = 0.05 if original_size else 0.2
     options = ("--original-size",) if original_size else ()
-    ended = done("evaluate", "mvtec", loco, "--out", tmp_path, "--max-fpr", limit, "--json",
-                 *options, *SMALL)
+    ended = done(
+        "evaluate", "mvtec", loco, "--out", tmp_path, "--max-fpr", limit, "--json", *options, *SMALL
+    )
     results = json.loads(ended.stdout)
     figures = results["categories"]["screw_bag"]
     [category] = load_mvtec(loco)
@@ -88,19 +99,22 @@ def test_spro_with_the_areas_of_defects_config(lite, loco, tmp_path, original_si
 
     def spro(*wanted):
         chosen = np.flatnonzero(np.isin(kinds, wanted))
-        return pytest.approx(metrics.spro([maps[i] for i in chosen], [regions[i] for i in chosen],
-                                          limit), abs=1e-9)
+        return pytest.approx(
+            metrics.spro([maps[i] for i in chosen], [regions[i] for i in chosen], limit), abs=1e-9
+        )
 
     logical, structural = ("logical_anomalies", "structural_anomalies")
     assert figures["spro"] == spro("good", logical, structural)
     assert figures[f"spro_{logical}"] == spro("good", logical)
     assert figures[f"spro_{structural}"] == spro("good", structural)
     assert figures["spro_kinds"] == pytest.approx(
-        (figures[f"spro_{logical}"] + figures[f"spro_{structural}"]) / 2)
+        (figures[f"spro_{logical}"] + figures[f"spro_{structural}"]) / 2
+    )
     assert figures["spro"] != pytest.approx(figures["pro"], abs=1e-3)
     table = (tmp_path / "table.md").read_text()
-    assert table.startswith("| category | PRO | sPRO | sPRO, logical | sPRO, structural | "
-                            "sPRO, mean of both |")
+    assert table.startswith(
+        "| category | PRO | sPRO | sPRO, logical | sPRO, structural | sPRO, mean of both |"
+    )
     assert f"PRO and sPRO are integrated to a false-positive rate of {limit}." in table
     advice = "sPRO's authors integrate it to a false-positive rate of 0.05"
     assert (advice in table) == (advice in ended.stderr) == (not original_size)
@@ -122,9 +136,19 @@ def test_pro_is_integrated_to_the_rate_that_is_asked_for(lite, demo, tmp_path):
     (data / "tile").symlink_to(demo / "brick")  # under the name of one that the paper has
     notes = []
     spade = Spade(lite, resize=64, crop=64)
-    results = {limit: evaluate_mvtec(spade, data, tmp_path / str(limit), names=["tile"],
-                                     max_fpr=limit, report=True, on_error=print,
-                                     on_note=notes.append) for limit in (0.3, 0.05)}
+    results = {
+        limit: evaluate_mvtec(
+            spade,
+            data,
+            tmp_path / str(limit),
+            names=["tile"],
+            max_fpr=limit,
+            report=True,
+            on_error=print,
+            on_note=notes.append,
+        )
+        for limit in (0.3, 0.05)
+    }
     [category] = load_mvtec(data)
     maps = [result.input_map for result in spade.query([one.path for one in category.test])]
     framing = spade.index_.manifest.framing.framing()
@@ -132,7 +156,8 @@ def test_pro_is_integrated_to_the_rate_that_is_asked_for(lite, demo, tmp_path):
     for limit, found in results.items():
         assert found["config"]["max_fpr"] == limit
         assert found["categories"]["tile"]["pro"] == pytest.approx(
-            metrics.pro(maps, masks, limit), abs=1e-9)
+            metrics.pro(maps, masks, limit), abs=1e-9
+        )
         table = (tmp_path / str(limit) / "table.md").read_text()
         assert f"PRO is integrated to a false-positive rate of {limit}." in table
         warned = f"to a false-positive rate of {limit}, and the published figures to 0.3"
@@ -141,7 +166,8 @@ def test_pro_is_integrated_to_the_rate_that_is_asked_for(lite, demo, tmp_path):
         assert kept["evidence"]["curves"]["pro"][0][-1] == limit
     assert [note for note in notes if "published figures" in note] == [
         "PRO is integrated to a false-positive rate of 0.05, and the published figures to 0.3: "
-        "they cannot be compared"]
+        "they cannot be compared"
+    ]
     both = runs_table({str(limit): found for limit, found in results.items()})
     assert "rate of 0.3 (0.3), 0.05 (0.05), and in the paper of 0.3: only figures of" in both
 
@@ -161,36 +187,57 @@ def test_what_the_authors_of_ad_2_do_is_said(lite, demo, tmp_path):
     (can / "test_public" / "ground_truth" / "bad").symlink_to(demo / "grass/ground_truth/hole")
     for limit, said in ((0.3, True), (0.05, False)):
         notes = []
-        results = evaluate_mvtec(Spade(lite, resize=64, crop=64), can, tmp_path / str(limit),
-                                 max_fpr=limit, on_error=print, on_note=notes.append)
-        assert any("AD 2's authors integrate PRO to a false-positive rate of 0.05, as --max-fpr"
-                   in note for note in notes) == said
+        results = evaluate_mvtec(
+            Spade(lite, resize=64, crop=64),
+            can,
+            tmp_path / str(limit),
+            max_fpr=limit,
+            on_error=print,
+            on_note=notes.append,
+        )
+        assert (
+            any(
+                "AD 2's authors integrate PRO to a false-positive rate of 0.05, as --max-fpr"
+                in note
+                for note in notes
+            )
+            == said
+        )
         assert results["config"]["max_fpr"] == limit
 
 
 def test_aupimo_of_images_whose_good_pixels_show_its_rates(lite, demo, tmp_path):
     notes = []
     spade = Spade(lite)
-    results = evaluate_mvtec(spade, demo, tmp_path / "out", names=["grass"], on_error=print,
-                             on_note=notes.append)
+    results = evaluate_mvtec(
+        spade, demo, tmp_path / "out", names=["grass"], on_error=print, on_note=notes.append
+    )
     [category] = load_mvtec(demo, ["grass"])
     maps = [result.input_map for result in spade.query([one.path for one in category.test])]
     framing = spade.index_.manifest.framing.framing()
     masks = [framing.apply_mask(category.truth(i, (256, 256))[1]) for i in range(len(maps))]
     each = metrics.aupimo_per_image(maps, masks)
     kept = json.loads((tmp_path / "out" / "done" / "grass.json").read_text())
-    assert [None if np.isnan(one) else pytest.approx(one, abs=1e-9) for one in each
-            ] == kept["evidence"]["aupimo"]
+    assert [None if np.isnan(one) else pytest.approx(one, abs=1e-9) for one in each] == kept[
+        "evidence"
+    ]["aupimo"]
     figures = results["categories"]["grass"]
     assert 0 < figures["aupimo"] == pytest.approx(np.nanmean(each), abs=1e-9)
     assert results["mean"]["aupimo"] == figures["aupimo"]
     text = (tmp_path / "out" / "table.md").read_text()
     assert "| AUPIMO |" in text.splitlines()[0] and f"| {100 * figures['aupimo']:.1f} |" in text
-    small = evaluate_mvtec(Spade(lite, resize=64, crop=64), demo, tmp_path / "small",
-                           names=["grass"], on_error=print, on_note=notes.append)
+    small = evaluate_mvtec(
+        Spade(lite, resize=64, crop=64),
+        demo,
+        tmp_path / "small",
+        names=["grass"],
+        on_error=print,
+        on_note=notes.append,
+    )
     assert "aupimo" not in small["categories"]["grass"]
-    assert small["notes"] == ["AUPIMO is missing of grass: its good images do not have 100000 "
-                              "pixels together"]
+    assert small["notes"] == [
+        "AUPIMO is missing of grass: its good images do not have 100000 pixels together"
+    ]
 
 
 def test_masks_that_cannot_be_meant_are_named_and_left_out(demo, tmp_path):
@@ -201,7 +248,8 @@ def test_masks_that_cannot_be_meant_are_named_and_left_out(demo, tmp_path):
     for source in (demo / "gravel" / "ground_truth").rglob("*.png"):
         mask = cv2.imread(str(source), 0)
         mask = {"hole": 255 - mask, "stain": mask * 0, "crack": mask | 255}.get(
-            source.parent.name, mask)
+            source.parent.name, mask
+        )
         write(nut / "ground_truth" / source.parent.name / source.name, mask)
     ended = done("evaluate", "mvtec", nut, "--out", tmp_path / "out", "--json", *SMALL, status=1)
     results = json.loads(ended.stdout)

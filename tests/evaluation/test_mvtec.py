@@ -30,18 +30,49 @@ def small(tmp_path_factory):
 
 
 def test_evaluate_writes_what_the_contract_says(lite, small, tmp_path):
-    done("evaluate", "mvtec", small, "--out", tmp_path / "out", "--category", "brick",
-         "--category", "grass", *LITE)
+    done(
+        "evaluate",
+        "mvtec",
+        small,
+        "--out",
+        tmp_path / "out",
+        "--category",
+        "brick",
+        "--category",
+        "grass",
+        *LITE,
+    )
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert set(results) == {"dataset", "config", "categories", "mean"}
     assert results["dataset"] == "mvtec" and list(results["categories"]) == ["brick", "grass"]
     for scores in results["categories"].values():
         assert set(scores) == {
-            "image_rocauc", "image_rocauc_map_max", "image_ap", "image_ap_map_max", "image_f1",
-            "image_f1_map_max", "pixel_rocauc", "pro", "aupimo", "threshold", "confusion",
-            "kinds", "n_train", "n_test", "seconds", "stages"}
-        assert set(scores["stages"]) == {"features", "index", "calibration", "stage_one",
-                                         "stage_two", "maps", "metrics"}
+            "image_rocauc",
+            "image_rocauc_map_max",
+            "image_ap",
+            "image_ap_map_max",
+            "image_f1",
+            "image_f1_map_max",
+            "pixel_rocauc",
+            "pro",
+            "aupimo",
+            "threshold",
+            "confusion",
+            "kinds",
+            "n_train",
+            "n_test",
+            "seconds",
+            "stages",
+        }
+        assert set(scores["stages"]) == {
+            "features",
+            "index",
+            "calibration",
+            "stage_one",
+            "stage_two",
+            "maps",
+            "metrics",
+        }
         assert 0.8 * scores["seconds"] < sum(scores["stages"].values()) < 1.01 * scores["seconds"]
         assert (scores["n_train"], scores["n_test"]) == (5, 8)
         assert all(0 <= scores[name] <= 1 for name in scores if name[0] in "ip")
@@ -49,8 +80,10 @@ def test_evaluate_writes_what_the_contract_says(lite, small, tmp_path):
     records = [*results["categories"].values()]
     for name, mean in results["mean"].items():
         if name == "confusion":
-            assert mean == {rate: pytest.approx(np.mean([one[name][rate] for one in records]))
-                            for rate in ("found_rate", "false_alarm_rate")}
+            assert mean == {
+                rate: pytest.approx(np.mean([one[name][rate] for one in records]))
+                for rate in ("found_rate", "false_alarm_rate")
+            }
         elif name != "seconds":
             assert mean == pytest.approx(np.mean([one[name] for one in records]))
     text = (tmp_path / "out" / "table.md").read_text()
@@ -58,8 +91,20 @@ def test_evaluate_writes_what_the_contract_says(lite, small, tmp_path):
 
 
 def test_evaluate_searches_galleries(lite, small, tmp_path):
-    done("evaluate", "mvtec", small, "--out", tmp_path / "out", "--category", "brick",
-         "--factory", "IVF16,Flat", "--coreset", "0.2", *LITE)
+    done(
+        "evaluate",
+        "mvtec",
+        small,
+        "--out",
+        tmp_path / "out",
+        "--category",
+        "brick",
+        "--factory",
+        "IVF16,Flat",
+        "--coreset",
+        "0.2",
+        *LITE,
+    )
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["config"]["factory"] == "IVF16,Flat" and results["config"]["coreset"] == 0.2
     assert results["categories"]["brick"]["pixel_rocauc"] > 0.85
@@ -80,12 +125,18 @@ def test_figures_equal_an_independent_computation(lite, small):
             assert np.array_equal(mask, read_mask(test.masks[0], mask.shape))
         masks.append(framing.apply_mask(mask))
     assert scores.image_rocauc == pytest.approx(
-        roc_auc_score(labels, [result.descriptor_score for result in results]))
+        roc_auc_score(labels, [result.descriptor_score for result in results])
+    )
     assert scores.image_rocauc_map_max == pytest.approx(
-        roc_auc_score(labels, [result.input_map.max() for result in results]))
-    assert scores.pixel_rocauc == pytest.approx(roc_auc_score(
-        np.concatenate([mask.ravel() for mask in masks]),
-        np.concatenate([result.input_map.ravel() for result in results])), abs=1e-9)
+        roc_auc_score(labels, [result.input_map.max() for result in results])
+    )
+    assert scores.pixel_rocauc == pytest.approx(
+        roc_auc_score(
+            np.concatenate([mask.ravel() for mask in masks]),
+            np.concatenate([result.input_map.ravel() for result in results]),
+        ),
+        abs=1e-9,
+    )
 
 
 def test_hazelnuts_reach_their_figures(lite, hazelnut):
@@ -101,15 +152,18 @@ def test_hazelnuts_reach_their_figures(lite, hazelnut):
 
 def test_maps_are_scored_on_their_own_grids_if_asked(lite, small, tmp_path):
     spade = Spade(lite, 3, resize=64, crop=64)
-    results = evaluate_mvtec(spade, small, tmp_path, names=["gravel"], original_size=True,
-                             on_error=print, on_note=print)
+    results = evaluate_mvtec(
+        spade, small, tmp_path, names=["gravel"], original_size=True, on_error=print, on_note=print
+    )
     [category] = load_mvtec(small, ["gravel"])
     found = list(spade.query([test.path for test in category.test]))
     masks = [test.mask((256, 256)) for test in category.test]
     scores = results["categories"]["gravel"]
     assert results["config"]["ground_truth"] == "original"
-    assert scores["pixel_rocauc"] == pytest.approx(roc_auc_score(
-        np.stack(masks).ravel(), np.stack([one.map for one in found]).ravel()), abs=1e-9)
+    assert scores["pixel_rocauc"] == pytest.approx(
+        roc_auc_score(np.stack(masks).ravel(), np.stack([one.map for one in found]).ravel()),
+        abs=1e-9,
+    )
     assert scores["image_rocauc_map_max"] == evaluate_category(spade, category).image_rocauc_map_max
 
 
@@ -142,8 +196,14 @@ def test_missing_categories_are_noted(lite, small, tmp_path):
     evaluate_mvtec(spade, tmp_path / "data", tmp_path / "out", on_error=print, on_note=notes.append)
     assert len(notes) == 1 and "bottle, cable" in notes[0] and "tile" not in notes[0]
     assert notes[0] in (tmp_path / "out" / "table.md").read_text()
-    evaluate_mvtec(spade, tmp_path / "data", tmp_path / "out", names=["tile"], on_error=print,
-                   on_note=notes.append)
+    evaluate_mvtec(
+        spade,
+        tmp_path / "data",
+        tmp_path / "out",
+        names=["tile"],
+        on_error=print,
+        on_note=notes.append,
+    )
     assert len(notes) == 1
 
 
@@ -155,15 +215,35 @@ def test_what_is_broken_is_named_and_the_rest_is_scored(lite, tmp_path):
     train = data / "brick/train/good/001.png"
     train.write_bytes(train.read_bytes()[:5000])
     (data / "brick/ground_truth/stain/000_mask.png").rename(
-        data / "brick/ground_truth/stain/009_mask.png")
-    ended = done("evaluate", "mvtec", data, "--out", tmp_path / "out", "--category", "brick",
-                 "--category", "zipper", "--resize", "64", "--crop", "64", "--json", *LITE,
-                 status=1)
+        data / "brick/ground_truth/stain/009_mask.png"
+    )
+    ended = done(
+        "evaluate",
+        "mvtec",
+        data,
+        "--out",
+        tmp_path / "out",
+        "--category",
+        "brick",
+        "--category",
+        "zipper",
+        "--resize",
+        "64",
+        "--crop",
+        "64",
+        "--json",
+        *LITE,
+        status=1,
+    )
     lines = [line for line in ended.stderr.splitlines() if ": note: " not in line]
     assert len(lines) == 5
-    expected = [("zipper", "brick, grass, gravel"), ("009_mask.png", "without an image"),
-                ("stain/000.png", "no mask", "image metrics alone"), ("001.png", "cut short"),
-                ("hole/000.png", "256x200")]
+    expected = [
+        ("zipper", "brick, grass, gravel"),
+        ("009_mask.png", "without an image"),
+        ("stain/000.png", "no mask", "image metrics alone"),
+        ("001.png", "cut short"),
+        ("hole/000.png", "256x200"),
+    ]
     for line, words in zip(lines, expected, strict=True):
         assert all(word in line for word in words) and line.startswith("spade-faiss: ")
     scores = json.loads(ended.stdout)["categories"]["brick"]
@@ -183,18 +263,22 @@ def test_tables_of_several_runs_are_drawn(tmp_path, monkeypatch):
 
     files = []
     for k in (5, 50):
-        scores = {name: Scores(0.9, 0.8, 0.95, 0.9 + k / 1000, 3, 4, 1.0)
-                  for name in ("hazelnut", "carpet")}
-        write_results(tmp_path / str(k), results_of(
-            "mvtec", {"backbone": "wide_resnet50_2", "k": k}, scores))
+        scores = {
+            name: Scores(0.9, 0.8, 0.95, 0.9 + k / 1000, 3, 4, 1.0)
+            for name in ("hazelnut", "carpet")
+        }
+        write_results(
+            tmp_path / str(k), results_of("mvtec", {"backbone": "wide_resnet50_2", "k": k}, scores)
+        )
         files.append(tmp_path / str(k) / "results.json")
     text = draw(*files, out=tmp_path / "both")
     assert "| hazelnut | 90.5 | 95.0 | 95.4 |" in text and "| wide_resnet50_2, K = 50 |" in text
     picture = cv2.imread(str(tmp_path / "both" / "figure.png"))
     assert picture.shape[1] == 960
     # The published figure's bar is grey; ours are of two colours, as long as the figures say.
-    lengths = [int((picture[..., ::-1] == rgb(name)).all(2).sum(1).max())
-               for name in ("grey", *SERIES[:2])]
+    lengths = [
+        int((picture[..., ::-1] == rgb(name)).all(2).sum(1).max()) for name in ("grey", *SERIES[:2])
+    ]
     assert lengths[2] / lengths[1] == pytest.approx(0.95 / 0.905, rel=0.01)
     assert lengths[0] / lengths[2] == pytest.approx(0.954 / 0.95, rel=0.01)
     assert draw(files[0]) == (tmp_path / "5" / "table.md").read_text()
@@ -210,8 +294,11 @@ def test_tables_of_several_runs_are_drawn(tmp_path, monkeypatch):
 def test_the_demo_runs_whole_and_again(lite, tmp_path, monkeypatch):
     from spade_faiss.cli import demo
 
-    monkeypatch.setattr(demo, "make_demo", lambda root, seed: make_demo(
-        root, seed, n_train=3, n_good=1, n_defects=1))
+    monkeypatch.setattr(
+        demo,
+        "make_demo",
+        lambda root, seed: make_demo(root, seed, n_train=3, n_good=1, n_defects=1),
+    )
     scores = run_demo(tmp_path / "demo")
     assert set(scores) == {"brick", "grass", "gravel"}
     for name in scores:
@@ -219,7 +306,8 @@ def test_the_demo_runs_whole_and_again(lite, tmp_path, monkeypatch):
         assert (tmp_path / "demo" / name / "index" / "manifest.json").exists()
     again = run_demo(tmp_path / "demo")
     assert {name: (v.pro, v.image_rocauc) for name, v in again.items()} == {
-        name: (v.pro, v.image_rocauc) for name, v in scores.items()}
+        name: (v.pro, v.image_rocauc) for name, v in scores.items()
+    }
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     with pytest.raises(SpadeError, match="is no demo"):
@@ -227,8 +315,9 @@ def test_the_demo_runs_whole_and_again(lite, tmp_path, monkeypatch):
 
 
 def test_a_broken_data_set_is_one_line(lite, small, tmp_path):
-    one_line(run("evaluate", "mvtec", small, "--out", tmp_path / "o", "--category", "zipper",
-                 *LITE), "zipper", "brick, grass")
+    one_line(
+        run("evaluate", "mvtec", small, "--out", tmp_path / "o", "--category", "zipper", *LITE),
+        "zipper",
+        "brick, grass",
+    )
     one_line(run("evaluate", "mvtec", tmp_path / "gone", "--out", tmp_path / "o", *LITE), "gone")
-
-

@@ -32,8 +32,9 @@ def data(tmp_path_factory):
 def reported(lite, data, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     spade = Spade(lite, **SMALL)
-    results = evaluate_mvtec(spade, data, out, report=True, sweep=["k=1,5"], on_error=print,
-                             on_note=print)
+    results = evaluate_mvtec(
+        spade, data, out, report=True, sweep=["k=1,5"], on_error=print, on_note=print
+    )
     return out, results
 
 
@@ -60,8 +61,9 @@ def test_curves_have_the_areas_of_the_exact_metrics(reported):
             x, y = curves[metric]
             assert np.trapezoid(y, x) == pytest.approx(scores[metric], abs=1 / 150)
         x, y = curves["pro"]
-        assert x[-1] == 0.3 and np.trapezoid(y, x) / 0.3 == pytest.approx(scores["pro"],
-                                                                          abs=1 / 150)
+        assert x[-1] == 0.3 and np.trapezoid(y, x) / 0.3 == pytest.approx(
+            scores["pro"], abs=1 / 150
+        )
 
 
 def test_the_worst_misses_are_those(lite, data, reported):
@@ -70,8 +72,10 @@ def test_the_worst_misses_are_those(lite, data, reported):
     spade = Spade(lite, **SMALL).fit(category.train, calibrate=False)
     found = list(spade.query([test.path for test in category.test]))
     wrong = np.array([test.wrong for test in category.test])
-    scores = {"map": np.array([one.input_map.max() for one in found]),
-              "descriptor": np.array([one.descriptor_score for one in found])}
+    scores = {
+        "map": np.array([one.input_map.max() for one in found]),
+        "descriptor": np.array([one.descriptor_score for one in found]),
+    }
     misses = kept(out, "gravel")["misses"]
     for score, values in scores.items():
         good = np.flatnonzero(~wrong)[np.argsort(-values[~wrong])][:4]
@@ -82,9 +86,11 @@ def test_the_worst_misses_are_those(lite, data, reported):
             shown = [card["scores"][score] for card in cards]
             assert shown == pytest.approx(values[order].tolist())
         assert [card["confused"] for card in misses[score]["good"]] == pytest.approx(
-            [(values[wrong] <= values[i]).mean() for i in good])
+            [(values[wrong] <= values[i]).mean() for i in good]
+        )
         assert [card["confused"] for card in misses[score]["defects"]] == pytest.approx(
-            [(values[~wrong] >= values[i]).mean() for i in bad])
+            [(values[~wrong] >= values[i]).mean() for i in bad]
+        )
         assert all(card["paths"]["truth"] for card in misses[score]["defects"])
         assert not any(card["paths"]["truth"] for card in misses[score]["good"])
 
@@ -103,7 +109,10 @@ def test_figures_stand_beside_the_paper_s(reported):
 
 
 def test_a_finished_evaluation_is_reported_without_doing_it_again(
-    lite, data, tmp_path, counted  # noqa: F811
+    lite,
+    data,
+    tmp_path,
+    counted,  # noqa: F811
 ):
     first, _, _ = evaluate(lite, data, tmp_path)
     assert not (tmp_path / "report.html").exists() and len(counted) == 2
@@ -117,7 +126,8 @@ def test_a_finished_evaluation_is_reported_without_doing_it_again(
     path.write_text(json.dumps(record))
     assert evaluate(lite, data, tmp_path)[2] == notes and len(counted) == 2
     assert evaluate(lite, data, tmp_path, report=True)[2][-1] == (
-        "tile is evaluated anew: nothing was kept of it for a report")
+        "tile is evaluated anew: nothing was kept of it for a report"
+    )
     assert len(counted) == 3 and "evidence" in json.loads(path.read_text())
     path.write_text("{}")
     with pytest.raises(SpadeError, match="run the same command again"):
@@ -126,8 +136,16 @@ def test_a_finished_evaluation_is_reported_without_doing_it_again(
 
 def test_an_ensemble_and_original_sizes_are_reported(lite, data, tmp_path):
     ensemble = Ensemble.of([lite], ["flip"], **SMALL)
-    evaluate_mvtec(ensemble, data, tmp_path, names=["gravel"], original_size=True, report=True,
-                   on_error=print, on_note=print)
+    evaluate_mvtec(
+        ensemble,
+        data,
+        tmp_path,
+        names=["gravel"],
+        original_size=True,
+        report=True,
+        on_error=print,
+        on_note=print,
+    )
     card = kept(tmp_path, "gravel")["misses"]["map"]["defects"][0]
     assert card["size"] == [256, 256] and card["paths"]["truth"]
     assert "members" in (tmp_path / "report.html").read_text()
@@ -137,8 +155,16 @@ def test_an_ensemble_and_original_sizes_are_reported(lite, data, tmp_path):
 def test_scenes_are_reported(lite, tmp_path, pixel_masks):
     campus = make_stc(tmp_path / "stc", pixel_masks)
     spade = Spade(lite, k=2, **SMALL)
-    results = evaluate_stc(spade, campus, tmp_path / "out", names=["01"], fps=2, report=True,
-                           on_error=print, on_note=print)
+    results = evaluate_stc(
+        spade,
+        campus,
+        tmp_path / "out",
+        names=["01"],
+        fps=2,
+        report=True,
+        on_error=print,
+        on_note=print,
+    )
     text = (tmp_path / "out" / "report.html").read_text()
     assert f"image ROCAUC {100 * results['mean']['image_rocauc']:.1f} %" in text
     assert "Table 4" in text and "Pixel ROC" in text if pixel_masks else "Pixel ROC" not in text
@@ -162,6 +188,19 @@ def test_a_browser_shows_the_evaluation(reported, opened):
 
 
 def test_the_command_reports(data, tmp_path):
-    done("evaluate", "mvtec", data, "--out", tmp_path, "--category", "gravel", "--report",
-         "--resize", "64", "--crop", "64", *LITE)
+    done(
+        "evaluate",
+        "mvtec",
+        data,
+        "--out",
+        tmp_path,
+        "--category",
+        "gravel",
+        "--report",
+        "--resize",
+        "64",
+        "--crop",
+        "64",
+        *LITE,
+    )
     assert "laid out like MVTec AD" in (tmp_path / "report.html").read_text()

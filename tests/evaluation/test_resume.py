@@ -24,16 +24,26 @@ def data(tmp_path):
 def without_seconds(results):
     """Return results but for what a clock says."""
     if isinstance(results, dict):
-        return {name: without_seconds(value) for name, value in results.items()
-                if name not in ("seconds", "stages")}
+        return {
+            name: without_seconds(value)
+            for name, value in results.items()
+            if name not in ("seconds", "stages")
+        }
     return results
 
 
 def evaluate(lite, data, out, names=None, **options):
     problems, notes = [], []
     settings = {name: options.pop(name) for name in ("k", "batch_size") if name in options}
-    results = evaluate_mvtec(Spade(lite, **SMALL, **settings), data, out, names=names, **options,
-                             on_error=lambda *line: problems.append(line), on_note=notes.append)
+    results = evaluate_mvtec(
+        Spade(lite, **SMALL, **settings),
+        data,
+        out,
+        names=names,
+        **options,
+        on_error=lambda *line: problems.append(line),
+        on_note=notes.append,
+    )
     return results, problems, notes
 
 
@@ -59,7 +69,8 @@ def test_what_is_finished_is_not_done_again(lite, data, tmp_path, counted):
     for name in ("brick", "grass"):  # seconds too: nothing was measured anew
         assert again["categories"][name] == first["categories"][name]
     assert [point["categories"]["brick"] for point in again["sweep"]] == [
-        point["categories"]["brick"] for point in first["sweep"]]
+        point["categories"]["brick"] for point in first["sweep"]
+    ]
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == again
 
 
@@ -69,11 +80,15 @@ def test_a_changed_option_starts_anew_and_says_why(lite, data, tmp_path, counted
     changes = [
         ({"k": 2}, "k was 50 and is now 2"),
         ({"k": 2, "batch_size": 3}, "batch_size was 8 and is now 3"),
-        ({"k": 2, "batch_size": 3, "original_size": True},
-         "ground_truth was framed and is now original"),
+        (
+            {"k": 2, "batch_size": 3, "original_size": True},
+            "ground_truth was framed and is now original",
+        ),
         ({"k": 2, "batch_size": 3}, "ground_truth was original and is now framed"),
-        ({"k": 2, "batch_size": 3, "sweep": ["sigma=0"]},
-         "sweep sigma was not set and is now ['0']"),
+        (
+            {"k": 2, "batch_size": 3, "sweep": ["sigma=0"]},
+            "sweep sigma was not set and is now ['0']",
+        ),
     ]
     for number, (options, why) in enumerate(changes, 2):
         _, problems, notes = evaluate(lite, data, out, ["brick"], **options)
@@ -87,7 +102,8 @@ def test_changed_files_versions_and_damage_start_anew(lite, data, tmp_path, coun
     path = out / "done" / "brick.json"
     os.utime(data / "brick/test/good/000.png", ns=(1, 1))
     assert evaluate(lite, data, out, ["brick"])[2] == [
-        "brick is evaluated anew: its files have changed"]
+        "brick is evaluated anew: its files have changed"
+    ]
     record = json.loads(path.read_text())
     record["key"]["config"]["versions"]["torch"] = "1.0"
     path.write_text(json.dumps(record))
@@ -122,13 +138,25 @@ def test_a_category_that_fails_is_left_out_and_tried_again(lite, data, tmp_path,
 
 
 def test_a_killed_run_is_taken_up_with_an_equal_result(lite, data, tmp_path):
-    call = ("evaluate", "mvtec", data, "--resize", "64", "--crop", "64", "--sweep", "kappa=1,2",
-            *LITE)
+    call = (
+        "evaluate",
+        "mvtec",
+        data,
+        "--resize",
+        "64",
+        "--crop",
+        "64",
+        "--sweep",
+        "kappa=1,2",
+        *LITE,
+    )
     done(*call, "--out", tmp_path / "whole")
     out = tmp_path / "killed"
     process = subprocess.Popen(
         [sys.executable, "-m", "spade_faiss", *map(str, call), "--out", str(out)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     deadline = time.monotonic() + 60
     while not (out / "done" / "brick.json").exists() and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -139,8 +167,9 @@ def test_a_killed_run_is_taken_up_with_an_equal_result(lite, data, tmp_path):
     done(*call, "--out", out)
     for name, data in finished.items():  # these were not made again
         assert (out / "done" / name).read_bytes() == data
-    whole, resumed = (json.loads((folder / "results.json").read_text())
-                      for folder in (tmp_path / "whole", out))
+    whole, resumed = (
+        json.loads((folder / "results.json").read_text()) for folder in (tmp_path / "whole", out)
+    )
     assert len(resumed["categories"]) == 3
     assert without_seconds(resumed) == without_seconds(whole)
     assert (out / "table.md").read_text() == (tmp_path / "whole" / "table.md").read_text()
@@ -160,8 +189,18 @@ def test_a_second_evaluation_of_one_folder_is_refused_and_the_first_goes_on(
     original = mvtec.evaluate_points
 
     def meanwhile(*arguments, **options):
-        ended = run("evaluate", "mvtec", data, "--out", tmp_path / "out", "--resize", "64",
-                    "--crop", "64", *LITE)
+        ended = run(
+            "evaluate",
+            "mvtec",
+            data,
+            "--out",
+            tmp_path / "out",
+            "--resize",
+            "64",
+            "--crop",
+            "64",
+            *LITE,
+        )
         one_line(ended, "another evaluation", "--out")
         return original(*arguments, **options)
 

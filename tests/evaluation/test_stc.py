@@ -34,8 +34,16 @@ def campus(tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluated(lite, campus, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    results = evaluate_stc(Spade(lite, k=3, **SMALL), campus, out, fps=4, normalise_clips=True,
-                           sweep=["k=1,3"], on_error=silent, on_note=unjudged)
+    results = evaluate_stc(
+        Spade(lite, k=3, **SMALL),
+        campus,
+        out,
+        fps=4,
+        normalise_clips=True,
+        sweep=["k=1,3"],
+        on_error=silent,
+        on_note=unjudged,
+    )
     return out, results
 
 
@@ -53,7 +61,8 @@ def test_results_are_as_the_contract_says(evaluated):
         # Two videos of two seconds; clips of 16 and 12 frames.
         assert (scores["n_train"], scores["n_test"]) == (2 * 8, 16 + 12)
         assert {"features", "index", "stage_one", "stage_two", "maps", "metrics"} == set(
-            scores["stages"])
+            scores["stages"]
+        )
         assert scores["image_rocauc_map_max"] > 0.9
     for name in ("image_rocauc", "pixel_rocauc", "pro", "image_rocauc_normalised_clips"):
         both = [scores[name] for scores in results["categories"].values()]
@@ -82,28 +91,46 @@ def test_rocauc_is_that_of_the_scores_in_the_csv(campus, evaluated):
                 low, high = values[own].min(), values[own].max()
                 within[own] = (values[own] - low) / (high - low)
             assert scores[f"{key}_normalised_clips"] == pytest.approx(
-                roc_auc_score(labels, within), abs=1e-12)
+                roc_auc_score(labels, within), abs=1e-12
+            )
 
 
 def test_scores_equal_an_independent_run(lite, campus, evaluated):
     out, results = evaluated
-    frames = [one.image for path in sorted((campus / "training/videos").glob("02_*.avi"))
-              for one in read_frames(path) if int(one.name[-6:]) % 6 == 0]
+    frames = [
+        one.image
+        for path in sorted((campus / "training/videos").glob("02_*.avi"))
+        for one in read_frames(path)
+        if int(one.name[-6:]) % 6 == 0
+    ]
     spade = Spade(lite, k=3, **SMALL).fit(frames, calibrate=False)
-    paths = [path for clip in ("02_0014", "02_0015")
-             for path in sorted((campus / "testing/frames" / clip).glob("*.jpg"))]
+    paths = [
+        path
+        for clip in ("02_0014", "02_0015")
+        for path in sorted((campus / "testing/frames" / clip).glob("*.jpg"))
+    ]
     found = list(spade.query(paths))
     rows = rows_of(out / "frames" / "02.csv")
-    np.testing.assert_allclose([float(row["descriptor"]) for row in rows],
-                               [one.descriptor_score for one in found], rtol=1e-5)
-    np.testing.assert_allclose([float(row["map_max"]) for row in rows],
-                               [one.input_map.max() for one in found], rtol=1e-5)
-    masks = np.concatenate([np.load(campus / "testing/test_pixel_mask" / f"{clip}.npy")
-                            for clip in ("02_0014", "02_0015")])
+    np.testing.assert_allclose(
+        [float(row["descriptor"]) for row in rows],
+        [one.descriptor_score for one in found],
+        rtol=1e-5,
+    )
+    np.testing.assert_allclose(
+        [float(row["map_max"]) for row in rows], [one.input_map.max() for one in found], rtol=1e-5
+    )
+    masks = np.concatenate(
+        [
+            np.load(campus / "testing/test_pixel_mask" / f"{clip}.npy")
+            for clip in ("02_0014", "02_0015")
+        ]
+    )
     framing = spade.index_.manifest.framing.framing()
     framed = [framing.apply_mask(mask > 0) for mask in masks]
-    assert results["categories"]["02"]["pixel_rocauc"] == pytest.approx(roc_auc_score(
-        np.stack(framed).ravel(), np.stack([one.input_map for one in found]).ravel()), abs=1e-5)
+    assert results["categories"]["02"]["pixel_rocauc"] == pytest.approx(
+        roc_auc_score(np.stack(framed).ravel(), np.stack([one.input_map for one in found]).ravel()),
+        abs=1e-5,
+    )
 
 
 def test_clips_are_normalised_each_by_itself():
@@ -115,8 +142,22 @@ def test_a_mask_of_another_length_is_named_and_its_scene_refused(lite, campus, t
     root = make_stc(tmp_path / "broken", pixel_masks=False)
     mask = root / "testing/test_frame_mask/01_0015.npy"
     np.save(mask, np.load(mask)[:-2])
-    ended = done("evaluate", "stc", root, "--out", tmp_path / "out", "--fps", "2", *LITE,
-                 "--resize", "64", "--crop", "64", "--json", status=1)
+    ended = done(
+        "evaluate",
+        "stc",
+        root,
+        "--out",
+        tmp_path / "out",
+        "--fps",
+        "2",
+        *LITE,
+        "--resize",
+        "64",
+        "--crop",
+        "64",
+        "--json",
+        status=1,
+    )
     note, line = sorted(ended.stderr.splitlines(), key=lambda line: "note: " not in line)
     assert "no threshold is judged" in note
     assert "01_0015.npy: the mask is of 10 frames and the clip has 12; scene 01 is left out" in line
@@ -128,8 +169,9 @@ def test_a_mask_of_another_length_is_named_and_its_scene_refused(lite, campus, t
     mask = root / "testing/test_frame_mask/02_0014.npy"
     np.save(mask, np.load(mask)[:-2])
     with pytest.raises(SpadeError, match="nothing could be evaluated"):
-        evaluate_stc(Spade(lite, **SMALL), root, tmp_path / "out2", on_error=print,
-                     on_note=unjudged)
+        evaluate_stc(
+            Spade(lite, **SMALL), root, tmp_path / "out2", on_error=print, on_note=unjudged
+        )
 
 
 def test_masks_of_another_size_and_bad_frames_are_named(lite, tmp_path):
@@ -142,8 +184,14 @@ def test_masks_of_another_size_and_bad_frames_are_named(lite, tmp_path):
     video.write_text("no")
     (root / "testing/test_pixel_mask/01_0015.npy").unlink()
     problems, notes = [], []
-    results = evaluate_stc(Spade(lite, **SMALL), root, tmp_path / "out", fps=2,
-                           on_error=lambda *line: problems.append(line), on_note=notes.append)
+    results = evaluate_stc(
+        Spade(lite, **SMALL),
+        root,
+        tmp_path / "out",
+        fps=2,
+        on_error=lambda *line: problems.append(line),
+        on_note=notes.append,
+    )
     lines = [": ".join(line) for line in problems]
     assert len(lines) == 3
     assert re.search(r"02_0015.npy: the mask is 128x95 .* 128x96; scene 02 is left out", lines[0])
@@ -160,6 +208,7 @@ def test_masks_of_another_size_and_bad_frames_are_named(lite, tmp_path):
 
 def test_frames_are_judged_whatever_the_sampling(lite, campus, tmp_path):
     with pytest.raises(SpadeError, match="fps"):
-        evaluate_stc(Spade(lite, **SMALL), campus, tmp_path, fps=0, on_error=silent,
-                     on_note=unjudged)
+        evaluate_stc(
+            Spade(lite, **SMALL), campus, tmp_path, fps=0, on_error=silent, on_note=unjudged
+        )
     assert cv2.imread(str(load_stc(campus)[0].frames[0])) is not None

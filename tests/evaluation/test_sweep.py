@@ -24,21 +24,38 @@ def data(tmp_path_factory):
 def test_a_grid_equals_runs_of_their_own(lite, data, tmp_path, monkeypatch):
     seen = []
     call = Backbone.__call__
-    monkeypatch.setattr(Backbone, "__call__",
-                        lambda self, images: seen.append(len(images)) or call(self, images))
+    monkeypatch.setattr(
+        Backbone, "__call__", lambda self, images: seen.append(len(images)) or call(self, images)
+    )
     results = evaluate_mvtec(
-        Spade(lite, 4, **SMALL), data, tmp_path, names=["brick"],
-        sweep=["k=1,3", "kappa=1,2", "sigma=0,4"], on_error=silent, on_note=silent)
+        Spade(lite, 4, **SMALL),
+        data,
+        tmp_path,
+        names=["brick"],
+        sweep=["k=1,3", "kappa=1,2", "sigma=0,4"],
+        on_error=silent,
+        on_note=silent,
+    )
     assert sum(seen) == 1 + 4 + 8  # one to count the levels: features are extracted once
     [category] = load_mvtec(data, ["brick"])
     assert [point["options"] for point in results["sweep"]][:3] == [
-        {"k": "1", "kappa": "1", "sigma": "0"}, {"k": "1", "kappa": "1", "sigma": "4"},
-        {"k": "1", "kappa": "2", "sigma": "0"}]
+        {"k": "1", "kappa": "1", "sigma": "0"},
+        {"k": "1", "kappa": "1", "sigma": "4"},
+        {"k": "1", "kappa": "2", "sigma": "0"},
+    ]
     assert len(results["sweep"]) == 8
     for point in results["sweep"]:
         options = point["options"]
-        alone = evaluate_category(Spade(lite, int(options["k"]), int(options["kappa"]),
-                                        sigma=float(options["sigma"]), **SMALL), category)
+        alone = evaluate_category(
+            Spade(
+                lite,
+                int(options["k"]),
+                int(options["kappa"]),
+                sigma=float(options["sigma"]),
+                **SMALL,
+            ),
+            category,
+        )
         scores = point["categories"]["brick"]
         for name in ("image_rocauc", "image_rocauc_map_max", "pixel_rocauc", "pro"):
             assert scores[name] == pytest.approx(getattr(alone, name), abs=1e-9)
@@ -53,10 +70,18 @@ def test_a_grid_equals_runs_of_their_own(lite, data, tmp_path, monkeypatch):
 
 def test_levels_and_scores_are_swept(lite, data, tmp_path):
     results = evaluate_mvtec(
-        Spade(lite, 3, **SMALL), data, tmp_path, names=["grass"],
-        sweep=["levels=1+2+3,3+2,1", "score=map,descriptor"], on_error=silent, on_note=silent)
-    points = {(point["options"]["levels"], point["options"]["score"]): point["categories"]["grass"]
-              for point in results["sweep"]}
+        Spade(lite, 3, **SMALL),
+        data,
+        tmp_path,
+        names=["grass"],
+        sweep=["levels=1+2+3,3+2,1", "score=map,descriptor"],
+        on_error=silent,
+        on_note=silent,
+    )
+    points = {
+        (point["options"]["levels"], point["options"]["score"]): point["categories"]["grass"]
+        for point in results["sweep"]
+    }
     assert len(points) == 6
     base = results["categories"]["grass"]
     every = points["1+2+3", "map"]
@@ -78,19 +103,22 @@ def test_a_remapped_result_is_made_of_its_levels(lite, data):
     assert spade.sigma == 4.0 and other.descriptor_score == result.descriptor_score
 
 
-@pytest.mark.parametrize("texts, why", [
-    (["colour=1"], "one of k, kappa, sigma, levels, score"),
-    (["k"], "'' is no number of images"),
-    (["k=5,x"], "'x' is no number of images"),
-    (["k=0"], "'0' is no number of images"),
-    (["kappa=1.5"], "no number of patches"),
-    (["sigma=-1"], "no number of pixels"),
-    (["sigma=nan"], "no number of pixels"),
-    (["levels=1+4"], "sum of the network's levels"),
-    (["levels=2+2"], "sum of the network's levels"),
-    (["score=best"], "map or descriptor"),
-    (["k=1", "k=2"], "swept already"),
-])
+@pytest.mark.parametrize(
+    "texts, why",
+    [
+        (["colour=1"], "one of k, kappa, sigma, levels, score"),
+        (["k"], "'' is no number of images"),
+        (["k=5,x"], "'x' is no number of images"),
+        (["k=0"], "'0' is no number of images"),
+        (["kappa=1.5"], "no number of patches"),
+        (["sigma=-1"], "no number of pixels"),
+        (["sigma=nan"], "no number of pixels"),
+        (["levels=1+4"], "sum of the network's levels"),
+        (["levels=2+2"], "sum of the network's levels"),
+        (["score=best"], "map or descriptor"),
+        (["k=1", "k=2"], "swept already"),
+    ],
+)
 def test_what_is_no_sweep_is_explained(texts, why):
     with pytest.raises(SpadeError, match=why):
         Sweep.parse(texts, 3)

@@ -30,7 +30,10 @@ def test_levels_are_a_quarter_an_eighth_and_a_sixteenth(lite):
     features = lite(np.zeros((2, 224, 320, 3), np.uint8))
     assert features.descriptors.shape == (2, 1280)
     assert [tuple(level.shape) for level in features.levels] == [
-        (2, 56, 80, 24), (2, 28, 40, 40), (2, 14, 20, 112)]
+        (2, 56, 80, 24),
+        (2, 28, 40, 40),
+        (2, 14, 20, 112),
+    ]
     for values in (features.descriptors, *features.levels):
         assert values.dtype == torch.float32 and values.is_contiguous()
 
@@ -39,8 +42,12 @@ def test_levels_equal_the_package_s_own_forward_pass(lite):
     network = lite._network.net
     image = data.chelsea()[:224, :224]
     taken = {}
-    hooks = [network._blocks[i].register_forward_hook(
-        lambda module, _, output, i=i: taken.setdefault(i, output)) for i in (2, 4, 10)]
+    hooks = [
+        network._blocks[i].register_forward_hook(
+            lambda module, _, output, i=i: taken.setdefault(i, output)
+        )
+        for i in (2, 4, 10)
+    ]
     scaled = (torch.from_numpy(image).float() / 255 - 0.5) / 0.5
     with torch.inference_mode():
         network(scaled.permute(2, 0, 1)[None])
@@ -56,7 +63,10 @@ def test_the_larger_network_knows_them_too_and_has_levels_of_the_same_sides(lite
     assert imagenet_class(lite1, data.chelsea()) in (281, 282, 285)
     features = lite1(np.zeros((1, 224, 320, 3), np.uint8))
     assert [tuple(level.shape) for level in features.levels] == [
-        (1, 56, 80, 24), (1, 28, 40, 40), (1, 14, 20, 112)]
+        (1, 56, 80, 24),
+        (1, 28, 40, 40),
+        (1, 14, 20, 112),
+    ]
 
 
 def test_an_image_s_features_do_not_depend_on_its_batch(lite):

@@ -26,7 +26,8 @@ def independent(name):
 
     config = {
         "resnet18": ResNetConfig(
-            layer_type="basic", depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512]),
+            layer_type="basic", depths=[2, 2, 2, 2], hidden_sizes=[64, 128, 256, 512]
+        ),
         "resnet50": ResNetConfig(layer_type="bottleneck", depths=[3, 4, 6, 3]),
         "resnet101": ResNetConfig(layer_type="bottleneck", depths=[3, 4, 23, 3]),
     }[name]
@@ -41,12 +42,21 @@ def test_forward_pass_equals_an_independent_implementation(name):
         for key, value in ours.state_dict().items():
             if value.ndim and not key.startswith("fc."):
                 # Weights near 1 / sqrt(fan-in) and positive variances keep activations alive.
-                noise = torch.randn_like(value) * (value[0].numel() ** -0.5 if value.ndim > 1 else
-                                                   0.1)
-                value.copy_(noise if value.ndim > 1 else
-                            noise.abs() + 0.5 if "var" in key or "weight" in key else noise)
-    renamed = {mapped(k): v for k, v in ours.state_dict().items()
-               if not k.startswith("fc.") and "num_batches" not in k}
+                noise = torch.randn_like(value) * (
+                    value[0].numel() ** -0.5 if value.ndim > 1 else 0.1
+                )
+                value.copy_(
+                    noise
+                    if value.ndim > 1
+                    else noise.abs() + 0.5
+                    if "var" in key or "weight" in key
+                    else noise
+                )
+    renamed = {
+        mapped(k): v
+        for k, v in ours.state_dict().items()
+        if not k.startswith("fc.") and "num_batches" not in k
+    }
     missing, unexpected = theirs.load_state_dict(renamed, strict=False)
     assert not unexpected and all("num_batches" in key for key in missing)
     images = torch.randn(2, 3, 96, 128)
@@ -63,9 +73,9 @@ def wide_names_and_shapes():
     """Write the parameters of Wide-ResNet-50-2 down from its definition."""
 
     def norm(name, n):
-        return {f"{name}.{part}": (n,) for part in ("weight", "bias", "running_mean",
-                                                    "running_var")} | {
-            f"{name}.num_batches_tracked": ()}
+        return {
+            f"{name}.{part}": (n,) for part in ("weight", "bias", "running_mean", "running_var")
+        } | {f"{name}.num_batches_tracked": ()}
 
     found = {"conv1.weight": (64, 3, 7, 7)} | norm("bn1", 64)
     inputs = 64
@@ -96,7 +106,10 @@ def test_the_wide_network_strides_and_pools_as_the_paper_says():
         descriptors, levels = network(torch.zeros(1, 3, 224, 224))
     assert descriptors.shape == (1, 2048)
     assert [tuple(level.shape[1:]) for level in levels] == [
-        (256, 56, 56), (512, 28, 28), (1024, 14, 14)]
+        (256, 56, 56),
+        (512, 28, 28),
+        (1024, 14, 14),
+    ]
     # A bottleneck strides in its 3x3 convolution, as the published weights were trained.
     for layer in (network.layer2, network.layer3, network.layer4):
         assert layer[0].conv1.stride == (1, 1) and layer[0].conv2.stride == (2, 2)

@@ -88,10 +88,15 @@ def test_a_cache_that_cannot_be_written_is_named(server):
         load_backbone("resnet18")
 
 
-@pytest.mark.parametrize("wrap", [
-    lambda s: s, lambda s: {"state_dict": s}, lambda s: {"model": s, "epoch": 3},
-    lambda s: {f"module.{key}": value for key, value in s.items()},
-])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"state_dict": s},
+        lambda s: {"model": s, "epoch": 3},
+        lambda s: {f"module.{key}": value for key, value in s.items()},
+    ],
+)
 def test_checkpoints_as_people_save_them(tmp_path, state, wrap):
     torch.save(wrap(state), tmp_path / "w.pth")
     found = read_state_dict(tmp_path / "w.pth")
@@ -107,7 +112,10 @@ def test_safetensors_give_the_same_network(tmp_path, state):
     two = load_backbone("resnet18", tmp_path / "w.pth", "cpu")(images)
     assert torch.equal(one.descriptors, two.descriptors)
     assert [tuple(level.shape) for level in one.levels] == [
-        (1, 16, 16, 64), (1, 8, 8, 128), (1, 4, 4, 256)]
+        (1, 16, 16, 64),
+        (1, 8, 8, 128),
+        (1, 4, 4, 256),
+    ]
 
 
 class Evil:
@@ -155,13 +163,18 @@ def change(state, **changes):
     return changed
 
 
-@pytest.mark.parametrize("changes, why", [
-    ({"layer2__0__conv1__weight": None}, r"layer2\.0\.conv1\.weight is missing"),
-    ({"layer1__0__conv1__weight": torch.zeros(64, 32, 3, 3)},
-     r"layer1\.0\.conv1\.weight has shape \[64, 32, 3, 3\] where \[64, 64, 3, 3\] is needed"),
-    ({"layer5__weight": torch.zeros(1)}, r"layer5\.weight is unknown"),
-    ({"bn1__weight": torch.full((64,), float("nan"))}, r"bn1\.weight holds NaN"),
-])
+@pytest.mark.parametrize(
+    "changes, why",
+    [
+        ({"layer2__0__conv1__weight": None}, r"layer2\.0\.conv1\.weight is missing"),
+        (
+            {"layer1__0__conv1__weight": torch.zeros(64, 32, 3, 3)},
+            r"layer1\.0\.conv1\.weight has shape \[64, 32, 3, 3\] where \[64, 64, 3, 3\] is needed",
+        ),
+        ({"layer5__weight": torch.zeros(1)}, r"layer5\.weight is unknown"),
+        ({"bn1__weight": torch.full((64,), float("nan"))}, r"bn1\.weight holds NaN"),
+    ],
+)
 def test_the_first_difference_is_named(tmp_path, state, changes, why):
     with pytest.raises(SpadeError, match=why):
         load_into(RESNETS["resnet18"](), change(state, **changes), tmp_path / "w.pth")

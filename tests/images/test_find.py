@@ -62,8 +62,9 @@ def test_an_unreadable_folder_is_named_and_the_rest_is_found(open_folder):
     with unprivileged():
         found, problems, _ = search(open_folder)
     assert found == ["a/1.png", "z/3.png"]
-    assert problems == {str(open_folder / "locked"):
-                        "cannot be searched for images: Permission denied"}
+    assert problems == {
+        str(open_folder / "locked"): "cannot be searched for images: Permission denied"
+    }
 
 
 def test_a_folder_too_deep_to_be_named_is_a_problem(tmp_path, monkeypatch):
@@ -116,17 +117,28 @@ def test_links_that_lead_nowhere_are_named(tmp_path):
 
 
 def test_what_is_passed_over_is_said_in_one_line(tmp_path):
-    touch(tmp_path, "1.png", "README", "notes.txt", "labels.json", "Thumbs.db", ".DS_Store",
-          "table.csv")
+    touch(
+        tmp_path,
+        "1.png",
+        "README",
+        "notes.txt",
+        "labels.json",
+        "Thumbs.db",
+        ".DS_Store",
+        "table.csv",
+    )
     assert search(tmp_path)[2] == []
     touch(tmp_path, "b.GIF", "a.heic", "sub/c.ppm", "sub/0001", "film.mp4")
     assert search(tmp_path)[2] == [
         f"passed over 5 files of no kind that is read, by the name: {tmp_path}/a.heic, "
         f"{tmp_path}/b.GIF, {tmp_path}/film.mp4 and 2 more; convert or rename what is an image, "
-        "if they are to count"]
+        "if they are to count"
+    ]
     (note,) = search(tmp_path, suffixes=VIDEO_SUFFIXES | {".png", ".gif", ".heic", ".ppm"})[2]
-    assert note == (f"passed over 1 file of no kind that is read, by the name: {tmp_path}/sub/0001;"
-                    " convert or rename what is an image, if it is to count")
+    assert note == (
+        f"passed over 1 file of no kind that is read, by the name: {tmp_path}/sub/0001;"
+        " convert or rename what is an image, if it is to count"
+    )
     # In Python, where nobody asked to be told.
     with pytest.warns(UserWarning, match="passed over 5 files"):
         find_images([tmp_path], print)

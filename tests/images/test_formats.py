@@ -18,19 +18,32 @@ from tests.images.tiffs import SHORT, page, tiff
 SMOOTH = cv2.resize(PHOTO[10:16, 20:26], (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
 GREY, COLOUR, INDEXED, GREY_ALPHA, COLOUR_ALPHA = 0, 2, 3, 4, 6
 CHANNELS = {GREY: 1, COLOUR: 3, INDEXED: 1, GREY_ALPHA: 2, COLOUR_ALPHA: 4}
-DEPTHS = [(bits, GREY) for bits in (1, 2, 4, 8, 16)] + [
-    (bits, INDEXED) for bits in (1, 2, 4, 8)] + [
-    (bits, colour) for bits in (8, 16) for colour in (COLOUR, GREY_ALPHA, COLOUR_ALPHA)]
-PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2),
-          (1, 0, 2, 1))
+DEPTHS = (
+    [(bits, GREY) for bits in (1, 2, 4, 8, 16)]
+    + [(bits, INDEXED) for bits in (1, 2, 4, 8)]
+    + [(bits, colour) for bits in (8, 16) for colour in (COLOUR, GREY_ALPHA, COLOUR_ALPHA)]
+)
+PASSES = (
+    (0, 0, 8, 8),
+    (0, 4, 8, 8),
+    (4, 0, 8, 4),
+    (0, 2, 4, 4),
+    (2, 0, 4, 2),
+    (0, 1, 2, 2),
+    (1, 0, 2, 1),
+)
 """Of Adam7: first row and column, steps down and across."""
 EXIF = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
 """Orientation 6: to be turned by a right angle, clockwise."""
 
 
 def chunk(kind, content):
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(
-        ">I", zlib.crc32(kind + content))
+    return (
+        struct.pack(">I", len(content))
+        + kind
+        + content
+        + struct.pack(">I", zlib.crc32(kind + content))
+    )
 
 
 def png(samples, bits, colour, interlaced=False, before=(), behind=()):
@@ -39,11 +52,18 @@ def png(samples, bits, colour, interlaced=False, before=(), behind=()):
         for row in samples[top::down, left::across].astype(np.uint32):
             unpacked = (row.reshape(-1, 1) >> np.arange(bits)[::-1]) & 1
             rows += b"\0" + np.packbits(unpacked.astype(np.uint8)).tobytes()
-    header = struct.pack(">IIBBBBB", samples.shape[1], samples.shape[0], bits, colour, 0, 0,
-                         interlaced)
+    header = struct.pack(
+        ">IIBBBBB", samples.shape[1], samples.shape[0], bits, colour, 0, 0, interlaced
+    )
     data = zlib.compress(rows)
-    parts = [(b"IHDR", header), *before, (b"IDAT", data[:50]), (b"IDAT", data[50:]), *behind,
-             (b"IEND", b"")]
+    parts = [
+        (b"IHDR", header),
+        *before,
+        (b"IDAT", data[:50]),
+        (b"IDAT", data[50:]),
+        *behind,
+        (b"IEND", b""),
+    ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
@@ -60,8 +80,13 @@ def test_every_kind_of_png(bits, colour, interlaced):
         right = np.broadcast_to(colours * (255 / (2**bits - 1)), (HEIGHT, WIDTH, 3))
     close(decoded(png(samples, bits, colour, interlaced, table)), right)
     if colour in (GREY, COLOUR, INDEXED):  # one sample, or some of the palette, as transparent
-        clear = b"\0\1\2" if colour == INDEXED and bits > 1 else struct.pack(
-            f">{samples.shape[2]}H", *samples[3, 3]) if colour != INDEXED else b"\0"
+        clear = (
+            b"\0\1\2"
+            if colour == INDEXED and bits > 1
+            else struct.pack(f">{samples.shape[2]}H", *samples[3, 3])
+            if colour != INDEXED
+            else b"\0"
+        )
         close(decoded(png(samples, bits, colour, interlaced, [*table, (b"tRNS", clear)])), right)
     turned = png(samples, bits, colour, interlaced, table, [(b"eXIf", EXIF)])
     close(decoded(turned), np.rot90(right, -1))
@@ -74,14 +99,22 @@ def test_png_says_how_many_bits_are_significant(colour):
     right = np.broadcast_to(colours * (255 / 4095), (HEIGHT, WIDTH, 3))
     # By the specification they are scaled up to 16 bits, and some programs do not.
     for scale in (1, 16):
-        close(decoded(png(samples * scale, 16, colour, before=[(b"sBIT", said)])), right,
-              1.01 if scale == 16 else 0.51)
+        close(
+            decoded(png(samples * scale, 16, colour, before=[(b"sBIT", said)])),
+            right,
+            1.01 if scale == 16 else 0.51,
+        )
     # In a dark image, too, they are what they are.
     dark = samples // 32
-    close(decoded(png(dark * 16, 16, colour, before=[(b"sBIT", said)]), "use 11 bits"),
-          right // 32, 1.01)
-    close(decoded(png(samples, 16, colour), "use 12 bits"),
-          np.broadcast_to(colours * (255 / 65535), right.shape))
+    close(
+        decoded(png(dark * 16, 16, colour, before=[(b"sBIT", said)]), "use 11 bits"),
+        right // 32,
+        1.01,
+    )
+    close(
+        decoded(png(samples, 16, colour), "use 12 bits"),
+        np.broadcast_to(colours * (255 / 65535), right.shape),
+    )
 
 
 def test_a_changed_bit_of_a_png_is_noticed():
@@ -100,9 +133,13 @@ def saved(image, kind, **options):
 
 
 JPEGS = {
-    "baseline": {}, "progressive": {"progressive": True}, "4:4:4": {"subsampling": 0},
-    "4:2:2": {"subsampling": 1}, "restarts": {"restart_marker_blocks": 2},
-    "RGB": {"keep_rgb": True}, "turned": {"exif": b"Exif\0\0" + EXIF},
+    "baseline": {},
+    "progressive": {"progressive": True},
+    "4:4:4": {"subsampling": 0},
+    "4:2:2": {"subsampling": 1},
+    "restarts": {"restart_marker_blocks": 2},
+    "RGB": {"keep_rgb": True},
+    "turned": {"exif": b"Exif\0\0" + EXIF},
 }
 
 
@@ -120,8 +157,9 @@ PRINTED = (255 - INKS[..., :3].astype(float)) * (255 - INKS[..., 3:]) / 255
 
 @pytest.mark.parametrize("stored", ["CMYK", "YCCK"])
 def test_inks_of_jpeg_are_as_adobe_writes_them(stored):
-    content = imagecodecs.jpeg8_encode(255 - INKS, level=98, colorspace="CMYK",
-                                       outcolorspace=stored)
+    content = imagecodecs.jpeg8_encode(
+        255 - INKS, level=98, colorspace="CMYK", outcolorspace=stored
+    )
     assert b"Adobe" in content
     close(decoded(content), PRINTED, 14 if stored == "YCCK" else 4)
     of_opencv = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
@@ -129,8 +167,9 @@ def test_inks_of_jpeg_are_as_adobe_writes_them(stored):
 
 
 def test_inks_of_jpeg_without_adobes_mark_are_refused():
-    content = imagecodecs.jpeg8_encode(255 - INKS, level=98, colorspace="CMYK",
-                                       outcolorspace="CMYK")
+    content = imagecodecs.jpeg8_encode(
+        255 - INKS, level=98, colorspace="CMYK", outcolorspace="CMYK"
+    )
     at = content.index(b"Adobe") - 4
     with pytest.raises(SpadeError, match=r"CMYK.*Adobe"):
         decode_image(content[:at] + content[at + 16 :])
@@ -141,8 +180,9 @@ def test_inks_of_jpeg_without_adobes_mark_are_refused():
 def test_jpegs_of_more_bits_and_lossless_ones(channels, bits, lossless):
     image = np.squeeze(SMOOTH[..., :channels])
     samples = np.round(image * ((2**bits - 1) / 255)).astype(np.uint8 if bits == 8 else np.uint16)
-    content = imagecodecs.jpeg8_encode(samples, level=99, bitspersample=bits, lossless=lossless,
-                                       subsampling="444")
+    content = imagecodecs.jpeg8_encode(
+        samples, level=99, bitspersample=bits, lossless=lossless, subsampling="444"
+    )
     right = np.broadcast_to(SMOOTH[..., :channels], SMOOTH.shape).astype(int)
     close(decoded(content), right, 0 if lossless else 3)
     turned = content[:2] + b"\xff\xe1" + struct.pack(">H", len(EXIF) + 8) + b"Exif\0\0" + EXIF
@@ -151,10 +191,27 @@ def test_jpegs_of_more_bits_and_lossless_ones(channels, bits, lossless):
 
 def bmp(rows, bits, compression=0, masks=b"", palette=b"", top_down=False, size=(HEIGHT, WIDTH)):
     """Return a BMP file for the bytes of its rows, the lowest first unless it is top-down."""
-    head = struct.pack("<IiiHHIIiiII", 40, size[1], -size[0] if top_down else size[0], 1, bits,
-                       compression, len(rows), 0, 0, len(palette) // 4, 0) + masks + palette
+    head = (
+        struct.pack(
+            "<IiiHHIIiiII",
+            40,
+            size[1],
+            -size[0] if top_down else size[0],
+            1,
+            bits,
+            compression,
+            len(rows),
+            0,
+            0,
+            len(palette) // 4,
+            0,
+        )
+        + masks
+        + palette
+    )
     return struct.pack("<2sIHHI", b"BM", 14 + len(head) + len(rows), 0, 0, 14 + len(head)) + (
-        head + rows)
+        head + rows
+    )
 
 
 def bmp_rows(samples, bits, top_down):
@@ -172,15 +229,25 @@ def bmp_rows(samples, bits, top_down):
 def test_bmp_of_a_palette(bits, top_down):
     samples = noise(bits, 1)[..., 0]
     palette = np.random.default_rng(2).integers(0, 256, (1 << bits, 4), dtype=np.uint8)
-    content = bmp(bmp_rows(samples, bits, top_down), bits, palette=palette.tobytes(),
-                  top_down=top_down)
+    content = bmp(
+        bmp_rows(samples, bits, top_down), bits, palette=palette.tobytes(), top_down=top_down
+    )
     assert np.array_equal(decoded(content), palette[samples][..., 2::-1])
 
 
 @pytest.mark.parametrize("top_down", [False, True])
-@pytest.mark.parametrize("bits, masks", [
-    (16, ()), (16, (0x7C00, 0x3E0, 0x1F)), (16, (0xF800, 0x7E0, 0x1F)), (24, ()), (32, ()),
-    (32, (0xFF0000, 0xFF00, 0xFF)), (32, (0xFF000000, 0xFF0000, 0xFF00))])
+@pytest.mark.parametrize(
+    "bits, masks",
+    [
+        (16, ()),
+        (16, (0x7C00, 0x3E0, 0x1F)),
+        (16, (0xF800, 0x7E0, 0x1F)),
+        (24, ()),
+        (32, ()),
+        (32, (0xFF0000, 0xFF00, 0xFF)),
+        (32, (0xFF000000, 0xFF0000, 0xFF00)),
+    ],
+)
 def test_bmp_of_colours(bits, masks, top_down):
     if bits == 24:
         colours = noise(8, 3)
@@ -189,12 +256,22 @@ def test_bmp_of_colours(bits, masks, top_down):
         assert np.array_equal(decoded(content), colours)
         return
     samples = noise(bits, 1)[..., 0]
-    content = bmp(bmp_rows(samples, bits, top_down), bits, 3 if masks else 0,
-                  struct.pack(f"<{len(masks)}I", *masks), top_down=top_down)
+    content = bmp(
+        bmp_rows(samples, bits, top_down),
+        bits,
+        3 if masks else 0,
+        struct.pack(f"<{len(masks)}I", *masks),
+        top_down=top_down,
+    )
     shown = masks or ((0x7C00, 0x3E0, 0x1F) if bits == 16 else (0xFF0000, 0xFF00, 0xFF))
     low = [mask & -mask for mask in shown]
-    right = np.stack([(samples & mask) / one / (mask // one) * 255
-                      for mask, one in zip(shown, low, strict=True)], 2)
+    right = np.stack(
+        [
+            (samples & mask) / one / (mask // one) * 255
+            for mask, one in zip(shown, low, strict=True)
+        ],
+        2,
+    )
     close(decoded(content), right, 1)
 
 
@@ -202,8 +279,13 @@ def test_bmp_of_colours(bits, masks, top_down):
 def test_bmp_of_runs(bits):
     samples = np.repeat(noise(bits, 1)[:, :25, 0], 2, 1)
     palette = np.random.default_rng(2).integers(0, 256, (1 << bits, 4), dtype=np.uint8)
-    runs = b"".join(b"".join(bytes([2, value * 17 if bits == 4 else value]) for value in row[::2])
-                    + b"\0\0" for row in samples[::-1]) + b"\0\1"
+    runs = (
+        b"".join(
+            b"".join(bytes([2, value * 17 if bits == 4 else value]) for value in row[::2]) + b"\0\0"
+            for row in samples[::-1]
+        )
+        + b"\0\1"
+    )
     content = bmp(runs, bits, 1 if bits == 8 else 2, palette=palette.tobytes())
     assert np.array_equal(decoded(content), palette[samples][..., 2::-1])
 
@@ -226,11 +308,14 @@ def test_the_first_of_several_frames_is_read_and_said_to_be(kind):
 
 
 WRITTEN = {
-    "png": saved(PHOTO, "png"), "interlaced": png(noise(8, 3), 8, COLOUR, True),
-    "deep": png(noise(16, 3), 16, COLOUR), "jpeg": saved(PHOTO, "jpeg"),
+    "png": saved(PHOTO, "png"),
+    "interlaced": png(noise(8, 3), 8, COLOUR, True),
+    "deep": png(noise(16, 3), 16, COLOUR),
+    "jpeg": saved(PHOTO, "jpeg"),
     "progressive": saved(PHOTO, "jpeg", progressive=True),
     "12 bits": imagecodecs.jpeg8_encode(noise(12, 1).astype(np.uint16), bitspersample=12),
-    "bmp": saved(PHOTO, "bmp"), "webp": saved(PHOTO, "webp"),
+    "bmp": saved(PHOTO, "bmp"),
+    "webp": saved(PHOTO, "webp"),
     "lossless": saved(PHOTO, "webp", lossless=True),
 }
 
@@ -258,8 +343,12 @@ def test_zeros_in_place_of_an_end_are_no_end(name):
 
 def test_odd_bmp_is_refused():
     for compression, masks in ((3, (0xFF, 0xFF00, 0xFF0000)), (4, ()), (5, ())):
-        content = bmp(bmp_rows(noise(32, 1)[..., 0], 32, False), 32, compression,
-                      struct.pack(f"<{len(masks)}I", *masks))
+        content = bmp(
+            bmp_rows(noise(32, 1)[..., 0], 32, False),
+            32,
+            compression,
+            struct.pack(f"<{len(masks)}I", *masks),
+        )
         with pytest.raises(SpadeError, match=r"rare kind .*Unsupported"):
             decode_image(content)
 
@@ -281,8 +370,11 @@ def test_runs_that_end_early_are_refused():
 def test_images_up_to_the_limit_are_read_without_a_word():
     side = 9500  # 90 megapixels, more than Pillow reads in silence
     rows = zlib.compress((b"\0" + b"\x55" * (side // 8 + 1)) * side)
-    parts = [(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)), (b"IDAT", rows),
-             (b"IEND", b"")]
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)),
+        (b"IDAT", rows),
+        (b"IEND", b""),
+    ]
     image = decoded(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
     assert image.shape == (side, side, 3) and image[-1, -1].max() == 255 and not image[-1, -2].any()
 
@@ -292,8 +384,9 @@ def test_images_over_the_limit_are_refused_before_they_are_decoded():
     files = {
         "png": b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in head),
         "bmp": bmp(b"", 24, size=(10001, 20000)),
-        "jpeg": WRITTEN["jpeg"].replace(struct.pack(">HH", HEIGHT, WIDTH),
-                                        struct.pack(">HH", 10001, 20000), 1),
+        "jpeg": WRITTEN["jpeg"].replace(
+            struct.pack(">HH", HEIGHT, WIDTH), struct.pack(">HH", 10001, 20000), 1
+        ),
         "tiff": tiff(page(noise(8, 1), 8, 1, tags={256: (SHORT, [20000]), 257: (SHORT, [10001])})),
     }
     for content in files.values():

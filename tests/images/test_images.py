@@ -67,9 +67,14 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     exif[0x0112] = orientation
     Image.fromarray(PHOTO).save(tmp_path / "a.png", exif=exif)
     turned = {
-        1: PHOTO, 2: PHOTO[:, ::-1], 3: PHOTO[::-1, ::-1], 4: PHOTO[::-1],
-        5: PHOTO.transpose(1, 0, 2), 6: np.rot90(PHOTO, -1),
-        7: PHOTO[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(PHOTO),
+        1: PHOTO,
+        2: PHOTO[:, ::-1],
+        3: PHOTO[::-1, ::-1],
+        4: PHOTO[::-1],
+        5: PHOTO.transpose(1, 0, 2),
+        6: np.rot90(PHOTO, -1),
+        7: PHOTO[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(PHOTO),
     }
     assert np.array_equal(read_image(tmp_path / "a.png"), turned[orientation])
 
@@ -84,6 +89,7 @@ def bomb():
     data = bytearray(png(PHOTO))
     data[16:24] = struct.pack(">II", 60000, 60000)
     import zlib
+
     data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
     return bytes(data)
 
@@ -129,8 +135,9 @@ def test_images_load_in_order_and_bad_ones_are_reported(tmp_path):
     problems = []
     found = find_images([tmp_path], lambda *problem: problems.append(problem))
     framing = Framing(32, (32, 32), True)
-    loaded = list(load_images([one.path for one in found], framing,
-                              lambda *problem: problems.append(problem)))
+    loaded = list(
+        load_images([one.path for one in found], framing, lambda *problem: problems.append(problem))
+    )
     assert [one.position for one in loaded] == [i for i in range(30) if i != 7]
     assert [int(one.image[0, 0, 0]) for one in loaded] == [i for i in range(30) if i != 7]
     assert all(one.input.shape == (32, 32, 3) for one in loaded)
@@ -163,10 +170,12 @@ def test_placing_undoes_framing(height, width, crop):
 @given(st.integers(16, 300), st.integers(16, 300), st.sampled_from([None, 64]), st.data())
 def test_points_and_boxes_agree(height, width, crop, data):
     framing = Framing.choose(96, crop, (height, width))
-    point = data.draw(st.tuples(st.integers(0, framing.size[1] - 1),
-                                st.integers(0, framing.size[0] - 1)))
-    left, top, right, bottom = framing.to_original((*point, point[0] + 1, point[1] + 1),
-                                                   (height, width))
+    point = data.draw(
+        st.tuples(st.integers(0, framing.size[1] - 1), st.integers(0, framing.size[0] - 1))
+    )
+    left, top, right, bottom = framing.to_original(
+        (*point, point[0] + 1, point[1] + 1), (height, width)
+    )
     middle = int((left + right) / 2), int((top + bottom) / 2)
     back = framing.to_input(middle, (height, width))
     # One original pixel covers several input pixels where the image was enlarged.

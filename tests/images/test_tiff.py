@@ -31,8 +31,9 @@ PHOTO = cv2.resize(data.astronaut(), (WIDTH, HEIGHT), interpolation=cv2.INTER_AR
 
 
 def noise(bits, channels, seed=0):
-    return np.random.default_rng(seed).integers(0, 1 << bits, (HEIGHT, WIDTH, channels),
-                                              dtype=np.uint32)
+    return np.random.default_rng(seed).integers(
+        0, 1 << bits, (HEIGHT, WIDTH, channels), dtype=np.uint32
+    )
 
 
 def expected(samples, bits, photometric):
@@ -71,16 +72,22 @@ def test_every_depth_and_layout(photometric, bits, order):
     for planar, tile, zipped, alpha in layouts:
         samples = noise(bits, CHANNELS[photometric] + alpha)
         big = zipped == planar
-        content = tiff(page(samples, bits, photometric, order=order, planar=planar, tile=tile,
-                            zipped=zipped), order=order, big=big)
+        content = tiff(
+            page(samples, bits, photometric, order=order, planar=planar, tile=tile, zipped=zipped),
+            order=order,
+            big=big,
+        )
         if bits in (8, 16) and photometric != CMYK:
             samples_of_libtiff = imagecodecs.tiff_decode(content)
             if planar and len(samples_of_libtiff) != HEIGHT:
                 samples_of_libtiff = np.moveaxis(samples_of_libtiff, 0, -1)
             assert np.array_equal(np.atleast_3d(samples_of_libtiff), samples)
         # Ink and paper are each rounded to 8 bits.
-        close(decoded(content), expected(samples, bits, photometric),
-              1 if photometric == CMYK else 0.51)
+        close(
+            decoded(content),
+            expected(samples, bits, photometric),
+            1 if photometric == CMYK else 0.51,
+        )
 
 
 @pytest.mark.parametrize("bits", [1, 8, 12, 16])
@@ -95,8 +102,9 @@ def test_bits_may_be_reversed_in_bytes(bits):
 @pytest.mark.parametrize("order", "<>")
 def test_samples_may_be_differences(bits, planar, order):
     samples = noise(bits, 3)
-    content = tiff(page(samples, bits, RGB, order=order, planar=planar, predictor=2, zipped=True),
-                   order=order)
+    content = tiff(
+        page(samples, bits, RGB, order=order, planar=planar, predictor=2, zipped=True), order=order
+    )
     close(decoded(content), expected(samples, bits, RGB))
 
 
@@ -114,8 +122,9 @@ def test_orientation_is_applied(orientation):
 def test_palettes_of_16_bits_or_of_8(bits, scale):
     samples = noise(bits, 1)
     colours = np.random.default_rng(1).integers(0, 256, (3, 1 << bits))
-    content = tiff(page(samples, bits, PALETTE,
-                        tags={320: (SHORT, (colours * scale).ravel().tolist())}))
+    content = tiff(
+        page(samples, bits, PALETTE, tags={320: (SHORT, (colours * scale).ravel().tolist())})
+    )
     assert np.array_equal(decoded(content), colours.T[samples[..., 0]])
 
 
@@ -153,8 +162,15 @@ def test_jpeg_within_tiff(mode):
 @pytest.mark.parametrize("subsampling", [(1, 1), (2, 1), (2, 2)])
 def test_subsampled_jpeg_within_tiff(subsampling):
     content = io.BytesIO()
-    tifffile.imwrite(content, PHOTO, photometric="ycbcr", compression="jpeg", rowsperstrip=48,
-                     subsampling=subsampling, compressionargs={"level": 90})
+    tifffile.imwrite(
+        content,
+        PHOTO,
+        photometric="ycbcr",
+        compression="jpeg",
+        rowsperstrip=48,
+        subsampling=subsampling,
+        compressionargs={"level": 90},
+    )
     right = imagecodecs.tiff_decode(content.getvalue(), asrgb=True)[..., :3]  # libtiff
     close(decoded(content.getvalue()), right.astype(int), 2)
 
@@ -163,8 +179,9 @@ def test_jpeg_of_12_bits_within_tiff():
     content = io.BytesIO()
     smooth = cv2.GaussianBlur(noise(12, 1)[..., 0].astype(np.float32), (0, 0), 4)
     samples = cv2.normalize(smooth, None, 0, 4095, cv2.NORM_MINMAX).astype(np.uint16)
-    tifffile.imwrite(content, samples, compression="jpeg", compressionargs={
-        "level": 98, "bitspersample": 12})
+    tifffile.imwrite(
+        content, samples, compression="jpeg", compressionargs={"level": 98, "bitspersample": 12}
+    )
     close(decoded(content.getvalue()), expected(samples[..., None], 12, MIN_IS_BLACK), 2)
 
 
@@ -174,13 +191,21 @@ def test_inks_may_be_paper():
     close(decoded(content), expected(255 - samples, 8, CMYK), 1)
 
 
-OME = (b'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image><Pixels '
-       b'Type="uint16" SignificantBits="12"/></Image></OME>\0')
+OME = (
+    b'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image><Pixels '
+    b'Type="uint16" SignificantBits="12"/></Image></OME>\0'
+)
 
 
-@pytest.mark.parametrize("tags", [
-    {281: (SHORT, [4095])}, {341: (SHORT, [4095])}, {281: (SHORT, [3000]), 341: (SHORT, [4095])},
-    {270: (ASCII, OME)}])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {281: (SHORT, [4095])},
+        {341: (SHORT, [4095])},
+        {281: (SHORT, [3000]), 341: (SHORT, [4095])},
+        {270: (ASCII, OME)},
+    ],
+)
 def test_a_range_that_the_file_states_is_used(tags):
     samples = noise(12, 1)
     content = tiff(page(samples, 16, MIN_IS_BLACK, tags=tags))
@@ -195,13 +220,19 @@ def test_a_range_beyond_the_samples_own_is_none():
     close(decoded(content), expected(samples, 12, MIN_IS_BLACK))
 
 
-@pytest.mark.parametrize("most, tags, words", [
-    (4095, {}, ("use 12 bits", "16 of 256 levels", "SMaxSampleValue 4095")),
-    (3000, {281: (SHORT, [3000])}, ("use 12 bits",)),  # what there is, and no range
-    (200, {}, ("use 8 bits",)),
-    (16000, {}, ("use 14 bits", "64 of 256")),
-    (5000, {281: (SHORT, [4095])}, ("use 13 bits",)),  # a range that is not held
-    (20000, {}, ()), (65535, {281: (SHORT, [65535])}, ()), (0, {}, ())])
+@pytest.mark.parametrize(
+    "most, tags, words",
+    [
+        (4095, {}, ("use 12 bits", "16 of 256 levels", "SMaxSampleValue 4095")),
+        (3000, {281: (SHORT, [3000])}, ("use 12 bits",)),  # what there is, and no range
+        (200, {}, ("use 8 bits",)),
+        (16000, {}, ("use 14 bits", "64 of 256")),
+        (5000, {281: (SHORT, [4095])}, ("use 13 bits",)),  # a range that is not held
+        (20000, {}, ()),
+        (65535, {281: (SHORT, [65535])}, ()),
+        (0, {}, ()),
+    ],
+)
 def test_unused_range_is_noted_and_never_stretched(most, tags, words):
     samples = noise(16, 3) % (most + 1)
     samples[0, 0] = most
@@ -217,8 +248,9 @@ def test_the_first_page_is_read_and_said_to_be():
     for big in (False, True):
         close(decoded(tiff(first, second, big=big), "first of several pages"), right)
     stack = io.BytesIO()
-    tifffile.imwrite(stack, np.stack([noise(8, 1, i)[..., 0] for i in range(3)]).astype(np.uint8),
-                     imagej=True)
+    tifffile.imwrite(
+        stack, np.stack([noise(8, 1, i)[..., 0] for i in range(3)]).astype(np.uint8), imagej=True
+    )
     close(decoded(stack.getvalue(), "first of several pages"), right)
 
 
@@ -234,8 +266,14 @@ def test_thumbnails_and_masks_are_passed_over():
 
 def tagged(**changes):
     """Return a file whose tags, called by number as in _258, say something else."""
-    return tiff(page(noise(8, 3), 8, RGB, tags={
-        int(name[1:]): (SHORT, values) for name, values in changes.items()}))
+    return tiff(
+        page(
+            noise(8, 3),
+            8,
+            RGB,
+            tags={int(name[1:]): (SHORT, values) for name, values in changes.items()},
+        )
+    )
 
 
 REFUSED = {
@@ -272,8 +310,10 @@ WRITTEN = {
     "12 bits": tiff(page(noise(12, 1), 12, MIN_IS_BLACK)),
     "tiles": tiff(page(noise(8, 3), 8, RGB, tile=(16, 16))),
     "fax": saved(Image.fromarray(PHOTO).convert("1"), compression="group4"),
-    **{name: saved(Image.fromarray(PHOTO), compression=name)
-       for name in ("tiff_lzw", "packbits", "tiff_deflate", "jpeg", "zstd", "lzma")},
+    **{
+        name: saved(Image.fromarray(PHOTO), compression=name)
+        for name in ("tiff_lzw", "packbits", "tiff_deflate", "jpeg", "zstd", "lzma")
+    },
 }
 
 
@@ -309,8 +349,17 @@ def test_no_small_file_takes_much_memory():
     with pytest.raises(SpadeError, match="60000x60000"):
         decode_image(tiff(page(noise(8, 1), 8, MIN_IS_BLACK, tags=huge)))
     with pytest.raises(SpadeError, match="too small or too large"):
-        decode_image(tiff(page(noise(8, 1), 8, MIN_IS_BLACK, tile=(16, 16), tags={
-            322: (SHORT, [60000]), 323: (SHORT, [60000])})))
+        decode_image(
+            tiff(
+                page(
+                    noise(8, 1),
+                    8,
+                    MIN_IS_BLACK,
+                    tile=(16, 16),
+                    tags={322: (SHORT, [60000]), 323: (SHORT, [60000])},
+                )
+            )
+        )
     jpeg = bytearray(saved(Image.fromarray(PHOTO), compression="jpeg"))
     at = jpeg.index(b"\xff\xc0")
     jpeg[at + 5 : at + 9] = b"\xff\0\xff\0"  # 65280x65280 within 40x50

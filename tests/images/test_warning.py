@@ -41,23 +41,41 @@ def built(shallow, tmp_path_factory):
 
 
 def test_an_ensemble_that_reads_images_twice_says_it_once(shallow, tmp_path):
-    noted(done("build", shallow, "--index", tmp_path / "i", *SIX, "--views", "scale",
-               "--resize", "64", "--crop", "none").stderr, shallow)
+    noted(
+        done(
+            "build",
+            shallow,
+            "--index",
+            tmp_path / "i",
+            *SIX,
+            "--views",
+            "scale",
+            "--resize",
+            "64",
+            "--crop",
+            "none",
+        ).stderr,
+        shallow,
+    )
 
 
 def noted(errors, folder):
     """Check that there are just the two lines that are due."""
     lines = [line.partition(" note: ")[2] for line in errors.splitlines()]
-    assert lines[0].startswith(f"{folder / '0.tiff'} and 2 more: 16-bit samples that use 12 bits, "
-                               "which leaves 16 of 256 levels")
-    assert lines[1:] == [f"{folder / '3.tiff'} and 1 more: only the first of several pages is "
-                         "looked at"]
+    assert lines[0].startswith(
+        f"{folder / '0.tiff'} and 2 more: 16-bit samples that use 12 bits, "
+        "which leaves 16 of 256 levels"
+    )
+    assert lines[1:] == [
+        f"{folder / '3.tiff'} and 1 more: only the first of several pages is looked at"
+    ]
 
 
 def test_the_command_line_and_the_report_say_it_in_a_line_each(shallow, built, tmp_path):
     noted(built[1], shallow)
-    ended = done("query", built[0], shallow, "--out", tmp_path / "o", "--report", "--json",
-                 "--no-overlays")
+    ended = done(
+        "query", built[0], shallow, "--out", tmp_path / "o", "--report", "--json", "--no-overlays"
+    )
     noted(ended.stderr, shallow)
     assert len(json.loads(ended.stdout)["images"]) == 6
     text = (tmp_path / "o" / "report.html").read_text()

@@ -26,11 +26,17 @@ def segments(samples, tile, rows):
     if tile is None:
         return [samples[at : at + rows] for at in range(0, height, rows)]
     down, across = -(-height // tile[0]), -(-width // tile[1])
-    grid = np.random.default_rng(9).integers(
-        0, 2, (down * tile[0], across * tile[1], samples.shape[2])).astype(samples.dtype)
+    grid = (
+        np.random.default_rng(9)
+        .integers(0, 2, (down * tile[0], across * tile[1], samples.shape[2]))
+        .astype(samples.dtype)
+    )
     grid[:height, :width] = samples
-    return [grid[y * tile[0] :, x * tile[1] :][: tile[0], : tile[1]]
-            for y in range(down) for x in range(across)]
+    return [
+        grid[y * tile[0] :, x * tile[1] :][: tile[0], : tile[1]]
+        for y in range(down)
+        for x in range(across)
+    ]
 
 
 def directory(entries, at, order, big, following):
@@ -54,8 +60,9 @@ def directory(entries, at, order, big, following):
 def tiff(*pages, order="<", big=False):
     """Return a TIFF file of pages, each what `page` returns."""
     mark = b"II" if order == "<" else b"MM"
-    head = mark + (struct.pack(order + "HHHQ", 43, 8, 0, 16) if big
-                   else struct.pack(order + "HI", 42, 8))
+    head = mark + (
+        struct.pack(order + "HHHQ", 43, 8, 0, 16) if big else struct.pack(order + "HI", 42, 8)
+    )
     data = head
     for number, (entries, parts) in enumerate(pages):
         entries = dict(entries)
@@ -80,16 +87,33 @@ def tiff(*pages, order="<", big=False):
     return data
 
 
-def page(samples, bits, photometric, *, order="<", planar=False, tile=None, rows=16, zipped=False,
-         predictor=1, reversed_bits=False, tags=()):
+def page(
+    samples,
+    bits,
+    photometric,
+    *,
+    order="<",
+    planar=False,
+    tile=None,
+    rows=16,
+    zipped=False,
+    predictor=1,
+    reversed_bits=False,
+    tags=(),
+):
     """Return a page's tags and the bytes of its strips or tiles, for samples [H, W, C]."""
     height, width, channels = samples.shape
     kind = {"f": 3, "i": 2}.get(samples.dtype.kind, 1)
     entries = {
-        256: (LONG, [width]), 257: (LONG, [height]), 258: (SHORT, [bits] * channels),
-        259: (SHORT, [8 if zipped else 1]), 262: (SHORT, [photometric]),
-        277: (SHORT, [channels]), 284: (SHORT, [2 if planar else 1]),
-        339: (SHORT, [kind] * channels), 317: (SHORT, [predictor]),
+        256: (LONG, [width]),
+        257: (LONG, [height]),
+        258: (SHORT, [bits] * channels),
+        259: (SHORT, [8 if zipped else 1]),
+        262: (SHORT, [photometric]),
+        277: (SHORT, [channels]),
+        284: (SHORT, [2 if planar else 1]),
+        339: (SHORT, [kind] * channels),
+        317: (SHORT, [predictor]),
         266: (SHORT, [2 if reversed_bits else 1]),
     }
     if tile is None:

@@ -69,7 +69,8 @@ def test_every_kind_is_built_kept_loaded_and_searched(lite, exact, five, tmp_pat
     calibration = loaded.index_.manifest.calibration
     assert calibration == loaded.calibration  # not made anew
     assert calibration.pixel_threshold == pytest.approx(
-        exact.pixel_threshold, rel=0.3 if "coreset" in way else 0.05)
+        exact.pixel_threshold, rel=0.3 if "coreset" in way else 0.05
+    )
 
 
 def test_matches_are_the_patches_that_distances_are_to(lite, built):
@@ -92,21 +93,24 @@ def test_nearly_the_whole_share_gives_nearly_the_exact_scores(lite):
     assert few.scores == pytest.approx(Spade(lite).fit(train).predict(new).scores, rel=1e-3)
 
 
-@pytest.mark.parametrize("factory, params, words", [
-    ("nonsense", None, ["nonsense", "parse"]),
-    ("", None, ["''"]),
-    ("PQ7", None, ["PQ7", "level 1 (24 channels)", "multiple"]),
-    ("PQ12", None, ["level 2 (40 channels)"]),
-    ("IVF3000,Flat", None, ["level 3", "3000 patches", "1960"]),
-    ("IVF4,PQ4x12", None, ["level 3", "4096", "1960"]),
-    ("IDMap,Flat", None, ["add_with_ids"]),
-    ("PCA64,Flat", None, ["level 1", "64"]),
-    ("HNSW1", None, ["HNSW1", "crashes"]),
-    ("Flat", "nprobe=4", ["nprobe=4", "nprobe"]),
-    ("IVF4,Flat", "nprobe", ["nprobe"]),
-    ("IVF4,Flat", "nprobe=0", ["nprobe=0"]),
-    ("HNSW16", "efSearch=8,warp=9", ["warp"]),
-])
+@pytest.mark.parametrize(
+    "factory, params, words",
+    [
+        ("nonsense", None, ["nonsense", "parse"]),
+        ("", None, ["''"]),
+        ("PQ7", None, ["PQ7", "level 1 (24 channels)", "multiple"]),
+        ("PQ12", None, ["level 2 (40 channels)"]),
+        ("IVF3000,Flat", None, ["level 3", "3000 patches", "1960"]),
+        ("IVF4,PQ4x12", None, ["level 3", "4096", "1960"]),
+        ("IDMap,Flat", None, ["add_with_ids"]),
+        ("PCA64,Flat", None, ["level 1", "64"]),
+        ("HNSW1", None, ["HNSW1", "crashes"]),
+        ("Flat", "nprobe=4", ["nprobe=4", "nprobe"]),
+        ("IVF4,Flat", "nprobe", ["nprobe"]),
+        ("IVF4,Flat", "nprobe=0", ["nprobe=0"]),
+        ("HNSW16", "efSearch=8,warp=9", ["warp"]),
+    ],
+)
 def test_what_faiss_refuses_is_one_line_before_the_long_work(factory, params, words):
     with pytest.raises(SpadeError) as caught:
         GallerySpec(factory, None, params).tried(SHAPES, 10)
@@ -117,18 +121,29 @@ def test_what_faiss_refuses_is_one_line_before_the_long_work(factory, params, wo
 
 
 def test_parameters_have_sensible_defaults():
-    for factory, params in (("IVF8,Flat", "nprobe=8"), ("IVF64,Flat", "nprobe=16"),
-                            ("IVF512,Flat", "nprobe=32"), ("HNSW16", "efSearch=64"),
-                            ("PCA8,IVF64_HNSW8,SQ8", "nprobe=16,efSearch=64"), ("Flat", "")):
+    for factory, params in (
+        ("IVF8,Flat", "nprobe=8"),
+        ("IVF64,Flat", "nprobe=16"),
+        ("IVF512,Flat", "nprobe=32"),
+        ("HNSW16", "efSearch=64"),
+        ("PCA8,IVF64_HNSW8,SQ8", "nprobe=16,efSearch=64"),
+        ("Flat", ""),
+    ):
         assert GallerySpec(factory).tried(SHAPES[:1], 10).search_params == params
-    assert GallerySpec("IVF64,Flat", None, "nprobe=5").tried(
-        SHAPES, 10).search_params == "nprobe=5"
+    assert GallerySpec("IVF64,Flat", None, "nprobe=5").tried(SHAPES, 10).search_params == "nprobe=5"
 
 
-@pytest.mark.parametrize("settings", [
-    {"coreset": 0}, {"coreset": 1}, {"coreset": -0.1}, {"coreset": float("nan")},
-    {"search_params": "nprobe=4"}, {"coreset": 0.1, "search_params": "nprobe=4"},
-])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"coreset": 0},
+        {"coreset": 1},
+        {"coreset": -0.1},
+        {"coreset": float("nan")},
+        {"search_params": "nprobe=4"},
+        {"coreset": 0.1, "search_params": "nprobe=4"},
+    ],
+)
 def test_bad_settings_are_explained(settings):
     with pytest.raises(SpadeError):
         Spade(**settings)
@@ -218,10 +233,16 @@ def test_an_index_of_something_else_is_refused(index):
         Index.open(index)
 
 
-@pytest.mark.parametrize("name", [
-    "../../etc/passwd", "0123abcd/level1.galleryXfaiss", "0123abcd/other.faiss",
-    "0123abcd/level1.coreset.u8", "0123abcd/levelx.faiss",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../etc/passwd",
+        "0123abcd/level1.galleryXfaiss",
+        "0123abcd/other.faiss",
+        "0123abcd/level1.coreset.u8",
+        "0123abcd/levelx.faiss",
+    ],
+)
 def test_a_manifest_names_only_files_of_an_index(name):
     with pytest.raises(ValueError, match="pattern"):
         DataFile(name=name, bytes=1, sha256="0" * 64)
@@ -245,8 +266,10 @@ def test_add_and_remove_make_the_galleries_anew(lite, built, tmp_path):
     grown = spade.index_.manifest
     assert grown.gallery.describe() == before.gallery.describe()
     assert len(spade.index_.galleries[0].patches) == round(0.1 * 6 * 3136)
-    sums = [[file.sha256 for level in manifest.gallery.levels for file in level.files]
-            for manifest in (before, grown)]
+    sums = [
+        [file.sha256 for level in manifest.gallery.levels for file in level.files]
+        for manifest in (before, grown)
+    ]
     assert not set(sums[0]) & set(sums[1])
     # The nearest images of the first five are what they were, but not what is searched.
     assert not set(grown.calibration.peaks[:5]) & set(before.calibration.peaks)
@@ -277,9 +300,21 @@ def test_sigkill_while_galleries_are_made_leaves_the_old_index_whole(index, five
     for path in five:
         (tmp_path / "train").mkdir(exist_ok=True)
         shutil.copy(path, tmp_path / "train")
-    command = [sys.executable, "-m", "spade_faiss", "build", str(tmp_path / "train"), "--index",
-               str(folder), "--backbone", "efficientnet_lite0", "--coreset", "0.3",
-               "--factory", "HNSW32"]
+    command = [
+        sys.executable,
+        "-m",
+        "spade_faiss",
+        "build",
+        str(tmp_path / "train"),
+        "--index",
+        str(folder),
+        "--backbone",
+        "efficientnet_lite0",
+        "--coreset",
+        "0.3",
+        "--factory",
+        "HNSW32",
+    ]
     killed = 0
     for name in ("level1.coreset.i64", "level1.gallery.faiss", "level2.gallery.faiss"):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -292,5 +327,6 @@ def test_sigkill_while_galleries_are_made_leaves_the_old_index_whole(index, five
     assert killed == 3
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     assert Index.open(folder).manifest.gallery.describe() == (
-        "HNSW32 (efSearch=64) over a coreset of 0.3")
+        "HNSW32 (efSearch=64) over a coreset of 0.3"
+    )
     assert len([path for path in folder.iterdir() if path.is_dir()]) == 1

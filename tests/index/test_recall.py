@@ -45,7 +45,7 @@ def test_figures_of_a_coreset_equal_a_brute_force(build):
     # With as many queries as an image has patches, all of them are asked for.
     found = measure_recall(index, queries=10 * 196)[2]
     patches, kept = index.levels[2].astype(np.float64), index.galleries[2].rows
-    far = ((patches**2).sum(1)[:, None] - 2 * patches @ patches.T + (patches**2).sum(1))
+    far = (patches**2).sum(1)[:, None] - 2 * patches @ patches.T + (patches**2).sum(1)
     images = np.arange(1960) // 196
     far[images[:, None] == images[None]] = np.inf
     best, ours = far.min(1), far[:, kept].min(1)

@@ -46,8 +46,9 @@ def test_rows_are_where_the_contract_says(lite, gravel_folder, built):
         expected = features.levels[number].numpy()[0]
         for x, y in ((0, 0), (level.width - 1, 0), (3, level.height - 2)):
             row = 3 * level.patches + y * level.width + x
-            np.testing.assert_allclose(index.levels[number][row], expected[y, x], rtol=1e-3,
-                                       atol=1e-3)
+            np.testing.assert_allclose(
+                index.levels[number][row], expected[y, x], rtol=1e-3, atol=1e-3
+            )
 
 
 def test_files_are_plain_faiss_indices(built):
@@ -60,8 +61,11 @@ def test_files_are_plain_faiss_indices(built):
 
 
 def test_one_flipped_byte_in_any_file_is_reported_by_name(index):
-    files = [path for path in index.rglob("*")
-             if path.is_file() and path.name not in (".lock", "verified.json")]
+    files = [
+        path
+        for path in index.rglob("*")
+        if path.is_file() and path.name not in (".lock", "verified.json")
+    ]
     assert len(files) == 6
     rng = random.Random(0)
     for path in files:
@@ -184,8 +188,9 @@ def test_reading_maps_files_and_does_not_load_them(built):
         "import faiss; faiss.IndexFlatL2(4); before = anon(); index = Index.open(sys.argv[1])\n"
         "total = [float(level[::7].sum()) for level in index.levels]; print(anon() - before)\n"
     )
-    out = subprocess.run([sys.executable, "-c", code, str(built)], capture_output=True, text=True,
-                         check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(built)], capture_output=True, text=True, check=True
+    )
     size = sum(path.stat().st_size for path in built.rglob("*.faiss"))
     assert int(out.stdout) * 1024 < size / 2, out.stdout
 
@@ -235,17 +240,29 @@ def test_sigkill_at_random_moments_leaves_none_or_a_whole_one(built, gravel_fold
     folder = tmp_path / "index"
     if old:
         shutil.copytree(built, folder)
-    command = [sys.executable, "-m", "spade_faiss", "build", str(gravel_folder),
-               "--backbone", "efficientnet_lite0", "--batch-size", "1",
-               *(["--max-memory", "2GiB"] if old else []), "--index"]
+    command = [
+        sys.executable,
+        "-m",
+        "spade_faiss",
+        "build",
+        str(gravel_folder),
+        "--backbone",
+        "efficientnet_lite0",
+        "--batch-size",
+        "1",
+        *(["--max-memory", "2GiB"] if old else []),
+        "--index",
+    ]
 
     def begun(place):
         """Start a build, and return it once its new generation appears."""
         before = {path.name for path in place.glob("*")}
-        process = subprocess.Popen([*command, str(place)], stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*command, str(place)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         while process.poll() is None and {path.name for path in place.glob("*")} <= {
-            *before, ".lock"
+            *before,
+            ".lock",
         }:
             time.sleep(0.005)
         return process
@@ -273,9 +290,13 @@ def test_sigkill_at_random_moments_leaves_none_or_a_whole_one(built, gravel_fold
     assert len([path for path in folder.iterdir() if path.is_dir()]) == 1
 
 
-@pytest.mark.parametrize(("kind", "step", "left"), [
-    (IndexWriter, "__init__", 10), (Manifest, "write", 3),
-])
+@pytest.mark.parametrize(
+    ("kind", "step", "left"),
+    [
+        (IndexWriter, "__init__", 10),
+        (Manifest, "write", 3),
+    ],
+)
 def test_what_is_stopped_just_after_a_step_leaves_what_counts_whole(
     lite, index, monkeypatch, kind, step, left
 ):
@@ -319,8 +340,11 @@ def test_what_does_not_fit_on_the_disk_is_removed_though_closing_fails_too(tmp_p
     writer._flat[1]._file.close()
     writer._crops = Path("/dev/full").open("wb")  # noqa: SIM115
     writer._flat[1]._file = Path("/dev/full").open("wb")  # noqa: SIM115
-    writer.append(np.zeros((1, 4), np.float32), [np.zeros((4, 3), np.float32)],
-                  np.zeros((1, 2, 2, 3), np.uint8))
+    writer.append(
+        np.zeros((1, 4), np.float32),
+        [np.zeros((4, 3), np.float32)],
+        np.zeros((1, 2, 2, 3), np.uint8),
+    )
     with pytest.raises(OSError, match="No space left"):
         writer.finish()
     writer.abandon()

@@ -12,8 +12,7 @@ def bilinear(values, size):
         low = np.floor(at).astype(int)
         high = np.minimum(low + 1, n - 1)
         weight = (at - low).reshape(-1, *[1] * (1 - axis))
-        values = (np.take(values, low, axis) * (1 - weight)
-                  + np.take(values, high, axis) * weight)
+        values = np.take(values, low, axis) * (1 - weight) + np.take(values, high, axis) * weight
     return values
 
 
@@ -38,8 +37,9 @@ def oracle_map(distances, size, sigma):
 @pytest.mark.parametrize("sigma", [4.0, 1.5])
 def test_map_equals_a_float64_oracle(size, sigma):
     rng = np.random.default_rng(0)
-    levels = [rng.gamma(2, 100, (size[0] // s, size[1] // s)).astype(np.float32)
-              for s in (4, 8, 16)]
+    levels = [
+        rng.gamma(2, 100, (size[0] // s, size[1] // s)).astype(np.float32) for s in (4, 8, 16)
+    ]
     expected = oracle_map([level.astype(np.float64) for level in levels], size, sigma)
     found = anomaly_map(levels, size, sigma)
     assert found.dtype == np.float32 and found.shape == size

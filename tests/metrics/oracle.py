@@ -63,8 +63,10 @@ def aupimo(maps, masks, bounds):
         overlaps.append([(own >= threshold).mean() if len(own) else 0.0 for own in defects])
         if rates[-1] >= bounds[1]:
             break
-    return [log_area(rates, own, *bounds) if len(defects[i]) else None
-            for i, own in enumerate(zip(*overlaps, strict=True))]
+    return [
+        log_area(rates, own, *bounds) if len(defects[i]) else None
+        for i, own in enumerate(zip(*overlaps, strict=True))
+    ]
 
 
 def log_area(xs, ys, lower, upper):

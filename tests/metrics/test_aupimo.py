@@ -92,7 +92,8 @@ def test_below_the_least_rate_counts_what_is_found_without_a_false_alarm():
     assert metrics.aupimo([bad, good], [mask, mask & False], (1e-3, 1e-2)) == pytest.approx(0.4)
     # At the lowest threshold all good pixels are called at once: a straight line over the rate.
     assert metrics.aupimo([bad, good], [mask, mask & False], (1e-3, 1e-1)) == pytest.approx(
-        oracle.aupimo([bad, good], [mask, mask & False], (1e-3, 1e-1))[0], abs=1e-12)
+        oracle.aupimo([bad, good], [mask, mask & False], (1e-3, 1e-1))[0], abs=1e-12
+    )
 
 
 def test_an_image_counts_the_same_whatever_its_size():
@@ -109,14 +110,17 @@ def test_an_image_counts_the_same_whatever_its_size():
 DEFECT = np.array([[0, 1], [0, 0]])
 
 
-@pytest.mark.parametrize(("masks", "bounds", "message"), [
-    ([DEFECT, DEFECT], (0.1, 0.2), "all 2 masks hold defects: AUPIMO needs good images"),
-    ([DEFECT * 0] * 2, (0.1, 0.2), "none of the 2 masks holds a defect"),
-    ([DEFECT, DEFECT * 0], (0.2, 0.1), "bounds"),
-    ([DEFECT, DEFECT * 0], (0, 0.1), "bounds"),
-    ([DEFECT, DEFECT * 0], (0.1, 1.1), "bounds"),
-    ([DEFECT], (0.1, 0.2), "2 maps but 1 masks"),
-])
+@pytest.mark.parametrize(
+    ("masks", "bounds", "message"),
+    [
+        ([DEFECT, DEFECT], (0.1, 0.2), "all 2 masks hold defects: AUPIMO needs good images"),
+        ([DEFECT * 0] * 2, (0.1, 0.2), "none of the 2 masks holds a defect"),
+        ([DEFECT, DEFECT * 0], (0.2, 0.1), "bounds"),
+        ([DEFECT, DEFECT * 0], (0, 0.1), "bounds"),
+        ([DEFECT, DEFECT * 0], (0.1, 1.1), "bounds"),
+        ([DEFECT], (0.1, 0.2), "2 maps but 1 masks"),
+    ],
+)
 def test_bad_input(masks, bounds, message):
     for metric in (metrics.aupimo, metrics.aupimo_per_image):
         with pytest.raises(ValueError, match=message):

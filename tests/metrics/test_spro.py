@@ -19,12 +19,15 @@ def batches(draw):
     for _ in range(draw(st.integers(1, 3))):
         shape = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
         maps.append(draw(hnp.arrays(np.float32, shape, elements=levels)))
-        masks = draw(st.lists(hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 9])),
-                              max_size=3))
+        masks = draw(
+            st.lists(hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 9])), max_size=3)
+        )
         areas = st.integers(1, 60) | st.floats(0.1, 60)
         regions.append([(mask, draw(areas)) for mask in masks if mask.any()])
-    wrong = [sum((mask for mask, _ in own), np.zeros(scores.shape)) > 0
-             for scores, own in zip(maps, regions, strict=True)]
+    wrong = [
+        sum((mask for mask, _ in own), np.zeros(scores.shape)) > 0
+        for scores, own in zip(maps, regions, strict=True)
+    ]
     flat = np.concatenate([mask.ravel() for mask in wrong])
     assume(flat.any() and not flat.all())
     return maps, regions, wrong
@@ -60,7 +63,8 @@ def test_a_region_that_saturates_at_its_area_is_pro():
     regions = [[(mask, int(mask.sum()))] for mask in masks] + [[]]
     for limit in (0.05, 0.3, 1):
         assert metrics.spro(maps, regions, limit) == pytest.approx(
-            metrics.pro(maps, [*masks, good], limit), abs=1e-12)
+            metrics.pro(maps, [*masks, good], limit), abs=1e-12
+        )
 
 
 def test_a_region_is_found_once_it_saturates():
@@ -80,8 +84,9 @@ def test_some_of_the_images():
     for scores, mask, own in zip(maps, [*masks, masks[0] & False], regions, strict=True):
         stream.add(scores, mask, regions=own)
     for some in ([0, 3], [3, 1, 2]):
-        assert stream.spro(some) == pytest.approx(oracle.spro(
-            [maps[i] for i in some], [regions[i] for i in some], 0.05), abs=1e-9)
+        assert stream.spro(some) == pytest.approx(
+            oracle.spro([maps[i] for i in some], [regions[i] for i in some], 0.05), abs=1e-9
+        )
     assert stream.spro() == stream.spro(range(4))
 
 
@@ -95,15 +100,18 @@ def test_tensors():
 MASK = np.array([[0, 1], [0, 0]])
 
 
-@pytest.mark.parametrize(("regions", "message"), [
-    ([[(MASK * 0, 1)]], "image 0: region 0 holds no pixel"),
-    ([[(MASK, 0)]], "image 0: region 0 saturates at 0 pixels"),
-    ([[(MASK, np.nan)]], "region 0 saturates at nan"),
-    ([[(MASK, 1), (MASK[:1], 1)]], r"\[2, 2\] and region 1 \[1, 2\]"),
-    ([[(MASK / 1, 1)]], "region 0: float64"),
-    ([[]], "none of the 1 masks holds a defect"),
-    ([], "image 0: the regions end"),
-])
+@pytest.mark.parametrize(
+    ("regions", "message"),
+    [
+        ([[(MASK * 0, 1)]], "image 0: region 0 holds no pixel"),
+        ([[(MASK, 0)]], "image 0: region 0 saturates at 0 pixels"),
+        ([[(MASK, np.nan)]], "region 0 saturates at nan"),
+        ([[(MASK, 1), (MASK[:1], 1)]], r"\[2, 2\] and region 1 \[1, 2\]"),
+        ([[(MASK / 1, 1)]], "region 0: float64"),
+        ([[]], "none of the 1 masks holds a defect"),
+        ([], "image 0: the regions end"),
+    ],
+)
 def test_bad_regions_are_named(regions, message):
     with pytest.raises(ValueError, match=message):
         metrics.spro([np.zeros((2, 2))], regions)

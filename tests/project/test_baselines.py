@@ -75,8 +75,13 @@ def small(name, **schedule):
     if name in NETWORKS:
         more = 300 if name == "SSIM-AE" else 200
         steps = Schedule(**{"steps": more, "batch": 8, "rate": 2e-3} | schedule)
-        return replace(setting, schedule=steps, side=32 if name == "SSIM-AE" else 64, stride=16,
-                       channels=16 if name == "SSIM-AE" else 8)
+        return replace(
+            setting,
+            schedule=steps,
+            side=32 if name == "SSIM-AE" else 64,
+            stride=16,
+            channels=16 if name == "SSIM-AE" else 8,
+        )
     return setting
 
 
@@ -151,8 +156,14 @@ print(method.taken_up)
 
 def train(kept, out, **options):
     command = [sys.executable, "-c", TRAIN, "40", str(kept), str(out)]
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-                            stdout=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 def test_a_killed_training_ends_with_the_very_map_of_one_that_was_not(lite, tmp_path):
@@ -187,8 +198,9 @@ def test_dissimilarity_is_that_of_scikit_image():
     a, b = (np.random.default_rng(seed).random((24, 31)).astype(np.float32) for seed in (0, 1))
     b = (a + b) / 2
     ours = dissimilarity(*(torch.from_numpy(one)[None, None] for one in (a, b)))[0, 0].numpy()
-    _, theirs = structural_similarity(a, b, win_size=11, data_range=1, full=True,
-                                      use_sample_covariance=False)
+    _, theirs = structural_similarity(
+        a, b, win_size=11, data_range=1, full=True, use_sample_covariance=False
+    )
     inner = (slice(5, -5), slice(5, -5))
     np.testing.assert_allclose(ours[inner], 1 - theirs[inner], atol=1e-4)
     assert dissimilarity(*[torch.from_numpy(a)[None, None]] * 2).abs().max() < 1e-4
@@ -239,22 +251,50 @@ def tiny(tmp_path_factory):
 
 
 def compare(root, *options):
-    command = [sys.executable, str(COMPARE), str(root), "--backbone", "efficientnet_lite0",
-               *options]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-                          capture_output=True, text=True)
+    command = [
+        sys.executable,
+        str(COMPARE),
+        str(root),
+        "--backbone",
+        "efficientnet_lite0",
+        *options,
+    ]
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
 
 
 def test_a_comparison_prints_measured_beside_published_and_does_nothing_twice(lite, tiny, tmp_path):
-    options = ("--category", "carpet", "--method", "SPADE", "--method", "PaDiM", "--out",
-               str(tmp_path), "--threads", "1")
+    options = (
+        "--category",
+        "carpet",
+        "--method",
+        "SPADE",
+        "--method",
+        "PaDiM",
+        "--out",
+        str(tmp_path),
+        "--threads",
+        "1",
+    )
     done = compare(tiny, *options, "--json")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(one["method"], one["published_pro"]) for one in lines] == [
-        ("SPADE", 0.947), ("PaDiM", None)]
-    assert all(one["n_train"] == 3 and one["n_test"] == 7 and one["fit_seconds"] > 0
-               and 0.5 < one["pro"] <= 1 for one in lines)
+        ("SPADE", 0.947),
+        ("PaDiM", None),
+    ]
+    assert all(
+        one["n_train"] == 3
+        and one["n_test"] == 7
+        and one["fit_seconds"] > 0
+        and 0.5 < one["pro"] <= 1
+        for one in lines
+    )
     again = compare(tiny, *options)
     assert again.returncode == 0 and again.stdout == (tmp_path / "table.md").read_text()
     assert f"{100 * lines[0]['pro']:.1f} (94.7)" in again.stdout

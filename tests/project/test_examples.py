@@ -32,5 +32,14 @@ def test_examples_give_what_they_say(path, request, tmp_path, monkeypatch):
 
 def test_the_main_things_have_examples():
     names = {str(path.relative_to(PACKAGE)) for path in FILES}
-    assert names >= {"__init__.py", "detector.py", "search/nearest.py", "metrics/pixel.py",
-                     "threshold.py", "rates.py", "drift.py", "datasets/demo.py", "maps.py"}
+    assert names >= {
+        "__init__.py",
+        "detector.py",
+        "search/nearest.py",
+        "metrics/pixel.py",
+        "threshold.py",
+        "rates.py",
+        "drift.py",
+        "datasets/demo.py",
+        "maps.py",
+    }

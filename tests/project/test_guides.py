@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-GUIDES = [ROOT / "docs" / f"{name}.md"
-          for name in ("inspect", "threshold", "camera", "benchmark", "backbone")]
+GUIDES = [
+    ROOT / "docs" / f"{name}.md"
+    for name in ("inspect", "threshold", "camera", "benchmark", "backbone")
+]
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?")
 
 
@@ -32,8 +34,12 @@ def words(text):
 def shell(code, folder, programs):
     places = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     ended = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", code], cwd=folder, capture_output=True, text=True,
-        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": places})
+        ["bash", "-euo", "pipefail", "-c", code],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": places},
+    )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
 
@@ -87,8 +93,10 @@ def test_the_readme_leads_to_the_guides():
 
 def test_a_guide_that_rots_is_noticed(programs, tmp_path):
     guide = tmp_path / "guide.md"
-    guide.write_text("```python\nprint('peak', 3.5)\n```\n\n```text\npeak 4.25\n```\n"
-                     "```sh\necho wrong\n```\n```text\nright\n```\n")
+    guide.write_text(
+        "```python\nprint('peak', 3.5)\n```\n\n```text\npeak 4.25\n```\n"
+        "```sh\necho wrong\n```\n```text\nright\n```\n"
+    )
     ran = list(run(guide, tmp_path, programs))
     assert [words(said) == words(printed) for _, said, printed in ran] == [True, False]
     guide.write_text("```sh\nfalse\ntrue\n```\n")

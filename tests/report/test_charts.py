@@ -37,8 +37,14 @@ def test_what_is_far_beyond_does_not_flatten_the_rest():
     assert any(bar.left <= at["1"] <= bar.left + bar.width for bar in chart.lower)
 
 
-@given(st.lists(st.tuples(st.floats(0, 100, width=32), st.sampled_from(["OK", "REVIEW", "NG"])),
-                min_size=1, max_size=60), st.none() | st.floats(0.0625, 100, width=32))
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 100, width=32), st.sampled_from(["OK", "REVIEW", "NG"])),
+        min_size=1,
+        max_size=60,
+    ),
+    st.none() | st.floats(0.0625, 100, width=32),
+)
 def test_an_image_is_coloured_by_its_own_verdict(images, threshold):
     """Whatever the threshold says: it may have been another when they were judged."""
     scores, verdicts = zip(*images, strict=True)
@@ -53,19 +59,25 @@ def test_an_image_is_coloured_by_its_own_verdict(images, threshold):
         assert words == [word for word in ("OK", "REVIEW", "NG") if word in words]
         for foot, bar in zip(np.cumsum([0, *(bar.height for bar in parts)]), parts, strict=False):
             assert bar.foot == pytest.approx(foot, abs=0.01)
-    heights = {word: sum(bar.height for bar in chart.upper if bar.verdict == word)
-               for word in ("OK", "REVIEW", "NG")}
+    heights = {
+        word: sum(bar.height for bar in chart.upper if bar.verdict == word)
+        for word in ("OK", "REVIEW", "NG")
+    }
     for word, height in heights.items():
-        assert height == pytest.approx(verdicts.count(word) / len(images) * sum(heights.values()),
-                                       abs=0.1)
+        assert height == pytest.approx(
+            verdicts.count(word) / len(images) * sum(heights.values()), abs=0.1
+        )
 
 
 def test_the_threshold_parts_the_bars_as_it_parts_the_verdicts():
     threshold = 1.0
     close = [0.999999, 1.0, np.nextafter(1.0, 2), 1.000001]  # OK, OK, NG, NG
     chart = histogram([0.5, *close, 1.7], [], threshold, ["OK", "OK", "OK", "NG", "NG", "NG"])
-    parts = {(bar.left < chart.threshold - 0.01, bar.verdict): bar.height for bar in chart.upper
-             if abs(bar.left + bar.width / 2 - chart.threshold) <= bar.width}
+    parts = {
+        (bar.left < chart.threshold - 0.01, bar.verdict): bar.height
+        for bar in chart.upper
+        if abs(bar.left + bar.width / 2 - chart.threshold) <= bar.width
+    }
     assert parts == {(True, "OK"): 100, (False, "NG"): 100}
     # Scores that no float lies between, and one alone.
     for scores in ([1.0, np.nextafter(1.0, 2)], [1.0], [0.0], [0.0, 5e-324]):
@@ -76,8 +88,9 @@ def test_the_threshold_parts_the_bars_as_it_parts_the_verdicts():
 @given(st.integers(2, 400), st.integers(0, 2**32 - 1), st.sampled_from([0.3, 1.0]))
 def test_a_thinned_curve_stays_close(points, seed, right):
     rng = np.random.default_rng(seed)
-    x, y = (np.sort(np.concatenate([[0.0, 1.0], rng.beta(0.3, 1, points).round(2)]))
-            for _ in range(2))
+    x, y = (
+        np.sort(np.concatenate([[0.0, 1.0], rng.beta(0.3, 1, points).round(2)])) for _ in range(2)
+    )
     parts = 50
     kept = np.array(thinned(x, y, right, parts))
     assert kept.shape[1] <= 4 * parts + 4 and (np.diff(kept) >= 0).all()

@@ -22,12 +22,27 @@ VERDICTS = "ok", "review", "ng", "error"
 # Simulation of Color Vision Deficiency" (2009), for severity 1; of linear RGB.
 SEEN = {
     "trichromat": np.eye(3),
-    "protanope": np.array([[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
-                           [-0.003882, -0.048116, 1.051998]]),
-    "deuteranope": np.array([[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
-                             [-0.011820, 0.042940, 0.968881]]),
-    "tritanope": np.array([[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
-                           [0.004733, 0.691367, 0.303900]]),
+    "protanope": np.array(
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
+    ),
+    "deuteranope": np.array(
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ]
+    ),
+    "tritanope": np.array(
+        [
+            [1.255528, -0.076749, -0.178779],
+            [-0.078411, 0.930809, 0.147602],
+            [0.004733, 0.691367, 0.303900],
+        ]
+    ),
 }
 PEOPLE = pytest.mark.parametrize("person", SEEN)
 GROUNDS = [(0, 0, 0), (60, 60, 60), (128, 128, 128), (200, 200, 200), (255, 255, 255)]
@@ -65,8 +80,9 @@ def test_the_simulation_confuses_what_the_colour_blind_confuse():
     orange, pink = (201, 75, 10), (220, 29, 122)
     assert differ(orange, pink, "trichromat") > 30 and differ(orange, pink, "tritanope") < 6
     for person in SEEN:
-        assert seen((128, 128, 128), person) == pytest.approx(seen((128, 128, 128), "trichromat"),
-                                                              abs=0.1)
+        assert seen((128, 128, 128), person) == pytest.approx(
+            seen((128, 128, 128), "trichromat"), abs=0.1
+        )
 
 
 # Pages -----------------------------------------------------------------------------------
@@ -74,15 +90,27 @@ def test_the_simulation_confuses_what_the_colour_blind_confuse():
 
 @SCHEMES
 def test_text_and_controls_stand_out(known):
-    pairs = [(name, ground, TEXT) for ground in ("paper", "card")
-             for name in ("ink", "muted", "ng", "ok", "error", "accent")]
-    pairs += [(name, ground, SHAPE) for ground in ("paper", "card")
-              for name in ("edge", "grey", "second", *VERDICTS)]
+    pairs = [
+        (name, ground, TEXT)
+        for ground in ("paper", "card")
+        for name in ("ink", "muted", "ng", "ok", "error", "accent")
+    ]
+    pairs += [
+        (name, ground, SHAPE)
+        for ground in ("paper", "card")
+        for name in ("edge", "grey", "second", *VERDICTS)
+    ]
     pairs += [("on", name, TEXT) for name in ("accent", "ng", "ok", "error")]
-    pairs += [("on-review", "review", TEXT), ("on", "grey", SHAPE), ("ink", "review-soft", TEXT),
-              ("ink", "soft", TEXT)]
-    ratios = {(a, b): (contrast(colours.rgb(known[a]), colours.rgb(known[b])), least)
-              for a, b, least in pairs}
+    pairs += [
+        ("on-review", "review", TEXT),
+        ("on", "grey", SHAPE),
+        ("ink", "review-soft", TEXT),
+        ("ink", "soft", TEXT),
+    ]
+    ratios = {
+        (a, b): (contrast(colours.rgb(known[a]), colours.rgb(known[b])), least)
+        for a, b, least in pairs
+    }
     assert all(ratio >= least for ratio, least in ratios.values()), ratios
 
 
@@ -105,15 +133,22 @@ def test_bars_side_by_side_are_told_apart(person):
 
 def test_a_picture_s_verdict_has_the_page_s_colours():
     assert colours.verdict_colours("NG") == (colours.rgb(LIGHT["ng"]), (255, 255, 255))
-    assert colours.verdict_colours("REVIEW") == (colours.rgb(LIGHT["review"]),
-                                                 colours.rgb(LIGHT["ink"]))
+    assert colours.verdict_colours("REVIEW") == (
+        colours.rgb(LIGHT["review"]),
+        colours.rgb(LIGHT["ink"]),
+    )
     assert colours.verdict_colours("") == (colours.rgb(LIGHT["grey"]), (255, 255, 255))
 
 
-@pytest.mark.parametrize("sheet", [
-    files("spade_faiss.report") / "templates" / "page.css",
-    files("spade_faiss.service") / "page" / "page.css",
-    files("spade_faiss.service") / "page" / "docs.css"], ids=["report", "service", "docs"])
+@pytest.mark.parametrize(
+    "sheet",
+    [
+        files("spade_faiss.report") / "templates" / "page.css",
+        files("spade_faiss.service") / "page" / "page.css",
+        files("spade_faiss.service") / "page" / "docs.css",
+    ],
+    ids=["report", "service", "docs"],
+)
 def test_pages_have_no_colours_but_these(sheet):
     text = sheet.read_text()
     given = {"w", "h", "ratio", "limit"}  # by the page, of its images
@@ -121,7 +156,12 @@ def test_pages_have_no_colours_but_these(sheet):
     assert set(re.findall(r"var\(--([\w-]+)", text)) <= defined
     # Else only black, greys that images lie on, and white that is nearly so.
     assert set(re.findall(r"#[0-9a-f]{3,6}\b", text)) <= {
-        "#000", "#fff", "#111", "#0c0c0e", "#232327"}
+        "#000",
+        "#fff",
+        "#111",
+        "#0c0c0e",
+        "#232327",
+    }
 
 
 def test_both_schemes_have_all_colours():
@@ -194,8 +234,9 @@ def test_a_whole_map_shows_what_is_over_the_threshold(person):
 
 
 @PEOPLE
-@pytest.mark.parametrize("ground", [*GROUNDS, (150, 105, 90), (90, 120, 60), (255, 214, 0),
-                                    (214, 18, 26)], ids=str)
+@pytest.mark.parametrize(
+    "ground", [*GROUNDS, (150, 105, 90), (90, 120, 60), (255, 214, 0), (214, 18, 26)], ids=str
+)
 @pytest.mark.parametrize("peak", [1.01, 1.5])
 def test_an_outline_shows_on_any_ground(person, ground, peak):
     values = np.zeros((60, 60), np.float32)
@@ -215,12 +256,18 @@ def test_the_page_s_key_is_what_is_painted():
     for *colour, alpha, place in stops:
         share = 0.75 + 0.75 * float(place) / 100
         painted = [at(share + nudge) for nudge in (-1e-3, 1e-3)]
-        assert any(np.allclose([*map(int, colour), 255 * float(alpha)], one, atol=3)
-                   for one in painted)
+        assert any(
+            np.allclose([*map(int, colour), 255 * float(alpha)], one, atol=3) for one in painted
+        )
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.integers(1, 40),
-       st.integers(0, 2**32 - 1))
+@given(
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(0, 2**32 - 1),
+)
 def test_a_map_in_another_size_keeps_its_peak(height, width, new_height, new_width, seed):
     rng = np.random.default_rng(seed)
     values = np.zeros((height, width), np.float32)

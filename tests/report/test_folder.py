@@ -53,8 +53,10 @@ def test_files_are_called_as_their_images_but_where_that_is_taken():
     assert stems("a/1.png", "b/1.png", "2.jpg") == (["a/1", "b/1", "2"], None)
     given, note = stems("1.png", "1.jpg", "1.png", "1.jpg.png")
     assert given == ["1", "1.jpg", "1.png", "1.jpg.png"]
-    assert note == ("files called otherwise than their images, whose names are taken or too long: "
-                    "maps/1.jpg.tiff of 1.jpg and those of 2 more")
+    assert note == (
+        "files called otherwise than their images, whose names are taken or too long: "
+        "maps/1.jpg.tiff of 1.jpg and those of 2 more"
+    )
 
 
 def test_frames_of_a_video_have_a_folder_of_their_own():
@@ -96,11 +98,19 @@ def test_what_an_earlier_query_wrote_goes(spade, parts, tmp_path):
     (parts / "film.mp4").unlink()
     (parts / "b.png").unlink()
     _, notes = query(spade, parts, out)
-    assert files(out) == {"notes.txt", "overlays/mine.png", "maps/a.tiff", "overlays/a.png",
-                          "scores.csv", LIST}
+    assert files(out) == {
+        "notes.txt",
+        "overlays/mine.png",
+        "maps/a.tiff",
+        "overlays/a.png",
+        "scores.csv",
+        LIST,
+    }
     assert not (out / "timelines").exists() and not (out / "maps" / "film").exists()
-    assert notes == [f"{out} holds 1 file that this query did not write, such as overlays/mine.png;"
-                     " remove what is no use to you, or name a new folder"]
+    assert notes == [
+        f"{out} holds 1 file that this query did not write, such as overlays/mine.png;"
+        " remove what is no use to you, or name a new folder"
+    ]
     query(spade, parts, out, overlays=False)
     assert files(out) == {"notes.txt", "overlays/mine.png", "maps/a.tiff", "scores.csv", LIST}
 
@@ -123,8 +133,10 @@ def test_results_that_no_list_tells_of_are_named_not_removed(spade, parts, tmp_p
     (out / LIST).unlink()  # as an older version would leave it
     (parts / "b.png").unlink()
     _, notes = query(spade, parts, out)
-    assert notes == [f"{out} holds 3 files that this query did not write, such as maps/b.tiff; "
-                     "remove what is no use to you, or name a new folder"]
+    assert notes == [
+        f"{out} holds 3 files that this query did not write, such as maps/b.tiff; "
+        "remove what is no use to you, or name a new folder"
+    ]
     assert {"maps/b.tiff", "overlays/b.png", "report.html"} < files(out)
 
 
@@ -161,8 +173,18 @@ def test_only_files_within_the_folder_are_removed(tmp_path):
     (other / "x").write_text("mine")
     (out / "link").symlink_to(other)
     (out / "kept").write_text("mine")
-    names = ["../other/x", f"{other}/x", "link/x", "sub/../../other/x", "sub/folder", "gone",
-             "kept/below", "", ".", "a\\u0000b"]
+    names = [
+        "../other/x",
+        f"{other}/x",
+        "link/x",
+        "sub/../../other/x",
+        "sub/folder",
+        "gone",
+        "kept/below",
+        "",
+        ".",
+        "a\\u0000b",
+    ]
     lines = [f'"{name}"' for name in names]
     (out / LIST).write_text("\n".join([*lines, "17", "[", "{}"]))
     discard_results(out)
@@ -183,12 +205,19 @@ def test_an_image_whose_files_cannot_be_called_so_is_named_and_the_others_go_on(
     (parts / "a.png").rename(deep / "a.png")
     problems = []
     found = find_images([deep / "..", parts / "b.png"], print)
-    rows = write_query(spade, [found[1], found[0]], out, explain=True, report=True,
-                       on_error=lambda *problem: problems.append(problem))
+    rows = write_query(
+        spade,
+        [found[1], found[0]],
+        out,
+        explain=True,
+        report=True,
+        on_error=lambda *problem: problems.append(problem),
+    )
     assert [row.score is not None for row in rows] == [True, True]
     assert [row.map is not None for row in rows] == [False, True]
-    assert problems == [(
-        str(found[1].path), "is scored, but its files cannot be written: File name too long")]
+    assert problems == [
+        (str(found[1].path), "is scored, but its files cannot be written: File name too long")
+    ]
     assert (out / "maps" / "b.tiff").exists()
 
 
@@ -199,6 +228,7 @@ def test_a_batch_says_what_it_hardly_saw(spade, parts, tmp_path):
     assert notes == [
         f"seen only in part: 4 images, {parts}/s0.png (6.1 % of 400x32 pixels), {parts}/s1.png "
         f"(4.1 % of 600x32 pixels), {parts}/s2.png (4.1 % of 600x32 pixels) and 1 more; an index "
-        "built with --crop none sees all of them"]
+        "built with --crop none sees all of them"
+    ]
     page = (tmp_path / "out" / "report.html").read_text()
     assert "seen only in part" in page and "(6.1 % of 400x32 pixels)" in page

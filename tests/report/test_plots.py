@@ -29,8 +29,8 @@ def test_a_single_frame_over_the_threshold_is_red_down_to_it():
     picture = timeline_picture(np.arange(9) / 10, scores, 2.0, [4], "gate.mp4").astype(int)
     middle = picture[:, 490:756]
     level = round(280 - 2 / (1.08 * 3) * (280 - 48))
-    red = (middle[..., 0] > middle[..., 2] + 60)
-    blue = (middle[..., 2] > middle[..., 0] + 60)
+    red = middle[..., 0] > middle[..., 2] + 60
+    blue = middle[..., 2] > middle[..., 0] + 60
     assert red[60 : level - 4].any(1).all() and not blue[: level - 4].any()
     assert blue[level + 4 : level + 30].any(1).all() and not red[level + 4 :].any()
 
@@ -45,14 +45,19 @@ def test_videos_of_any_length_are_drawn(count):
 
 
 def test_bars_are_as_long_as_their_figures():
-    picture = bars_picture("PRO", ["carpet", "grid"], ("published", [0.5, None]),
-                           {"ours": [1.0, 0.25]})
+    picture = bars_picture(
+        "PRO", ["carpet", "grid"], ("published", [0.5, None]), {"ours": [1.0, 0.25]}
+    )
     ours = (picture == rgb(SERIES[0])).all(2)
     published = (picture == rgb("grey")).all(2)
     lengths = ours.sum(1)
     full = lengths.max()
     assert published.sum(1).max() == pytest.approx(full / 2, abs=1.5)
     assert np.isclose(lengths, full / 4, atol=1.5).any()
-    many = bars_picture("PRO", ["carpet"], ("published", [0.5]),
-                        {f"a run with a long name, number {i}": [0.5] for i in range(9)})
+    many = bars_picture(
+        "PRO",
+        ["carpet"],
+        ("published", [0.5]),
+        {f"a run with a long name, number {i}": [0.5] for i in range(9)},
+    )
     assert many.shape[1] == picture.shape[1]

@@ -26,12 +26,13 @@ from tests.conftest import texture, with_hole
 from tests.images.video.videos import street, walk, write_video
 
 CARD = re.compile(
-    r'<li class="card".*?<script type="application/json">(.*?)</script>\s*</li>', re.S)
+    r'<li class="card".*?<script type="application/json">(.*?)</script>\s*</li>', re.S
+)
 BAD_NAMES = [
     "<script>alert(1)</script>.png",
     "</script><script>document.title='owned'</script>.png",
-    "\"><img src=x onerror=alert(2)>.png",
-    "it's \"quoted\" & {{ 7 * 7 }} {% raw %}.png",
+    '"><img src=x onerror=alert(2)>.png',
+    'it\'s "quoted" & {{ 7 * 7 }} {% raw %}.png',
     "two\nlines\u2028and\u202egnp.png",
     "<!--<script>.png",
 ]
@@ -53,8 +54,9 @@ def spade(lite):
 @pytest.fixture(scope="module")
 def results(spade):
     good = texture("brick", 4, seed=4)
-    bad = [with_hole(with_hole(image), x=200, y=60, radius=9 + 3 * i)
-           for i, image in enumerate(good)]
+    bad = [
+        with_hole(with_hole(image), x=200, y=60, radius=9 + 3 * i) for i, image in enumerate(good)
+    ]
     return list(spade.query([*good, *bad]))
 
 
@@ -72,7 +74,11 @@ def many(spade, results, path, count, expected=None):
         verdict = "NG" if score > limit else "OK"
         named = replace(one, name=f"/parts/{i:04}.png")
         page._card = lambda result, score, regions, card=card, verdict=verdict: {
-            **card, "name": result.name, "score": score, "verdict": verdict}
+            **card,
+            "name": result.name,
+            "score": score,
+            "verdict": verdict,
+        }
         page.add(named, score, [])
         rows.append(Row(named.name, score, limit, verdict))
     page.write(path, rows)
@@ -119,7 +125,8 @@ def test_the_worst_is_first_and_all_is_there(queried):
     for region, there in zip(shown, found, strict=False):
         assert (region["peak"], region["area"]) == (there["peak"], there["area"])
         assert [match["distance"] for match in region["matches"]] == [
-            match["distance"] for match in there["matches"]]
+            match["distance"] for match in there["matches"]
+        ]
         left, top, width, height = (side * 2.56 for side in region["box"])
         assert (left, top, left + width, top + height) == pytest.approx(there["box"], abs=0.05)
     text = (out / "report.html").read_text()
@@ -180,8 +187,9 @@ def test_an_outline_goes_around_what_is_over_the_threshold():
     values = np.zeros((60, 80), np.float32)
     values[10:30, 20:50] = 1
     path = layers_of(np.zeros((60, 80, 3), np.uint8), values, 320, 0.5).paths["outline"]
-    points = np.array([list(map(float, pair.split())) for pair in re.findall(r"[\d.]+ [\d.]+",
-                                                                            path)])
+    points = np.array(
+        [list(map(float, pair.split())) for pair in re.findall(r"[\d.]+ [\d.]+", path)]
+    )
     assert points.min(0).tolist() == [20.5, 10.5] and points.max(0).tolist() == [49.5, 29.5]
 
 
@@ -237,14 +245,24 @@ def test_without_a_threshold_nothing_is_judged(lite, tmp_path):
 def test_the_command_writes_a_report(spade, tmp_path):
     spade.save(tmp_path / "index")
     write_parts(tmp_path / "parts", ["hole.png", "good.png"])
-    done("query", tmp_path / "index", tmp_path / "parts", "--out", tmp_path / "out", "--report",
-         "--score", "descriptor", "--no-overlays")
+    done(
+        "query",
+        tmp_path / "index",
+        tmp_path / "parts",
+        "--out",
+        tmp_path / "out",
+        "--report",
+        "--score",
+        "descriptor",
+        "--no-overlays",
+    )
     text = (tmp_path / "out" / "report.html").read_text()
     assert "descriptor distance" in text and "8 good, leave-one-out" in text
     calibrated = Spade.load(tmp_path / "index", backbone=spade.network)
     calibrated.calibrate(texture("brick", 3, seed=9))
-    write_query(calibrated, find_images([tmp_path / "parts"], print), tmp_path / "calibrated",
-                report=True)
+    write_query(
+        calibrated, find_images([tmp_path / "parts"], print), tmp_path / "calibrated", report=True
+    )
     text = (tmp_path / "calibrated" / "report.html").read_text()
     assert "3 good, set aside" in text and f"<b>{calibrated.image_threshold:.4g}</b>" in text
     done("query", tmp_path / "index", tmp_path / "parts", "--out", tmp_path / "plain")
@@ -262,7 +280,8 @@ def opacity(page, selector):
     """Return an element's opacity once it has come to rest."""
     page.wait_for_function(
         "s => document.querySelector(s).getAnimations().every(a => a.playState === 'finished')",
-        arg=selector)
+        arg=selector,
+    )
     return float(page.eval_on_selector(selector, "e => getComputedStyle(e).opacity"))
 
 
@@ -289,8 +308,10 @@ def test_a_browser_sorts_filters_and_looks(queried, opened, width, scheme):
             assert names(page)[0].startswith(first) or order == "name"
     assert names(page) == everything
     page.select_option("#sort", "best")
-    scores = [float(one.get_attribute("data-score")) for one in page.query_selector_all(
-        ".card[data-score]")]
+    scores = [
+        float(one.get_attribute("data-score"))
+        for one in page.query_selector_all(".card[data-score]")
+    ]
     assert scores == sorted(scores)
 
 
@@ -310,14 +331,16 @@ def test_a_browser_paints_what_the_overlays_show(queried, opened, scheme, palett
     assert red > blue + 80
     shown = page.eval_on_selector_all(
         ".card .chip, .half.upper i, .scale i",
-        "all => all.map(e => [e.className.split(' ').pop(), getComputedStyle(e).backgroundColor])")
+        "all => all.map(e => [e.className.split(' ').pop(), getComputedStyle(e).backgroundColor])",
+    )
     assert {name for name, _ in shown} == {"ng", "ok", "error", ""}
     for name, colour in shown:
         if name:
             assert colour == f"rgb{rgb(palette[name])}"
     # Each image's part of a bar is of its own verdict.
-    upper = page.eval_on_selector_all(".half.upper i", "all => all.map(e => [e.className, "
-                                      "e.getBoundingClientRect().left])")
+    upper = page.eval_on_selector_all(
+        ".half.upper i", "all => all.map(e => [e.className, e.getBoundingClientRect().left])"
+    )
     limit = page.locator(".histogram .limit").bounding_box()["x"]
     assert [left > limit for name, left in upper if name == "ng"] == [True]
     assert all(left < limit for name, left in upper if name == "ok")
@@ -388,8 +411,10 @@ def test_a_thousand_images_stay_usable(thousand, opened, width):
     assert path.stat().st_size < 64 << 20
     page = opened(path, width=width).page
     page.wait_for_selector(".card .photo")
-    assert page.evaluate("performance.timing.domInteractive - performance.timing.navigationStart"
-                         ) < 30_000  # of a busy machine; a second or two where it is idle
+    assert (
+        page.evaluate("performance.timing.domInteractive - performance.timing.navigationStart")
+        < 30_000
+    )  # of a busy machine; a second or two where it is idle
     assert page.locator(".card").count() == 1000 and page.locator(".photo").count() < 60
     page.select_option("#sort", "name")
     assert names(page)[:2] == ["0000.png", "0001.png"]
@@ -427,16 +452,25 @@ def reviewed(spade, tmp_path_factory):
 
 def test_review_is_a_verdict_of_its_own(reviewed):
     out, rows, _, limits = reviewed
-    assert sorted(row.verdict for row in rows) == ["ERROR", "NG", "NG", "OK", "OK", "REVIEW",
-                                                   "REVIEW"]
+    assert sorted(row.verdict for row in rows) == [
+        "ERROR",
+        "NG",
+        "NG",
+        "OK",
+        "OK",
+        "REVIEW",
+        "REVIEW",
+    ]
     cards = cards_of(out / "report.html")
     for card in cards:
         word = next(row.verdict for row in rows if row.score == card["score"])
         assert card["verdict"] == word and bool(card["regions"]) == (word != "OK")
         assert "here0" in card["pictures"] or word == "OK"
     text = (out / "report.html").read_text()
-    assert f"<b>{limits[3]:.4g}</b>, which was set by hand" in text and " %" not in text.split(
-        "<main>")[0].split("set by hand")[1][:40]
+    assert (
+        f"<b>{limits[3]:.4g}</b>, which was set by hand" in text
+        and " %" not in text.split("<main>")[0].split("set by hand")[1][:40]
+    )
 
 
 def test_a_slider_shows_what_another_threshold_would_say(reviewed, opened):
@@ -451,8 +485,10 @@ def test_a_slider_shows_what_another_threshold_would_say(reviewed, opened):
         """Return the verdicts by the page: of its badges, its filter and its head."""
         page.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")
         badges = page.locator(".card .chip").all_text_contents()
-        counts = {word: int(page.locator("#filter label", has_text=word).locator("b").inner_text())
-                  for word in ("NG", "REVIEW", "OK", "ERROR")}
+        counts = {
+            word: int(page.locator("#filter label", has_text=word).locator("b").inner_text())
+            for word in ("NG", "REVIEW", "OK", "ERROR")
+        }
         assert counts == {word: badges.count(word) for word in counts}
         said = page.inner_text("#said")
         assert said.startswith(f"{counts['NG']} of 7 ")
@@ -463,8 +499,13 @@ def test_a_slider_shows_what_another_threshold_would_say(reviewed, opened):
     assert shown() == (2, 2, 2) and page.get_by_role("button", name="Back to").is_disabled()
     assert float(slider.get_attribute("aria-valuetext")) == pytest.approx(limits[3], rel=1e-3)
     start = line.bounding_box()["x"]
-    for limit, expected in ((limits[4], (1, 3, 2)), (limits[2], (3, 1, 2)), (limits[0], (5, 0, 1)),
-                            (2 * scores[-1], (0, 4, 2)), (0, (6, 0, 0))):
+    for limit, expected in (
+        (limits[4], (1, 3, 2)),
+        (limits[2], (3, 1, 2)),
+        (limits[0], (5, 0, 1)),
+        (2 * scores[-1], (0, 4, 2)),
+        (0, (6, 0, 0)),
+    ):
         field.fill(str(limit))
         assert shown() == expected
     field.fill(str(limits[2]))
@@ -501,7 +542,8 @@ def test_the_bars_of_another_threshold_count_every_image(thousand, opened):
     page.get_by_label("What if the threshold were").fill(str(limit))
     page.wait_for_selector("[data-tried]")
     bars = page.eval_on_selector_all(
-        ".histogram .upper i", "all => all.map((i) => [i.className, parseFloat(i.style.height)])")
+        ".histogram .upper i", "all => all.map((i) => [i.className, parseFloat(i.style.height)])"
+    )
     high = sum(height for word, height in bars if word == "ng")
     share = high / sum(height for _, height in bars)
     assert share == pytest.approx((scores > limit).mean(), abs=1e-3)

@@ -8,11 +8,29 @@ from triton.compiler import ASTSource
 from spade_faiss.search import kernels
 
 LOW = ("low", "rows", "low_queries")
-INTEGERS = {"images": "*i64", "best": "*i64", "who": "*i32", "where": "*i32", "count": "*i32",
-            "bad": "*i32"}
+INTEGERS = {
+    "images": "*i64",
+    "best": "*i64",
+    "who": "*i32",
+    "where": "*i32",
+    "count": "*i32",
+    "bad": "*i32",
+}
 FLOATS = ("scale", "limit", "grow", "half_gamma", "scale_squared")
-NUMBERS = ("n", "channels", "n_queries", "n_all", "n_images", "per_image", "n_rows", "members",
-           "total", "first", "last", "capacity")
+NUMBERS = (
+    "n",
+    "channels",
+    "n_queries",
+    "n_all",
+    "n_images",
+    "per_image",
+    "n_rows",
+    "members",
+    "total",
+    "first",
+    "last",
+    "capacity",
+)
 
 
 def type_of(kernel, name):
@@ -28,7 +46,9 @@ def build(label, kernel, **constants):
     types = {n: "constexpr" if n in constants else type_of(kernel, n) for n in names}
     aligned = [i for i, n in enumerate(names) if types[n].startswith("*") or n == "per_image"]
     source = ASTSource(
-        kernel, types, {(names.index(n),): v for n, v in constants.items()},
+        kernel,
+        types,
+        {(names.index(n),): v for n, v in constants.items()},
         {(i,): [["tt.divisibility", 16]] for i in aligned},
     )
     options = {"num_warps": 8, "num_stages": 3}

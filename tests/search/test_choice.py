@@ -32,12 +32,17 @@ def test_a_product_that_is_emulated_is_found_out(nothing_known, monkeypatch, slo
     assert choice.has_fast_products(torch.bfloat16) is fast
 
 
-@pytest.mark.parametrize("channels, slow, tried", [
-    (120, [], ["bfloat16"]), (120, [torch.bfloat16], ["float32"]),
-    (128, [torch.bfloat16], ["int8"]), (128, [torch.int8], ["bfloat16"]),
-    (128, [], ["int8", "bfloat16"]),
-    (128, [torch.bfloat16, torch.int8], ["float32"]),
-])
+@pytest.mark.parametrize(
+    "channels, slow, tried",
+    [
+        (120, [], ["bfloat16"]),
+        (120, [torch.bfloat16], ["float32"]),
+        (128, [torch.bfloat16], ["int8"]),
+        (128, [torch.int8], ["bfloat16"]),
+        (128, [], ["int8", "bfloat16"]),
+        (128, [torch.bfloat16, torch.int8], ["float32"]),
+    ],
+)
 def test_precisions_that_are_slow_are_not_tried(nothing_known, monkeypatch, channels, slow, tried):
     monkeypatch.setattr(level, "has_fast_products", lambda dtype: dtype not in slow)
     assert level._precisions(channels) == [f"screened in {name}" for name in tried]
@@ -52,7 +57,8 @@ def test_where_bfloat16_is_emulated_nothing_is_screened_in_it(
     tried = []
     run = LevelSearch._run
     monkeypatch.setattr(
-        LevelSearch, "_run", lambda self, name, *more: tried.append(name) or run(self, name, *more))
+        LevelSearch, "_run", lambda self, name, *more: tried.append(name) or run(self, name, *more)
+    )
     patches = torch.randn(40 * 300, 40, generator=torch.Generator().manual_seed(0))
     with caplog.at_level(logging.DEBUG, "spade_faiss"):
         LevelSearch(patches, 300).search(patches[None, :300] + 1, torch.arange(40)[None], 1, engine)

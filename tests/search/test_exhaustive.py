@@ -14,7 +14,8 @@ from spade_faiss.search import exhaustive
 from tests.search.oracle import assert_exact
 
 rows = hnp.arrays(
-    np.float32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12),
+    np.float32,
+    hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12),
     elements=st.floats(-100, 100, width=32),
 )
 
@@ -34,14 +35,27 @@ def going(way):
 def search(queries, gallery, k, way):
     with going(way):
         found = exhaustive.exhaustive_in_images(
-            torch.from_numpy(queries), torch.from_numpy(gallery),
-            torch.zeros(1, dtype=torch.int64), len(gallery), k, product=way == "product")
+            torch.from_numpy(queries),
+            torch.from_numpy(gallery),
+            torch.zeros(1, dtype=torch.int64),
+            len(gallery),
+            k,
+            product=way == "product",
+        )
     return (part.numpy() for part in found)
 
 
-every_way = pytest.mark.parametrize("count, way", [
-    (1, "differences"), (7, "differences"), (70, "differences"), (7, "expanded"),
-    (70, "expanded"), (70, "product")])
+every_way = pytest.mark.parametrize(
+    "count, way",
+    [
+        (1, "differences"),
+        (7, "differences"),
+        (70, "differences"),
+        (7, "expanded"),
+        (70, "expanded"),
+        (70, "product"),
+    ],
+)
 
 
 @every_way
@@ -75,8 +89,9 @@ def test_norms_whose_squares_leave_the_range_of_float32(count, way, spread, k):
     """With the larger spread, all distances but the nearest's do as well."""
     rng = np.random.default_rng(0)
     gallery = (1e20 * (1 + spread * rng.standard_normal((300, 16)))).astype(np.float32)
-    queries = gallery[:count] + np.float32(1e16) * rng.standard_normal(
-        (count, 16)).astype(np.float32)
+    queries = gallery[:count] + np.float32(1e16) * rng.standard_normal((count, 16)).astype(
+        np.float32
+    )
     distances, ids = search(queries, gallery, k, way)
     assert_exact(queries, gallery, k, distances, ids)
 
@@ -96,11 +111,13 @@ def test_what_faiss_compares_by_differences_is_known(queries, by_faiss, monkeypa
     """Far from zero it would err by much if it did not."""
     rng = np.random.default_rng(0)
     queries, gallery = (
-        (1e4 + rng.standard_normal((n, 24))).astype(np.float32) for n in (queries, 300))
+        (1e4 + rng.standard_normal((n, 24))).astype(np.float32) for n in (queries, 300)
+    )
     asked = []
     direct = exhaustive._by_all_differences
-    monkeypatch.setattr(exhaustive, "_by_all_differences",
-                        lambda *given: asked.append(1) or direct(*given))
+    monkeypatch.setattr(
+        exhaustive, "_by_all_differences", lambda *given: asked.append(1) or direct(*given)
+    )
     distances, ids = search(queries, gallery, 1, "differences")
     assert len(asked) == by_faiss
     assert_exact(queries, gallery, 1, distances, ids)
@@ -144,7 +161,8 @@ def test_images_here_and_there_of_which_the_last_is_short(count, way, dtype, mon
     largest = torch.full((10,), torch.nan)
     with going(way):
         distances, ids = exhaustive.exhaustive_in_images(
-            torch.from_numpy(queries), patches, images, 10, 3, largest, way == "product")
+            torch.from_numpy(queries), patches, images, 10, 3, largest, way == "product"
+        )
     rows = np.concatenate([np.arange(95)[i * 10 : i * 10 + 10] for i in sorted(images.tolist())])
     there = {int(row): place for place, row in enumerate(rows)}
     places = np.vectorize(there.__getitem__)(ids.numpy())

@@ -63,13 +63,16 @@ def search(queries, gallery, k=1):
     check(queries[None], gallery, images, len(gallery), k)
 
 
-@pytest.mark.parametrize("b, q, c, n, per_image, k, kappa", [
-    (1, 1, 1, 1, 1, 1, 1),
-    (3, 33, 24, 6, 49, 4, 1),
-    (2, 40, 100, 5, 70, 3, 3),
-    (1, 5, 300, 3, 33, 3, 99),
-    (2, 65, 257, 4, 20, 2, 1),
-])
+@pytest.mark.parametrize(
+    "b, q, c, n, per_image, k, kappa",
+    [
+        (1, 1, 1, 1, 1, 1, 1),
+        (3, 33, 24, 6, 49, 4, 1),
+        (2, 40, 100, 5, 70, 3, 3),
+        (1, 5, 300, 3, 33, 3, 99),
+        (2, 65, 257, 4, 20, 2, 1),
+    ],
+)
 def test_random_vectors(b, q, c, n, per_image, k, kappa):
     generator = torch.Generator().manual_seed(0)
     queries = on_device(torch.randn(b, q, c, generator=generator))
@@ -95,7 +98,8 @@ def test_images_only_searched_among_those_named(data, n, per_image, channels, se
 
 
 finite = hnp.arrays(
-    np.float32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40),
+    np.float32,
+    hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40),
     elements=st.floats(-1e6, 1e6, width=32),
 )
 
@@ -296,8 +300,9 @@ def without_interpreter(code):
     """Run Python code in a process of its own, where kernels are compiled."""
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=root, env=environment("TRITON_INTERPRET"),
-                          capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=root, env=environment("TRITON_INTERPRET"), capture_output=True, text=True
+    )
 
 
 def test_tensors_on_the_cpu_are_refused():

@@ -40,13 +40,23 @@ def hard_vectors(kind, rows, channels, rng):
     return vectors.astype(np.float32)
 
 
-KINDS = ["plain", "duplicates", "near ties", "zeros", "large norms", "denormals", "mixed scales",
-         "huge", "constant"]
+KINDS = [
+    "plain",
+    "duplicates",
+    "near ties",
+    "zeros",
+    "large norms",
+    "denormals",
+    "mixed scales",
+    "huge",
+    "constant",
+]
 
 
 @pytest.mark.parametrize("engine", ON_CPU)
-@given(st.sampled_from(KINDS), st.integers(1, 40), st.integers(1, 150), st.integers(1, 40),
-       st.data())
+@given(
+    st.sampled_from(KINDS), st.integers(1, 40), st.integers(1, 150), st.integers(1, 40), st.data()
+)
 @example("large norms", 40, 150, 24, None)
 @example("near ties", 40, 150, 24, None)
 @settings(max_examples=150)
@@ -60,9 +70,16 @@ def test_every_engine_equals_brute_force(engine, kind, q, g, channels, data):
 
 @pytest.mark.parametrize("engine", ON_CPU)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("q, g, channels, k", [
-    (1, 1, 1, 1), (300, 3000, 24, 1), (700, 2500, 1, 1), (50, 999, 112, 4), (60, 5000, 300, 2),
-])
+@pytest.mark.parametrize(
+    "q, g, channels, k",
+    [
+        (1, 1, 1, 1),
+        (300, 3000, 24, 1),
+        (700, 2500, 1, 1),
+        (50, 999, 112, 4),
+        (60, 5000, 300, 2),
+    ],
+)
 def test_larger_searches(engine, kind, q, g, channels, k):
     vectors = hard_vectors(kind, q + g, channels, np.random.default_rng(0))
     queries, gallery = vectors[:q], vectors[q:]
@@ -107,13 +124,15 @@ def test_more_neighbours_than_an_image_has_patches(engine):
             patches = rng.standard_normal((4 * per_image, 1)).astype(np.float32)
             queries = 2 * rng.standard_normal((1, 30, 1)).astype(np.float32)
             distances, _ = nearest_in_images(
-                queries, patches, np.arange(4)[None], per_image, 3, engine)
+                queries, patches, np.arange(4)[None], per_image, 3, engine
+            )
             expected, _ = brute_force(queries[0], patches, 3)
             np.testing.assert_allclose(distances[0], expected, rtol=1e-5, atol=1e-37)
 
 
 finite = hnp.arrays(
-    np.float32, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12),
+    np.float32,
+    hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=12),
     elements=st.floats(-100, 100, width=32),
 )
 
@@ -158,20 +177,24 @@ def test_a_gallery_that_was_searched_before_gives_the_same(lite):
 def test_auto_says_what_it_chose(caplog):
     rng = np.random.default_rng(0)
     with caplog.at_level(logging.DEBUG, "spade_faiss"):
-        nearest(rng.standard_normal((1111, 37), np.float32),
-                rng.standard_normal((2222, 37), np.float32))
+        nearest(
+            rng.standard_normal((1111, 37), np.float32), rng.standard_normal((2222, 37), np.float32)
+        )
     assert "faiss" in caplog.text and "screened in" in caplog.text
 
 
-@pytest.mark.parametrize("queries, gallery, k, why", [
-    (np.zeros((3, 4)), np.zeros((5, 3)), 1, "channels"),
-    (np.zeros((3, 4)), np.zeros((5, 4)), 6, "k = 6"),
-    (np.zeros((3, 4)), np.zeros((5, 4)), 0, "k = 0"),
-    (np.zeros(4), np.zeros((5, 4)), 1, "queries have shape"),
-    (np.full((3, 4), np.nan), np.zeros((5, 4)), 1, "queries hold NaN"),
-    (np.zeros((3, 4)), np.full((5, 4), np.inf), 1, "gallery hold NaN"),
-    (np.zeros((3, 4)), np.zeros((0, 4)), 1, "gallery have shape"),
-])
+@pytest.mark.parametrize(
+    "queries, gallery, k, why",
+    [
+        (np.zeros((3, 4)), np.zeros((5, 3)), 1, "channels"),
+        (np.zeros((3, 4)), np.zeros((5, 4)), 6, "k = 6"),
+        (np.zeros((3, 4)), np.zeros((5, 4)), 0, "k = 0"),
+        (np.zeros(4), np.zeros((5, 4)), 1, "queries have shape"),
+        (np.full((3, 4), np.nan), np.zeros((5, 4)), 1, "queries hold NaN"),
+        (np.zeros((3, 4)), np.full((5, 4), np.inf), 1, "gallery hold NaN"),
+        (np.zeros((3, 4)), np.zeros((0, 4)), 1, "gallery have shape"),
+    ],
+)
 def test_bad_input_is_explained(queries, gallery, k, why):
     with pytest.raises(ValueError, match=why):
         nearest(queries, gallery, k)
@@ -197,8 +220,10 @@ def test_other_images_are_not_even_read(engine):
 def test_one_value_that_is_not_finite_is_found(engine, value, where, rows):
     rng = np.random.default_rng(0)
     q, g, channels = rows
-    given = {"queries": rng.standard_normal((q, channels), np.float32),
-             "gallery": rng.standard_normal((g, channels), np.float32)}
+    given = {
+        "queries": rng.standard_normal((q, channels), np.float32),
+        "gallery": rng.standard_normal((g, channels), np.float32),
+    }
     given[where][-1, -1] = value
     with pytest.raises(ValueError, match=f"{where} hold NaN or infinite"):
         nearest(**given, engine=engine)

@@ -13,8 +13,10 @@ def both(q, g, channels):
     return (torch.randn(n, channels, generator=generator) for n in (q, g))
 
 
-@pytest.mark.parametrize("q, g, channels, k", [
-    (1, 1, 1, 1), (80, 300, 24, 1), (80, 300, 24, 300), (500, 4000, 24, 3), (70, 2500, 300, 1)])
+@pytest.mark.parametrize(
+    "q, g, channels, k",
+    [(1, 1, 1, 1), (80, 300, 24, 1), (80, 300, 24, 300), (500, 4000, 24, 3), (70, 2500, 300, 1)],
+)
 def test_distances_that_differ_settle_a_search(q, g, channels, k):
     queries, gallery = both(q, g, channels)
     distances, ids = by_product(queries, gallery, k)
@@ -29,9 +31,14 @@ def test_near_ties_are_told_apart_by_differences():
     assert_exact(queries.numpy(), gallery.numpy(), 1, distances.numpy(), ids.numpy())
 
 
-@pytest.mark.parametrize("spoil", [
-    lambda rows: rows.mul_(1e-3).add_(1e4), lambda rows: rows.mul_(1e19),
-], ids=["far from zero", "large"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda rows: rows.mul_(1e-3).add_(1e4),
+        lambda rows: rows.mul_(1e19),
+    ],
+    ids=["far from zero", "large"],
+)
 def test_what_a_product_cannot_settle_is_left(spoil):
     queries, gallery = both(100, 400, 48)
     spoil(queries)
@@ -52,7 +59,8 @@ def test_it_is_tried_where_all_scores_may_be_held(held, tried, monkeypatch):
     monkeypatch.setattr(level, "HELD", held)
     asked = []
     monkeypatch.setattr(
-        level, "fastest", lambda of, names, costs: asked.append("product" in names) or "faiss")
+        level, "fastest", lambda of, names, costs: asked.append("product" in names) or "faiss"
+    )
     queries, patches = both(200, 4000, 128)
     LevelSearch(patches, 100).search(queries[None], torch.arange(40)[None])
     assert asked == [tried]
@@ -94,8 +102,7 @@ def test_where_products_are_rounded_faiss_searches(monkeypatch, nothing_known):
         return (one.bfloat16().float() for one in values)
 
     monkeypatch.setattr(torch, "mm", lambda a, b, **more: mm(*rounded(a, b), **more))
-    monkeypatch.setattr(
-        torch, "addmm", lambda x, a, b, **more: addmm(x, *rounded(a, b), **more))
+    monkeypatch.setattr(torch, "addmm", lambda x, a, b, **more: addmm(x, *rounded(a, b), **more))
     queries, gallery = both(300, 4000, 144)
     with pytest.warns(RuntimeWarning, match=r"set_float32_matmul_precision\('highest'\)"):
         found = nearest(queries.numpy(), gallery.numpy(), 2)

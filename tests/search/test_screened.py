@@ -13,7 +13,8 @@ from .oracle import assert_exact, brute_force
 from .test_nearest import KINDS, hard_vectors
 
 needs_integers = pytest.mark.skipif(
-    not integers.largest(), reason="needs a torch that multiplies integers exactly")
+    not integers.largest(), reason="needs a torch that multiplies integers exactly"
+)
 MODEST = [kind for kind in KINDS if kind not in ("huge", "mixed scales")]
 PRECISIONS = [torch.bfloat16, torch.float32, pytest.param(torch.int8, marks=needs_integers)]
 
@@ -44,17 +45,31 @@ def test_all_precisions_are_exact(precision, kind, per_image, k):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@given(st.sampled_from(MODEST), st.integers(1, 60), st.integers(1, 5), st.integers(1, 40),
-       st.integers(1, 150), st.data())
+@given(
+    st.sampled_from(MODEST),
+    st.integers(1, 60),
+    st.integers(1, 5),
+    st.integers(1, 40),
+    st.integers(1, 150),
+    st.data(),
+)
 @settings(max_examples=150)
 def test_every_precision_equals_brute_force(precision, kind, q, n, per_image, channels, data):
     vectors = hard_vectors(
-        kind, q + n * per_image, channels, np.random.default_rng(data.draw(st.integers(0, 999))))
-    queries, gallery = vectors[:q], vectors[q : q + data.draw(
-        st.integers((n - 1) * per_image + 1, n * per_image))]
+        kind, q + n * per_image, channels, np.random.default_rng(data.draw(st.integers(0, 999)))
+    )
+    queries, gallery = (
+        vectors[:q],
+        vectors[q : q + data.draw(st.integers((n - 1) * per_image + 1, n * per_image))],
+    )
     k = data.draw(st.sampled_from([1, min(3, len(gallery)), len(gallery)]))
-    screen = make_screen(torch.from_numpy(gallery), per_image, precision,
-                         data.draw(st.sampled_from([0, 1 << 30])), once=data.draw(st.booleans()))
+    screen = make_screen(
+        torch.from_numpy(gallery),
+        per_image,
+        precision,
+        data.draw(st.sampled_from([0, 1 << 30])),
+        once=data.draw(st.booleans()),
+    )
     [found] = screened(screen, [torch.from_numpy(queries)], [np.arange(n)], k)
     assert_exact(queries, gallery, k, *found)
 
@@ -78,8 +93,10 @@ def test_a_bound_is_never_under_what_it_bounds(precision, once):
         filled = torch.full((100, 4, screen.groups * screen.group), -torch.inf).double()
         filled[:, :, :100] = scores
         shape, along = (
-            ((screen.groups, screen.group), 3) if screen.step == 1 else
-            ((screen.group, screen.groups), 2))
+            ((screen.groups, screen.group), 3)
+            if screen.step == 1
+            else ((screen.group, screen.groups), 2)
+        )
         best = filled.view(100, 4, *shape).amax(along).view(100, -1).T
         bounds = one.bounds[: len(best)].T.contiguous().view(screen.low).T.double()
         # Rounding the product to the screen's own type may take a last digit of it.
@@ -121,7 +138,8 @@ def test_more_than_fits_at_a_time(monkeypatch, keep, precision):
     monkeypatch.setattr(floats, "_GATHERED", 1 << 13)
     some = np.array([7, 2, 3, 0, 9])  # in part one after another
     found = screened(
-        make_screen(patches, 90, precision, keep), [queries, queries[:5]], [np.arange(10), some])
+        make_screen(patches, 90, precision, keep), [queries, queries[:5]], [np.arange(10), some]
+    )
     assert_exact(queries.numpy(), patches.numpy(), 1, *found[0])
     rows, place = among(some, 90, 900)
     assert_exact(queries[:5].numpy(), patches[rows].numpy(), 1, found[1][0], place[found[1][1]])
@@ -144,6 +162,7 @@ def test_integers_for_processors_of_all_kinds(monkeypatch, largest, bounds):
 @pytest.mark.parametrize("most, exact", [(127, True), (64, True), (127, False)])
 def test_integers_that_saturate_are_found_out(monkeypatch, most, exact):
     """As without VNNI, where two products are added in 16 bits, or with another fault."""
+
     def product_of(a, b, dtype):
         low, wide = (a.double() + 128), b.double()
         pairs = (low[:, None, :] * wide).view(len(a), len(b), -1, 2).sum(3)
@@ -171,8 +190,9 @@ def test_hazelnuts_all_patches(lite, hazelnut):
     """Every patch of every test image, against FAISS and, for a part, float64."""
     from spade_faiss.search import LevelSearch
 
-    train, test = (hazelnut_levels(lite, hazelnut, pattern)
-                   for pattern in ("train/good/*.png", "test/*/*.png"))
+    train, test = (
+        hazelnut_levels(lite, hazelnut, pattern) for pattern in ("train/good/*.png", "test/*/*.png")
+    )
     images = torch.arange(len(train[0])).expand(len(test[0]), -1)
     for gallery, queries in zip(train, test, strict=True):
         patches = gallery.flatten(0, 1)
@@ -187,7 +207,8 @@ def test_hazelnuts_all_patches(lite, hazelnut):
             found = screened(screen, list(queries), [one.numpy() for one in images])
             near = np.stack([one[0] for one in found])
             torch.testing.assert_close(
-                results["screened"][0], torch.from_numpy(near), rtol=1e-5, atol=0)
+                results["screened"][0], torch.from_numpy(near), rtol=1e-5, atol=0
+            )
         near, ids = (found.flatten() for found in results["screened"])
         asked, wide = queries.flatten(0, 1).double(), patches.double()
         best = smallest(asked, wide).float()
@@ -203,6 +224,8 @@ def smallest(queries, gallery):
     """
     columns = torch.cat([-2 * gallery, gallery.square().sum(1, keepdim=True)], 1).T.contiguous()
     rows = torch.cat([queries, torch.ones(len(queries), 1, dtype=torch.float64)], 1)
-    least = [torch.stack([(some @ part).amin(1) for part in columns.split(2048, 1)]).amin(0)
-             for some in rows.split(256)]
+    least = [
+        torch.stack([(some @ part).amin(1) for part in columns.split(2048, 1)]).amin(0)
+        for some in rows.split(256)
+    ]
     return torch.cat(least) + queries.square().sum(1)

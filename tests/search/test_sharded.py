@@ -10,11 +10,19 @@ from tests.conftest import texture, with_hole
 
 
 @settings(max_examples=60)
-@given(seed=st.integers(0, 2**32 - 1), images=st.integers(1, 9), per_image=st.integers(1, 20),
-       devices=st.integers(2, 5), batch=st.integers(1, 5), k=st.integers(1, 4), cut=st.booleans(),
-       dtype=st.sampled_from([np.float32, np.float16]))
-@example(seed=25283031, images=5, per_image=2, devices=3, batch=2, k=2, cut=True,
-         dtype=np.float32)  # one item has the cut image, the other a whole one in the same shard
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    images=st.integers(1, 9),
+    per_image=st.integers(1, 20),
+    devices=st.integers(2, 5),
+    batch=st.integers(1, 5),
+    k=st.integers(1, 4),
+    cut=st.booleans(),
+    dtype=st.sampled_from([np.float32, np.float16]),
+)
+@example(
+    seed=25283031, images=5, per_image=2, devices=3, batch=2, k=2, cut=True, dtype=np.float32
+)  # one item has the cut image, the other a whole one in the same shard
 def test_shards_together_find_what_one_device_finds(
     seed, images, per_image, devices, batch, k, cut, dtype
 ):
@@ -60,9 +68,14 @@ def test_a_device_that_fails_is_named(monkeypatch):
     assert "\n" not in str(got.value)
 
 
-@pytest.mark.parametrize(("device", "why"), [
-    ("all", "no GPUs"), ("cpu,cuda:0", "cuda:0"), ("cpu,nonsense", "nonsense"),
-])
+@pytest.mark.parametrize(
+    ("device", "why"),
+    [
+        ("all", "no GPUs"),
+        ("cpu,cuda:0", "cuda:0"),
+        ("cpu,nonsense", "nonsense"),
+    ],
+)
 def test_devices_that_are_not_there_are_named(lite, device, why):
     with pytest.raises(SpadeError, match=why):
         Spade(lite, device=device).fit(texture("gravel", 3))

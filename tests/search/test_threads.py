@@ -57,4 +57,8 @@ def test_what_is_raised_in_a_thread_is_raised_here(three):
 
 def test_threads_may_share_out_work_of_their_own(three):
     assert side_by_side(lambda n: side_by_side(abs, [n, -n]), [1, 2, 3, 4]) == [
-        [1, 1], [2, 2], [3, 3], [4, 4]]
+        [1, 1],
+        [2, 2],
+        [3, 3],
+        [4, 4],
+    ]

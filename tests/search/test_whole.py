@@ -26,11 +26,18 @@ def brute_force(queries, patches, allowed, k):
     return np.sort(far, axis=1)[:, :k]
 
 
-@given(st.data(), st.integers(2, 7), st.integers(1, 9), st.integers(1, 5),
-       st.sampled_from((None, "Flat", "HNSW8")), st.booleans())
+@given(
+    st.data(),
+    st.integers(2, 7),
+    st.integers(1, 9),
+    st.integers(1, 5),
+    st.sampled_from((None, "Flat", "HNSW8")),
+    st.booleans(),
+)
 @settings(max_examples=100)
-def test_leaving_an_image_out_equals_a_brute_force(data, images, per_image, channels, factory,
-                                                   coreset):
+def test_leaving_an_image_out_equals_a_brute_force(
+    data, images, per_image, channels, factory, coreset
+):
     rng = np.random.default_rng(data.draw(st.integers(0, 9999)))
     patches = rng.standard_normal((images * per_image, channels), np.float32)
     rows = np.arange(len(patches))
@@ -55,8 +62,9 @@ def test_leaving_an_image_out_equals_a_brute_force(data, images, per_image, chan
     true = ((queries[:, None].astype(np.float64) - patches[found]) ** 2).sum(2)
     np.testing.assert_allclose(distances, true, rtol=1e-5)
     if factory != "HNSW8":
-        np.testing.assert_allclose(distances, brute_force(queries, patches, allowed, k),
-                                   rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(
+            distances, brute_force(queries, patches, allowed, k), rtol=1e-4, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("factory", ["Flat", "HNSW16", "PQ4x4", "IVF4,Flat", "PCA6,SQ8"])
@@ -83,7 +91,8 @@ def test_a_query_whose_lists_are_empty_is_searched_exactly():
     assert (plain[:, 100] == -1).all()
     distances, found = nearest_in_gallery(patches[:100], gallery, 2, [range(100)])
     np.testing.assert_allclose(
-        distances, brute_force(patches[:100], patches, np.arange(100, 150), 2), rtol=1e-5)
+        distances, brute_force(patches[:100], patches, np.arange(100, 150), 2), rtol=1e-5
+    )
     assert (found >= 100).all()
 
 

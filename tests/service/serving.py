@@ -56,12 +56,16 @@ def serving(folder, backbone, limits=None, every=1.0, detector=None, **options):
     limits = limits or Limits()
     state = State()
     live = LiveIndex(
-        folder, lambda networks: open_detector(
-            folder, networks=networks or (backbone,), batch_size=limits.batch,
-            **(detector or {})), every)
+        folder,
+        lambda networks: open_detector(
+            folder, networks=networks or (backbone,), batch_size=limits.batch, **(detector or {})
+        ),
+        every,
+    )
     app = create_app(live, limits, state, **options)
-    config = uvicorn.Config(app, port=0, http="h11", lifespan="on", log_level="warning",
-                            timeout_graceful_shutdown=10)
+    config = uvicorn.Config(
+        app, port=0, http="h11", lifespan="on", log_level="warning", timeout_graceful_shutdown=10
+    )
     server = Server(config, state)
     thread = threading.Thread(target=server.run)
     thread.start()

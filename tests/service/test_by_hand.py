@@ -40,8 +40,9 @@ def test_answers_tell_of_review_and_of_notes(kept, lite, parts):
     for one in images:
         assert (one["threshold"], one["review"]) == (60, 50)
         assert bool(one["regions"]) == (one["verdict"] != "OK")
-        assert all(region["peak"] > (60 if one["verdict"] == "NG" else 49.99)
-                   for region in one["regions"])
+        assert all(
+            region["peak"] > (60 if one["verdict"] == "NG" else 49.99) for region in one["regions"]
+        )
     count = f'spade_faiss_verdicts_total{{verdict="REVIEW"}} {expected.count("REVIEW")}.0'
     assert count in counted
 
@@ -49,7 +50,8 @@ def test_answers_tell_of_review_and_of_notes(kept, lite, parts):
 def test_serve_takes_them_and_logs_the_notes(kept):
     with subprocess.Popen(
         [sys.executable, "-m", "spade_faiss", "serve", str(kept), "--port", "0", "--review", "30"],
-        stderr=subprocess.PIPE, text=True
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         try:
             said, address = greeting(process)
@@ -70,7 +72,8 @@ def test_the_page_shows_them(kept, lite, parts, tmp_path):
     score = next(Spade.load(kept, backbone=lite).query([parts[0]])).peak
     with serving(kept, lite, detector={"review": score - 1}) as service, opened(service) as page:
         sync_api.expect(page.locator("#index")).to_contain_text(
-            f"60 (set by hand), review from {score - 1:.3g}")
+            f"60 (set by hand), review from {score - 1:.3g}"
+        )
         sync_api.expect(page.locator("#notes li")).to_have_count(1)
         sync_api.expect(page.locator("#notes")).to_contain_text("was set by hand before images")
         drop(page, tmp_path / "part.png")

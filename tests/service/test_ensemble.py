@@ -27,8 +27,16 @@ SMALL = {"resize": 96, "crop": 96}
 def ensemble(gravel_folder, tmp_path_factory):
     """An ensemble of EfficientNet-Lite0 and its flipped view, as the command builds it."""
     folder = tmp_path_factory.mktemp("service") / "ensemble"
-    done("build", gravel_folder, "--index", folder, "--backbone", "efficientnet_lite0",
-         "--views", "flip")
+    done(
+        "build",
+        gravel_folder,
+        "--index",
+        folder,
+        "--backbone",
+        "efficientnet_lite0",
+        "--views",
+        "flip",
+    )
     return folder
 
 
@@ -58,7 +66,9 @@ def test_answers_are_those_of_the_query_command(ensemble, parts, tmp_path):
     difference = np.abs(read_picture(grey) * grey["scale"] - np.maximum(exact, 0))
     assert difference.max() <= 0.51 * grey["scale"] + 1e-4
     assert [(one["backbone"], one["mirrored"]) for one in described["members"]] == [
-        ("efficientnet_lite0", False), ("efficientnet_lite0", True)]
+        ("efficientnet_lite0", False),
+        ("efficientnet_lite0", True),
+    ]
     assert described["bytes"] == sum(one["bytes"] for one in described["members"])
     assert (described["images"], described["backbone"]) == (10, "efficientnet_lite0")
     assert described["threshold"] == manifest.calibration.pixel_threshold
@@ -101,6 +111,7 @@ def test_index_and_ensemble_take_each_others_place_without_losing_a_request(lite
     know()
     stop, answers = threading.Event(), []
     with serving(folder, lite, every=0.02) as service, ThreadPoolExecutor(3) as pool:
+
         def ask():
             while not stop.is_set():
                 answer = service.client.post("/v1/query", files=form(png(image)))
@@ -113,8 +124,10 @@ def test_index_and_ensemble_take_each_others_place_without_losing_a_request(lite
                 know()
                 now = [*expected][-1]
                 wait_for(lambda now=now: any(one.get("generation") == now for _, one in answers))
-                networks = {one.network for one in getattr(service.live.spade, "members",
-                                                           [service.live.spade])}
+                networks = {
+                    one.network
+                    for one in getattr(service.live.spade, "members", [service.live.spade])
+                }
                 assert networks == {lite}  # not loaded again
         finally:
             stop.set()
@@ -125,7 +138,8 @@ def test_index_and_ensemble_take_each_others_place_without_losing_a_request(lite
     assert {answer["generation"] for _, answer in answers} == set(expected) and len(expected) == 4
     for _, answer in answers:
         assert answer["images"][0]["peak"] == pytest.approx(
-            expected[answer["generation"]], rel=1e-4)
+            expected[answer["generation"]], rel=1e-4
+        )
 
 
 def test_a_folder_of_both_is_refused_and_the_old_one_stays(lite, tmp_path, monkeypatch, caplog):

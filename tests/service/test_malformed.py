@@ -31,8 +31,12 @@ def chunk(name, data):
 
 def png_of(width, height, pixels=b"", depth=8, colour=2):
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels))
-            + chunk(b"IEND", b""))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(pixels))
+        + chunk(b"IEND", b"")
+    )
 
 
 def tiff(image, **options):
@@ -42,9 +46,13 @@ def tiff(image, **options):
 
 
 WHOLE = {
-    "png": encoded("PNG"), "jpeg": encoded("JPEG"), "bmp": encoded("BMP"),
-    "tiff": encoded("TIFF"), "lzw": encoded("TIFF", compression="tiff_lzw"),
-    "webp": encoded("WEBP"), "webp lossless": encoded("WEBP", lossless=True),
+    "png": encoded("PNG"),
+    "jpeg": encoded("JPEG"),
+    "bmp": encoded("BMP"),
+    "tiff": encoded("TIFF"),
+    "lzw": encoded("TIFF", compression="tiff_lzw"),
+    "webp": encoded("WEBP"),
+    "webp lossless": encoded("WEBP", lossless=True),
     "progressive": encoded("JPEG", progressive=True),
     "rgb16": tiff(PICTURE.astype(np.uint16) * 257),
 }
@@ -60,11 +68,19 @@ def bombs():
     yield "black jpeg", encoded("JPEG", np.zeros((6000, 6000), np.uint8))
     yield "black webp", encoded("WEBP", np.zeros((6000, 6000, 3), np.uint8), method=0)
     yield "deflated tiff", tiff(np.zeros((7000, 7000), np.uint8), compression="zlib")
-    yield "deflated 16-bit tiff", tiff(np.zeros((4000, 9000, 3), np.uint16), compression="zlib",
-                                       photometric="rgb")
-    yield "bmp that says so", (b"BM" + struct.pack("<IHHI", 1 << 20, 0, 0, 54)
-                               + struct.pack("<IiiHHIIiiII", 40, 60_000, 60_000, 1, 24, 0, 0, 0,
-                                             0, 0, 0) + bytes(1000))
+    yield (
+        "deflated 16-bit tiff",
+        tiff(np.zeros((4000, 9000, 3), np.uint16), compression="zlib", photometric="rgb"),
+    )
+    yield (
+        "bmp that says so",
+        (
+            b"BM"
+            + struct.pack("<IHHI", 1 << 20, 0, 0, 54)
+            + struct.pack("<IiiHHIIiiII", 40, 60_000, 60_000, 1, 24, 0, 0, 0, 0, 0, 0)
+            + bytes(1000)
+        ),
+    )
     header = bytearray(WHOLE["jpeg"])
     at = header.index(b"\xff\xc0")
     header[at + 5 : at + 9] = struct.pack(">HH", 65_000, 65_000)
@@ -86,25 +102,43 @@ def wrong():
         yield f"{name} compressed", zlib.compress(data)
     yield "nothing", b""
     for name, data in {
-        "text": b"not an image", "zero": bytes(1), "zeros": bytes(5000), "spaces": b" " * 3000,
-        "json": b'{"image": true}', "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        "text": b"not an image",
+        "zero": bytes(1),
+        "zeros": bytes(5000),
+        "spaces": b" " * 3000,
+        "json": b'{"image": true}',
+        "svg": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         "xml": b"<?xml version='1.0'?><!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/passwd'>]><a/>",
         "pdf": b"%PDF-1.7\n1 0 obj\n",
         "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n",
-        "zip": b"PK\x03\x04" + bytes(60), "gzip": b"\x1f\x8b\x08" + bytes(60),
-        "elf": b"\x7fELF" + bytes(60), "mp4": b"\0\0\0\x18ftypmp42" + bytes(60),
-        "pickle": b"\x80\x04cos\nsystem\n(S'true'\ntR.", "npy": b"\x93NUMPY\x01\0" + bytes(60),
-        "utf-16": "image".encode("utf-16"), "path": b"/etc/passwd", "url": b"http://localhost/",
-        "psd": b"8BPS\0\x01" + bytes(60), "ppm": b"P6 64 64 255\n" + bytes(12_288),
+        "zip": b"PK\x03\x04" + bytes(60),
+        "gzip": b"\x1f\x8b\x08" + bytes(60),
+        "elf": b"\x7fELF" + bytes(60),
+        "mp4": b"\0\0\0\x18ftypmp42" + bytes(60),
+        "pickle": b"\x80\x04cos\nsystem\n(S'true'\ntR.",
+        "npy": b"\x93NUMPY\x01\0" + bytes(60),
+        "utf-16": "image".encode("utf-16"),
+        "path": b"/etc/passwd",
+        "url": b"http://localhost/",
+        "psd": b"8BPS\0\x01" + bytes(60),
+        "ppm": b"P6 64 64 255\n" + bytes(12_288),
         "xbm": b"#define a_width 64\n#define a_height 64\nstatic char a_bits[] = {0x00};",
-        "icns": b"icns" + struct.pack(">I", 100) + bytes(92), "flac": b"fLaC" + bytes(60),
-        "jpeg 2000": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(60), "exr": b"v/1\x01" + bytes(60),
-        "png's first bytes": b"\x89PNG\r\n\x1a\n", "jpeg's first bytes": b"\xff\xd8\xff\xe0",
-        "tiff without pages": b"II*\0\0\0\0\0", "tiff of pages without end": b"II*\0\x08\0\0\0\0\0",
-        "bigtiff": b"II+\0\x08\0\0\0" + b"\xff" * 60, "riff": b"RIFF\xff\xff\xff\xffWEBP",
+        "icns": b"icns" + struct.pack(">I", 100) + bytes(92),
+        "flac": b"fLaC" + bytes(60),
+        "jpeg 2000": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(60),
+        "exr": b"v/1\x01" + bytes(60),
+        "png's first bytes": b"\x89PNG\r\n\x1a\n",
+        "jpeg's first bytes": b"\xff\xd8\xff\xe0",
+        "tiff without pages": b"II*\0\0\0\0\0",
+        "tiff of pages without end": b"II*\0\x08\0\0\0\0\0",
+        "bigtiff": b"II+\0\x08\0\0\0" + b"\xff" * 60,
+        "riff": b"RIFF\xff\xff\xff\xffWEBP",
         "riff of webp": b"RIFF\x10\0\0\0WEBPVP8 " + bytes(60),
-        "gif": encoded("GIF", PICTURE[..., 0]), "ico": encoded("ICO"), "tga": encoded("TGA"),
-        "png of no width": png_of(0, 10), "png of no pixels": png_of(64, 64),
+        "gif": encoded("GIF", PICTURE[..., 0]),
+        "ico": encoded("ICO"),
+        "tga": encoded("TGA"),
+        "png of no width": png_of(0, 10),
+        "png of no pixels": png_of(64, 64),
         "png of few pixels": png_of(64, 64, bytes(1000)),
         "png of bad depth": png_of(64, 64, b"", 7),
         "png of bad colour": png_of(64, 64, bytes(12_352), 8, 9),
@@ -119,8 +153,10 @@ def wrong():
         values = np.full((64, 64), 3, kind)
         values[9, 9] = np.nan if kind not in (np.int32, np.uint32) else 2**30
         yield f"tiff of {np.dtype(kind)}", tiff(values)
-        yield f"tiff of {np.dtype(kind)}, colour", tiff(np.stack([values] * 3, -1),
-                                                        photometric="rgb")
+        yield (
+            f"tiff of {np.dtype(kind)}, colour",
+            tiff(np.stack([values] * 3, -1), photometric="rgb"),
+        )
     yield "nan alone", tiff(np.full((64, 64), np.nan, np.float32))
     yield "infinity", tiff(np.full((64, 64), np.inf, np.float32))
     rng = np.random.default_rng(0)
@@ -165,7 +201,9 @@ def test_bombs_are_refused_by_their_headers(service, monkeypatch):
 PART = b'Content-Disposition: form-data; name="images"; filename="a.png"\r\n\r\n'
 END = b"\r\n--b--\r\n"
 BODIES = {
-    "nothing": b"", "no boundary": b"hello", "end alone": b"--b--\r\n",
+    "nothing": b"",
+    "no boundary": b"hello",
+    "end alone": b"--b--\r\n",
     "another boundary": b"--c\r\n" + PART + WHOLE["png"] + b"\r\n--c--\r\n",
     "no end": b"--b\r\n" + PART + WHOLE["png"],
     "no end of the headers": b"--b\r\nContent-Disposition: form-data",
@@ -175,8 +213,12 @@ BODIES = {
     "no headers": b"--b\r\n\r\n" + WHOLE["png"] + END,
     "another name": b"--b\r\n" + PART.replace(b"images", b"file") + WHOLE["png"] + END,
     "a bad header": b"--b\r\n\0\xff: x\r\n\r\n" + WHOLE["png"] + END,
-    "two names": b"--b\r\n" + PART + WHOLE["png"] + b"\r\n--b\r\n"
-                 + PART.replace(b"images", b"more") + END,
+    "two names": b"--b\r\n"
+    + PART
+    + WHOLE["png"]
+    + b"\r\n--b\r\n"
+    + PART.replace(b"images", b"more")
+    + END,
     "an empty part": b"--b\r\n" + PART + END,
     "json": b'{"images": []}',
 }
@@ -184,20 +226,34 @@ BODIES = {
 
 @pytest.mark.parametrize("name", BODIES)
 def test_bodies_that_are_no_form(service, name):
-    answer = service.client.post("/v1/query", content=BODIES[name],
-                                 headers={"content-type": "multipart/form-data; boundary=b"})
+    answer = service.client.post(
+        "/v1/query",
+        content=BODIES[name],
+        headers={"content-type": "multipart/form-data; boundary=b"},
+    )
     assert answer.status_code == 422, answer.text
     assert answer.json()["detail"]
 
 
-@pytest.mark.parametrize("kind", [
-    None, "", "image/png", "application/json", "multipart/form-data", "multipart/mixed; boundary=b",
-    "multipart/form-data; boundary=", "application/x-www-form-urlencoded", "\xff",
-])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        None,
+        "",
+        "image/png",
+        "application/json",
+        "multipart/form-data",
+        "multipart/mixed; boundary=b",
+        "multipart/form-data; boundary=",
+        "application/x-www-form-urlencoded",
+        "\xff",
+    ],
+)
 def test_other_kinds_of_body(service, kind):
     headers = {} if kind is None else {"content-type": kind.encode("latin-1")}
-    answer = service.client.post("/v1/query", content=b"--b\r\n" + PART + WHOLE["png"] + END,
-                                 headers=headers)
+    answer = service.client.post(
+        "/v1/query", content=b"--b\r\n" + PART + WHOLE["png"] + END, headers=headers
+    )
     assert answer.status_code == 415 and "multipart" in answer.json()["detail"]
 
 

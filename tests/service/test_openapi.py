@@ -25,17 +25,24 @@ def test_all_operations_are_tried(described):
     assert sorted(one.label for one in found) == sorted(OPERATIONS)
 
 
-@pytest.mark.parametrize("label, mode", [
-    *((label, "POSITIVE") for label in OPERATIONS), ("POST /v1/query", "NEGATIVE"),
-])
+@pytest.mark.parametrize(
+    "label, mode",
+    [
+        *((label, "POSITIVE") for label in OPERATIONS),
+        ("POST /v1/query", "NEGATIVE"),
+    ],
+)
 def test_answers_are_as_described(described, label, mode):
     """No 5xx, and status, kind, headers and content as the description has them."""
     method, path = label.split()
     operation = described[path][method]
     statuses = []
 
-    @settings(max_examples=12 if method == "POST" else 3, database=None,
-              suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=12 if method == "POST" else 3,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(operation.as_strategy(generation_mode=schemathesis.GenerationMode[mode]))
     def ask(case):
         answer = case.call()

@@ -26,9 +26,14 @@ BROWSERS = []
 @contextmanager
 def launched():
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[
-            "--no-sandbox", "--use-fake-device-for-media-stream",
-            "--use-fake-ui-for-media-stream"])
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--use-fake-device-for-media-stream",
+                "--use-fake-ui-for-media-stream",
+            ],
+        )
         BROWSERS.append(browser)
         try:
             yield
@@ -71,9 +76,12 @@ def _opened(browser, service, path, context):
 @pytest.fixture(scope="module")
 def files(parts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    for name, image in (("good <b>part.png", parts[0]), ("hole.png", parts[1]),
-                        ("hole.tiff", parts[3]),
-                        ("strip.png", np.resize(parts[0], (64, 1280, 3)))):
+    for name, image in (
+        ("good <b>part.png", parts[0]),
+        ("hole.png", parts[1]),
+        ("hole.tiff", parts[3]),
+        ("strip.png", np.resize(parts[0], (64, 1280, 3))),
+    ):
         cv2.imwrite(str(folder / name), image[..., ::-1])
     (folder / "text.png").write_text("no image")
     return folder
@@ -120,14 +128,17 @@ def test_an_image_is_dropped_and_its_verdict_read(service, files, width):
         sync_api.expect(card.locator(".noted")).to_have_text("")
         drop(page, files / "strip.png")
         sync_api.expect(page.locator(".result").first.locator(".noted")).to_have_text(
-            "Note: seen only in part: 3.8 % of 1280x64 pixels.")
+            "Note: seen only in part: 3.8 % of 1280x64 pixels."
+        )
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_without_a_threshold_the_page_says_what_blue_is(lite, parts, files, tmp_path):
     Spade(lite).fit(parts[:1], tmp_path / "index")
-    with serving(tmp_path / "index", lite) as service, opened(
-        service, viewport={"width": 390, "height": 900}, color_scheme="dark") as page:
+    with (
+        serving(tmp_path / "index", lite) as service,
+        opened(service, viewport={"width": 390, "height": 900}, color_scheme="dark") as page,
+    ):
         drop(page, files / "hole.png")
         card = page.locator(".result").first
         sync_api.expect(card.locator(".verdict")).to_have_text("?")
@@ -149,25 +160,37 @@ def test_a_folder_that_is_dropped_is_named_and_the_files_beside_it_are_looked_at
     with opened(service) as page:
         devtools = page.context.new_cdp_session(page)
         for kind in ("dragEnter", "dragOver", "drop"):
-            devtools.send("Input.dispatchDragEvent", {
-                "type": kind, "x": 300, "y": 120, "data": {
-                    "items": [], "files": [str(files), str(files / "hole.png")],
-                    "dragOperationsMask": 1}})
+            devtools.send(
+                "Input.dispatchDragEvent",
+                {
+                    "type": kind,
+                    "x": 300,
+                    "y": 120,
+                    "data": {
+                        "items": [],
+                        "files": [str(files), str(files / "hole.png")],
+                        "dragOperationsMask": 1,
+                    },
+                },
+            )
         sync_api.expect(page.locator(".result h2")).to_have_text(["hole.png"])
         sync_api.expect(page.locator("#status.wrong")).to_have_text(
-            f"{files.name} is a folder: drop the images in it")
+            f"{files.name} is a folder: drop the images in it"
+        )
 
 
 def test_places_that_are_not_shown_are_counted(service, files):
-    answer = service.client.post("/v1/query?pictures=true", files={
-        "images": ("hole.png", (files / "hole.png").read_bytes())}).json()
+    answer = service.client.post(
+        "/v1/query?pictures=true", files={"images": ("hole.png", (files / "hole.png").read_bytes())}
+    ).json()
     region = answer["images"][0]["regions"][0]
     answer["images"][0]["regions"] = [region, region, {**region, "here": None, "good": None}]
     with opened(service) as page:
         page.route("**/v1/query*", lambda route: route.fulfill(json=answer))
         drop(page, files / "hole.png")
         sync_api.expect(page.locator(".result h3")).to_have_text(
-            "3 places over the threshold; the 2 highest are shown")
+            "3 places over the threshold; the 2 highest are shown"
+        )
         sync_api.expect(page.locator(".result li")).to_have_count(2)
 
 
@@ -176,13 +199,17 @@ def test_a_service_that_has_ended_is_not_taken_for_a_bad_image(service, files):
         page.route("**/v1/query*", lambda route: route.abort())
         page.set_input_files("#files", [files / "hole.tiff", files / "hole.png"])
         sync_api.expect(page.locator("#status.wrong")).to_have_text(
-            "The service does not answer; has it ended?\n2 images were not looked at")
+            "The service does not answer; has it ended?\n2 images were not looked at"
+        )
 
 
 def test_the_token_is_asked_for(index, lite, files):
     token = "a-token-of-some-length"
-    with serving(index, lite, token=token) as service, pytest.raises(
-        AssertionError, match="401"), opened(service) as page:
+    with (
+        serving(index, lite, token=token) as service,
+        pytest.raises(AssertionError, match="401"),
+        opened(service) as page,
+    ):
         status = page.locator("#status")
         sync_api.expect(page.locator("#token")).to_be_focused()
         sync_api.expect(status).to_have_text("")
@@ -208,7 +235,8 @@ def test_a_picture_fits_a_screen(service, parts, tmp_path):
             view = page.locator(".stage").bounding_box()
             assert view["height"] < 0.7 * 900 and view["width"] < 0.7 * 1280
             assert view["width"] / view["height"] == pytest.approx(
-                image.shape[1] / image.shape[0], rel=0.02)
+                image.shape[1] / image.shape[0], rel=0.02
+            )
 
 
 def test_the_camera_is_looked_through(service):
@@ -216,7 +244,8 @@ def test_the_camera_is_looked_through(service):
         page.click("#start")
         page.wait_for_selector("#video", state="visible")
         page.locator("#video").evaluate(
-            "(v) => v.readyState >= 2 || new Promise((done) => { v.onloadeddata = done; })")
+            "(v) => v.readyState >= 2 || new Promise((done) => { v.onloadeddata = done; })"
+        )
         page.click("#shoot")
         sync_api.expect(page.locator(".result")).to_have_count(1)
         sync_api.expect(page.locator(".result h2")).to_contain_text("camera")
@@ -265,14 +294,19 @@ def test_results_that_leave_the_page_are_counted(service, files):
     with opened(service) as page:
         drop(page, files / "hole.png")
         sync_api.expect(page.locator(".result")).to_have_count(1)
-        answer = service.client.post("/v1/query?pictures=true", files={
-            "images": ("good.png", (files / "good <b>part.png").read_bytes())})
-        page.route("**/v1/query*", lambda route: route.fulfill(
-            body=answer.content, content_type="application/json"))
+        answer = service.client.post(
+            "/v1/query?pictures=true",
+            files={"images": ("good.png", (files / "good <b>part.png").read_bytes())},
+        )
+        page.route(
+            "**/v1/query*",
+            lambda route: route.fulfill(body=answer.content, content_type="application/json"),
+        )
         for _ in range(25):
             drop(page, files / "hole.png")
         sync_api.expect(page.locator("#gone")).to_have_text(
-            "The newest 24 are shown; before them came 1 NG, 1 OK")
+            "The newest 24 are shown; before them came 1 NG, 1 OK"
+        )
         sync_api.expect(page.locator(".result")).to_have_count(24)
 
 
@@ -288,4 +322,5 @@ def test_what_a_score_and_a_place_are_judged_by_is_said(lite, index, tmp_path, f
         drop(page, files / "hole.png")
         card = page.locator(".result").first
         sync_api.expect(card.locator("h3")).to_have_text(
-            "The index has no threshold to find wrong places by")
+            "The index has no threshold to find wrong places by"
+        )

@@ -9,20 +9,23 @@ from tests.service.test_service import why
 IMAGE = png(texture("gravel", 1, seed=9)[0])
 
 
-@pytest.mark.parametrize("parameters, words", [
-    ("map=tiff", ("'map'", "did you mean 'maps'?")),
-    ("picture=true", ("'picture'", "did you mean 'pictures'?")),
-    ("MAPS=tiff", ("'MAPS'", "did you mean 'maps'?")),
-    ("maps=tiff&threshold=3", ("'threshold'", "there are 'maps' and 'pictures'")),
-    ("maps=tiff&maps=png", ("'maps'", "given twice")),
-    ("pictures=true&pictures=true", ("'pictures'", "given twice")),
-    ("=tiff", ("''", "there are")),
-    ("a%0Ab=1", (r"'a\nb'",)),
-    (f"{'x' * 5000}=1", (f"'{'x' * 60}…'",)),
-    ("maps=jpeg", ("maps", "'png' or 'tiff'")),
-    ("maps", ("maps", "'png' or 'tiff'")),
-    ("pictures=maybe", ("pictures", "boolean")),
-])
+@pytest.mark.parametrize(
+    "parameters, words",
+    [
+        ("map=tiff", ("'map'", "did you mean 'maps'?")),
+        ("picture=true", ("'picture'", "did you mean 'pictures'?")),
+        ("MAPS=tiff", ("'MAPS'", "did you mean 'maps'?")),
+        ("maps=tiff&threshold=3", ("'threshold'", "there are 'maps' and 'pictures'")),
+        ("maps=tiff&maps=png", ("'maps'", "given twice")),
+        ("pictures=true&pictures=true", ("'pictures'", "given twice")),
+        ("=tiff", ("''", "there are")),
+        ("a%0Ab=1", (r"'a\nb'",)),
+        (f"{'x' * 5000}=1", (f"'{'x' * 60}…'",)),
+        ("maps=jpeg", ("maps", "'png' or 'tiff'")),
+        ("maps", ("maps", "'png' or 'tiff'")),
+        ("pictures=maybe", ("pictures", "boolean")),
+    ],
+)
 def test_a_parameter_of_a_query_that_does_nothing_is_refused(service, parameters, words):
     detail = why(service.client.post(f"/v1/query?{parameters}", files=form(IMAGE)), 422)
     assert all(word in detail for word in words), detail
@@ -52,15 +55,22 @@ def test_a_field_of_the_form_that_does_nothing_is_refused(service, name):
 
 
 def test_a_body_that_is_encoded_is_refused(service):
-    answer = service.client.post("/v1/query", files=form(IMAGE),
-                                 headers={"content-encoding": "gzip"})
+    answer = service.client.post(
+        "/v1/query", files=form(IMAGE), headers={"content-encoding": "gzip"}
+    )
     assert "gzip" in why(answer, 415)
 
 
-@pytest.mark.parametrize("path, words", [
-    ("/v1/querry", "did you mean '/v1/query'?"), ("/v1/query/", "did you mean '/v1/query'?"),
-    ("/V1/Index", "did you mean '/v1/index'?"), ("/xyz", "/docs"), ("/static/none.js", "/docs"),
-])
+@pytest.mark.parametrize(
+    "path, words",
+    [
+        ("/v1/querry", "did you mean '/v1/query'?"),
+        ("/v1/query/", "did you mean '/v1/query'?"),
+        ("/V1/Index", "did you mean '/v1/index'?"),
+        ("/xyz", "/docs"),
+        ("/static/none.js", "/docs"),
+    ],
+)
 def test_a_place_that_is_not_there_is_named(service, path, words):
     answer = service.client.get(path)
     assert path in why(answer, 404) and words in answer.json()["detail"]
@@ -71,9 +81,13 @@ def test_methods(service):
         answer, whole = service.client.head(path), service.client.get(path)
         assert (answer.status_code, answer.content) == (200, b"")
         assert answer.headers["content-type"] == whole.headers["content-type"]
-    for method, path, allowed in (("GET", "/v1/query", "POST"), ("HEAD", "/v1/query", "POST"),
-                                  ("POST", "/v1/index", "GET, HEAD"), ("PUT", "/", "GET, HEAD"),
-                                  ("POST", "/static/page.js", "GET, HEAD")):
+    for method, path, allowed in (
+        ("GET", "/v1/query", "POST"),
+        ("HEAD", "/v1/query", "POST"),
+        ("POST", "/v1/index", "GET, HEAD"),
+        ("PUT", "/", "GET, HEAD"),
+        ("POST", "/static/page.js", "GET, HEAD"),
+    ):
         answer = service.client.request(method, path)
         assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
         if method != "HEAD":

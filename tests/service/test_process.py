@@ -25,8 +25,9 @@ TOKEN = "a-token-of-some-length"
 def served(index, *options, **environment):
     """Start the command, and yield its process and address; it is killed if it still runs."""
     command = [sys.executable, "-m", "spade_faiss", "serve", str(index), "--port", "0", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True,
-                          env={**os.environ, **environment}) as process:
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
+    ) as process:
         try:
             yield process, greeting(process)[1]
         finally:
@@ -88,12 +89,18 @@ def test_ctrl_c_ends_an_idle_service_and_the_token_may_come_from_the_environment
         assert TOKEN not in " ".join(process.args)
         with httpx.Client(base_url=url.replace("0.0.0.0", "127.0.0.1"), timeout=60) as client:
             assert client.get("/v1/index").status_code == 401
-            answer = client.get("/v1/index", headers={"authorization": f"Bearer {TOKEN}",
-                                                      "host": "line-3.example"})
+            answer = client.get(
+                "/v1/index", headers={"authorization": f"Bearer {TOKEN}", "host": "line-3.example"}
+            )
             assert answer.status_code == 200 and TOKEN not in answer.text
-            answer = client.post("/v1/query", content=b"no form", headers={
-                "authorization": f"Bearer {TOKEN}",
-                "content-type": "multipart/form-data; boundary=b"})
+            answer = client.post(
+                "/v1/query",
+                content=b"no form",
+                headers={
+                    "authorization": f"Bearer {TOKEN}",
+                    "content-type": "multipart/form-data; boundary=b",
+                },
+            )
             assert answer.status_code == 422  # what is wrong with it is answered, and not logged
             process.send_signal(signal.SIGINT)  # while a connection is open
             assert process.wait(60) == 0
@@ -101,10 +108,14 @@ def test_ctrl_c_ends_an_idle_service_and_the_token_may_come_from_the_environment
 
 
 def test_a_second_signal_ends_it_at_once(index, lite):
-    with (serving(index, lite) as service,
-          socket.create_connection(("127.0.0.1", service.port)) as connection):
-        connection.sendall(b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n"
-                           b"Content-Type: multipart/form-data; boundary=b\r\n\r\n")
+    with (
+        serving(index, lite) as service,
+        socket.create_connection(("127.0.0.1", service.port)) as connection,
+    ):
+        connection.sendall(
+            b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        )
         wait_for(lambda: "images_in_work 1.0" in service.client.get("/metrics").text)
         service.server.handle_exit(signal.SIGINT, None)
         wait_for(lambda: service.client.get("/readyz").status_code == 503)
@@ -113,12 +124,15 @@ def test_a_second_signal_ends_it_at_once(index, lite):
         assert service.server.should_exit and service.server.force_exit
 
 
-@pytest.mark.parametrize("options, word", [
-    ({"host": "0.0.0.0"}, "SPADE_FAISS_TOKEN"),
-    ({"host": "0.0.0.0", "token": "short"}, "16"),
-    ({"token": "a token with spaces in it"}, "spaces"),
-    ({"host": "no.such.host.invalid"}, "no.such.host.invalid"),
-])
+@pytest.mark.parametrize(
+    "options, word",
+    [
+        ({"host": "0.0.0.0"}, "SPADE_FAISS_TOKEN"),
+        ({"host": "0.0.0.0", "token": "short"}, "16"),
+        ({"token": "a token with spaces in it"}, "spaces"),
+        ({"host": "no.such.host.invalid"}, "no.such.host.invalid"),
+    ],
+)
 def test_what_is_refused(index, options, word):
     with pytest.raises(SpadeError, match=re.escape(word)):
         serve(index, **options)
@@ -133,6 +147,7 @@ def test_a_port_that_is_taken_and_a_folder_without_an_index(index, tmp_path):
 
 def test_without_the_extra_one_line_names_it(index):
     hide = "import sys; sys.modules['uvicorn'] = None; from spade_faiss.cli import main; main()"
-    ended = subprocess.run([sys.executable, "-c", hide, "serve", str(index)],
-                           capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", hide, "serve", str(index)], capture_output=True, text=True
+    )
     one_line(ended, "uvicorn", "spade-faiss[serve]")

@@ -35,6 +35,7 @@ def test_an_index_is_replaced_without_losing_a_request(lite, tmp_path, preset):
     know()
     stop, answers = threading.Event(), []
     with serving(folder, lite, every=0.02) as service, ThreadPoolExecutor(3) as pool:
+
         def ask():
             while not stop.is_set():
                 answer = service.client.post("/v1/query", files=form(png(image)))
@@ -42,8 +43,10 @@ def test_an_index_is_replaced_without_losing_a_request(lite, tmp_path, preset):
 
         clients = [pool.submit(ask) for _ in range(3)]
         try:
-            for change in (lambda: Spade.load(folder, backbone=lite).add(images[6:]),
-                           lambda: Spade(lite, preset=preset, **SMALL).fit(images[3:], folder)):
+            for change in (
+                lambda: Spade.load(folder, backbone=lite).add(images[6:]),
+                lambda: Spade(lite, preset=preset, **SMALL).fit(images[3:], folder),
+            ):
                 change()
                 know()
                 now = [*expected][-1]
@@ -58,7 +61,8 @@ def test_an_index_is_replaced_without_losing_a_request(lite, tmp_path, preset):
     assert set(seen) == set(expected)
     for _, answer in answers:
         assert answer["images"][0]["peak"] == pytest.approx(
-            expected[answer["generation"]], rel=1e-5)
+            expected[answer["generation"]], rel=1e-5
+        )
 
 
 def test_every_answer_has_the_thresholds_of_the_index_that_it_names(lite, tmp_path):
@@ -74,8 +78,11 @@ def test_every_answer_has_the_thresholds_of_the_index_that_it_names(lite, tmp_pa
 
     know()
     stop, answers = threading.Event(), []
-    with serving(folder, lite, every=60, limits=Limits(batch=2)) as service, \
-            ThreadPoolExecutor(3) as pool:
+    with (
+        serving(folder, lite, every=60, limits=Limits(batch=2)) as service,
+        ThreadPoolExecutor(3) as pool,
+    ):
+
         def ask():
             while not stop.is_set():
                 answer = service.client.post("/v1/query", files=form(image, image, image))
@@ -83,14 +90,17 @@ def test_every_answer_has_the_thresholds_of_the_index_that_it_names(lite, tmp_pa
 
         clients = [pool.submit(ask) for _ in range(3)]
         try:
-            for change in (lambda: Spade.load(folder, backbone=lite).calibrate(good[:3]),
-                           lambda: Spade.load(folder, backbone=lite).add(good[3:4]),
-                           lambda: Spade.load(folder, backbone=lite).calibrate(good[4:])):
+            for change in (
+                lambda: Spade.load(folder, backbone=lite).calibrate(good[:3]),
+                lambda: Spade.load(folder, backbone=lite).add(good[3:4]),
+                lambda: Spade.load(folder, backbone=lite).calibrate(good[4:]),
+            ):
                 change()
                 know()
                 now = [*expected][-1]
-                wait_for(lambda now=now: any(
-                    one.get("manifest_sha256") == now for _, one in answers))
+                wait_for(
+                    lambda now=now: any(one.get("manifest_sha256") == now for _, one in answers)
+                )
         finally:
             stop.set()
         for client in clients:
@@ -120,15 +130,17 @@ def test_an_answer_of_an_older_index_says_since_when_and_until_when(lite, tmp_pa
         set_threshold(tmp_path, 77.5)
         answer = service.client.post("/v1/query", files=image).json()
         assert answer["images"] == first["images"] and answer["manifest_sha256"] == before
-        since, until = (datetime.fromisoformat(answer["outdated"][name])
-                        for name in ("since", "until"))
+        since, until = (
+            datetime.fromisoformat(answer["outdated"][name]) for name in ("since", "until")
+        )
         assert changed <= since <= datetime.now(UTC) and since < until
         assert answer["outdated"]["problem"] is None
         described = service.client.get("/v1/index").json()
         assert described["outdated"] == answer["outdated"]
         assert described["manifest_sha256"] == before
-        gauge = re.search(r"^spade_faiss_index_outdated_seconds (\S+)",
-                          service.client.get("/metrics").text, re.M)
+        gauge = re.search(
+            r"^spade_faiss_index_outdated_seconds (\S+)", service.client.get("/metrics").text, re.M
+        )
         assert float(gauge[1]) > 0
         held.set()
         wait_for(lambda: service.client.get("/v1/index").json()["outdated"] is None)
@@ -140,12 +152,15 @@ def test_an_answer_of_an_older_index_says_since_when_and_until_when(lite, tmp_pa
 
 
 def test_a_request_is_answered_by_one_index_though_its_images_are_of_several_batches(
-        lite, tmp_path, monkeypatch):
+    lite, tmp_path, monkeypatch
+):
     Spade(lite, **SMALL).fit(texture("gravel", 3), tmp_path)
     image = png(texture("gravel", 1, seed=8)[0])
     go_on = threading.Event()
-    with serving(tmp_path, lite, limits=Limits(batch=1), every=0.02) as service, \
-            ThreadPoolExecutor(1) as pool:
+    with (
+        serving(tmp_path, lite, limits=Limits(batch=1), every=0.02) as service,
+        ThreadPoolExecutor(1) as pool,
+    ):
         old = service.live.spade
         threshold, query = old.image_threshold, old.query
 

@@ -28,15 +28,23 @@ def why(answer, status):
 
 def batches(client):
     text = client.get("/metrics").text
-    return {name: float(re.search(rf"^spade_faiss_batch_images_{name} (\S+)", text, re.M)[1])
-            for name in ("count", "sum")}
+    return {
+        name: float(re.search(rf"^spade_faiss_batch_images_{name} (\S+)", text, re.M)[1])
+        for name in ("count", "sum")
+    }
 
 
 def answered(client):
     """Return how many queries there have been, whatever their answers."""
     text = client.get("/metrics").text
-    return sum(map(float, re.findall(
-        r'^spade_faiss_requests_total\{path="/v1/query",status="\d+"\} (\S+)', text, re.M)))
+    return sum(
+        map(
+            float,
+            re.findall(
+                r'^spade_faiss_requests_total\{path="/v1/query",status="\d+"\} (\S+)', text, re.M
+            ),
+        )
+    )
 
 
 def test_requests_at_once_are_batched_and_answered_as_if_alone(service, index, lite, parts):
@@ -67,7 +75,8 @@ def test_requests_at_once_are_batched_and_answered_as_if_alone(service, index, l
         assert [one["box"] for one in answer["regions"]] == [list(one.box) for one in regions]
         for one, region in zip(answer["regions"], regions, strict=True):
             assert [(m["level"], m["image"], tuple(m["box"])) for m in one["matches"]] == [
-                (m.level, m.image, m.box) for m in region.matches]
+                (m.level, m.image, m.box) for m in region.matches
+            ]
     verdicts = {answer["verdict"] for _, answer in answers}
     assert verdicts == {"OK", "NG"}
 
@@ -87,12 +96,16 @@ def test_an_image_that_was_hardly_seen_is_noted(service, parts):
     strip = np.resize(parts[0], (64, 1280, 3))
     answer = service.client.post("/v1/query", files=form(png(parts[0]), png(strip))).json()
     assert [image["notes"] for image in answer["images"]] == [
-        [], ["seen only in part: 3.8 % of 1280x64 pixels"]]
+        [],
+        ["seen only in part: 3.8 % of 1280x64 pixels"],
+    ]
 
 
 def test_paths_that_are_no_unicode_are_told(lite, tmp_path):
-    good = [Frame(f"latin\udce9/{i}.png", image[:64, :64])
-            for i, image in enumerate(texture("gravel", 3))]
+    good = [
+        Frame(f"latin\udce9/{i}.png", image[:64, :64])
+        for i, image in enumerate(texture("gravel", 3))
+    ]
     Spade(lite, resize=64, crop=64, engine="faiss").fit(good, tmp_path / "index")
     with serving(tmp_path / "index", lite, detector={"threshold": 1}) as running:
         bad = good[0].image.copy()
@@ -142,18 +155,27 @@ def test_health_and_metrics(service, parts):
     service.client.post("/v1/query", files=form(png(parts[1])))
     service.client.post("/v1/query", files=form(b""))
     text = service.client.get("/metrics").text
-    for line in (r'spade_faiss_requests_total\{path="/v1/query",status="200"\} [1-9]',
-                 r'spade_faiss_requests_total\{path="/v1/query",status="422"\} [1-9]',
-                 r'spade_faiss_request_seconds_bucket\{le="0.1",path="/v1/query"\} ',
-                 r'spade_faiss_verdicts_total\{verdict="NG"\} [1-9]',
-                 r"spade_faiss_queue_images 0\.0", r"spade_faiss_images_in_work 0\.0",
-                 r"spade_faiss_batch_images_count [1-9]"):
+    for line in (
+        r'spade_faiss_requests_total\{path="/v1/query",status="200"\} [1-9]',
+        r'spade_faiss_requests_total\{path="/v1/query",status="422"\} [1-9]',
+        r'spade_faiss_request_seconds_bucket\{le="0.1",path="/v1/query"\} ',
+        r'spade_faiss_verdicts_total\{verdict="NG"\} [1-9]',
+        r"spade_faiss_queue_images 0\.0",
+        r"spade_faiss_images_in_work 0\.0",
+        r"spade_faiss_batch_images_count [1-9]",
+    ):
         assert re.search(f"^{line}", text, re.M), line
 
 
 def test_pages_ask_nothing_of_other_hosts(service):
-    for path in ("/", "/docs", "/static/page.js", "/static/page.css", "/static/docs.css",
-                 "/static/colours.css"):
+    for path in (
+        "/",
+        "/docs",
+        "/static/page.js",
+        "/static/page.css",
+        "/static/docs.css",
+        "/static/colours.css",
+    ):
         answer = service.client.get(path)
         assert answer.status_code == 200
         policy = answer.headers["content-security-policy"]
@@ -169,8 +191,15 @@ def test_pages_ask_nothing_of_other_hosts(service):
 
 
 def test_other_hosts_and_other_sites_pages_are_refused(service, parts):
-    for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "",
-                 "[::1", "10.0.0.1", "localhost@evil.example"):
+    for host in (
+        "evil.example",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example:80",
+        "",
+        "[::1",
+        "10.0.0.1",
+        "localhost@evil.example",
+    ):
         assert "name" in why(service.client.get("/v1/index", headers={"host": host}), 421)
     for host in ("localhost", f"localhost:{service.port}", "127.0.0.1", "[::1]:1", "127.8.8.8"):
         assert service.client.get("/v1/index", headers={"host": host}).status_code == 200
@@ -184,11 +213,17 @@ def test_other_hosts_and_other_sites_pages_are_refused(service, parts):
 def test_a_token_guards_what_tells_of_the_index(index, lite, parts):
     with serving(index, lite, token=TOKEN, hosts=None) as service:
         for path in ("/v1/index", "/metrics", "/v1/query", "/nowhere"):
-            for wrong in ({}, {"authorization": f"Bearer {TOKEN[:-1]}"},
-                          {"authorization": f"Basic {TOKEN}"}, {"authorization": "Bearer \xff"},
-                          {"authorization": f"Bearer {TOKEN}x"}, {"authorization": TOKEN}):
-                answer = service.client.get(path, headers={
-                    key: value.encode("latin-1") for key, value in wrong.items()})
+            for wrong in (
+                {},
+                {"authorization": f"Bearer {TOKEN[:-1]}"},
+                {"authorization": f"Basic {TOKEN}"},
+                {"authorization": "Bearer \xff"},
+                {"authorization": f"Bearer {TOKEN}x"},
+                {"authorization": TOKEN},
+            ):
+                answer = service.client.get(
+                    path, headers={key: value.encode("latin-1") for key, value in wrong.items()}
+                )
                 assert "token" in why(answer, 401)
                 assert answer.headers["www-authenticate"] == "Bearer"
         for path in ("/", "/docs", "/healthz", "/readyz", "/openapi.json", "/static/page.js"):
@@ -230,18 +265,23 @@ def test_bytes_are_counted_as_they_come(small):
             sent += 20_000
             yield bytes(20_000)
 
-    answer = small.client.post("/v1/query", content=endless(),
-                               headers={"content-type": "multipart/form-data; boundary=b"})
+    answer = small.client.post(
+        "/v1/query", content=endless(), headers={"content-type": "multipart/form-data; boundary=b"}
+    )
     assert "300000 bytes" in why(answer, 413)
     assert sent <= 1_000_000
 
 
 def test_a_body_that_does_not_come_is_given_up(index, lite):
     # A service of its own: on a busy machine a body may take half a second that does come.
-    with (serving(index, lite, Limits(upload=0.5)) as service,
-          socket.create_connection(("127.0.0.1", service.port)) as connection):
-        connection.sendall(b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n"
-                           b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n")
+    with (
+        serving(index, lite, Limits(upload=0.5)) as service,
+        socket.create_connection(("127.0.0.1", service.port)) as connection,
+    ):
+        connection.sendall(
+            b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n"
+            b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+        )
         connection.settimeout(60)
         assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
         wait_for(lambda: "images_in_work 0.0" in service.client.get("/metrics").text)
@@ -251,9 +291,11 @@ def test_a_client_that_leaves_takes_no_room(small):
     before = answered(small.client)
     for _ in range(5):
         with socket.create_connection(("127.0.0.1", small.port)) as connection:
-            connection.sendall(b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\n"
-                               b"Content-Length: 999\r\n"
-                               b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n")
+            connection.sendall(
+                b"POST /v1/query HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Length: 999\r\n"
+                b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"
+            )
     # Only then does no room taken mean anything: those that come later would take the next test's.
     wait_for(lambda: answered(small.client) == before + 5)
     assert "images_in_work 0.0" in small.client.get("/metrics").text
@@ -270,8 +312,7 @@ def test_a_full_queue_says_when_to_try_again(small, parts, monkeypatch):
     monkeypatch.setattr(small.live.spade, "query", slow)
     image = png(parts[1])
     with ThreadPoolExecutor(3) as pool:
-        waiting = [pool.submit(small.client.post, "/v1/query", files=form(image))
-                   for _ in range(3)]
+        waiting = [pool.submit(small.client.post, "/v1/query", files=form(image)) for _ in range(3)]
         wait_for(lambda: "images_in_work 3.0" in small.client.get("/metrics").text)
         answer = small.client.post("/v1/query", files=form(image))
         assert "queue" in why(answer, 429) and int(answer.headers["retry-after"]) >= 1

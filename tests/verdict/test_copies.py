@@ -26,8 +26,7 @@ def parts(sizes, within, between):
 
 def test_shots_of_a_part_stand_before_a_step():
     found = find_copies(*neighbours(parts([1, 3, 1, 2, 1, 1], 0.5, 1.0)))
-    assert [one.tolist() for one in found] == [
-        [], [2, 3], [1, 3], [1, 2], [], [6], [5], [], []]
+    assert [one.tolist() for one in found] == [[], [2, 3], [1, 3], [1, 2], [], [6], [5], [], []]
     assert groups(found) == [[1, 2, 3], [5, 6]]
     assert independent(found).sum() == pytest.approx(6)
 
@@ -66,10 +65,17 @@ def lighter(image):
     return np.clip(image * 1.05, 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("again, preset", [
-    (np.copy, "paper"), (saved, "paper"), (shifted, "paper"), (lighter, "paper"),
-    (lambda image: noisy(image, 1), "paper"), (np.copy, "best"),
-])
+@pytest.mark.parametrize(
+    "again, preset",
+    [
+        (np.copy, "paper"),
+        (saved, "paper"),
+        (shifted, "paper"),
+        (lighter, "paper"),
+        (lambda image: noisy(image, 1), "paper"),
+        (np.copy, "best"),
+    ],
+)
 def test_a_copy_does_not_move_the_threshold(lite, again, preset):
     good = texture("brick", 10)
     plain = Spade(lite, preset=preset).fit(good)
@@ -101,7 +107,8 @@ def test_copies_come_and_go_with_add_and_remove(lite, tmp_path):
     assert spade.image_threshold == pytest.approx(before, rel=0.03)
     spade.remove(["image 2"])
     assert Manifest.read(tmp_path / "index").copies == () and spade.notes[0].startswith(
-        "the threshold rests on 6 good images")
+        "the threshold rests on 6 good images"
+    )
 
 
 def test_a_coreset_leaves_copies_out_too(lite):

@@ -36,8 +36,9 @@ def test_one_calibration_and_many_batches_make_no_storm():
         old = rng.normal(size=(2, 30))
         limit = np.sort(old[0])[-2]
         new = rng.normal(size=(40, 2, 30))
-        shares.append(np.mean([compare(one[0], old[0], limit, one[1], old[1]).warned
-                               for one in new]))
+        shares.append(
+            np.mean([compare(one[0], old[0], limit, one[1], old[1]).warned for one in new])
+        )
     assert np.mean(shares) <= 2 * LEVEL and np.median(shares) == 0
 
 
@@ -96,8 +97,11 @@ def test_a_batch_that_is_mostly_over_the_threshold_is_seen():
     assert not compare([2.0], old, 1.0, [2.0], old).warned
 
 
-@given(st.lists(st.floats(0, 100), max_size=40), st.lists(st.floats(0, 100), max_size=40),
-       st.floats(0, 100))
+@given(
+    st.lists(st.floats(0, 100), max_size=40),
+    st.lists(st.floats(0, 100), max_size=40),
+    st.floats(0, 100),
+)
 def test_figures_stay_in_range_and_the_effect_is_that_of_all_pairs(new, old, limit):
     found = compare(new, old, limit, new, old)
     here, before = (np.array([v for v in side if v < limit]) for side in (new, old))
@@ -110,7 +114,8 @@ def test_figures_stay_in_range_and_the_effect_is_that_of_all_pairs(new, old, lim
         assert found.effect == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
         assert found.effect == found.score_effect
         assert found.apart == pytest.approx(max(found.effect, 1 - found.effect), abs=1e-9) or (
-            found.p_value > 0.1)  # of no difference either way is as good
+            found.p_value > 0.1
+        )  # of no difference either way is as good
         assert 0 <= found.p_value <= 1
         if found.warned and 2 * found.over <= len(new):
             assert found.p_value < LEVEL / 2 and found.apart >= CLEAR

@@ -22,8 +22,9 @@ def test_a_score_has_one_verdict(score, threshold, review):
 
 
 def test_ends_belong_to_review():
-    said = [verdict(score, 40, 30) for score in (math.nextafter(30, 0), 30, 40,
-                                                 math.nextafter(40, 50))]
+    said = [
+        verdict(score, 40, 30) for score in (math.nextafter(30, 0), 30, 40, math.nextafter(40, 50))
+    ]
     assert said == ["OK", "REVIEW", "REVIEW", "NG"]
     assert verdict(1.0, None) == verdict(1.0, None, 0.5) == ""
 
@@ -44,14 +45,20 @@ def test_nothing_is_over_no_threshold_or_a_huge_one():
     assert over(values, -1e300).all() and over([1, 2, 3], 2).tolist() == [False, False, True]
 
 
-@pytest.mark.parametrize(("threshold", "review", "options", "why"), [
-    (math.nan, None, {}, "threshold = nan must be a finite number, 0 or more"),
-    (math.inf, None, {}, "threshold = inf"), (-1, None, {}, "threshold = -1"),
-    (5, -0.1, {}, "review = -0.1"), (None, math.nan, {}, "review = nan"),
-    (-math.inf, None, {"least": -math.inf}, "threshold = -inf must be a finite number$"),
-    (5, 5, {}, "review = 5 must be below the threshold, 5"), (5, 6, {}, "below the threshold"),
-    (5, None, {"quantile": 0.9}, "give one of the two"),
-])
+@pytest.mark.parametrize(
+    ("threshold", "review", "options", "why"),
+    [
+        (math.nan, None, {}, "threshold = nan must be a finite number, 0 or more"),
+        (math.inf, None, {}, "threshold = inf"),
+        (-1, None, {}, "threshold = -1"),
+        (5, -0.1, {}, "review = -0.1"),
+        (None, math.nan, {}, "review = nan"),
+        (-math.inf, None, {"least": -math.inf}, "threshold = -inf must be a finite number$"),
+        (5, 5, {}, "review = 5 must be below the threshold, 5"),
+        (5, 6, {}, "below the threshold"),
+        (5, None, {"quantile": 0.9}, "give one of the two"),
+    ],
+)
 def test_what_means_nothing_is_refused(threshold, review, options, why):
     with pytest.raises(SpadeError, match=why):
         check_limits(threshold, review, **options)

@@ -19,7 +19,8 @@ def views(*sizes):
 
 def fitted(lite, images, **settings):
     return Spade(lite, resize=64, engine="faiss", **{"crop": 56} | settings).fit(
-        images, calibrate=False)
+        images, calibrate=False
+    )
 
 
 def test_the_share_that_is_seen_is_counted_in_pixels():
@@ -52,8 +53,10 @@ def test_the_shape_is_that_of_most_images(lite):
     assert Framing.for_most(64, None, [(64, 256), (64, 64)]).size == (64, 256)  # the first of two
 
 
-@pytest.mark.parametrize("suffix, kind", [
-    ("png", "png"), ("jpg", "jpeg"), ("bmp", "bmp"), ("tiff", "tiff"), ("webp", "webp")])
+@pytest.mark.parametrize(
+    "suffix, kind",
+    [("png", "png"), ("jpg", "jpeg"), ("bmp", "bmp"), ("tiff", "tiff"), ("webp", "webp")],
+)
 def test_sizes_come_from_headers_alone(tmp_path, suffix, kind):
     path = tmp_path / f"a.{suffix}"
     Image.effect_noise((300, 120), 90).convert("RGB").save(path, kind)
@@ -67,8 +70,13 @@ def test_sizes_are_those_of_upright_images(tmp_path):
     image = Image.new("RGB", (60, 40))
     exif = Image.Exif()
     exif[0x0112] = 6
-    paths = [tmp_path / "a.png", tmp_path / "b.jpg", tmp_path / "plain.png", tmp_path / "no.png",
-             tmp_path / "gone.png"]
+    paths = [
+        tmp_path / "a.png",
+        tmp_path / "b.jpg",
+        tmp_path / "plain.png",
+        tmp_path / "no.png",
+        tmp_path / "gone.png",
+    ]
     for path in paths[:2]:
         image.save(path, exif=exif)
     image.save(paths[2])
@@ -76,8 +84,9 @@ def test_sizes_are_those_of_upright_images(tmp_path):
     deep = tmp_path / "deep.tiff"
     cv2.imwrite(str(deep), np.zeros((40, 60, 3), np.uint16))
     assert sizes_of(paths)[0] == [(60, 40), (60, 40), (40, 60)]
-    assert sizes_of([deep, np.zeros((9, 8), np.uint8), Frame("f", np.zeros((7, 6, 3), np.uint8))]
-                    )[0] == [(40, 60), (9, 8), (7, 6)]
+    assert sizes_of([deep, np.zeros((9, 8), np.uint8), Frame("f", np.zeros((7, 6, 3), np.uint8))])[
+        0
+    ] == [(40, 60), (9, 8), (7, 6)]
 
 
 @pytest.fixture(scope="module")
@@ -88,20 +97,33 @@ def manifest(lite):
 def said_of(manifest, *sizes, crop=56, k=50):
     """Return the notes of an index of images of these heights and widths."""
     framing = Framing.for_most(64, crop, sizes)
-    return index_notes(manifest.model_copy(update={
-        "images": tuple(TrainingImage(path=f"{i}.png", height=size[0], width=size[1])
-                        for i, size in enumerate(sizes)),
-        "framing": FramingRecord(resize=64, height=framing.size[0], width=framing.size[1],
-                                 crop=framing.crop)}), k)
+    return index_notes(
+        manifest.model_copy(
+            update={
+                "images": tuple(
+                    TrainingImage(path=f"{i}.png", height=size[0], width=size[1])
+                    for i, size in enumerate(sizes)
+                ),
+                "framing": FramingRecord(
+                    resize=64, height=framing.size[0], width=framing.size[1], crop=framing.crop
+                ),
+            }
+        ),
+        k,
+    )
 
 
 def test_an_index_says_how_little_of_its_images_is_seen(manifest):
     (note,) = said_of(manifest, *[(64, 512)] * 3)
-    assert note == ("seen only in part: all 3 images of the index, 9.6 % of 512x64 pixels; "
-                    "an index built with --crop none sees all of them")
+    assert note == (
+        "seen only in part: all 3 images of the index, 9.6 % of 512x64 pixels; "
+        "an index built with --crop none sees all of them"
+    )
     (note,) = said_of(manifest, (64, 64), (64, 512), (512, 64), (64, 64))
-    assert note.startswith("seen only in part: 2 of the index's 4 images, 1.png (9.6 % of 512x64 "
-                           "pixels), 2.png (9.6 % of 64x512 pixels); ")
+    assert note.startswith(
+        "seen only in part: 2 of the index's 4 images, 1.png (9.6 % of 512x64 "
+        "pixels), 2.png (9.6 % of 64x512 pixels); "
+    )
     assert said_of(manifest, (64, 64), (60, 80), (64, 90)) == ()
 
 
@@ -109,7 +131,8 @@ def test_an_index_names_images_of_another_shape(manifest):
     sizes = [(64, 64), (64, 64), (64, 128), (64, 66)]
     assert said_of(manifest, *sizes, crop=None) == (
         "stretched out of shape: 1 of the index's 4 images, 128x64 pixels, 1.6 times as far one "
-        "way as the other; an index of their own would suit them better",)
+        "way as the other; an index of their own would suit them better",
+    )
 
 
 def test_k_above_the_number_of_images_is_noted(manifest):
@@ -117,7 +140,8 @@ def test_k_above_the_number_of_images_is_noted(manifest):
     assert said_of(manifest, *sizes, k=50) == ()  # the default, whatever the number
     assert said_of(manifest, *sizes, k=2) == ()
     assert said_of(manifest, *sizes, k=3) == (
-        "K = 3 is more than the index's 2 images: a query is compared with all of them",)
+        "K = 3 is more than the index's 2 images: a query is compared with all of them",
+    )
 
 
 def test_detectors_have_the_notes_of_their_index(lite):
@@ -125,7 +149,9 @@ def test_detectors_have_the_notes_of_their_index(lite):
     ensemble = Ensemble.of([lite], ["flip"], resize=64, crop=None, k=4, engine="faiss").fit(images)
     own = ensemble.members[1].notes
     assert [note.split(":")[0] for note in own[:2]] == [
-        "stretched out of shape", "K = 4 is more than the index's 3 images"]
+        "stretched out of shape",
+        "K = 4 is more than the index's 3 images",
+    ]
     assert ensemble.notes[: len(own)] == own
     assert "the threshold rests on" in ensemble.notes[-1]  # which is the ensemble's alone
 
@@ -134,12 +160,19 @@ def test_a_result_says_how_little_of_the_image_was_seen(lite):
     spade = fitted(lite, views((64, 64), (64, 70)))
     strip, square = views((64, 1024), (64, 64))
     assert [one.notes for one in spade.query([strip, square])] == [
-        ("seen only in part: 4.8 % of 1024x64 pixels",), ()]
+        ("seen only in part: 4.8 % of 1024x64 pixels",),
+        (),
+    ]
 
 
 def test_where_the_indexs_images_are_strips_that_is_its_own_note(manifest):
-    strips = manifest.model_copy(update={"images": tuple(
-        TrainingImage(path="a", height=64, width=width) for width in (64, 1024, 1024))})
+    strips = manifest.model_copy(
+        update={
+            "images": tuple(
+                TrainingImage(path="a", height=64, width=width) for width in (64, 1024, 1024)
+            )
+        }
+    )
     assert image_notes(strips, (64, 1024)) == image_notes(strips, (64, 512)) == ()
     assert image_notes(strips, (64, 2048)) == ("seen only in part: 2.4 % of 2048x64 pixels",)
 
@@ -149,7 +182,9 @@ def test_a_result_says_that_the_image_was_stretched(lite):
     ensemble = Ensemble.of([lite], ["flip"], resize=64, crop=None, engine="faiss").fit(images[:2])
     for detector in (fitted(lite, images[:2], crop=None), ensemble):
         assert detector.predict(images[2:]).notes == [
-            (), ("stretched out of shape: 100x200 pixels, 1.6 times as far one way as the other",)]
+            (),
+            ("stretched out of shape: 100x200 pixels, 1.6 times as far one way as the other",),
+        ]
 
 
 def test_a_batch_says_the_same_of_many_images_in_one_line():
@@ -163,4 +198,5 @@ def test_a_batch_says_the_same_of_many_images_in_one_line():
         "seen only in part: 5 images, 0.png (1 % of 9x9 pixels), 1.png (2 % of 9x9 pixels), 2.png "
         "(3 % of 9x9 pixels) and 2 more; an index built with --crop none sees all of them",
         "stretched out of shape: 1 image, y.png (9x9 pixels, 2 times as far one way as the other); "
-        "an index of their own would suit them better"]
+        "an index of their own would suit them better",
+    ]

@@ -29,8 +29,11 @@ def test_an_interval_ends_where_the_count_becomes_a_surprise(pair):
 @pytest.mark.parametrize("true", [0.0, 0.005, 0.03, 0.2, 0.5, 1.0])
 def test_intervals_cover_the_true_rate(n, true):
     # Summed over all that can come out, not simulated: the coverage itself.
-    covered = sum(binom.pmf(count, n, true) for count in range(n + 1)
-                  if (rate := observed_rate(count, n)).low <= true <= rate.high)
+    covered = sum(
+        binom.pmf(count, n, true)
+        for count in range(n + 1)
+        if (rate := observed_rate(count, n)).low <= true <= rate.high
+    )
     assert covered >= 0.95 - 1e-12
 
 
@@ -55,10 +58,14 @@ def test_the_readme_s_figure():
     assert images_needed(1 - 0.05) == 19
 
 
-@pytest.mark.parametrize("draw", [
-    lambda rng, *n: rng.lognormal(0, 1, n), lambda rng, *n: rng.pareto(1.5, n),
-    lambda rng, *n: np.where(rng.random(n) < 0.2, 9, 0) + rng.random(n),
-])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda rng, *n: rng.lognormal(0, 1, n),
+        lambda rng, *n: rng.pareto(1.5, n),
+        lambda rng, *n: np.where(rng.random(n) < 0.2, 9, 0) + rng.random(n),
+    ],
+)
 @pytest.mark.parametrize("n, quantile", [(19, 0.95), (60, 0.9), (12, 0.995)])
 def test_a_chosen_threshold_does_what_is_said_of_it(draw, n, quantile):
     rng = np.random.default_rng(0)

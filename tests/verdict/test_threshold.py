@@ -36,17 +36,20 @@ def test_skew_scores_are_called_wrong_at_most_two_and_a_half_times_as_often(n):
     assert seen <= 2.5 * aimed
 
 
-@pytest.mark.parametrize("draw", [
-    lambda rng, n: rng.lognormal(0, 1, n), lambda rng, n: rng.pareto(1.5, n),
-    lambda rng, n: rng.uniform(1, 2, n),
-])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda rng, n: rng.lognormal(0, 1, n),
+        lambda rng, n: rng.pareto(1.5, n),
+        lambda rng, n: rng.uniform(1, 2, n),
+    ],
+)
 def test_large_samples_hold_the_rate_whatever_the_distribution(draw):
     # n = 99 has the rank that q = 0.9 needs, and others above it.
     assert false_alarms(draw, 99, 0.9)[0] == pytest.approx(0.1, abs=0.02)
 
 
-@given(st.lists(st.floats(20, 30), min_size=8, max_size=60),
-       st.floats(0, 1e30) | st.floats(1, 100))
+@given(st.lists(st.floats(20, 30), min_size=8, max_size=60), st.floats(0, 1e30) | st.floats(1, 100))
 def test_no_single_score_moves_it_far(scores, one):
     without, among = good_threshold(scores), good_threshold([*scores, one])
     assert 2 / 3 < among / without < 3 / 2
@@ -104,7 +107,13 @@ def test_too_few_or_equal_scores_give_none():
 
 def test_what_so_many_images_can_show():
     assert [round(1 - aimed_quantile(n), 5) for n in (1, 19, 49, 99, 199, 5000)] == [
-        0.05, 0.05, 0.02, 0.01, 0.005, 0.005]
+        0.05,
+        0.05,
+        0.02,
+        0.01,
+        0.005,
+        0.005,
+    ]
 
 
 @pytest.mark.parametrize("quantile", [0.0, 1.0, -1.0, float("nan")])

@@ -237,7 +237,8 @@ class _Reading:
         if bad.get((group, False), math.inf) <= order:
             return False
         return not origin.leads or not (
-            bad.get((group, True), math.inf) <= order or (group - 1, False) in bad)
+            bad.get((group, True), math.inf) <= order or (group - 1, False) in bad
+        )
 
     def _give_up(self, order: float, time: float) -> None:
         """Wait no longer for what is decoded or shown before a frame that is out."""

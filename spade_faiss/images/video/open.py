@@ -31,13 +31,16 @@ def opened(path: str) -> Iterator[tuple[InputContainer, VideoStream, str]]:
         raise SpadeError(f"{path}: no such video file")
     try:
         # Whatever its name, it is a file; and what a playlist in it names is not fetched.
-        container = av.open(f"file:{path}", "r", options={"protocol_whitelist": "file"},
-                            metadata_errors="replace")
+        container = av.open(
+            f"file:{path}", "r", options={"protocol_whitelist": "file"}, metadata_errors="replace"
+        )
     except PermissionError:
         raise SpadeError(f"{path}: permission to read it is missing") from None
     except (av.FFmpegError, OSError):
-        raise SpadeError(f"{path}: cannot be opened as a video: it is damaged or cut short, "
-                         "or of a kind that FFmpeg does not know") from None
+        raise SpadeError(
+            f"{path}: cannot be opened as a video: it is damaged or cut short, "
+            "or of a kind that FFmpeg does not know"
+        ) from None
     with container:
         yield container, *_choose(container, path)
 
@@ -54,9 +57,14 @@ def _choose(container: InputContainer, path: str) -> tuple[VideoStream, str]:
     chosen = videos[number]
     if chosen.codec_context is None:
         raise SpadeError(f"{path}: FFmpeg has no decoder for its video; convert it")
-    aside = "" if len(videos) == 1 else (
-        f"holds {len(videos)} videos: number {number + 1} ({chosen.width}x{chosen.height}) is used "
-        "alone; split it to use the others")
+    aside = (
+        ""
+        if len(videos) == 1
+        else (
+            f"holds {len(videos)} videos: number {number + 1} ({chosen.width}x{chosen.height}) is "
+            "used alone; split it to use the others"
+        )
+    )
     return chosen, aside
 
 

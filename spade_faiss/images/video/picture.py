@@ -36,8 +36,9 @@ class ToRGB:
         The colours are those that its matrix and range say, to half a grey level: BT.601 and the
         limited range if it says nothing. It is turned and mirrored as its display matrix says.
         """
-        rgb = self._reformatter.reformat(picture, format="rgb24", interpolation=_EXACT,
-                                         dst_color_range=ColorRange.JPEG)
+        rgb = self._reformatter.reformat(
+            picture, format="rgb24", interpolation=_EXACT, dst_color_range=ColorRange.JPEG
+        )
         image = cast(npt.NDArray[np.uint8], rgb.to_ndarray())
         # To look at its side data ties a picture to itself, and keeps its memory for long.
         if picture.rotation != self._rotation:
@@ -52,9 +53,7 @@ def _display_matrix(picture: VideoFrame) -> npt.NDArray[np.int32] | None:
     return None if data is None else np.frombuffer(bytes(data), np.int32)
 
 
-def _upright(
-    image: npt.NDArray[np.uint8], matrix: npt.NDArray[np.int32]
-) -> npt.NDArray[np.uint8]:
+def _upright(image: npt.NDArray[np.uint8], matrix: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
     """Turn and mirror an image by its display matrix, to the nearest right angle.
 
     The matrix sends (x, y) to (a·x + c·y, b·x + d·y): ISO/IEC 14496-12, "transformation matrix".
@@ -94,8 +93,11 @@ class _Deinterlacer:
         self._waiting: deque[Decoded] = deque()
         self._graph = Graph()
         source = self._graph.add_buffer(
-            width=picture.width, height=picture.height, format=picture.format,
-            time_base=Fraction(1, 1000))
+            width=picture.width,
+            height=picture.height,
+            format=picture.format,
+            time_base=Fraction(1, 1000),
+        )
         bwdif = self._graph.add("bwdif", mode="send_frame", deint="interlaced")
         self._graph.link_nodes(source, bwdif, self._graph.add("buffersink")).configure()
 

@@ -14,10 +14,26 @@ from .clock import ROUNDING
 from .decode import Tally, whole_frames
 from .picture import ToRGB, deinterlaced
 
-VIDEO_SUFFIXES = frozenset({
-    ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
-    ".mts", ".ogv", ".vob", ".webm", ".wmv",
-})
+VIDEO_SUFFIXES = frozenset(
+    {
+        ".3gp",
+        ".asf",
+        ".avi",
+        ".flv",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".vob",
+        ".webm",
+        ".wmv",
+    }
+)
 """What the names of video files end in, in small letters."""
 
 
@@ -84,9 +100,7 @@ def _losses(tally: Tally) -> Iterator[str]:
         yield tally.unused
 
 
-def open_sources(
-    files: Iterable[Found], fps: float | None, on_error: OnError
-) -> Iterator[Source]:
+def open_sources(files: Iterable[Found], fps: float | None, on_error: OnError) -> Iterator[Source]:
     """Yield images as paths, and videos as their frames; a video that fails is reported."""
     for file in files:
         if not is_video(file.path):

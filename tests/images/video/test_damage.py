@@ -44,15 +44,26 @@ def read(path, fps=None):
 
 def same(frames, clean):
     """Whether frames are, to the bit, those that their numbers stand for."""
-    return all(np.array_equal(one.image, clean[number].image)
-               and abs(one.seconds - clean[number].seconds) < 2e-3
-               for one, number in zip(frames, numbers(frames), strict=True))
+    return all(
+        np.array_equal(one.image, clean[number].image)
+        and abs(one.seconds - clean[number].seconds) < 2e-3
+        for one, number in zip(frames, numbers(frames), strict=True)
+    )
 
 
-@pytest.mark.parametrize("name, how", [
-    ("h264.mp4", "noise"), ("h264.mp4", "zeros"), ("h264.avi", "noise"), ("h264.avi", "zeros"),
-    ("mpeg4.avi", "noise"), ("mpeg4.avi", "zeros"), ("open.mkv", "noise"), ("hevc.mp4", "zeros"),
-])
+@pytest.mark.parametrize(
+    "name, how",
+    [
+        ("h264.mp4", "noise"),
+        ("h264.mp4", "zeros"),
+        ("h264.avi", "noise"),
+        ("h264.avi", "zeros"),
+        ("mpeg4.avi", "noise"),
+        ("mpeg4.avi", "zeros"),
+        ("open.mkv", "noise"),
+        ("hevc.mp4", "zeros"),
+    ],
+)
 def test_what_is_built_on_a_damaged_packet_is_left_out(tmp_path, capfd, name, how):
     path, clean = make(tmp_path, name)
     damage(path, 10, how)
@@ -60,8 +71,9 @@ def test_what_is_built_on_a_damaged_packet_is_left_out(tmp_path, capfd, name, ho
     frames, said = read(path)
     assert same(frames, clean)
     assert {*range(8), *range(16, 24)} <= {*numbers(frames)} < {*range(24)}
-    assert said == [f"is damaged: {len(frames)} of 24 frames are whole, and those are used; "
-                    "copy it again"]
+    assert said == [
+        f"is damaged: {len(frames)} of 24 frames are whole, and those are used; copy it again"
+    ]
     assert capfd.readouterr().err == ""
 
 
@@ -100,8 +112,7 @@ def test_a_jpeg_that_is_concealed_is_left_out(tmp_path):
 
 
 def test_av1_says_what_its_decoder_leaves_out_in_silence(tmp_path):
-    path = encode(tmp_path / "a.mp4", scene(24), "libsvtav1", gop_size=8,
-                  options={"preset": "12"})
+    path = encode(tmp_path / "a.mp4", scene(24), "libsvtav1", gop_size=8, options={"preset": "12"})
     clean = list(read_frames(path))
     damage(path, 10, "zeros")
     frames, (said,) = read(path)
@@ -133,9 +144,11 @@ def test_deinterlacing_goes_on_after_damage(tmp_path):
 def test_a_whole_video_is_read_once(tmp_path, monkeypatch):
     passes = []
     real = spade_faiss.images.video.decode._decode
-    monkeypatch.setattr(spade_faiss.images.video.decode, "_decode",
-                        lambda path, tally, careful: passes.append(careful) or real(
-                            path, tally, careful))
+    monkeypatch.setattr(
+        spade_faiss.images.video.decode,
+        "_decode",
+        lambda path, tally, careful: passes.append(careful) or real(path, tally, careful),
+    )
     for name in GROUPED | ALONE:
         make(tmp_path, name)
     assert passes == [False] * len(GROUPED | ALONE)
@@ -150,7 +163,9 @@ def test_nothing_whole_is_no_video(tmp_path):
 
 
 CUT = {
-    "h264.mp4": {"container": {"movflags": "faststart"}}, "h264.mkv": {}, "h264.flv": {},
+    "h264.mp4": {"container": {"movflags": "faststart"}},
+    "h264.mkv": {},
+    "h264.flv": {},
     "mjpeg.avi": {"codec": "mjpeg", "pixels": "yuvj420p"},
     "vp9.webm": {"codec": "libvpx-vp9", "options": LOW_DELAY},
 }
@@ -167,8 +182,9 @@ def test_a_video_that_is_cut_is_told_by_its_length(tmp_path, capfd, name):
     capfd.readouterr()
     frames, said = read(path)
     assert same(frames, clean) and 8 < len(frames) < 20
-    assert said == [f"is cut short: {len(frames)} of 24 frames are whole, and those are used; "
-                    "copy it again"]
+    assert said == [
+        f"is cut short: {len(frames)} of 24 frames are whole, and those are used; copy it again"
+    ]
     assert capfd.readouterr().err == ""
 
 
@@ -184,8 +200,11 @@ def test_a_frame_that_is_cut_is_not_used(tmp_path):
 
 
 def test_a_recording_that_begins_between_key_frames(tmp_path):
-    for name, options in (("a.ts", {}), ("b.ts", {"codec": "libx265", "options": {
-            "x265-params": "log-level=none:keyint=8"}}), ("c.ts", {"codec": "mpeg2video"})):
+    for name, options in (
+        ("a.ts", {}),
+        ("b.ts", {"codec": "libx265", "options": {"x265-params": "log-level=none:keyint=8"}}),
+        ("c.ts", {"codec": "mpeg2video"}),
+    ):
         path = encode(tmp_path / name, scene(32), gop_size=8, **options)
         clean = list(read_frames(path))
         data = path.read_bytes()
@@ -206,6 +225,8 @@ def test_lost_packets_of_a_transport_stream_are_noticed(tmp_path):
     frames, (said,) = read(path)
     assert f"is damaged: {len(frames)} of" in said
     assert same(frames[:8], clean)
-    shown = [min(range(32), key=lambda i: np.abs(clean[i].image.astype(int) - one.image).mean())
-             for one in frames]
+    shown = [
+        min(range(32), key=lambda i: np.abs(clean[i].image.astype(int) - one.image).mean())
+        for one in frames
+    ]
     assert off(frames, [clean[i].image for i in shown]) == 0

@@ -37,12 +37,18 @@ def numbers(frames):
 
 def off(frames, images):
     """The largest mean difference between a frame and what it should be, in grey levels."""
-    return max(float(np.abs(one.image.astype(int) - image).mean())
-               for one, image in zip(frames, images, strict=True))
+    return max(
+        float(np.abs(one.image.astype(int) - image).mean())
+        for one, image in zip(frames, images, strict=True)
+    )
 
 
 CODED = {
-    "h264.mp4": {}, "h264.mkv": {}, "h264.ts": {}, "h264.avi": {}, "h264.flv": {},
+    "h264.mp4": {},
+    "h264.mkv": {},
+    "h264.ts": {},
+    "h264.avi": {},
+    "h264.flv": {},
     "open.mkv": {"options": {"x264-params": "open-gop=1"}, "gop_size": 6},
     "10 bits.mp4": {"codec": "libx265", "pixels": "yuv420p10le"},
     "hevc.mov": {"codec": "libx265"},
@@ -80,8 +86,7 @@ def test_av1_is_decoded(tmp_path, capfd, name):
 def test_a_lossless_video_is_read_to_the_bit(tmp_path, pixels):
     images = scene(4)
     frames = list(read_frames(encode(tmp_path / "a.mkv", images, "ffv1", pixels)))
-    assert all(np.array_equal(one.image, image)
-               for one, image in zip(frames, images, strict=True))
+    assert all(np.array_equal(one.image, image) for one, image in zip(frames, images, strict=True))
 
 
 def combs(image):
@@ -99,10 +104,14 @@ def woven(count):
     return frames, early
 
 
-@pytest.mark.parametrize("name, options", [
-    ("a.mp4", {"options": {"crf": "8"}}), ("a.ts", {"options": {"crf": "8"}}),
-    ("a.mpg", {"codec": "mpeg2video", "bit_rate": 8_000_000, "max_b_frames": 2}),
-])
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("a.mp4", {"options": {"crf": "8"}}),
+        ("a.ts", {"options": {"crf": "8"}}),
+        ("a.mpg", {"codec": "mpeg2video", "bit_rate": 8_000_000, "max_b_frames": 2}),
+    ],
+)
 def test_interlaced_frames_are_deinterlaced_one_picture_each(tmp_path, name, options):
     fields, early = woven(10)
     path = encode(tmp_path / name, fields, **options, **INTERLACED)
@@ -121,8 +130,12 @@ def test_interlaced_frames_are_deinterlaced_one_picture_each(tmp_path, name, opt
 
 def test_deinterlacing_keeps_colours_and_turning(tmp_path):
     images = [np.ascontiguousarray(image) for image in scene(6, step=0)]
-    plain = {"options": {"crf": "4"}, "colorspace": 1, "color_range": 1,
-             "prepare": lambda stream: stream.set_display_rotation(90)}
+    plain = {
+        "options": {"crf": "4"},
+        "colorspace": 1,
+        "color_range": 1,
+        "prepare": lambda stream: stream.set_display_rotation(90),
+    }
     whole = list(read_frames(encode(tmp_path / "p.mp4", images, **plain)))
     fields = list(read_frames(encode(tmp_path / "i.mp4", images, **plain, **INTERLACED)))
     assert fields[2].image.shape == (WIDTH, HEIGHT, 3)
@@ -153,23 +166,33 @@ def test_colours_follow_the_matrix_and_the_range(tmp_path, pixels, matrix, said,
     bits = 10 if "10" in pixels else 8
     rng, scale = np.random.default_rng(0), 2 ** (bits - 8)
     # One colour in each square of 16 pixels.
-    levels = [rng.integers(low * scale, high * scale, (HEIGHT // 16, WIDTH // 16))
-              for low, high in ((60, 200), (100, 156), (100, 156))]
+    levels = [
+        rng.integers(low * scale, high * scale, (HEIGHT // 16, WIDTH // 16))
+        for low, high in ((60, 200), (100, 156), (100, 156))
+    ]
 
     def picture(_):
         frame = av.VideoFrame(WIDTH, HEIGHT, pixels)
         for plane, level in zip(frame.planes, levels, strict=True):
             values = np.zeros((plane.height, plane.line_size), np.uint8)
             values = values.view(np.uint16 if bits > 8 else np.uint8)
-            values[:, : plane.width] = level.repeat(
-                plane.height // level.shape[0], 0).repeat(plane.width // level.shape[1], 1)
+            values[:, : plane.width] = level.repeat(plane.height // level.shape[0], 0).repeat(
+                plane.width // level.shape[1], 1
+            )
             plane.update(values.tobytes())
         frame.colorspace, frame.color_range = said, 2 if full else 1
         return frame
 
-    path = encode(tmp_path / "a.mkv", scene(1), "ffv1", pixels, picture=picture,
-                  colorspace=said, color_range=2 if full else 1)
-    one, = read_frames(path)
+    path = encode(
+        tmp_path / "a.mkv",
+        scene(1),
+        "ffv1",
+        pixels,
+        picture=picture,
+        colorspace=said,
+        color_range=2 if full else 1,
+    )
+    (one,) = read_frames(path)
     expected = from_yuv(*(level.astype(float) for level in levels), matrix, full, bits)
     np.testing.assert_allclose(one.image[8::16, 8::16], expected, atol=1.2)
 
@@ -179,9 +202,12 @@ def test_colours_follow_the_matrix_and_the_range(tmp_path, pixels, matrix, said,
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 def test_frames_are_turned_upright(tmp_path, name, degrees, mirrored):
     image = scene(1)[0]
-    path = encode(tmp_path / name, [image], prepare=lambda stream: stream.set_display_rotation(
-        degrees, hflip=mirrored))
-    one, = read_frames(path)
+    path = encode(
+        tmp_path / name,
+        [image],
+        prepare=lambda stream: stream.set_display_rotation(degrees, hflip=mirrored),
+    )
+    (one,) = read_frames(path)
     # FFmpeg writes the matrix that turns what is stored against the clock, and then mirrors it.
     upright = np.rot90(image, degrees // 90)[:, :: -1 if mirrored else 1]
     assert one.image.shape == upright.shape and one.image.flags.c_contiguous
@@ -216,8 +242,10 @@ def test_what_an_edit_list_cuts_off_is_not_shown(tmp_path, recwarn):
     images = scene(24)
     source = encode(tmp_path / "a.mp4", images, gop_size=8, options={"crf": "10"})
     path = tmp_path / "cut.mp4"
-    with av.open(str(source)) as file, av.open(
-            str(path), "w", options={"avoid_negative_ts": "disabled"}) as cut:
+    with (
+        av.open(str(source)) as file,
+        av.open(str(path), "w", options={"avoid_negative_ts": "disabled"}) as cut,
+    ):
         stream = cut.add_stream_from_template(file.streams.video[0])
         for packet in packets(source):
             shift = round(10 / 24 / packet.time_base)
@@ -233,8 +261,7 @@ def test_what_an_edit_list_cuts_off_is_not_shown(tmp_path, recwarn):
 def add_sound(file, seconds):
     stream = file.add_stream("aac", rate=8000)
     stream.layout = "mono"
-    silence = av.AudioFrame.from_ndarray(
-        np.zeros((1, 8000 * seconds), np.float32), "fltp", "mono")
+    silence = av.AudioFrame.from_ndarray(np.zeros((1, 8000 * seconds), np.float32), "fltp", "mono")
     silence.sample_rate = 8000
     return lambda: file.mux([*stream.encode(silence), *stream.encode()])
 
@@ -250,6 +277,7 @@ def add_video(file, images, codec="mpeg4", pixels="yuv420p"):
             frame.pts = i
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
+
     return stream, write
 
 
@@ -276,7 +304,8 @@ def test_the_picture_on_a_cover_is_no_video(tmp_path, recwarn):
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as file:
         cover, write_cover = add_video(
-            file, [np.zeros((400, 400, 3), np.uint8)], "mjpeg", "yuvj420p")
+            file, [np.zeros((400, 400, 3), np.uint8)], "mjpeg", "yuvj420p"
+        )
         cover.disposition = av.stream.Disposition.attached_pic
         write = add_video(file, scene(12))[1]
         write_cover()
@@ -294,7 +323,7 @@ def test_of_two_videos_it_is_said_which_is_used(tmp_path):
         first()
         second()
     frames = list(read_frames(path, None, lambda *line: said.append(line)))
-    (where, why), = said
+    ((where, why),) = said
     height, width = frames[0].image.shape[:2]
     assert len(frames) == 12 and where == str(path)
     assert "holds 2 videos" in why and f"({width}x{height}) is used alone" in why
@@ -307,9 +336,17 @@ def test_a_codec_that_nothing_decodes_is_named(tmp_path):
         next(read_frames(tmp_path / "b.avi"))
 
 
-@pytest.mark.parametrize("name", [
-    "http:a.mp4", "concat:a|b.mp4", "%03d.mp4", "-i.mp4", "ü.mp4", os.fsdecode(b"\xff.mp4"),
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "http:a.mp4",
+        "concat:a|b.mp4",
+        "%03d.mp4",
+        "-i.mp4",
+        "ü.mp4",
+        os.fsdecode(b"\xff.mp4"),
+    ],
+)
 def test_any_name_is_a_files(tmp_path, name):
     path = encode(tmp_path / "plain.mp4", scene(3)).rename(tmp_path / name)
     assert numbers(read_frames(path)) == [0, 1, 2]
@@ -327,8 +364,11 @@ def test_what_a_playlist_names_is_not_fetched(tmp_path):
 
 
 def test_names_that_are_not_unicode_within_a_file_do_no_harm(tmp_path):
-    path = encode(tmp_path / "a.mkv", scene(3),
-                  prepare=lambda stream: stream.container.metadata.update(title="PLACE HERE"))
+    path = encode(
+        tmp_path / "a.mkv",
+        scene(3),
+        prepare=lambda stream: stream.container.metadata.update(title="PLACE HERE"),
+    )
     data = path.read_bytes()
     path.write_bytes(data.replace(b"PLACE", b"\xff\xfeACE"))
     assert path.read_bytes() != data and numbers(read_frames(path)) == [0, 1, 2]

@@ -27,9 +27,15 @@ def numbered(count):
     return [np.full((64, 80, 3), (4 * i, 20, 90), np.uint8) for i in range(count)]
 
 
-@pytest.mark.parametrize("name, codec", [
-    ("a.avi", "MJPG"), ("b.mp4", "mp4v"), ("c.mov", "mp4v"), ("d.mkv", "MJPG"),
-])
+@pytest.mark.parametrize(
+    "name, codec",
+    [
+        ("a.avi", "MJPG"),
+        ("b.mp4", "mp4v"),
+        ("c.mov", "mp4v"),
+        ("d.mkv", "MJPG"),
+    ],
+)
 def test_every_frame_comes_once_in_order(tmp_path, name, codec):
     path = write_video(tmp_path / name, numbered(40), codec=codec)
     frames = list(read_frames(path))
@@ -40,11 +46,48 @@ def test_every_frame_comes_once_in_order(tmp_path, name, codec):
     np.testing.assert_allclose([one.seconds for one in frames], np.arange(40) / 24, atol=2e-3)
 
 
-@pytest.mark.parametrize("fps, numbers", [
-    (3, [0, 8, 16, 24, 32]), (1, [0, 24]), (24, range(40)), (1000, range(40)), (0.1, [0]),
-    (16, [0, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18, 20, 21, 23, 24, 26, 27, 29, 30, 32, 33,
-          35, 36, 38, 39]),
-])
+@pytest.mark.parametrize(
+    "fps, numbers",
+    [
+        (3, [0, 8, 16, 24, 32]),
+        (1, [0, 24]),
+        (24, range(40)),
+        (1000, range(40)),
+        (0.1, [0]),
+        (
+            16,
+            [
+                0,
+                2,
+                3,
+                5,
+                6,
+                8,
+                9,
+                11,
+                12,
+                14,
+                15,
+                17,
+                18,
+                20,
+                21,
+                23,
+                24,
+                26,
+                27,
+                29,
+                30,
+                32,
+                33,
+                35,
+                36,
+                38,
+                39,
+            ],
+        ),
+    ],
+)
 @pytest.mark.parametrize("name", ["a.avi", "a.mkv"])
 def test_frames_are_sampled_by_time(tmp_path, name, fps, numbers):
     path = write_video(tmp_path / name, numbered(40))
@@ -76,8 +119,9 @@ def test_a_truncated_video_gives_the_frames_it_has(tmp_path, name):
     said = []
     frames = list(read_frames(tmp_path / name, None, lambda *line: said.append(line)))
     assert 8 < len(frames) < 30
-    np.testing.assert_allclose([one.image[..., 0].mean() for one in frames[:-1]],
-                               4 * np.arange(len(frames) - 1), atol=6)
+    np.testing.assert_allclose(
+        [one.image[..., 0].mean() for one in frames[:-1]], 4 * np.arange(len(frames) - 1), atol=6
+    )
     assert said == [(str(tmp_path / name), said[0][1])]
     assert f"{len(frames)} of 40 frames" in said[0][1]
     with pytest.warns(UserWarning, match="cut short"):
@@ -90,8 +134,12 @@ def test_what_is_no_video_is_explained_in_one_line(tmp_path, capfd):
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])
     (tmp_path / "text.avi").write_text("hello\n" * 100)
     (tmp_path / "empty.mkv").write_bytes(b"")
-    for name, why in (("cut.mp4", "cut short"), ("text.avi", "cannot be opened"),
-                      ("empty.mkv", "cannot be opened"), ("gone.mov", "no such")):
+    for name, why in (
+        ("cut.mp4", "cut short"),
+        ("text.avi", "cannot be opened"),
+        ("empty.mkv", "cannot be opened"),
+        ("gone.mov", "no such"),
+    ):
         with pytest.raises(SpadeError, match=why) as caught:
             list(read_frames(tmp_path / name))
         assert str(tmp_path / name) in str(caught.value) and "\n" not in str(caught.value)
@@ -99,6 +147,7 @@ def test_what_is_no_video_is_explained_in_one_line(tmp_path, capfd):
     problems = []
     from spade_faiss.images import find_images
     from spade_faiss.images.video import VIDEO_SUFFIXES
+
     found = find_images([tmp_path], print, VIDEO_SUFFIXES)
     sources = list(open_sources(found, None, lambda *line: problems.append(line)))
     assert len(sources) == 20 and all(is_video(one.path) for one in found)
@@ -157,8 +206,9 @@ def test_a_stream_gives_the_index_that_a_list_gives(lite, tmp_path, crop):
     assert len(streamed.index_) == 20
     assert np.array_equal(streamed.index_.descriptors, listed.index_.descriptors)
     assert streamed.index_.manifest.images[7].path == f"{path}#000007"
-    assert np.array_equal(streamed.predict(iter(frames)).scores,
-                          listed.predict([one.image for one in frames]).scores)
+    assert np.array_equal(
+        streamed.predict(iter(frames)).scores, listed.predict([one.image for one in frames]).scores
+    )
 
 
 @pytest.fixture(scope="module")
@@ -186,12 +236,24 @@ def test_an_index_is_built_of_videos(watched):
 def test_a_video_is_scored_frame_by_frame(watched, tmp_path):
     out = tmp_path / "out"
     cv2.imwrite(str(tmp_path / "still.png"), street()[..., ::-1])
-    ended = done("query", watched / "index", tmp_path / "still.png", watched / "gate.mkv",
-                 "--out", out, "--worst", "3", "--explain", "--json")
+    ended = done(
+        "query",
+        watched / "index",
+        tmp_path / "still.png",
+        watched / "gate.mkv",
+        "--out",
+        out,
+        "--worst",
+        "3",
+        "--explain",
+        "--json",
+    )
     with (out / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == [
-        str(tmp_path / "still.png"), *(f"{watched}/gate.mkv#{i:06d}" for i in range(30))]
+        str(tmp_path / "still.png"),
+        *(f"{watched}/gate.mkv#{i:06d}" for i in range(30)),
+    ]
     scores = np.array([float(row["score"]) for row in rows[1:]])
     worst = sorted(np.argsort(scores)[-3:])
     assert set(worst) <= set(range(12, 17))
@@ -201,8 +263,10 @@ def test_a_video_is_scored_frame_by_frame(watched, tmp_path):
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
     stems = [f"gate/{i:06d}" for i in worst]
     for kind, suffix in (("maps", "tiff"), ("overlays", "png"), ("explain", "json")):
-        files = sorted(str(path.relative_to(out / kind).with_suffix(""))
-                       for path in (out / kind).rglob(f"*.{suffix}"))
+        files = sorted(
+            str(path.relative_to(out / kind).with_suffix(""))
+            for path in (out / kind).rglob(f"*.{suffix}")
+        )
         assert files == [*stems, "still"]
     values = tifffile.imread(out / "maps" / f"{stems[0]}.tiff")
     assert values.shape == SIZE
@@ -219,8 +283,18 @@ def test_a_truncated_video_and_a_broken_one_are_named(watched, tmp_path):
     folder.mkdir()
     (folder / "cut.mkv").write_bytes(data[: len(data) // 2])
     (folder / "text.mp4").write_text("no")
-    ended = done("query", watched / "index", folder, "--out", tmp_path / "out", "--fps", "12",
-                 "--worst", "0", status=1)
+    ended = done(
+        "query",
+        watched / "index",
+        folder,
+        "--out",
+        tmp_path / "out",
+        "--fps",
+        "12",
+        "--worst",
+        "0",
+        status=1,
+    )
     lines = problems(ended)
     assert len(lines) == 2 and "cut.mkv: is cut short" in lines[0] and "text.mp4" in lines[1]
     with (tmp_path / "out" / "scores.csv").open(newline="") as file:
@@ -233,9 +307,10 @@ def test_a_truncated_video_and_a_broken_one_are_named(watched, tmp_path):
 
 def test_a_damaged_video_is_named_and_what_is_whole_is_scored(watched, tmp_path):
     path = damage(Path(shutil.copy(watched / "train/1.avi", tmp_path)), 5)
-    ended = done("query", watched / "index", path, "--out", tmp_path / "out", "--worst", "0",
-                 status=1)
-    line, = problems(ended)
+    ended = done(
+        "query", watched / "index", path, "--out", tmp_path / "out", "--worst", "0", status=1
+    )
+    (line,) = problems(ended)
     assert f"{path}: is damaged: 95 of 96 frames are whole" in line
     with (tmp_path / "out" / "scores.csv").open(newline="") as file:
         numbers = [int(row["path"][-6:]) for row in csv.DictReader(file)]
@@ -248,8 +323,10 @@ def test_a_folder_of_nothing_but_text_is_refused(watched, tmp_path):
 
 
 def test_help_answers_without_opencv():
-    code = ("import sys; sys.modules['cv2'] = None; sys.argv = ['spade-faiss', 'query', '-h']\n"
-            "from spade_faiss.cli import main; main()")
+    code = (
+        "import sys; sys.modules['cv2'] = None; sys.argv = ['spade-faiss', 'query', '-h']\n"
+        "from spade_faiss.cli import main; main()"
+    )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 0 and "--worst" in ended.stdout, ended.stderr
 

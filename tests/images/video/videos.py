@@ -16,8 +16,9 @@ def street(name: str = "brick", seed: int = 0) -> np.ndarray:
 
     photo = getattr(data, name)()
     top, left = np.random.default_rng(seed).integers(0, 256, 2)
-    view = cv2.resize(photo[top : top + 192, left : left + 256], SIZE[::-1],
-                      interpolation=cv2.INTER_AREA)
+    view = cv2.resize(
+        photo[top : top + 192, left : left + 256], SIZE[::-1], interpolation=cv2.INTER_AREA
+    )
     return np.repeat(view[..., None], 3, 2)
 
 
@@ -40,9 +41,7 @@ def walk(view: np.ndarray, count: int, start: float = 10) -> list[np.ndarray]:
     return [frame(view, start + 1.5 * i % 100, noise=i)[0] for i in range(count)]
 
 
-def write_video(
-    path: Path, frames: list[np.ndarray], fps: float = 24, codec: str = "MJPG"
-) -> Path:
+def write_video(path: Path, frames: list[np.ndarray], fps: float = 24, codec: str = "MJPG") -> Path:
     """Write frames [H, W, 3], RGB, as a video."""
     path.parent.mkdir(parents=True, exist_ok=True)
     size = frames[0].shape[1::-1]
@@ -55,9 +54,16 @@ def write_video(
 
 
 def encode(
-    path: Path, frames: list[np.ndarray], codec: str = "libx264", pixels: str = "yuv420p",
-    times: list[int] | None = None, options: dict[str, str] | None = None,
-    container: dict[str, str] | None = None, prepare=None, picture=None, **attributes: object,
+    path: Path,
+    frames: list[np.ndarray],
+    codec: str = "libx264",
+    pixels: str = "yuv420p",
+    times: list[int] | None = None,
+    options: dict[str, str] | None = None,
+    container: dict[str, str] | None = None,
+    prepare=None,
+    picture=None,
+    **attributes: object,
 ) -> Path:
     """Write frames [H, W, 3], RGB, 24 a second, as what OpenCV cannot write.
 
@@ -121,8 +127,10 @@ def make_stc(root: Path, pixel_masks: bool = True) -> Path:
     for scene, texture in (("01", "brick"), ("02", "gravel")):
         view = street(texture)
         for clip in ("001", "002"):
-            write_video(root / "training/videos" / f"{scene}_{clip}.avi",
-                        walk(view, 48, start=10 + 7 * int(clip)))
+            write_video(
+                root / "training/videos" / f"{scene}_{clip}.avi",
+                walk(view, 48, start=10 + 7 * int(clip)),
+            )
         for clip, runs in (("0014", [False] * 10 + [True] * 6), ("0015", [True] * 5 + [False] * 7)):
             name = f"{scene}_{clip}"
             folder = root / "testing/frames" / name
