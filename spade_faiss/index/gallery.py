@@ -101,7 +101,7 @@ class GallerySpec:
         if self.factory is None:
             return self
         levels = [f"{c}:{self.count(images * h * w)}" for h, w, c in shapes]
-        trial = Path(__file__).with_name("trial.py")
+        trial = Path(__file__).parents[1] / "search" / "approximate" / "trial.py"
         ended = subprocess.run(
             [sys.executable, "-P", trial, self.factory, self.search_params or "", *levels],
             capture_output=True,
