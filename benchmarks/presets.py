@@ -22,9 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spade_faiss import Spade
+from spade_faiss import Ensemble, Spade
 from spade_faiss.datasets import Category, load_mvtec, make_demo
-from spade_faiss.detector.ensemble import Ensemble
 from spade_faiss.evaluation import evaluate_category
 from spade_faiss.features import load_backbone
 
@@ -57,7 +56,7 @@ def measure(
     for category in categories:
         estimator = make()
         scores = evaluate_category(estimator, category)
-        members = estimator.members if isinstance(estimator, Ensemble) else (estimator,)
+        members = estimator.members
         size = sum(file.bytes for one in members for file in one.index_.manifest.files)
         for key, value in {
             "pro": scores.pro,

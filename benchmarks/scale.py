@@ -50,6 +50,8 @@ from spade_faiss import Spade
 from spade_faiss._support.memory import anonymous, limit_memory
 from spade_faiss.datasets import load_mvtec, make_demo
 from spade_faiss.datasets.demo import render
+from spade_faiss.detector.extract import itself
+from spade_faiss.detector.query import compare, query_by
 from spade_faiss.evaluation import evaluate_category
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.index import Index
@@ -229,9 +231,7 @@ def first(spade: Spade, count: int) -> Spade:
         rows[: count * level.patches]
         for rows, level in zip(index.levels, index.manifest.levels, strict=True)
     )
-    fewer = copy.copy(spade)
-    fewer.index_ = index
-    return fewer
+    return spade.opened(index)
 
 
 def median_cost(run: object, images: int, repeats: int) -> dict[str, float]:
@@ -255,11 +255,11 @@ def searching(spade: Spade, count: int, batch: int) -> dict[str, float]:
     fewer = first(spade, count)
     fewer.batch_size = batch
     new = [render(1, TEXTURES[i % 3], "good", i).image for i in range(8)]
-    batches = list(fewer.extract(new))
+    batches = list(query_by(fewer.pipeline, new, itself))
 
     def search() -> None:
         for one in batches:
-            for _ in fewer.compare(one):
+            for _ in compare(fewer.pipeline, one):
                 pass
 
     return median_cost(search, len(new), 2)
@@ -357,7 +357,7 @@ def cold(index: Path) -> Iterator[dict[str, object]]:
     new = [render(1, TEXTURES[i % 3], "good", i).image for i in range(8)]
     for size in (1, 8):
         spade = Spade.load(index, batch_size=size)
-        batch = next(iter(spade.extract(new[:size])))
+        batch = next(query_by(spade.pipeline, new[:size], itself))
         for _ in range(3):
             del spade  # pages that are mapped are not dropped
             gc.collect()
@@ -366,7 +366,7 @@ def cold(index: Path) -> Iterator[dict[str, object]]:
             read, seconds = [], []
             for _ in range(2):
                 before, start = bytes_read(), time.perf_counter()
-                list(spade.compare(batch))
+                list(compare(spade.pipeline, batch))
                 seconds.append(round(time.perf_counter() - start, 3))
                 read.append(bytes_read() - before >> 20)
             yield {
@@ -424,9 +424,11 @@ def float16(work: Path, mvtec: Path | None) -> Iterator[dict[str, object]]:
             for category in categories:
                 spade = Spade(lite, store=store)
                 scores = evaluate_category(spade, category)
-                batches = list(spade.extract([test.path for test in category.test]))
+                batches = list(
+                    query_by(spade.pipeline, [test.path for test in category.test], itself)
+                )
                 start = time.process_time()
-                results = [one for batch in batches for one in spade.compare(batch)]
+                results = [one for batch in batches for one in compare(spade.pipeline, batch)]
                 cpu = (time.process_time() - start) / len(results)
                 maps.setdefault(store, []).extend(one.map for one in results)
                 bytes_an_image = sum(level.file.bytes for level in spade.index_.manifest.levels)

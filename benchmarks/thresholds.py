@@ -42,7 +42,9 @@ from scipy import stats
 from spade_faiss import Spade
 from spade_faiss.datasets import Category, TestImage, load_mvtec
 from spade_faiss.datasets.demo import DEFECTS, render
-from spade_faiss.detector.leave_one_out import copies_in
+from spade_faiss.detector.extract import itself
+from spade_faiss.detector.neighbours import copies_in
+from spade_faiss.detector.query import query_by
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.images import Framing, read_image
 from spade_faiss.maps.smoothing import anomaly_map
@@ -152,7 +154,7 @@ class Pairs:
         self.framing, self.n = index.manifest.framing.framing(), len(index)
         self.sizes = [image.shape[:2] for image in [*one.learnt, *one.tests()]]
         self.shapes = [(level.height, level.width) for level in index.manifest.levels]
-        new = list(spade.extract(one.tests()))
+        new = list(query_by(spade.pipeline, one.tests(), itself))
         self.descriptors = np.concatenate([index.descriptors, *(b.descriptors for b in new)])
         self.distances = np.empty(
             (len(self.sizes), self.n, sum(h * w for h, w in self.shapes)), np.float32

@@ -30,8 +30,7 @@ from ..images.warning import notes_to
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 
 if TYPE_CHECKING:
-    from ..detector.ensemble import Ensemble
-    from ..detector.spade import Spade
+    from ..detector import Detector
     from ..features import Backbone as Network
     from ..index import EnsembleManifest, Manifest
     from ..index.manifest import ByHand, Calibration
@@ -320,11 +319,11 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Build an index of good images, and find the thresholds by scoring each against the rest."""
-    from ..distributed.cluster import crew_on, on_ray, spread
+    from ..distributed.cluster import executor_of, ray_executor, start_workers
     from ..images import SUFFIXES, find_images
     from ..images.video import VIDEO_SUFFIXES, is_video, open_sources
     from ..verdict.rates import percent
-    from .each import each_line, fresh, lines_to_learn
+    from .each import each_line, lines_to_learn
 
     limit = _limit(max_memory, ray)
     problems = _Problems()
@@ -356,7 +355,7 @@ def build(
         moving = any(is_video(one.path) for one in found)
         return open_sources(found, fps, problems) if moving else [one.path for one in found]
 
-    def fit(spade: Spade | Ensemble, images: Iterable[Any], index: Path, line: str = "") -> _Said:
+    def fit(spade: Detector, images: Iterable[Any], index: Path, line: str = "") -> _Said:
         spade.fit(images, index, on_error=problems)
         problems.about(spade.notes, line)
         n, threshold = len(spade.index_), spade.image_threshold
@@ -373,24 +372,25 @@ def build(
 
     if each:
         names = lines_to_learn(_folder(train_dir), index)
-        with crew_on(ray, ray_workers, device, limit) as crew:
+        with start_workers(ray, ray_workers, device, limit) as actors:
             _ = spade.network  # once, for all lines
             said = each_line(
                 names,
                 lambda name: fit(
-                    spread(fresh(spade), crew, name),
+                    spade.unfitted().on(executor_of(actors, name)),
                     images_in(train_dir / name),
                     index / name,
                     f"{name}: ",
                 ),
                 lambda name, error: problems(name, _reason(error)),
-                crew,
+                actors,
             )
         _print_lines(as_json, said, problems)
         problems.exit(bool(said))
     else:
         images = images_in(train_dir)
-        with on_ray(spade, ray, ray_workers, limit) as spade:
+        with ray_executor(ray, ray_workers, device, limit) as executor:
+            spade = spade.on(executor)
             record, text = fit(spade, images, index)
         _print(as_json, record | problems.record(), text)
     problems.exit()
@@ -410,7 +410,7 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Add good images (files or folders) to an index, and find the thresholds anew."""
-    from ..detector.ensemble import open_detector
+    from ..detector import open_detector
     from ..images import find_images
 
     _limit(max_memory)
@@ -426,7 +426,7 @@ def add(
     found = find_images(images, problems, on_note=problems.note)
     if not found:
         raise SpadeError("there are no images to add")
-    calibrated = spade.index_.manifest.held_out
+    calibrated = spade.manifest.held_out
     added = spade.add([image.path for image in found], problems)
     _changed(folder, spade, "added", added, calibrated, problems, as_json)
 
@@ -445,12 +445,12 @@ def remove(
     as_json: AsJson = False,
 ) -> None:
     """Remove training images from an index by path, and find the thresholds anew."""
-    from ..detector.ensemble import open_detector
+    from ..detector import open_detector
 
     _limit(max_memory)
     problems = _Problems()
     spade = open_detector(folder, engine=engine, progress=True)
-    calibrated = spade.index_.manifest.held_out
+    calibrated = spade.manifest.held_out
     removed = spade.remove(images, problems)
     _changed(folder, spade, "removed", removed, calibrated, problems, as_json)
 
@@ -505,7 +505,7 @@ def calibrate(
     as_json: AsJson = False,
 ) -> None:
     """Try an index on further good images, and choose the thresholds by them for query to use."""
-    from ..detector.ensemble import Ensemble, open_detector
+    from ..detector import open_detector
     from ..images import find_images
 
     by_hand = threshold is not None or review is not None
@@ -544,11 +544,6 @@ def calibrate(
         if review is not None:
             spade.review = low
         report = spade.keep_threshold(paths or None, wrong or None, problems)
-    elif isinstance(spade, Ensemble):
-        raise SpadeError(
-            f"{folder} holds an ensemble of several indices, whose threshold images "
-            "cannot choose; set one with --threshold"
-        )
     else:
         report = spade.calibrate(paths, wrong or None, false_alarms=false_alarms, on_error=problems)
     how = "calibrated" if not by_hand else "set by hand" if spade.by_hand or low else "as drawn"
@@ -586,7 +581,7 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show what an index holds, and whether it is whole."""
-    from ..detector.judging import kept_notes
+    from ..detector.thresholds import kept_notes
     from ..index import EnsembleManifest, Index, Manifest, damaged_files, is_ensemble
     from ..verdict.drawn import redrawn
     from ..verdict.notes import USUAL_K, index_notes
@@ -776,8 +771,8 @@ def query(
     as_json: AsJson = False,
 ) -> None:
     """Say which images are wrong, and where: scores.csv, maps/, overlays/, explain/, timelines/."""
-    from ..detector.ensemble import members_of, open_detector
-    from ..distributed.cluster import crew_on, on_ray, spread
+    from ..detector import open_detector
+    from ..distributed.cluster import executor_of, ray_executor, start_workers
     from ..images import SUFFIXES, Found, find_images
     from ..images.video import VIDEO_SUFFIXES
     from ..report import discard_results, write_query
@@ -790,7 +785,7 @@ def query(
     networks: list[Network] = []  # of the line before, which are mostly those of the next
     done: list[bool] = []
 
-    def opened(folder: Path, images: list[Path]) -> tuple[list[Found], Spade | Ensemble]:
+    def opened(folder: Path, images: list[Path]) -> tuple[list[Found], Detector]:
         found = find_images(images, problems, SUFFIXES | VIDEO_SUFFIXES, problems.note)
         if not found:
             raise SpadeError(
@@ -813,7 +808,7 @@ def query(
             batch_size=batch_size,
             progress=True,
         )
-        if spade.index_.manifest.held_out and not (spade.held_out or spade.by_hand):
+        if spade.manifest.held_out and not (spade.held_out or spade.by_hand):
             problems.note(
                 "the calibration is of other settings, so thresholds are drawn from the "
                 "index's own images"
@@ -822,7 +817,7 @@ def query(
             spade.drift((), ())  # whether it can be told is said before the work
         return found, spade
 
-    def scored(found: list[Found], spade: Spade | Ensemble, out: Path, line: str = "") -> _Said:
+    def scored(found: list[Found], spade: Detector, out: Path, line: str = "") -> _Said:
         pairs: list[tuple[float, float]] = []  # of images alone: frames are not independent
         rows = write_query(
             spade,
@@ -865,16 +860,18 @@ def query(
 
     if each:
         names = lines_to_query(_folder(folder), images)
-        with crew_on(ray, ray_workers, device, limit) as crew:
+        with start_workers(ray, ray_workers, device, limit) as actors:
 
             def work(name: str) -> _Said:
                 found, spade = opened(folder / name, [images[0] / name])
-                said = scored(found, spread(spade, crew, name), out / name, f"{name}: ")
-                if crew is None:  # else none is loaded here
-                    networks[:] = [one.network for one in members_of(spade)]
+                said = scored(found, spade.on(executor_of(actors, name)), out / name, f"{name}: ")
+                if actors is None:  # else none is loaded here
+                    networks[:] = [one.network for one in spade.members]
                 return said
 
-            said = each_line(names, work, lambda name, error: problems(name, _reason(error)), crew)
+            said = each_line(
+                names, work, lambda name, error: problems(name, _reason(error)), actors
+            )
         for name in names if any(done) else ():
             if name not in said:  # what an earlier query said of it is no result of this one
                 discard_results(out / name)
@@ -886,7 +883,8 @@ def query(
                 "name one of them, or add --each to query them all"
             )
         found, spade = opened(folder, images)
-        with on_ray(spade, ray, ray_workers, limit) as spade:
+        with ray_executor(ray, ray_workers, device, limit) as executor:
+            spade = spade.on(executor)
             record, text = scored(found, spade, out)
         _print(as_json, record | problems.record(), text)
     problems.exit(any(done))
@@ -1016,7 +1014,7 @@ def evaluate_mvtec(
     as_json: AsJson = False,
 ) -> None:
     """MVTec AD, LOCO, AD 2 or VisA: results.json and table.md, beside the paper's Table 3."""
-    from ..distributed.cluster import on_ray
+    from ..distributed.cluster import ray_executor
     from ..evaluation import evaluate_mvtec
 
     limit = _limit(max_memory, ray)
@@ -1041,7 +1039,8 @@ def evaluate_mvtec(
         progress=True,
     )
     spade.image_threshold = threshold
-    with on_ray(spade, ray, ray_workers, limit) as spade:
+    with ray_executor(ray, ray_workers, device, limit) as executor:
+        spade = spade.on(executor)
         results = evaluate_mvtec(
             spade,
             root,
@@ -1122,7 +1121,7 @@ def evaluate_folder(
 ) -> None:
     """Any folders of good images and defects, or a table of them; masks are not needed."""
     from ..datasets import load_folders, load_table
-    from ..distributed.cluster import on_ray
+    from ..distributed.cluster import ray_executor
     from ..evaluation import evaluate_folder
 
     limit = _limit(max_memory, ray)
@@ -1155,7 +1154,8 @@ def evaluate_folder(
         progress=True,
     )
     spade.image_threshold = threshold
-    with on_ray(spade, ray, ray_workers, limit) as spade:
+    with ray_executor(ray, ray_workers, device, limit) as executor:
+        spade = spade.on(executor)
         results = evaluate_folder(
             spade,
             category,
@@ -1210,7 +1210,7 @@ def evaluate_stc(
 ) -> None:
     """ShanghaiTech Campus: results.json and table.md, beside the paper's Table 4."""
     from ..detector.spade import Spade
-    from ..distributed.cluster import on_ray
+    from ..distributed.cluster import ray_executor
     from ..evaluation import evaluate_stc
 
     limit = _limit(max_memory, ray)
@@ -1230,7 +1230,8 @@ def evaluate_stc(
         batch_size=batch_size,
         progress=True,
     )
-    with on_ray(spade, ray, ray_workers, limit) as spade:
+    with ray_executor(ray, ray_workers, device, limit) as executor:
+        spade = spade.on(executor)
         results = evaluate_stc(
             spade,
             root,
@@ -1270,7 +1271,7 @@ def demo(
 
 def _changed(
     folder: Path,
-    spade: Spade | Ensemble,
+    spade: Detector,
     verb: str,
     count: int,
     calibrated: object,
@@ -1278,7 +1279,7 @@ def _changed(
     as_json: bool,
 ) -> None:
     """Say what a change did, and that it dropped the calibration, if there was one and it did."""
-    dropped = bool(calibrated and not spade.index_.manifest.held_out)
+    dropped = bool(calibrated and not spade.manifest.held_out)
     if dropped:
         problems.note(
             f"the calibration was of {folder} as it was, and is dropped: thresholds are "
@@ -1302,10 +1303,9 @@ def _changed(
 
 def _detector(
     backbone: str, weights: list[Path] | None, views: str | None, device: str, **settings: Any
-) -> Spade | Ensemble:
+) -> Detector:
     """Return what the options describe: one detector, or an ensemble."""
-    from ..detector.ensemble import Ensemble
-    from ..detector.spade import Spade
+    from ..detector import Ensemble, Spade
 
     names = backbone.split(",")
     files: list[Path | None] = [*weights] if weights else [None] * len(names)

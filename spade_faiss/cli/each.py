@@ -11,14 +11,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
 
-from .._support.stages import Stages
 from ..errors import SpadeError
 from ..index.manifest import ENSEMBLE, MANIFEST
 
 if TYPE_CHECKING:
-    from ..detector.ensemble import Ensemble
-    from ..detector.spade import Spade
-    from ..distributed.crew import Crew
+    from ..distributed.workers import Workers
 
 Done = TypeVar("Done")
 
@@ -90,7 +87,7 @@ def each_line(
     names: Sequence[str],
     work: Callable[[str], Done],
     on_failure: Callable[[str, Exception], object],
-    crew: Crew | None = None,
+    workers: Workers | None = None,
 ) -> dict[str, Done]:
     """Do the work of each line, and return what came of it, in the lines' order.
 
@@ -103,7 +100,7 @@ def each_line(
         Given a line's name, does its work.
     on_failure : callable
         Given a line's name and what was raised.
-    crew : Crew, optional
+    workers : Workers, optional
         Actors that do the work; there are then as many lines under way as keep all of them busy.
     """
     done: dict[str, Done] = {}
@@ -116,38 +113,27 @@ def each_line(
             on_failure(name, error)
 
     with tqdm(total=len(names), desc="lines", unit="line", disable=None) as bar:
-        if crew is None:
+        if workers is None:
             for name in names:
                 take(name, partial(work, name))
                 bar.update()
         else:
-            for name, future in _side_by_side(names, work, crew):
+            for name, future in _side_by_side(names, work, workers):
                 take(name, future.result)
                 bar.update()
     return {name: done[name] for name in names if name in done}
 
 
 def _side_by_side(
-    names: Sequence[str], work: Callable[[str], Done], crew: Crew
+    names: Sequence[str], work: Callable[[str], Done], workers: Workers
 ) -> Iterable[tuple[str, Future[Done]]]:
     """Yield lines as they end; one more than there are workers is under way."""
-    with ThreadPoolExecutor(crew.size + 1) as pool:
+    with ThreadPoolExecutor(workers.size + 1) as pool:
         futures = {pool.submit(work, name): name for name in names}
         try:
             for future in as_completed(futures):
                 yield futures[future], future
         except BaseException:  # such as Ctrl-C: the threads wait for answers, and would on and on
             pool.shutdown(wait=False, cancel_futures=True)
-            crew.dismiss()
+            workers.dismiss()
             raise
-
-
-def fresh(detector: Spade | Ensemble) -> Spade | Ensemble:
-    """Return an estimator of the same settings and networks, to be fitted on its own."""
-    from ..detector.ensemble import Ensemble
-
-    if isinstance(detector, Ensemble):
-        return Ensemble([one.with_options() for one in detector.members])
-    other = detector.with_options()
-    other.stages = Stages()
-    return other

@@ -1,6 +1,10 @@
 """Detectors: fit on good images, predict where a new one is wrong."""
 
-from .ensemble import Ensemble, open_detector
-from .spade import Prediction, Result, Spade
+from .detector import Detector
+from .ensemble import Ensemble
+from .open import open_detector
+from .result import Prediction, Result
+from .settings import Settings
+from .spade import Spade
 
-__all__ = ["Ensemble", "Prediction", "Result", "Spade", "open_detector"]
+__all__ = ["Detector", "Ensemble", "Prediction", "Result", "Settings", "Spade", "open_detector"]

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import SpadeError
+from ..images import OnError
 from ..index.manifest import ByHand, Counted, HeldOut, Scored
 from ..verdict.drawn import drawn_of, threshold_notes
 from ..verdict.judge import over
 from ..verdict.notes import BatchNotes
 from ..verdict.rates import Rate, chosen_rate, images_needed, observed_rate, percent
 from ..verdict.threshold import aimed_quantile
-from .judging import said_of
+from .extract import Images
+from .result import Result
+from .thresholds import said_of
 
 if TYPE_CHECKING:
-    from ..images import OnError
-    from .judging import Judging
-    from .spade import Images, Result, Spade
+    from .detector import Detector
 
 
 @dataclass(frozen=True)
@@ -104,20 +105,21 @@ class Report:
 
 
 def calibrate(
-    spade: Spade,
+    detector: Detector,
     images: Images,
     defects: Images | None = None,
     *,
     false_alarms: float | None = None,
     on_error: OnError | None = None,
 ) -> Report:
-    """Do what `Spade.calibrate` says."""
+    """Do what `Detector.calibrate` says."""
     if false_alarms is not None and not 0 < false_alarms < 1:
         raise SpadeError(
             f"false_alarms = {false_alarms} must lie between 0 and 1 (0.005 is one in 200)"
         )
-    asked = spade.quantile if false_alarms is None else 1 - false_alarms
-    trial = _Trial(spade, on_error)
+    settings = detector.settings
+    asked = settings.quantile if false_alarms is None else 1 - false_alarms
+    trial = _Trial(detector, on_error)
     good = trial.scored(images)
     bad = _Scores() if defects is None else trial.scored(defects, good)
     n = len(good.rows)
@@ -129,72 +131,77 @@ def calibrate(
             f"or more ({images_needed(quantile)} can show {percent(rate)} of false alarms)"
         )
     right, wrong = good.record(), bad.record()
-    notes = [*_notes(spade, right, quantile), *trial.noted.lines()]
-    present = _judged(spade.image_threshold, spade.score, right, wrong)
-    drawn = drawn_of(right.descriptor_scores, right.peaks, quantile)
-    if None in drawn.values():
-        raise SpadeError(
-            "the good images to calibrate with are all alike, and say nothing of how "
-            "good ones differ: give others"
-        )
-    changes: dict[str, object] = {
-        "held_out": HeldOut(
-            created=_now(),
-            **drawn,
-            k=spade.k,
-            kappa=spade.kappa,
-            sigma=spade.sigma,
-            search=spade.gallery_search,
-            good=right,
-            defects=wrong,
-        )
-    }
-    if by_hand := spade.index_.manifest.by_hand:  # which would go on deciding
-        changes["by_hand"] = tuple(
-            one.model_copy(update={"threshold": None, "good": None, "defects": None})
-            for one in by_hand
-            if one.review is not None
-        )
-        notes += [
-            f"the {said_of(one)} that was set by hand no longer counts"
-            for one in by_hand
-            if one.threshold is not None
-        ]
-    spade._store(**changes)
-    spade._own = {key: value for key, value in spade._own.items() if key[1] == "review"}
-    spade.quantile = asked
-    chosen = _judged(spade.image_threshold, spade.score, right, wrong)
+    notes = [*_notes(detector, right, quantile), *trial.noted.lines()]
+    present = _judged(detector.image_threshold, settings.score, right, wrong)
+    notes += _keep(detector, right, wrong, quantile)
+    detector._use_quantile(asked)
+    chosen = _judged(detector.image_threshold, settings.score, right, wrong)
     assert chosen is not None and chosen.false_alarms is not None
     count = chosen.false_alarms.count
     return Report(
-        spade.score,
+        settings.score,
         n,
         len(bad.rows),
         rate,
         images_needed(quantile),
         present,
         Judged(chosen.threshold, chosen_rate(count, n, quantile), chosen.found),
-        spade.review,
+        detector.review,
         tuple(notes),
     )
 
 
+def _keep(detector: Detector, good: Scored, defects: Scored, quantile: float) -> list[str]:
+    """Keep thresholds by good images in the index; return what no longer counts."""
+    settings, scoring = detector.settings, detector.pipeline.scoring
+    drawn = drawn_of(good.descriptor_scores, good.peaks, quantile, None, detector._shifts())
+    if None in drawn.values():
+        raise SpadeError(
+            "the good images to calibrate with are all alike, and say nothing of how "
+            "good ones differ: give others"
+        )
+    held_out = HeldOut(
+        created=_now(),
+        **drawn,
+        k=settings.k,
+        kappa=settings.kappa,
+        sigma=settings.sigma,
+        search=scoring.search,
+        good=good,
+        defects=defects,
+    )
+    by_hand = detector.manifest.by_hand  # which would go on deciding
+    reviews = tuple(
+        one.model_copy(update={"threshold": None, "good": None, "defects": None})
+        for one in by_hand
+        if one.review is not None
+    )
+    detector._store(held_out=held_out, **({"by_hand": reviews} if by_hand else {}))
+    detector._forget(name="threshold")
+    return [
+        f"the {said_of(one)} that was set by hand no longer counts"
+        for one in by_hand
+        if one.threshold is not None
+    ]
+
+
 def keep_threshold(
-    detector: Judging,
+    detector: Detector,
     images: Images | None = None,
     defects: Images | None = None,
     *,
     on_error: OnError | None = None,
 ) -> Report:
-    """Do what `Judging.keep_threshold` says."""
+    """Do what `Detector.keep_threshold` says."""
     trial = _Trial(detector, on_error)
     good = _Scores() if images is None else trial.scored(images)
     bad = _Scores() if defects is None else trial.scored(defects, good)
     right, wrong = good.record(), bad.record()
-    manifest, score = detector._manifest(), detector.score
-    k, kappa, sigma, search = detector._settings_of_scores()
-    threshold, review = detector._hand("threshold", score), detector._hand("review", score)
-    before = detector._threshold(score, kept_alone=True)
+    manifest, score = detector.manifest, detector.settings.score
+    scoring = detector.pipeline.scoring
+    threshold = detector.set_by_hand("threshold", score)
+    review = detector.set_by_hand("review", score)
+    before = detector.threshold_for(score, kept_alone=True)
     now = _judged(detector.image_threshold, score, right, wrong)
     present = _judged(before, score, right, wrong) if now and now.threshold != before else None
     flattered = _chosen_by(detector, right) if present else []
@@ -205,27 +212,18 @@ def keep_threshold(
         review=review,
         created=_now(),
         generation=manifest.generation,
-        k=k,
-        kappa=kappa,
-        sigma=sigma,
-        search=search,
+        k=scoring.k,
+        kappa=scoring.kappa,
+        sigma=scoring.sigma,
+        search=scoring.search,
         good=_counts(now.false_alarms if now else None),
         defects=_counts(now.found if now else None),
     )
     nothing = threshold is None and review is None
     detector._store(by_hand=others if nothing else (*others, kept))
-    detector._use_kept(score)
-    return Report(
-        score,
-        len(good.rows),
-        len(bad.rows),
-        None,
-        None,
-        present,
-        now,
-        review,
-        (*flattered, *trial.noted.lines(), *detector._notes_by_hand()),
-    )
+    detector._forget(score)
+    notes = (*flattered, *trial.noted.lines(), *detector.by_hand_notes())
+    return Report(score, len(good.rows), len(bad.rows), None, None, present, now, review, notes)
 
 
 def _now() -> str:
@@ -249,7 +247,7 @@ class _Scores:
 
 @dataclass
 class _Trial:
-    detector: Judging
+    detector: Detector
     on_error: OnError | None
     noted: BatchNotes = field(default_factory=BatchNotes)
 
@@ -298,24 +296,27 @@ def _judged(limit: float | None, score: str, good: Scored, bad: Scored) -> Judge
     return Judged(limit, rates[0], rates[1])
 
 
-def _notes(spade: Spade, good: Scored, quantile: float) -> list[str]:
-    n = len(good.names)
+def _notes(detector: Detector, good: Scored, quantile: float) -> list[str]:
+    n, score = len(good.names), detector.settings.score
+    shift = detector._shifts()[score == "map"]
     notes = []
-    wrong = int(over(good.scores(spade.score), spade.image_threshold).sum())
+    wrong = int(over(good.scores(score), detector.image_threshold).sum())
     if 2 * wrong > n:
         notes.append(
             f"{wrong} of {n} images given as good are over the threshold until now: if "
             "they are not good, or not taken as the index's were, leave them out"
         )
-    notes += [] if spade.by_hand else _chosen_by(spade, good)
-    notes += threshold_notes(good.names, good.scores(spade.score), quantile)
+    notes += [] if detector.by_hand else _chosen_by(detector, good)
+    notes += threshold_notes(good.names, good.scores(score), quantile, None, shift)
     return notes
 
 
-def _chosen_by(detector: Judging, good: Scored) -> list[str]:
+def _chosen_by(detector: Detector, good: Scored) -> list[str]:
     """Note that the threshold that counted was chosen by some of these images."""
     held = detector.held_out
-    if held is None or detector._hand("threshold", detector.score, kept_alone=True) is not None:
+    score = detector.settings.score
+    kept = detector.set_by_hand("threshold", score, kept_alone=True)
+    if held is None or kept is not None:
         return []
     again = len(set(held.good.digests) & set(good.digests))
     return (

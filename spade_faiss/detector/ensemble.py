@@ -2,58 +2,43 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import secrets
 import shutil
 import tempfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
-from itertools import tee
 from pathlib import Path
-from typing import Any, NoReturn
-
-import cv2
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from .._support.files import sync_folder
 from .._support.stages import Stages
 from ..errors import SpadeError
 from ..features import Backbone
-from ..images import Frame, OnError, decode_images
-from ..index import (
-    EnsembleManifest,
-    Index,
-    Manifest,
-    index_lock,
-    is_ensemble,
-    rewrite_manifest,
-)
-from ..index.ensemble import Member, Usual
-from ..index.manifest import (
-    ENSEMBLE,
-    MANIFEST,
-    BackboneRecord,
-    ByHand,
-    Calibration,
-    file_sha256,
-)
+from ..images import OnError
+from ..index import EnsembleManifest, Index, Manifest, index_lock, is_ensemble
+from ..index.ensemble import Member, Statistics
+from ..index.manifest import ENSEMBLE, MANIFEST, BackboneRecord, ByHand, file_sha256
 from ..index.store import discard_generations
-from ..verdict.drawn import drawn_of, image_weights, threshold_notes, unless_aimed
-from ..verdict.judge import check_limits
-from .judging import Judging
-from .spade import Floats, Images, Prediction, Result, Spade, is_stream, record_of, sources_of
+from ..verdict.drawn import asked_quantile
+from .average import average_results, learn_statistics, shifts_of
+from .detector import Detector
+from .extract import Images, is_stream, sources_of
+from .pipeline import Executor, Pipeline
+from .query import average_only, query, query_by
+from .result import Result
+from .settings import Settings
+from .spade import Spade
 
 VIEWS = ("flip", "scale")
 """What a member may see instead of the image: its mirror image, or more pixels of it."""
 _FINER = 1.25
 
 
-class Ensemble(Judging):
+class Ensemble(Detector):
     """Detectors with other networks, settings or views, averaged.
 
     Each member's map is standardised: the mean over the good images' leave-one-out maps is taken
@@ -69,26 +54,20 @@ class Ensemble(Judging):
     ----------
     index_ : Index
         The first member's, once fitted. Results tell of its neighbours and matches.
-    calibration : Calibration or None
-        Leave-one-out scores of the good images, and the thresholds drawn from them.
-    folder : Path
-    manifest : EnsembleManifest or None
-        What its folder says, once fitted.
-    stages : Stages
-        Seconds spent by all members.
+    members : tuple of Spade
     """
 
+    is_ensemble = True
     _least = -math.inf
 
     def __init__(self, members: Sequence[Spade]) -> None:
         if not members:
             raise SpadeError("an ensemble needs a member or more")
-        self.members = tuple(members)
-        self.calibration: Calibration | None = None
-        self.stages = Stages()
-        self._usual: tuple[Usual, ...] = ()
-        self.manifest: EnsembleManifest | None = None
-        self.folder = Path()
+        self._stages = Stages()
+        self._members = tuple(member.sharing(self._stages) for member in members)
+        self._statistics: tuple[Statistics, ...] = ()
+        self._manifest: EnsembleManifest | None = None
+        self._folder = Path()
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
@@ -97,7 +76,7 @@ class Ensemble(Judging):
         networks: Sequence[Backbone | str],
         views: Sequence[str] = (),
         weights: Sequence[str | os.PathLike[str] | None] = (),
-        **settings: object,
+        **settings: Any,
     ) -> Ensemble:
         """Return an ensemble of each network on the image itself and on each view of it.
 
@@ -121,47 +100,16 @@ class Ensemble(Judging):
                 raise SpadeError(f"unknown view {view!r}: choose one of {', '.join(VIEWS)}")
         members = []
         for network, file in zip(networks, weights or [None] * len(networks), strict=True):
-            plain = Spade(network, weights=file, **settings)  # type: ignore[arg-type]
-            plain._loaded_network()  # which the views' copies share
+            plain = Spade(network, weights=file, **settings)
+            plain.pipeline.lazy_network()
             members.append(plain)
             if "flip" in views:
                 members.append(plain.with_options(mirror=True))
             if "scale" in views:
-                crop = None if plain.crop is None else round(_FINER * plain.crop)
-                members.append(plain.with_options(resize=round(_FINER * plain.resize), crop=crop))
+                resize, crop = plain.settings.resize, plain.settings.crop
+                finer = None if crop is None else round(_FINER * crop)
+                members.append(plain.with_options(resize=round(_FINER * resize), crop=finer))
         return cls(members)
-
-    @property
-    def network(self) -> Backbone:
-        """The first member's network."""
-        return self.members[0].network
-
-    @property
-    def index_(self) -> Index:
-        """The first member's index."""
-        return self.members[0].index_
-
-    @property
-    def k(self) -> int:
-        """Training images that an image is compared with."""
-        return self.members[0].k
-
-    @property
-    def kappa(self) -> int:
-        """Good patches that a patch is compared with."""
-        return self.members[0].kappa
-
-    @property
-    def score(self) -> str:
-        """What an image's score is, "map" or "descriptor"."""
-        return self.members[0].score
-
-    @property
-    def quantile_(self) -> float | None:
-        """The share of good images that the drawn thresholds are to let pass, once drawn."""
-        return self.calibration.quantile if self.calibration else None
-
-    # Fitting ------------------------------------------------------------------------------
 
     def fit(
         self,
@@ -192,22 +140,17 @@ class Ensemble(Judging):
             images are a stream, which can be gone through but once.
         """
         images = _again_and_again(images)
-        self._usual = ()
         if index is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="spade-faiss-")
             index = self._temporary.name
         folder = Path(index)
+        members = [member.unfitted().sharing(self._stages) for member in self.members]
         with index_lock(folder, ENSEMBLE), _new_generation(folder) as place:
-            for number, member in enumerate(self.members):
-                member.stages = self.stages
-                member.fit(
-                    images,
-                    place / str(number + 1),
-                    calibrate=False,
-                    on_error=first_alone(on_error, number),
-                )
+            for number, member in enumerate(members):
+                own = place / str(number + 1)
+                member.fit(images, own, calibrate=False, on_error=_first_alone(on_error, number))
                 _check_size(member.index_)
-            self._keep(folder, place, self.members, calibrate)
+            self._keep(folder, place, members, calibrate=calibrate)
         return self
 
     def add(self, images: Images, on_error: OnError | None = None) -> int:
@@ -216,7 +159,6 @@ class Ensemble(Judging):
         An image whose path is there already is refused. All members change, or none.
         """
         images = _again_and_again(images)
-        _share_networks(self.members)
         return self._change(lambda member, report: member.add(images, report), on_error)
 
     def remove(self, names: Iterable[str], on_error: OnError | None = None) -> int:
@@ -231,24 +173,24 @@ class Ensemble(Judging):
         self, change: Callable[[Spade, OnError | None], int], on_error: OnError | None
     ) -> int:
         """Change copies of the members, and make these count; return what the first returns."""
-        folder = self._fitted()
+        folder, was = self.folder, self.manifest
         with index_lock(folder, ENSEMBLE), _new_generation(folder) as place:
             old = EnsembleManifest.read(folder)
-            if self.manifest is None or old.generation != self.manifest.generation:
+            if old.generation != was.generation:
                 raise SpadeError(f"{folder} was changed by another process just now; open it again")
             members = []
             for number, (member, record) in enumerate(zip(self.members, old.members, strict=True)):
                 own = place / str(number + 1)
                 shutil.copytree(folder / record.folder, own, copy_function=_link)
-                changed = member.with_options()
-                changed.index_ = Index.open(own, verify=False)  # the change itself verifies it
-                members.append(changed)
+                # The change itself verifies it.
+                members.append(member.opened(Index.open(own, verify=False)))
             counts = [
-                change(member, first_alone(on_error, number))
+                change(member, _first_alone(on_error, number))
                 for number, member in enumerate(members)
             ]
             if counts[0]:
-                self._keep(folder, place, members, old.calibration is not None, old.by_hand)
+                calibrate = old.calibration is not None
+                self._keep(folder, place, members, old.by_hand, calibrate=calibrate)
         return counts[0]
 
     def _keep(
@@ -256,31 +198,33 @@ class Ensemble(Judging):
         folder: Path,
         place: Path,
         members: Sequence[Spade],
-        calibrate: bool,
         by_hand: tuple[ByHand, ...] = (),
+        *,
+        calibrate: bool,
     ) -> None:
-        """Find what is usual for members whose indices lie in `place`, and make these count."""
+        """Find the statistics of members whose indices lie in `place`, and make these count."""
+        _check_size(members[0].index_)
         with self.stages("calibration"):
-            usual, calibration = _leave_one_out(members, calibrate)
+            statistics, calibration = learn_statistics(
+                [member.pipeline for member in members], calibrate=calibrate
+            )
         sync_folder(place)
         manifest = EnsembleManifest(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             members=tuple(
                 Member(
                     folder=f"{place.name}/{number}",
-                    usual=own,
+                    statistics=own,
                     manifest_sha256=file_sha256(place / str(number) / MANIFEST),
                 )
-                for number, own in enumerate(usual, 1)
+                for number, own in enumerate(statistics, 1)
             ),
             calibration=calibration,
         )
         if by_hand:
             manifest = manifest.extended(by_hand=by_hand)
         manifest.write(folder)
-        self.members = tuple(members)
-        self._usual, self.calibration = tuple(usual), calibration
-        self.folder, self.manifest = folder, manifest
+        self._become(folder, manifest, members)
 
     @classmethod
     def load(
@@ -292,6 +236,7 @@ class Ensemble(Judging):
         weights: Sequence[str | os.PathLike[str]] = (),
         quantile: float | None = None,
         verify: bool = True,
+        calibrate: bool = True,
         **options: Any,
     ) -> Ensemble:
         """Open an ensemble; what is not given is as it was when it was made.
@@ -299,8 +244,8 @@ class Ensemble(Judging):
         Parameters
         ----------
         folder : path
-        k, kappa, quantile, verify, **options
-            As `Spade.load` takes them. With another `k` or `kappa`, good images are scored anew.
+        k, kappa, quantile, verify, calibrate, **options
+            As `Spade.load` takes them.
         weights : sequence of path
             One for each network, in the members' order; or none.
 
@@ -311,12 +256,7 @@ class Ensemble(Judging):
         """
         folder = Path(folder)
         manifest = EnsembleManifest.read(folder)
-        made = manifest.calibration
-        options |= {
-            "verify": verify,
-            "k": k or (made and made.k),
-            "kappa": kappa or (made and made.kappa),
-        }
+        options |= {"verify": verify, "k": k, "kappa": kappa, "quantile": quantile}
         try:
             members = _open(folder, manifest, weights, options)
         except (SpadeError, OSError):
@@ -324,199 +264,120 @@ class Ensemble(Judging):
             again = EnsembleManifest.read(folder)
             if again.generation == manifest.generation:
                 raise
-            manifest, made = again, again.calibration
+            manifest = again
             members = _open(folder, manifest, weights, options)
-        if made:
-            asked = quantile or unless_aimed(
-                made.quantile, image_weights(members[0].index_.manifest).sum()
-            )
-            members = [one.with_options(sigma=made.sigma, quantile=asked) for one in members]
         ensemble = cls(members)
-        for member in members:
-            member.stages = ensemble.stages
-        ensemble.folder, ensemble.manifest = folder, manifest
-        ensemble._usual = tuple(member.usual for member in manifest.members)
-        first, n = members[0], len(ensemble.index_)
-        if made and (
-            (min(made.k, n - 1), made.kappa) != (min(first.k, n - 1), first.kappa)
-            or (first.index_.galleries and (options.get("exact") or options.get("search_params")))
-        ):
-            usual, ensemble.calibration = _leave_one_out(members, True)
-            ensemble._usual = tuple(usual)
-        elif made:
-            ensemble.calibration = _calibration(
-                first, np.array(made.descriptor_scores), np.array(made.peaks), ensemble._usual
-            )
+        ensemble._become(folder, manifest, ensemble.members)
+        if calibrate:
+            ensemble._draw_if_needed()
         if quantile is not None:
             ensemble._use_drawn()
         return ensemble
 
-    def _fitted(self) -> Path:
-        if not self._usual:
-            raise SpadeError("this Ensemble is not fitted yet: call fit, or use Ensemble.load")
-        return self.folder
-
-    # Querying -----------------------------------------------------------------------------
+    def _become(self, folder: Path, manifest: EnsembleManifest, members: Sequence[Spade]) -> None:
+        """Be the ensemble that a folder's manifest is of."""
+        self._folder, self._manifest, self._members = folder, manifest, tuple(members)
+        self._statistics = tuple(member.statistics for member in manifest.members)
+        self._scored_anew = None
 
     def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
-        """Yield one Result an image: the first member's, with the members' map and score.
-
-        Each image is decoded once for all members.
-        """
-        self._fitted()
-        _share_networks(self.members)
-        places: deque[int] = deque()
-
-        def decoded() -> Iterator[Frame]:
-            for place, frame in decode_images(sources_of(images, on_error), on_error):
-                places.append(place)
-                yield frame
-
-        # In step with each other, so that few images wait for the last member.
-        each = tee(decoded(), len(self.members))
-        streams = [member.query(own) for member, own in zip(self.members, each, strict=True)]
+        """Yield one Result an image: the first member's, with the members' map and score."""
+        framing = self.pipeline.framing
+        sources = sources_of(images, on_error)
+        branches = self.pipeline.executor.branches(sources, len(self.members), on_error)
+        streams = [
+            query(member.pipeline, own, report)
+            if member is self.members[0]
+            else query_by(member.with_options(progress=False).pipeline, own, average_only, report)
+            for member, (own, report) in zip(self.members, branches, strict=True)
+        ]
         for results in zip(*streams, strict=True):
-            yield self._joined(results, places.popleft())
+            yield average_results(results, self._statistics, framing)
 
-    def predict(self, images: Images) -> Prediction:
-        """Return scores and maps; see `Spade.predict`."""
-        results = list(self.query(images))
-        return Prediction(
-            np.array([self.score_of(one) for one in results], np.float32),
-            [one.map for one in results],
-            [one.notes for one in results],
-        )
+    def draw_thresholds(self) -> None:
+        """Score the good images by these settings, and draw the thresholds from that."""
+        pipelines = [member.pipeline for member in self.members]
+        with self.stages("calibration"):
+            self._statistics, self._scored_anew = learn_statistics(pipelines, calibrate=True)
 
-    def score_of(self, result: Result) -> float:
-        """Return an image's score, as the first member's `score` chooses it."""
-        return self.members[0].score_of(result)
+    def with_options(self, **settings: Any) -> Ensemble:
+        """Return an ensemble whose members have other settings, their indices shared."""
+        return self._with([member.with_options(**settings) for member in self.members])
 
-    def _drawn_threshold(self, score: str) -> float | None:
-        made = self.calibration
-        if made is None:
-            return None
-        return made.pixel_threshold if score == "map" else made.descriptor_threshold
+    def on(self, executor: Executor) -> Ensemble:
+        """Return a copy whose work is done elsewhere; see `spade_faiss.distributed`."""
+        own = executor.of_members(len(self.members))
+        return self._with([member.on(own) for member in self.members])
 
-    def _manifest(self) -> EnsembleManifest:
-        self._fitted()
-        assert self.manifest is not None
-        return self.manifest
+    def unfitted(self) -> Ensemble:
+        """Return an ensemble of the same settings and networks, to be fitted on its own."""
+        other = self._with([member.unfitted() for member in self.members])
+        other._manifest, other._statistics, other._scored_anew = None, (), None
+        other._stages = Stages()
+        other._members = tuple(member.sharing(other._stages) for member in other._members)
+        return other
 
-    def _settings_of_scores(self) -> tuple[int, int, float, str | None]:
-        return self.members[0]._settings_of_scores()
+    def with_networks(self, networks: Mapping[BackboneRecord, Backbone]) -> Ensemble:
+        """Return an ensemble that sees through networks that are loaded already, if it may."""
+        return self._with([member.with_networks(networks) for member in self.members])
 
-    def _store(self, **changes: object) -> None:
-        manifest = rewrite_manifest(self.folder, self._manifest(), **changes)
+    def _with(self, members: Sequence[Spade]) -> Ensemble:
+        other = copy.copy(self)
+        other._members = tuple(members)
+        return other
+
+    # What a detector is asked for -----------------------------------------------------------
+
+    @property
+    def members(self) -> tuple[Spade, ...]:
+        """The detectors."""
+        return self._members
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The first member's."""
+        return self.members[0].pipeline
+
+    @property
+    def settings(self) -> Settings:
+        """The first member's."""
+        return self.members[0].settings
+
+    @property
+    def stages(self) -> Stages:
+        """Seconds spent by all members."""
+        return self._stages
+
+    @property
+    def folder(self) -> Path:
+        """Where the ensemble is."""
+        self._check_fitted()
+        return self._folder
+
+    @property
+    def manifest(self) -> EnsembleManifest:
+        """What its folder says, once fitted."""
+        self._check_fitted()
+        assert self._manifest is not None
+        return self._manifest
+
+    def _check_fitted(self) -> None:
+        if self._manifest is None:
+            raise SpadeError("this Ensemble is not fitted yet: call fit, or use Ensemble.load")
+
+    def _is_fitted(self) -> bool:
+        return self._manifest is not None
+
+    def _keep_manifest(self, manifest: Manifest | EnsembleManifest) -> None:
         assert isinstance(manifest, EnsembleManifest)
-        self.manifest = manifest
+        self._manifest = manifest
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What should be known before the verdicts are relied on, each in one line."""
-        notes = [*self.members[0].notes, *self._notes_by_hand()]
-        if (made := self.calibration) and self._hand("threshold", "map") is None:
-            images = self.index_.manifest.images
-            notes += threshold_notes(
-                [one.path for one in images],
-                made.peaks,
-                made.quantile,
-                image_weights(self.index_.manifest),
-                _means(self._usual)[1],
-            )
-        return tuple(notes)
+    def _use_quantile(self, quantile: float | None) -> None:
+        for member in self.members:
+            member._use_quantile(quantile)
 
-    @property
-    def held_out(self) -> None:
-        """None: an ensemble is not calibrated with further images."""
-
-    def drift(self, scores: npt.ArrayLike, descriptor_scores: npt.ArrayLike) -> NoReturn:
-        """Refuse: there is nothing to tell drift by; see `held_out`."""
-        raise SpadeError(
-            "drift is told by what calibrate found, and that takes an index of one "
-            "network without views"
-        )
-
-    def _joined(self, results: Sequence[Result], position: int) -> Result:
-        first = results[0]
-        height, width = first.input_map.shape
-        joined = _average([one.input_map for one in results], self._usual, (height, width))
-        scores = np.array([[one.descriptor_score] for one in results])
-        framing = self.index_.manifest.framing.framing()
-        original = first.map.shape[0], first.map.shape[1]
-        return replace(
-            first,
-            position=position,
-            input_map=joined,
-            map=framing.place(joined, original),
-            descriptor_score=float(_average_scores(scores, self._usual)[0]),
-        )
-
-
-Detector = Spade | Ensemble
-
-
-def open_detector(
-    folder: str | os.PathLike[str],
-    *,
-    weights: Sequence[str | os.PathLike[str]] = (),
-    networks: Iterable[Backbone] = (),
-    threshold: float | None = None,
-    review: float | None = None,
-    **options: Any,
-) -> Detector:
-    """Open an index, or an ensemble, whichever a folder holds.
-
-    Parameters
-    ----------
-    folder : path
-    weights : sequence of path
-        One for each network, in the members' order; or none.
-    networks : iterable of Backbone
-        Such as are loaded already; those that made the index need not be loaded again.
-    threshold, review : float, optional
-        To judge by, instead of what was drawn or is kept.
-    **options
-        As `Spade.load` takes them.
-
-    Raises
-    ------
-    SpadeError
-        If there is neither, or both, or a file of it is missing or damaged, or a threshold or
-        mark of review means nothing.
-    """
-    check_limits(threshold, review, quantile=options.get("quantile"), least=-math.inf)
-    detector: Detector
-    if is_ensemble(Path(folder)):
-        detector = Ensemble.load(folder, weights=weights, **options)
-    elif len(weights) > 1:
-        raise SpadeError(f"{folder} is of one network: give --weights once")
-    else:
-        detector = Spade.load(folder, weights=weights[0] if weights else None, **options)
-    loaded = {record_of(network): network for network in networks}
-    for member in members_of(detector):
-        member._network = loaded.get(member.index_.manifest.backbone, member._network)
-    if threshold is not None:
-        detector.image_threshold = threshold
-    if review is not None:
-        detector.review = review
-    return detector
-
-
-def members_of(detector: Detector) -> tuple[Spade, ...]:
-    """Return an ensemble's members, or the one detector itself."""
-    return detector.members if isinstance(detector, Ensemble) else (detector,)
-
-
-def folder_of(detector: Detector) -> Path:
-    """Return the folder that a fitted detector is kept in."""
-    return detector.folder if isinstance(detector, Ensemble) else detector.index_.folder
-
-
-def manifest_of(detector: Detector) -> Manifest | EnsembleManifest:
-    """Return what the folder of a fitted detector said when it was opened or written."""
-    found = detector.manifest if isinstance(detector, Ensemble) else detector.index_.manifest
-    assert found is not None
-    return found
+    def _shifts(self) -> tuple[float, float]:
+        return shifts_of(self._statistics)
 
 
 def _open(
@@ -525,31 +386,33 @@ def _open(
     weights: Sequence[str | os.PathLike[str]],
     options: dict[str, Any],
 ) -> list[Spade]:
-    """Open an ensemble's members."""
-    made = [one.backbone for one in manifest.manifests(folder)]
-    networks = list(dict.fromkeys(made))
-    if weights and len(weights) != len(networks):
-        names = ", ".join(one.name for one in networks)
+    """Open an ensemble's members, with one network for those that see through the same."""
+    manifests = manifest.manifests(folder)
+    made = [one.backbone for one in manifests]
+    names = list(dict.fromkeys(made))
+    if weights and len(weights) != len(names):
+        listed = ", ".join(one.name for one in names)
         raise SpadeError(
-            f"{folder} has {len(networks)} networks ({names}): give --weights once "
+            f"{folder} has {len(names)} networks ({listed}): give --weights once "
             "for each, in this order"
         )
-    files = dict(zip(networks, weights, strict=False))
-    return [
-        Spade.load(folder / member.folder, weights=files.get(network), **options)
-        for member, network in zip(manifest.members, made, strict=True)
-    ]
-
-
-def _share_networks(members: Iterable[Spade]) -> None:
-    """Load each network once, though several members see through it."""
-    loaded: dict[BackboneRecord, Backbone] = {}
-    for member in members:
-        made = member.index_.manifest.backbone
-        if made in loaded:
-            member._network = loaded[made]
-        else:
-            loaded[made] = member.network
+    files = dict(zip(names, weights, strict=False))
+    members: list[Spade] = []
+    for member, network in zip(manifest.members, made, strict=True):
+        own = Spade.load(folder / member.folder, weights=files.get(network), **options)
+        same = (one for one, other in zip(members, made, strict=False) if other == network)
+        members.append(own.seeing_through(next(same, own)))
+    last = manifest.held_out or manifest.calibration
+    if last is None:
+        return members
+    settings: dict[str, Any] = {"sigma": last.sigma}
+    if options["k"] is None:
+        settings["k"] = last.k
+    if options["kappa"] is None:
+        settings["kappa"] = last.kappa
+    if options["quantile"] is None:
+        settings["quantile"] = asked_quantile(manifest, manifests[0])
+    return [member.with_options(**settings) for member in members]
 
 
 @contextmanager
@@ -581,98 +444,6 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _leave_one_out(
-    members: Sequence[Spade], calibrate: bool
-) -> tuple[list[Usual], Calibration | None]:
-    """Return what is usual for each member, and the calibration of all together if asked for."""
-    first = members[0].index_
-    _check_size(first)
-    height, width = first.manifest.framing.framing().size
-    usual = []
-    scores = np.zeros((len(members), len(first)))
-    with tempfile.TemporaryFile(prefix="spade-faiss-") as file:
-        maps = (
-            np.memmap(file, np.float32, shape=(len(members), len(first), height, width))
-            if calibrate
-            else None
-        )
-        for number, member in enumerate(members):
-            means, squares = [], []
-            for i, (score, values) in enumerate(member.leave_one_out()):
-                scores[number, i] = score
-                means.append(values.mean(dtype=np.float64))
-                squares.append(np.square(values, dtype=np.float64).mean())
-                if maps is not None:
-                    maps[number, i] = _resized(values, (height, width))
-            mean = float(np.mean(means))
-            std = float(np.sqrt(max(np.mean(squares) - mean**2, 0)))
-            usual.append(
-                Usual(
-                    map_mean=mean,
-                    map_std=std or 1.0,
-                    score_mean=float(scores[number].mean()),
-                    score_std=float(scores[number].std()) or 1.0,
-                )
-            )
-        if maps is None:
-            return usual, None
-        framing = first.manifest.framing.framing()
-        peaks = np.zeros(len(first))
-        for i, record in enumerate(first.manifest.images):
-            joined = _average(maps[:, i], usual, (height, width))
-            peaks[i] = framing.place(joined, (record.height, record.width)).max()
-    return usual, _calibration(members[0], _average_scores(scores, usual), peaks, usual)
-
-
-def _calibration(
-    first: Spade,
-    scores: npt.NDArray[np.float64],
-    peaks: npt.NDArray[np.float64],
-    usual: Sequence[Usual],
-) -> Calibration:
-    """Draw thresholds from the good images' averaged scores and the peaks of their maps."""
-    weights = image_weights(first.index_.manifest)
-    return Calibration(
-        k=first.k,
-        kappa=first.kappa,
-        sigma=first.sigma,
-        descriptor_scores=tuple(scores.tolist()),
-        peaks=tuple(peaks.tolist()),
-        **drawn_of(scores.tolist(), peaks.tolist(), first.quantile, weights, _means(usual)),
-    )
-
-
-def _means(usual: Sequence[Usual]) -> tuple[float, float]:
-    """Return what standardising took off the members' mean, of descriptors' scores and of maps."""
-    return (
-        float(np.mean([one.score_mean / one.score_std for one in usual])),
-        float(np.mean([one.map_mean / one.map_std for one in usual])),
-    )
-
-
-def _average(maps: Iterable[Floats], usual: Sequence[Usual], size: tuple[int, int]) -> Floats:
-    """Return the mean of the members' maps, each standardised and brought to one size."""
-    joined: Floats = np.zeros(size, np.float32)
-    for values, own in zip(maps, usual, strict=True):
-        joined += np.float32(1 / own.map_std) * (_resized(values, size) - np.float32(own.map_mean))
-    joined /= len(usual)
-    return joined
-
-
-def _average_scores(
-    scores: npt.NDArray[np.float64], usual: Sequence[Usual]
-) -> npt.NDArray[np.float64]:
-    """Return the mean of the members' descriptor scores [m, n], each standardised, [n]."""
-    means = np.array([[one.score_mean] for one in usual])
-    stds = np.array([[one.score_std] for one in usual])
-    joined: npt.NDArray[np.float64] = ((scores - means) / stds).mean(0)
-    return joined
-
-
-def _resized(values: Floats, size: tuple[int, int]) -> Floats:
-    return np.asarray(cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
-
-
 def _check_size(index: Index) -> None:
     if len(index) < 2:
         raise SpadeError("an ensemble needs two good images or more, to know what is usual")
@@ -684,6 +455,6 @@ def _again_and_again(images: Images) -> Images:
     return images
 
 
-def first_alone(on_error: OnError | None, number: int) -> OnError | None:
+def _first_alone(on_error: OnError | None, number: int) -> OnError | None:
     """Return what reports an image for the first member alone: the others cannot use it either."""
     return on_error if number == 0 or on_error is None else lambda name, why: None

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-from ..index import EnsembleManifest, Index, Manifest
-from ..index.manifest import ByHand, HeldOut
+from ..index import EnsembleManifest, Manifest
+from ..index.manifest import Calibration, HeldOut
 from ..verdict.judge import REVIEW, check_limits, verdict
+from ..verdict.notes import index_notes
+from .pipeline import Pipeline
+from .settings import Settings
+from .thresholds import Own, Thresholds, by_hand_notes, kept_by_hand
 
-if TYPE_CHECKING:
-    from ..images import OnError
-    from .calibrate import Report
-    from .spade import Images, Result
 
-
-class Judging:
-    """The part that `Spade` and `Ensemble` share: from a score to a verdict.
+class Judging(ABC):
+    """The part of a detector that turns a score into a verdict.
 
     A threshold is what was set on the object; else what is kept in its index (`keep_threshold`);
     else what was drawn, from the index's own images or by `calibrate`. So is the mark of review,
@@ -26,43 +25,52 @@ class Judging:
     used now.
     """
 
-    if TYPE_CHECKING:
-
-        @property
-        def score(self) -> str:
-            """What an image's score is, "map" or "descriptor"."""
-
-        @property
-        def index_(self) -> Index:
-            """The index, or the first member's, once fitted."""
-
-        @property
-        def held_out(self) -> HeldOut | None:
-            """What `calibrate` found."""
-
-        def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
-            """Yield one Result an image."""
-
     _least = 0.0
     """No score is below it."""
-    _own: Mapping[tuple[str, str], float | None] = MappingProxyType({})
-    """What was set here, by kind of score and name; a threshold of None is the drawn one."""
+    _own: Own = MappingProxyType({})
+    _scored_anew: Calibration | None = None
+    """Of the index's own images, by settings that its calibration was not made with."""
+    _kept: Thresholds | None = None
 
-    def _drawn_threshold(self, score: str) -> float | None:
-        raise NotImplementedError
+    @property
+    @abstractmethod
+    def settings(self) -> Settings:
+        """The settings, of an ensemble its first member's."""
 
-    def _manifest(self) -> Manifest | EnsembleManifest:
-        raise NotImplementedError
+    @property
+    @abstractmethod
+    def pipeline(self) -> Pipeline:
+        """The stages' common ground, of an ensemble its first member's."""
 
-    def _settings_of_scores(self) -> tuple[int, int, float, str | None]:
-        """Return `k`, `kappa`, `sigma` and how galleries are searched."""
-        raise NotImplementedError
+    @property
+    @abstractmethod
+    def manifest(self) -> Manifest | EnsembleManifest:
+        """What its folder says."""
 
-    def _store(self, **changes: object) -> None:
-        """Change what the manifest says."""
-        raise NotImplementedError
+    @property
+    def k(self) -> int:
+        """Training images that an image is compared with."""
+        return self.settings.k
 
-    # What counts ---------------------------------------------------------------------------
+    @property
+    def kappa(self) -> int:
+        """Good patches that a patch is compared with."""
+        return self.settings.kappa
+
+    @property
+    def sigma(self) -> float:
+        """Smoothing of the maps in pixels of the network's input."""
+        return self.settings.sigma
+
+    @property
+    def score(self) -> str:
+        """What an image's score is, "map" or "descriptor"."""
+        return self.settings.score
+
+    @property
+    def quantile(self) -> float | None:
+        """The share of good images that was asked for; see `quantile_`."""
+        return self.settings.quantile
 
     @property
     def image_threshold(self) -> float | None:
@@ -70,7 +78,7 @@ class Judging:
 
         It may be set; None returns to the one that was drawn.
         """
-        return self._threshold(self.score)
+        return self.threshold_for(self.settings.score)
 
     @image_threshold.setter
     def image_threshold(self, value: float | None) -> None:
@@ -80,7 +88,7 @@ class Judging:
     @property
     def pixel_threshold(self) -> float | None:
         """The map's value above which a pixel is called wrong; None where it is unknown."""
-        return self._threshold("map")
+        return self.threshold_for("map")
 
     @property
     def review(self) -> float | None:
@@ -88,20 +96,36 @@ class Judging:
 
         It may be set; it must be below the threshold.
         """
-        return self._hand("review", self.score)
+        return self.set_by_hand("review", self.settings.score)
 
     @review.setter
     def review(self, value: float | None) -> None:
-        threshold = (
-            self.image_threshold if hasattr(self, "index_") else self._hand("threshold", self.score)
-        )
-        check_limits(threshold, value, least=self._least)
+        check_limits(self.image_threshold, value, least=self._least)
         self._set("review", value)
 
     @property
     def by_hand(self) -> bool:
         """Whether a person set the image threshold, on this object or in the index."""
-        return self._hand("threshold", self.score) is not None
+        return self.set_by_hand("threshold", self.settings.score) is not None
+
+    @property
+    def held_out(self) -> HeldOut | None:
+        """What `calibrate` found, for this `quantile`; None if never, or with other settings."""
+        return self._thresholds().held_out if self._is_fitted() else None
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The scores of the index's own images, and the thresholds drawn from them.
+
+        None if they were scored by other settings: see `draw_thresholds`.
+        """
+        return self._thresholds().calibration if self._is_fitted() else None
+
+    @property
+    def quantile_(self) -> float | None:
+        """The share of good images that the drawn thresholds are to let pass, once drawn."""
+        found = self.held_out or self.calibration
+        return found.quantile if found else self.settings.quantile
 
     def verdict_of(self, score: float) -> str:
         """Return "NG", "REVIEW" or "OK" for an image's score; "" where no threshold is known."""
@@ -114,117 +138,80 @@ class Judging:
         review, for a person to see what is meant.
         """
         mark = self.review
-        if self.score == "map" and mark is not None and self.verdict_of(score) == REVIEW:
+        if self.settings.score == "map" and mark is not None and self.verdict_of(score) == REVIEW:
             return math.nextafter(mark, -math.inf)
         return self.pixel_threshold
 
-    def _threshold(self, score: str, kept_alone: bool = False) -> float | None:
-        value = self._hand("threshold", score, kept_alone)
-        return self._drawn_threshold(score) if value is None else value
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What should be known before the verdicts are relied on, each in one line."""
+        thresholds = self._thresholds()
+        lines = [*index_notes(thresholds.images, self.settings.k, False)]
+        if self.set_by_hand("threshold", "map") is None:
+            lines += thresholds.notes()
+        return (*lines, *self.by_hand_notes())
 
-    def _hand(self, name: str, score: str, kept_alone: bool = False) -> float | None:
-        """Return a threshold or mark that a person set, or but one that is kept in the index."""
-        if (score, name) in self._own and not kept_alone:
-            return self._own[score, name]
-        kept = self._kept(score)
-        value: float | None = getattr(kept, name) if kept else None
-        return value
-
-    def _set(self, name: str, value: float | None) -> None:
-        self._own = {**self._own, (self.score, name): value}  # copies share the old one
-
-    def _kept(self, score: str) -> ByHand | None:
-        if not hasattr(self, "index_"):
-            return None
-        return next((one for one in self._manifest().by_hand if one.score == score), None)
-
-    def _use_drawn(self) -> None:
-        """Judge by drawn thresholds, whatever is kept in the index."""
-        self._own = {**self._own, ("map", "threshold"): None, ("descriptor", "threshold"): None}
-
-    def _use_kept(self, *scores: str) -> None:
-        """Forget the thresholds and marks that were set here for kinds of score."""
-        self._own = {key: value for key, value in self._own.items() if key[0] not in scores}
-
-    # Keeping -------------------------------------------------------------------------------
-
-    def keep_threshold(
-        self,
-        images: Images | None = None,
-        defects: Images | None = None,
-        on_error: OnError | None = None,
-    ) -> Report:
-        """Keep in the index the threshold and the mark of review that count here now.
-
-        They hold for every query of the index by this kind of score, until others are kept or
-        `calibrate` chooses anew. After `image_threshold = None`, the drawn one counts again.
-
-        Parameters
-        ----------
-        images, defects : folder, paths, or RGB uint8 arrays [H, W, 3], optional
-            Good ones and defects that are not in the index. What the threshold says of them is
-            reported and kept.
-        on_error : callable, optional
-            Called with (name, why) for an image that is left out.
-
-        Raises
-        ------
-        SpadeError
-            If an image is to be left out (without `on_error`), or the index was changed
-            meanwhile.
-        """
-        from .calibrate import keep_threshold
-
-        return keep_threshold(self, images, defects, on_error=on_error)
-
-    def _notes_by_hand(self) -> Iterable[str]:
+    def by_hand_notes(self) -> Iterator[str]:
         """Yield what should be known of thresholds that were set by hand."""
-        manifest = self._manifest()
-        now, n = self._settings_of_scores(), len(self.index_)
-        for kept in manifest.by_hand:
-            if kept.score not in ("map", self.score):
-                continue
-            if (kept.score, "threshold") in self._own:
-                if kept.threshold is not None and self._own[kept.score, "threshold"] is None:
-                    yield f"the {said_of(kept)} that was set by hand is not used here"
-                continue
-            yield from kept_notes([kept], manifest.generation)
-            made = min(kept.k, n), kept.kappa, kept.sigma, kept.search
-            if made != (min(now[0], n), *now[1:]):
-                yield (
-                    f"the {said_of(kept)} was set by hand for scores by other settings "
-                    f"(K = {kept.k}, kappa = {kept.kappa})"
-                )
+        yield from by_hand_notes(self._thresholds(), self.settings.score, self._own)
         threshold, mark = self.image_threshold, self.review
         if mark is not None and (threshold is None or mark >= threshold):
             why = (
                 "there is no threshold"
                 if threshold is None
-                else (f"it is not below the threshold, {threshold:.4g}")
+                else f"it is not below the threshold, {threshold:.4g}"
             )
             yield f"the mark of review, {mark:.4g}, does nothing: {why}"
 
+    def threshold_for(self, score: str, *, kept_alone: bool = False) -> float | None:
+        """Return the threshold of a kind of score; `kept_alone` leaves out what was set here."""
+        value = self.set_by_hand("threshold", score, kept_alone=kept_alone)
+        found = self.held_out or self.calibration
+        if value is not None or found is None:
+            return value
+        return found.pixel_threshold if score == "map" else found.descriptor_threshold
 
-def kept_notes(kept: Iterable[ByHand], generation: str) -> list[str]:
-    """Return a line for each threshold that was set by hand before an index changed.
+    def set_by_hand(self, name: str, score: str, *, kept_alone: bool = False) -> float | None:
+        """Return a "threshold" or mark of "review" that a person set, here or in the index."""
+        if (score, name) in self._own and not kept_alone:
+            return self._own[score, name]
+        kept = kept_by_hand(self.manifest, score) if self._is_fitted() else None
+        value: float | None = getattr(kept, name) if kept else None
+        return value
 
-    Parameters
-    ----------
-    kept : iterable of ByHand
-    generation : str
-        The state that the index is in now.
-    """
-    return [
-        f"the {said_of(one)} was set by hand before images were added or removed, and stays: see "
-        "that it still fits (calibrate --threshold VALUE IMAGE…), or return to the drawn one "
-        "(calibrate --threshold auto)"
-        for one in kept
-        if one.generation != generation
-    ]
+    def _set(self, name: str, value: float | None) -> None:
+        self._own = {**self._own, (self.settings.score, name): value}  # copies share the old one
 
+    def _use_drawn(self) -> None:
+        """Judge by drawn thresholds, whatever is kept in the index."""
+        self._own = {**self._own, ("map", "threshold"): None, ("descriptor", "threshold"): None}
 
-def said_of(kept: ByHand) -> str:
-    """Return what was set by hand, in words."""
-    what = "mark of review" if kept.threshold is None else "threshold"
-    value = kept.review if kept.threshold is None else kept.threshold
-    return f"{what} {value:.4g}"
+    def _forget(self, *scores: str, name: str | None = None) -> None:
+        """Forget what was set here for kinds of score, or of all kinds what has a name."""
+        self._own = {
+            key: value
+            for key, value in self._own.items()
+            if key[0] not in scores and key[1] != name
+        }
+
+    def _is_fitted(self) -> bool:
+        return self.pipeline.opened is not None
+
+    def _shifts(self) -> tuple[float, float]:
+        """Return what was taken off descriptor scores and maps."""
+        return 0.0, 0.0
+
+    def _thresholds(self) -> Thresholds:
+        """Return the drawn thresholds; kept, as each image is judged by them."""
+        images = self.pipeline.index.manifest
+        now = Thresholds(
+            self.manifest,
+            self._scored_anew,
+            images,
+            self.pipeline.scoring,
+            self.settings.quantile,
+            self._shifts(),
+        )
+        if self._kept is None or not now.same(self._kept):
+            self._kept = now
+        return self._kept

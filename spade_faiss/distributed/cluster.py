@@ -11,19 +11,17 @@ from contextlib import contextmanager
 from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import torch
 
 from .._support.memory import limit_memory
-from ..detector.ensemble import Ensemble, members_of
-from ..detector.spade import Spade
+from ..detector.executor import ThisProcess
+from ..detector.pipeline import Executor
 from ..errors import SpadeError
-from .crew import Crew
-from .spade import RayEnsemble, RaySpade
+from .executor import RayExecutor
 from .worker import Setting
-
-Detector = TypeVar("Detector", bound=Spade | Ensemble)
+from .workers import Workers
 
 _REACH = 10.0
 """Seconds that a cluster may take to accept a connection."""
@@ -32,47 +30,44 @@ _STORE = 1 << 30
 
 
 @contextmanager
-def on_ray(
-    spade: Detector, address: str | None, workers: int | None = None, memory: int | None = None
-) -> Iterator[Detector]:
-    """Give a copy of an estimator that works on a cluster.
-
-    Parameters
-    ----------
-    spade : Spade or Ensemble
-    address, workers, memory
-        As `crew_on` takes them. Without an address the estimator itself is given.
-
-    Raises
-    ------
-    SpadeError
-        As `crew_on` does.
-    """
-    device = members_of(spade)[0].device
-    with crew_on(address, workers, device, memory) as crew:
-        yield spread(spade, crew)
-
-
-def spread(spade: Detector, crew: Crew | None, line: str = "") -> Detector:
-    """Return a copy of an estimator that works with a crew; without a crew, itself.
-
-    `line` names it in progress bars, where several are at work.
-    """
-    if crew is None:
-        return spade
-    if isinstance(spade, Ensemble):
-        return cast(Detector, RayEnsemble.on_crew(spade, crew, line))
-    return cast(Detector, RaySpade.on_crew(spade, crew, line))
-
-
-@contextmanager
-def crew_on(
+def ray_executor(
     address: str | None,
     workers: int | None = None,
     device: str = "auto",
     memory: int | None = None,
-) -> Iterator[Crew | None]:
-    """Give actors on a cluster, which any number of estimators may share: see `spread`.
+) -> Iterator[Executor]:
+    """Give an executor on a cluster, for one detector: `detector.on(executor)`.
+
+    Parameters
+    ----------
+    address, workers, device, memory
+        As `start_workers` takes them. Without an address, the executor is this process.
+
+    Raises
+    ------
+    SpadeError
+        As `start_workers` does.
+    """
+    with start_workers(address, workers, device, memory) as actors:
+        yield executor_of(actors)
+
+
+def executor_of(workers: Workers | None, label: str = "") -> Executor:
+    """Return an executor on workers, or without any this process.
+
+    `label` names it in progress bars, where several are at work.
+    """
+    return ThisProcess() if workers is None else RayExecutor(workers, label)
+
+
+@contextmanager
+def start_workers(
+    address: str | None,
+    workers: int | None = None,
+    device: str = "auto",
+    memory: int | None = None,
+) -> Iterator[Workers | None]:
+    """Give actors on a cluster, which any number of executors may share: see `executor_of`.
 
     Parameters
     ----------
@@ -121,11 +116,11 @@ def crew_on(
         if memory is not None:  # not before: a cluster that is started here would inherit it
             limit_memory(memory)
         setting = Setting(str(Path.cwd()), torch.get_num_threads(), memory)
-        crew = Crew(setting, *_shares(ray, device, workers))
+        actors = Workers(setting, *_shares(ray, device, workers))
         try:
-            yield crew
+            yield actors
         finally:
-            crew.dismiss()
+            actors.dismiss()
     finally:
         if mine:
             ray.shutdown()

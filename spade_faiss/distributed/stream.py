@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..errors import SpadeError
 from ..images import Framing, OnError, Source, load_images, report_problem
 from ..images.warning import Notes
-from .crew import ATTEMPTS, Crew, told
+from .workers import ATTEMPTS, Workers, told
 
 if TYPE_CHECKING:
     import pyarrow
@@ -44,7 +44,7 @@ class Packed(NamedTuple):
 
 
 def stream_of(
-    crew: Crew, sources: Iterable[Source], framing: Framing, on_error: OnError | None
+    workers: Workers, sources: Iterable[Source], framing: Framing, on_error: OnError | None
 ) -> Generator[Packed, None, None]:
     """Yield images that can be used, decoded and framed, in order.
 
@@ -54,14 +54,14 @@ def stream_of(
     """
     if isinstance(sources, Sequence) and all(isinstance(s, str | os.PathLike) for s in sources):
         if sources:
-            yield from _decoded(crew, [os.fspath(path) for path in sources], framing, on_error)
+            yield from _decoded(workers, [os.fspath(path) for path in sources], framing, on_error)
         return
     for loaded in load_images(sources, framing, on_error):
         yield Packed(loaded.position, loaded.name, pickle.dumps(loaded))
 
 
 def _decoded(
-    crew: Crew, names: Sequence[str], framing: Framing, on_error: OnError | None
+    workers: Workers, names: Sequence[str], framing: Framing, on_error: OnError | None
 ) -> Generator[Packed, None, None]:
     from ray import data
 
@@ -80,8 +80,8 @@ def _decoded(
         batch_format="pyarrow",
         num_cpus=0,
         max_retries=ATTEMPTS - 1,
-        compute=data.TaskPoolStrategy(size=min(crew.cores, tasks)),
-        fn_kwargs={"folder": crew.setting.folder, "framing": framing},
+        compute=data.TaskPoolStrategy(size=min(workers.cores, tasks)),
+        fn_kwargs={"folder": workers.setting.folder, "framing": framing},
     )
     notes = Notes()
     try:

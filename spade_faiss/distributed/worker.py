@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .._support.memory import limit_memory
 from ..errors import SpadeError
 
 # What imports torch is imported by `prepare`, once the number of threads is set.
 if TYPE_CHECKING:
-    from ..detector.spade import Batch, Floats, Ids, Result, Spade
+    from ..detector import Settings
+    from ..detector.pipeline import Batch, Pipeline
     from ..features import Backbone
     from ..images import Framing, Loaded
     from ..index import Index, Manifest
 
+Made = TypeVar("Made")
+
 _OPEN = 2
-"""Estimators that a worker keeps besides those that an ensemble queries together: of an index
+"""Pipelines that a worker keeps besides those that an ensemble queries together: of an index
 that is being made, one without it and one with."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What the workers of a crew have in common.
+    """What all workers have in common.
 
     Attributes
     ----------
@@ -44,13 +47,12 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """The estimator that a task is for.
+class PipelineSpec:
+    """The pipeline that a task is for.
 
     Attributes
     ----------
-    settings : dict
-        Of `Spade`.
+    settings : Settings
     weights_sha256 : str
         Of the network that features must come from.
     index : str or None
@@ -60,10 +62,10 @@ class Recipe:
     draft : bool
         Whether that state is complete but does not count yet.
     beside : int
-        Estimators that a worker is to keep along with it.
+        Pipelines that a worker is to keep along with it.
     """
 
-    settings: dict[str, Any]
+    settings: Settings
     weights_sha256: str
     index: str | None = None
     manifest: Manifest | None = None
@@ -72,25 +74,15 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """What two recipes share if the same estimator serves both."""
+        """What two specs share if the same pipeline serves both."""
         made = self.manifest
-        return repr(
-            (
-                [
-                    (name, value)
-                    for name, value in sorted(self.settings.items())
-                    if name != "backbone"
-                ],
-                str(self.settings["backbone"]),
-                self.weights_sha256,
-                self.index,
-                (made.generation, made.usual is None) if made else None,
-            )
-        )
+        settings = self.settings.as_dict() | {"backbone": str(self.settings.backbone)}
+        state = (made.generation, made.usual is None) if made else None
+        return repr((settings, self.weights_sha256, self.index, state))
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(Generic[Made]):
     """What became of a batch.
 
     Attributes
@@ -103,7 +95,7 @@ class Answer:
         By stage.
     """
 
-    made: list[Any]
+    made: list[Made]
     end: int
     seconds: dict[str, float]
 
@@ -117,7 +109,7 @@ class Worker:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._network: tuple[object, Backbone] | None = None
-        self._opened: dict[str, Spade] = {}
+        self._opened: dict[str, Pipeline] = {}
         self._room = _OPEN
 
     def prepare(self) -> str | None:
@@ -144,46 +136,47 @@ class Worker:
         """Answer at once."""
         return True
 
-    def do(self, key: str, recipe: list[Any], call: Callable[[Spade], object]) -> object:
-        """Call a function with an estimator; its recipe, in the object store, is fetched if new."""
-        spade = self._opened.pop(key, None)
-        if spade is None:
+    def do(self, key: str, spec: list[Any], call: Callable[[Pipeline], Made]) -> Made:
+        """Call a function with a pipeline; its spec, in the object store, is fetched if new."""
+        pipeline = self._opened.pop(key, None)
+        if pipeline is None:
             import ray
 
-            made: Recipe = ray.get(recipe[0])
+            made: PipelineSpec = ray.get(spec[0])
             self._room = _OPEN + made.beside
-            spade = self._open(made)
-        self._opened[key] = spade
+            pipeline = self._open(made)
+        self._opened[key] = pipeline
         while len(self._opened) > self._room:
             del self._opened[next(iter(self._opened))]
-        return call(spade)
+        return call(pipeline)
 
-    def _open(self, recipe: Recipe) -> Spade:
-        from ..detector.spade import Spade
+    def _open(self, spec: PipelineSpec) -> Pipeline:
+        from ..detector.spade import pipeline_of
 
         try:
-            spade = Spade(**{**recipe.settings, "backbone": self._load(recipe)})
-            if recipe.index is not None and recipe.manifest is not None:
-                spade.index_ = _opened(
-                    Path(recipe.index), recipe.manifest, recipe.draft, spade.search_params
-                )
+            settings = replace(spec.settings, backbone=self._load(spec))
+            pipeline = pipeline_of(settings)
+            if spec.index is not None and spec.manifest is not None:
+                folder = Path(spec.index)
+                index = _opened(folder, spec.manifest, spec.draft, settings.search_params)
+                pipeline = pipeline.on(index, draft=spec.draft)
         except OSError as error:
             raise SpadeError(f"{error.filename}: {error.strerror} on a Ray worker's node") from None
-        return spade
+        return pipeline
 
-    def _load(self, recipe: Recipe) -> Backbone:
+    def _load(self, spec: PipelineSpec) -> Backbone:
         """Return the network, which several indices may share."""
         from ..features import Backbone, load_backbone
 
-        backbone = recipe.settings["backbone"]
+        settings = spec.settings
+        backbone = settings.backbone
         if isinstance(backbone, Backbone):
             return backbone
-        source = (backbone, str(recipe.settings["weights"]), recipe.settings["device"])
-        which = *source, recipe.weights_sha256
+        which = backbone, str(settings.weights), settings.device, spec.weights_sha256
         if self._network is None or self._network[0] != which:
             self._network = None
-            network = load_backbone(backbone, recipe.settings["weights"], source[2])
-            if network.weights_sha256 != recipe.weights_sha256:
+            network = load_backbone(backbone, settings.weights, settings.device)
+            if network.weights_sha256 != spec.weights_sha256:
                 raise SpadeError("a Ray worker has other weights; give the same file on every node")
             self._network = which, network
         return self._network[1]
@@ -211,57 +204,20 @@ def _opened(folder: Path, manifest: Manifest, draft: bool, search_params: str | 
     return index
 
 
-# Tasks ------------------------------------------------------------------------------------
-
-
 def answer(
-    spade: Spade, images: list[Any], framing: Framing, of: Callable[[Spade, Batch], Iterable[Any]]
-) -> Answer:
+    pipeline: Pipeline,
+    images: list[Any],
+    framing: Framing,
+    of: Callable[[Pipeline, Batch], Iterable[Made]],
+) -> Answer[Made]:
     """Answer for a batch of pickled images, which Ray keeps."""
     import ray
 
     from .._support.stages import Stages
+    from ..detector.extract import features_of
 
-    spade.stages = Stages()
-    with spade.stages("features"):
+    pipeline.stages = Stages()
+    with pipeline.stages("features"):
         loaded: list[Loaded] = [pickle.loads(one) for one in ray.get(images[0])]
-        batch = spade.features_of(loaded, framing)
-    return Answer(list(of(spade, batch)), loaded[-1].position + 1, spade.stages.seconds)
-
-
-def itself(spade: Spade, batch: Batch) -> list[Batch]:
-    """Want a batch's features alone."""
-    return [batch]
-
-
-def map_alone(spade: Spade, batch: Batch) -> Iterable[Result]:
-    """Want of each image no more than an ensemble takes from a member that is not the first."""
-    for result in spade.compare(batch):
-        yield replace(
-            result,
-            image=result.image[:0],
-            input=result.input[:0],
-            map=result.map[:0],
-            distances=(),
-            matches=(),
-        )
-
-
-def left_out(spade: Spade, images: Ids, others: Sequence[Ids]) -> list[Floats]:
-    """Return the maps of some training images, each left out of the index."""
-    return list(spade._maps_left_out(spade.index_, images, others))
-
-
-def others(spade: Spade, images: Ids | None) -> tuple[list[Ids], Floats]:
-    """Return some training images' nearest others."""
-    return spade._others(spade.index_, images)
-
-
-def peaks(spade: Spade, images: Ids, others: Sequence[Ids], exact: bool) -> list[float]:
-    """Return the peaks of some training images' maps, each left out of the index."""
-    return list(spade._peaks(spade.index_, images, others, exact))
-
-
-def usual(spade: Spade, level: int, images: Ids, others: Sequence[Ids]) -> list[Floats]:
-    """Return what is usual for some training images' patches."""
-    return list(spade._usual_at(spade.index_, level, images, others))
+        batch = features_of(pipeline, loaded, framing)
+    return Answer(list(of(pipeline, batch)), loaded[-1].position + 1, pipeline.stages.seconds)

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._support.versions import installed
-from ..detector.ensemble import Ensemble
-from ..detector.spade import Spade
+from ..detector import Detector
 from ..features import Backbone
 
 _PACKAGES = (
@@ -24,42 +23,41 @@ _PACKAGES = (
 )
 
 
-def config_of(spade: Spade | Ensemble, **options: object) -> dict[str, Any]:
+def config_of(spade: Detector, **options: object) -> dict[str, Any]:
     """Return all settings and versions, as JSON values.
 
     `seed` is None: no step of an evaluation draws random numbers.
     """
-    if isinstance(spade, Ensemble):
-        members = [
-            {
-                "backbone": one.network.name,
-                "weights_sha256": one.network.weights_sha256,
-                "mirror": one.mirror,
-                "resize": one.resize,
-                "crop": one.crop,
-            }
-            for one in spade.members
-        ]
-        return config_of(spade.members[0], members=members, **options)
-    network = spade.network
+    settings, network = spade.settings, spade.network
+    members = [
+        {
+            "backbone": one.network.name,
+            "weights_sha256": one.network.weights_sha256,
+            "mirror": one.settings.mirror,
+            "resize": one.settings.resize,
+            "crop": one.settings.crop,
+        }
+        for one in spade.members
+    ]
     return {
         "backbone": network.name,
         "weights_sha256": network.weights_sha256,
-        "resize": spade.resize,
-        "crop": spade.crop,
-        "k": spade.k,
-        "kappa": spade.kappa,
-        "sigma": spade.sigma,
-        "preset": spade.preset,
-        "standardise": spade.standardise,
-        "contrast": spade.contrast,
-        "store": spade.store,
-        "engine": spade.engine,
-        "factory": spade.factory,
-        "coreset": spade.coreset,
-        "search_params": spade.search_params,
+        "resize": settings.resize,
+        "crop": settings.crop,
+        "k": settings.k,
+        "kappa": settings.kappa,
+        "sigma": settings.sigma,
+        "preset": settings.preset,
+        "standardise": settings.standardise,
+        "contrast": settings.contrast,
+        "store": settings.store,
+        "engine": settings.engine,
+        "factory": settings.factory,
+        "coreset": settings.coreset,
+        "search_params": settings.search_params,
         "device": str(network.device),
-        "batch_size": spade.batch_size,
+        "batch_size": settings.batch_size,
+        **({"members": members} if spade.is_ensemble else {}),
         **options,
         "seed": None,
         "versions": versions(),

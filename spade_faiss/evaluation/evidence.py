@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.text import printable
-from ..detector.spade import Result
+from ..detector import Result
 from ..errors import SpadeError
 from ..metrics import roc_curve
 from ..metrics.ranking import Curve

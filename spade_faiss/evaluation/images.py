@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..datasets.category import GOOD
-from ..detector.ensemble import Ensemble
-from ..detector.spade import Spade
+from ..detector import Detector
 from ..metrics import average_precision, best_f1
 from ..verdict.judge import over
 from ..verdict.rates import CONFIDENCE, Rate, observed_rate
@@ -97,7 +96,7 @@ RECORDED = ("threshold", "confusion", "kinds")
 """What `Confusion.record` holds."""
 
 
-def judge_of(spade: Spade | Ensemble, kinds: Sequence[str]) -> Judge | None:
+def judge_of(spade: Detector, kinds: Sequence[str]) -> Judge | None:
     """Return how a fitted detector calls test images; None if it has no threshold."""
     limit = spade.image_threshold
     return None if limit is None else Judge(kinds, spade.score, limit)

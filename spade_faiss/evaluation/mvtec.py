@@ -9,8 +9,7 @@ from typing import Any
 
 from ..datasets import Category, load_mvtec, published_mvtec
 from ..datasets.overlaps import overlaps
-from ..detector.ensemble import Ensemble
-from ..detector.spade import Spade
+from ..detector import Detector
 from ..errors import SpadeError
 from ..images import Framing, OnError, OnNote
 from .config import config_of, level_count
@@ -25,7 +24,7 @@ from .truth import CategoryTruth
 
 
 def evaluate_mvtec(
-    spade: Spade | Ensemble,
+    spade: Detector,
     root: str | os.PathLike[str],
     out: Path,
     *,
@@ -44,7 +43,7 @@ def evaluate_mvtec(
 
     Parameters
     ----------
-    spade : Spade or Ensemble
+    spade : Detector
         Its settings are used; it need not be fitted.
     root : path
         MVTec AD, MVTec LOCO AD, MVTec AD 2, VisA, or the folder of one category. Without masks
@@ -99,7 +98,7 @@ def evaluate_mvtec(
 
 
 def evaluate_folder(
-    spade: Spade | Ensemble,
+    spade: Detector,
     category: Category,
     out: Path,
     *,
@@ -114,7 +113,7 @@ def evaluate_folder(
 
     Parameters
     ----------
-    spade : Spade or Ensemble
+    spade : Detector
         Its settings are used; it need not be fitted.
     category : Category
         By `spade_faiss.datasets.load_folders` or `load_table`.
@@ -146,14 +145,14 @@ def evaluate_folder(
     )
 
 
-def _axes(spade: Spade | Ensemble, sweep: Sequence[str]) -> Sweep:
-    if sweep and isinstance(spade, Ensemble):
+def _axes(spade: Detector, sweep: Sequence[str]) -> Sweep:
+    if sweep and spade.is_ensemble:
         raise SpadeError("--sweep takes one network without views, not an ensemble")
     return Sweep.parse(sweep, level_count(spade.network))
 
 
 def _evaluate_all(
-    spade: Spade | Ensemble,
+    spade: Detector,
     categories: Sequence[Category],
     dataset: str,
     out: Path,
@@ -204,7 +203,7 @@ def _evaluate_all(
     )
 
 
-def evaluate_category(spade: Spade | Ensemble, category: Category) -> Scores:
+def evaluate_category(spade: Detector, category: Category) -> Scores:
     """Index a category's good images, query its test images, and score the maps.
 
     Raises
@@ -216,7 +215,7 @@ def evaluate_category(spade: Spade | Ensemble, category: Category) -> Scores:
 
 
 def _evaluate(
-    spade: Spade | Ensemble,
+    spade: Detector,
     category: Category,
     points: Sequence[Point],
     original_size: bool,

@@ -11,8 +11,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from .._support.stages import Stages
-from ..detector.ensemble import Ensemble
-from ..detector.spade import Batch, Images, Result, Spade
+from ..detector import Detector, Result
+from ..detector.extract import Images
+from ..detector.pipeline import Batch, Pipeline
+from ..detector.query import compare, query_by, with_levels
 from ..errors import SpadeError
 from ..images import Framing, OnError, Source
 from ..metrics import PixelMetrics, image_rocauc
@@ -234,40 +236,38 @@ class Scorer:
         )
 
 
-def point_of(spade: Spade | Ensemble) -> Point:
+def point_of(spade: Detector) -> Point:
     """Return the settings that an estimator, or an ensemble's first member, has."""
-    if isinstance(spade, Ensemble):
-        spade = spade.members[0]
     return Point(spade.k, spade.kappa, spade.sigma)
 
 
 def query_points(
-    spade: Spade, images: Images, points: Sequence[Point], on_error: OnError | None = None
+    spade: Detector, images: Images, points: Sequence[Point], on_error: OnError | None = None
 ) -> Iterator[list[Result]]:
     """Yield an image's results at each point; its features are extracted once.
 
     Points that share `k` and `kappa` share the search, too.
     """
-    return spade.map_batches(images, partial(_at_points, points=tuple(points)), on_error)
+    return query_by(spade.pipeline, images, partial(_at_points, points=tuple(points)), on_error)
 
 
-def _at_points(spade: Spade, batch: Batch, points: Sequence[Point]) -> Iterator[list[Result]]:
+def _at_points(pipeline: Pipeline, batch: Batch, points: Sequence[Point]) -> Iterator[list[Result]]:
     """Yield each image's results at each point."""
     searches = list(dict.fromkeys((point.k, point.kappa) for point in points))
-    compared = [spade.with_options(k=k, kappa=kappa).compare(batch) for k, kappa in searches]
+    compared = [compare(pipeline.by(k=k, kappa=kappa), batch) for k, kappa in searches]
     for results in zip(*compared, strict=True):
         found = dict(zip(searches, results, strict=True))
-        yield [_at(spade, found[point.k, point.kappa], point) for point in points]
+        yield [_at(pipeline, found[point.k, point.kappa], point) for point in points]
 
 
-def _at(spade: Spade, result: Result, point: Point) -> Result:
-    if (point.sigma, point.levels) == (spade.sigma, None):
+def _at(pipeline: Pipeline, result: Result, point: Point) -> Result:
+    if (point.sigma, point.levels) == (pipeline.settings.sigma, None):
         return result
-    return spade.with_options(sigma=point.sigma).remap(result, point.levels)
+    return with_levels(pipeline.by(sigma=point.sigma), result, point.levels)
 
 
 def evaluate_points(
-    spade: Spade | Ensemble,
+    spade: Detector,
     train: Iterable[Source],
     test: Sequence[Source],
     truth: Callable[[Framing], Truth],
@@ -285,7 +285,7 @@ def evaluate_points(
 
     Parameters
     ----------
-    spade : Spade or Ensemble
+    spade : Detector
         Is fitted anew.
     train, test : images
     truth : callable
@@ -323,7 +323,8 @@ def evaluate_points(
         on_error(name, f"{why}; left out")
 
     start = time.perf_counter()
-    stages = spade.stages = Stages()
+    stages = spade.stages
+    stages.seconds.clear()
     with TemporaryDirectory(
         prefix=INDEX,
         dir=scratch,
@@ -336,7 +337,7 @@ def evaluate_points(
         scorers = [Scorer(known, original_size, scratch, judge, max_fpr) for judge in judges]
         found_at = (
             ([one] for one in spade.query(test, leave_out))
-            if isinstance(spade, Ensemble)
+            if spade.is_ensemble
             else query_points(spade, test, points, leave_out)
         )
         _collect(found_at, known, scorers, stages, leave_out, on_result)

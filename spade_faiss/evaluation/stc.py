@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from .._support.files import replace_file
 from ..datasets import Scene, load_stc
-from ..detector.spade import Result, Spade
+from ..detector import Detector, Result
 from ..errors import SpadeError
 from ..images import Found, Framing, OnError, OnNote
 from ..images.video import open_sources
@@ -37,7 +37,7 @@ _UNJUDGED = (
 
 
 def evaluate_stc(
-    spade: Spade,
+    spade: Detector,
     root: str | os.PathLike[str],
     out: Path,
     *,
@@ -58,7 +58,7 @@ def evaluate_stc(
 
     Parameters
     ----------
-    spade : Spade
+    spade : Detector
         Its settings are used; it need not be fitted.
     root : path
     out : Path
@@ -167,7 +167,7 @@ class SceneTruth:
 
 
 def _evaluate(
-    spade: Spade,
+    spade: Detector,
     scene: Scene,
     points: Sequence[Point],
     fps: float,

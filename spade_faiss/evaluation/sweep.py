@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..detector.spade import SCORES
+from ..detector.settings import SCORES
 from ..errors import SpadeError
 from .scores import Point, Scores
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..datasets import Category
-from ..detector.spade import Result
+from ..detector import Result
 from ..images import Framing
 from ..metrics.collect import Region
 

@@ -103,13 +103,13 @@ def load_images(
 
 def decode_images(
     sources: Iterable[Source], on_error: OnError | None = None, workers: int | None = None
-) -> Iterator[tuple[int, Frame]]:
-    """Decode images for several detectors: yield the place of each, and the image by its name.
+) -> Iterator[Frame]:
+    """Decode images for several detectors: yield each by its name, with its place.
 
     Parameters as in `load_images`.
     """
     for position, name, image in _prepared(sources, lambda image: image, on_error, workers):
-        yield position, Frame(name, image)
+        yield Frame(name, image, position=position)
 
 
 def _prepared(
@@ -135,6 +135,8 @@ def _prepared(
         try:
             while True:
                 for place, source in islice(waiting, max(0, room - len(ahead))):
+                    if isinstance(source, Frame) and source.position is not None:
+                        place = source.position
                     ahead.append((place, name_of(source, place), pool.submit(work, source)))
                 if not ahead:
                     return

@@ -23,11 +23,14 @@ class Frame:
     image : uint8 [H, W, 3], RGB
     seconds : float
         When it is shown, from the video's start.
+    position : int or None
+        Its place among the images that it was decoded with, if some of these are left out.
     """
 
     name: str
     image: npt.NDArray[np.uint8]
     seconds: float = 0.0
+    position: int | None = None
 
 
 Source = str | os.PathLike[str] | npt.NDArray[np.uint8] | Frame

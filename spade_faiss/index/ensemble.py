@@ -13,7 +13,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ..errors import SpadeError
 from .manifest import (
@@ -21,6 +21,7 @@ from .manifest import (
     MANIFEST,
     ByHand,
     Calibration,
+    HeldOut,
     Manifest,
     _Data,
     file_sha256,
@@ -32,7 +33,7 @@ from .store import damaged_files, index_lock
 ENSEMBLE_FORMAT = "spade-faiss ensemble"
 
 
-class Usual(_Data):
+class Statistics(_Data):
     """Mean and standard deviation of good images' leave-one-out maps and descriptor scores."""
 
     map_mean: float
@@ -42,11 +43,13 @@ class Usual(_Data):
 
 
 class Member(_Data):
-    """One member: its index folder, the checksum of its manifest, and what is usual for it."""
+    """One member: its index folder, the checksum of its manifest, and its statistics."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
 
     folder: str = Field(pattern=r"^[0-9a-f]{8}/[0-9]+$")
     manifest_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    usual: Usual
+    statistics: Statistics = Field(validation_alias="usual", serialization_alias="usual")
 
 
 class EnsembleManifest(_Data):
@@ -62,6 +65,8 @@ class EnsembleManifest(_Data):
     calibration: Calibration | None = None
     by_hand: tuple[ByHand, ...] = ()
     """At most one a kind of score. The second version brought it."""
+    held_out: HeldOut | None = None
+    """What `calibrate` found. The second version brought it."""
 
     @model_validator(mode="after")
     def _one_generation(self) -> EnsembleManifest:
@@ -80,8 +85,8 @@ class EnsembleManifest(_Data):
 
     def write(self, folder: Path) -> None:
         """Put the manifest in place at once, synced: this is the moment a change takes effect."""
-        absent = None if self.by_hand else {"by_hand"}
-        write_record(folder / ENSEMBLE, self.model_dump(exclude=absent))
+        absent = {name for name in ("by_hand", "held_out") if not getattr(self, name)}
+        write_record(folder / ENSEMBLE, self.model_dump(by_alias=True, exclude=absent))
 
     @classmethod
     def read(cls, folder: Path) -> EnsembleManifest:

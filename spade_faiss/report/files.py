@@ -14,8 +14,7 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
-from ..detector.ensemble import Ensemble
-from ..detector.spade import Result, Spade
+from ..detector import Detector, Result
 from ..verdict.regions import Region
 from .folder import ResultFolder
 from .pictures import explanation_picture, overlay_picture
@@ -39,7 +38,7 @@ class Row:
 
 
 def write_image(
-    spade: Spade | Ensemble,
+    spade: Detector,
     result: Result,
     stem: Path,
     out: ResultFolder,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from ..detector.spade import Result
+from ..detector.result import Result
 from ..images import Framing
 from ..index import Index
 from ..verdict.judge import over, verdict

@@ -12,8 +12,7 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
-from ..detector.ensemble import Ensemble, folder_of
-from ..detector.spade import Result, Spade
+from ..detector import Detector, Result
 from ..errors import SpadeError
 from ..images import Found, Frame, OnError, OnNote, report_note, report_problem
 from ..images.video import is_video, read_frames
@@ -32,7 +31,7 @@ _WRITERS = 2
 
 
 def write_query(
-    spade: Spade | Ensemble,
+    spade: Detector,
     images: Sequence[Found],
     out: Path,
     *,
@@ -118,11 +117,11 @@ def write_query(
     return writer.rows
 
 
-def _check_place(spade: Spade | Ensemble, images: Sequence[Found], out: Path) -> None:
+def _check_place(spade: Detector, images: Sequence[Found], out: Path) -> None:
     """Raise SpadeError if results of these images cannot go to `out`."""
     if out.exists() and not out.is_dir():
         raise SpadeError(f"{out} is a file; name a folder for the results")
-    if out.resolve().is_relative_to(folder_of(spade).resolve()):
+    if out.resolve().is_relative_to(spade.folder.resolve()):
         raise SpadeError(f"{out} lies in the index; name another folder for the results")
     for folder in {found.folder for found in images if found.folder}:
         if out.resolve().is_relative_to(folder.resolve()):
@@ -139,7 +138,7 @@ def _check_place(spade: Spade | Ensemble, images: Sequence[Found], out: Path) ->
 class _Writer:
     """Queries and writes one thing after another; `rows` holds what was done so far."""
 
-    spade: Spade | Ensemble
+    spade: Detector
     out: ResultFolder
     overlays: bool
     explain: bool

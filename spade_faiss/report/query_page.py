@@ -12,8 +12,8 @@ from threading import Lock
 from typing import Any
 
 from .._support.text import printable
-from ..detector.ensemble import Detector, folder_of, members_of
-from ..detector.spade import Result
+from ..detector import Detector
+from ..detector.result import Result
 from ..verdict.judge import ERROR, VERDICTS
 from ..verdict.rates import percent
 from ..verdict.regions import Region
@@ -174,10 +174,10 @@ class QueryReport:
         return made.peaks if by_map else made.descriptor_scores, "leave-one-out"
 
     def _facts(self) -> dict[str, str]:
-        spade, members = self._spade, members_of(self._spade)
+        spade, members = self._spade, self._spade.members
         networks = dict.fromkeys(one.index_.manifest.backbone.name for one in members)
         facts = {
-            "index": folder_of(spade),
+            "index": spade.folder,
             "good images": len(spade.index_),
             "of the folder": self._good,
             "backbone": ", ".join(networks),

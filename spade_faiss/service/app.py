@@ -26,8 +26,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from .._support.text import printable
-from ..detector.ensemble import Detector, manifest_of, members_of
-from ..detector.spade import Result
+from ..detector import Detector
+from ..detector.result import Result
 from ..errors import SpadeError
 from ..images import decode_image
 from ..index import Manifest
@@ -381,7 +381,7 @@ def _answer(
 
 def _named(served: Served, awaited: Awaited | None) -> dict[str, Any]:
     """Return the fields that say which index answers, and whether that is the newest."""
-    manifest = manifest_of(served.spade)
+    manifest = served.spade.manifest
     outdated = awaited and Outdated(
         since=awaited.since, until=awaited.until, problem=awaited.problem
     )
@@ -400,7 +400,7 @@ def _outdated_for(awaited: Awaited | None) -> float:
 def _describe(served: Served, awaited: Awaited | None) -> IndexAnswer:
     spade, n = served.spade, len(served.spade.index_)
     held_out = spade.held_out
-    members = [_describe_member(one.index_.manifest) for one in members_of(spade)]
+    members = [_describe_member(one.index_.manifest) for one in spade.members]
     first = members[0].model_dump(exclude={"mirrored", "bytes"})
     return IndexAnswer(
         **first,

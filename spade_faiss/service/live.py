@@ -12,7 +12,7 @@ from threading import Event, Lock, Thread
 
 import numpy as np
 
-from ..detector.ensemble import Detector, manifest_of, members_of
+from ..detector import Detector
 from ..features import Backbone
 from ..index import is_ensemble
 from ..index.manifest import ENSEMBLE, MANIFEST, file_sha256
@@ -180,11 +180,11 @@ class LiveIndex:
             if self._digest() == old.manifest_sha256:  # touched, or copied onto itself
                 self._served = replace(old, stamp=awaited.stamp)
             else:
-                self._served = self._open([one.network for one in members_of(old.spade)])
+                self._served = self._open([one.network for one in old.spade.members])
                 logger.warning(
                     "%s was replaced; generation %s, manifest %.8s, is in service now",
                     self.folder,
-                    manifest_of(self.spade).generation,
+                    self.spade.manifest.generation,
                     self._served.manifest_sha256,
                 )
                 self.on_reload(True)
@@ -209,7 +209,7 @@ class LiveIndex:
             if self._look() == stamp:  # else a writer came between
                 break
         crop = np.array(spade.index_.crops[0])
-        for size in {1, members_of(spade)[0].batch_size}:
+        for size in {1, spade.settings.batch_size}:
             for result in spade.query([crop] * size):
                 spade.score_of(result)
         _ = spade.image_threshold  # may have to be found anew

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
-from ..detector.spade import Result
+from ..detector.result import Result
 from ..images import Framing
 from ..index import Index
 from ..report import Region

@@ -16,7 +16,7 @@ from typing import Any
 
 import uvicorn
 
-from ..detector.ensemble import Detector, open_detector
+from ..detector import Detector, open_detector
 from ..errors import SpadeError
 from ..features import Backbone
 from .app import create_app

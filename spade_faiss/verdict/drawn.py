@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..index.manifest import Manifest
 from .copies import from_pairs, independent
 from .rates import images_needed, percent
 from .threshold import Threshold, aimed_quantile, draw_threshold, good_threshold
 
 if TYPE_CHECKING:
-    from ..index.manifest import Calibration, HeldOut, Manifest
+    from ..index import EnsembleManifest
+    from ..index.manifest import Calibration, HeldOut
 
 
 def image_weights(manifest: Manifest) -> npt.NDArray[np.float64]:
@@ -53,11 +55,22 @@ def drawn_of(
     return {"quantile": share, "descriptor_threshold": limits[0], "pixel_threshold": limits[1]}
 
 
-def asked_quantile(manifest: Manifest) -> float | None:
-    """Return the quantile that somebody asked for when thresholds were last drawn, or None."""
-    if held := manifest.held_out:
+def asked_quantile(
+    record: Manifest | EnsembleManifest, images: Manifest | None = None
+) -> float | None:
+    """Return the quantile that somebody asked for when thresholds were last drawn, or None.
+
+    Parameters
+    ----------
+    record : Manifest or EnsembleManifest
+    images : Manifest, optional
+        With the training images, where the record has none: of an ensemble's first member.
+    """
+    if held := record.held_out:
         return unless_aimed(held.quantile, len(held.good.peaks))
-    if made := manifest.calibration:
+    if made := record.calibration:
+        manifest = record if images is None else images
+        assert isinstance(manifest, Manifest)
         return unless_aimed(made.quantile, weights_of(manifest, made).sum())
     return None
 
@@ -76,19 +89,28 @@ def redrawn(manifest: Manifest) -> Manifest:
 
 
 def redrawn_calibration(
-    manifest: Manifest, made: Calibration, quantile: float | None
+    manifest: Manifest,
+    made: Calibration,
+    quantile: float | None,
+    shifts: tuple[float, float] = (0, 0),
 ) -> Calibration:
     """Return a calibration with thresholds by today's rule, for a share or None."""
     if not made.peaks:
         return made
+    weights = weights_of(manifest, made)
     return made.model_copy(
-        update=drawn_of(made.descriptor_scores, made.peaks, quantile, weights_of(manifest, made))
+        update=drawn_of(made.descriptor_scores, made.peaks, quantile, weights, shifts)
     )
 
 
-def redrawn_held_out(held: HeldOut, quantile: float | None) -> HeldOut:
+def redrawn_held_out(
+    held: HeldOut, quantile: float | None, shifts: tuple[float, float] = (0, 0)
+) -> HeldOut:
     """Return what `calibrate` found with thresholds by today's rule, for a share or None."""
-    return held.model_copy(update=drawn_of(held.good.descriptor_scores, held.good.peaks, quantile))
+    good = held.good
+    return held.model_copy(
+        update=drawn_of(good.descriptor_scores, good.peaks, quantile, None, shifts)
+    )
 
 
 def unless_aimed(quantile: float, images: float) -> float | None:

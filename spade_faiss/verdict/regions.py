@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..detector.spade import Result
+from ..detector.result import Result
 from ..images import Framing
 from ..index import Index
 from .judge import over

@@ -80,7 +80,7 @@ def test_lines_of_one_network_load_it_once(lines, built, tmp_path, monkeypatch):
         loaded.append(arguments)
         return load_backbone(*arguments, **settings)
 
-    monkeypatch.setattr("spade_faiss.detector.spade.load_backbone", counted)
+    monkeypatch.setattr("spade_faiss.detector.pipeline.load_backbone", counted)
     CliRunner().invoke(
         app,
         ["query", str(built[0]), str(lines), "--each", "--out", str(tmp_path), "--engine", "faiss"],

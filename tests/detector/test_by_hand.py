@@ -8,8 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spade_faiss import Spade, SpadeError
-from spade_faiss.detector.ensemble import Ensemble, open_detector
+from spade_faiss import Ensemble, Spade, SpadeError, open_detector
 from spade_faiss.index import EnsembleManifest, Manifest
 from spade_faiss.index.ensemble import ENSEMBLE_FORMAT
 from spade_faiss.index.manifest import ENSEMBLE, FORMAT, MANIFEST, read_record
@@ -152,7 +151,7 @@ def test_what_is_kept_counts_wherever_the_index_is_opened(index, lite):
     assert "expect" not in report.text() and "before" in report.text()
     again = opened(index, lite)
     assert (again.image_threshold, again.review, again.by_hand) == (limit, limit - 0.5, True)
-    (kept,) = again._manifest().by_hand
+    (kept,) = again.manifest.by_hand
     assert (kept.good.over, kept.good.n, kept.defects.n) == (sum(good), 4, 2)
     # Another is used for once; a quantile draws anew; None returns to the drawn one.
     assert opened(index, lite, threshold=limit + 1).image_threshold == limit + 1
@@ -164,7 +163,7 @@ def test_what_is_kept_counts_wherever_the_index_is_opened(index, lite):
     assert (left.image_threshold, left.by_hand, left.review) == (drawn, False, limit - 0.5)
     left.review = None
     left.keep_threshold()
-    assert opened(index, lite)._manifest().by_hand == ()
+    assert opened(index, lite).manifest.by_hand == ()
 
 
 def test_older_programs_refuse_what_they_would_not_see(index, lite):
@@ -376,27 +375,21 @@ def test_every_command_gives_the_notes(single, images, tmp_path, lite):
     assert "was set by hand before images were added or removed" in page.split("<main>")[0]
 
 
-def test_build_gives_the_notes_of_each_index(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "spade_faiss.detector.spade.index_notes",
-        lambda manifest, k, drawn: (f"{len(manifest.images)} images, K = {k}",),
-    )
-    for more, expected in (
-        ((), ["4 images, K = 50"]),
-        (("--each",), ["good: 4 images, K = 50", "hole: 2 images, K = 50"]),
-    ):
+def test_build_gives_the_notes_of_each_index(images, tmp_path):
+    for more, counts in (((), [("", 4)]), (("--each",), [("good: ", 4), ("hole: ", 2)])):
         ended = done(
             "build",
             images if more else images / "good",
             "--index",
             tmp_path / f"index{len(more)}",
             *LITE,
-            "--resize",
-            "64",
-            "--crop",
-            "64",
-            "--json",
+            *("--resize", "64", "--crop", "64", "-k", "9", "--json"),
             *more,
         )
-        assert json.loads(ended.stdout)["notes"] == expected
-        assert ended.stderr.splitlines() == [f"spade-faiss: note: {one}" for one in expected]
+        notes = json.loads(ended.stdout)["notes"]
+        assert ended.stderr.splitlines() == [f"spade-faiss: note: {one}" for one in notes]
+        for line, images_there in counts:
+            own = [note for note in notes if note.startswith(line)]
+            assert f"{line}K = 9 is more than the index's {images_there} images" in own[0]
+            assert f"{line}the threshold rests on {images_there} good images" in own[1]
+        assert len(notes) == 2 * len(counts)

@@ -182,6 +182,38 @@ def test_other_settings_find_their_own_thresholds(lite, tmp_path):
     assert Spade.load(tmp_path / "index", quantile=0.9).image_threshold < spade.image_threshold
 
 
+def test_thresholds_of_other_settings_are_none_until_they_are_drawn(lite):
+    spade = Spade(lite).fit(texture("gravel", 6))
+    other = spade.with_options(k=2)
+    assert other.image_threshold is None and other.calibration is None
+    assert other.notes == (
+        "no threshold, so no verdicts: the good images were scored by other settings",
+    )
+    assert spade.with_options(k=5).image_threshold == spade.image_threshold
+    other.draw_thresholds()
+    direct = Spade(lite, k=2).fit(texture("gravel", 6))
+    assert other.image_threshold == direct.image_threshold != spade.image_threshold
+    assert other.with_options(quantile=0.6).image_threshold < other.image_threshold
+    assert other.with_options(k=3).image_threshold is None
+
+
+def test_settings_check_themselves_whenever_they_are_replaced(lite, tmp_path):
+    spade = Spade(lite).fit(texture("gravel", 2), tmp_path / "index")
+    with pytest.raises(TypeError, match="kapa"):
+        spade.with_options(kapa=3)
+    for wrong in ({"k": 0}, {"kappa": 0}, {"batch_size": 0}, {"quantile": 0}):
+        (name,) = wrong
+        with pytest.raises(SpadeError, match=f"{name} = 0"):
+            spade.with_options(**wrong)
+        with pytest.raises(SpadeError, match=f"{name} = 0"):
+            Spade.load(tmp_path / "index", **wrong)
+        with pytest.raises(SpadeError, match=f"{name} = 0"):
+            Spade(lite, **wrong)
+    with pytest.raises(SpadeError, match="unknown engine 'none'"):
+        spade.with_options(engine="none")
+    assert spade.k == 50
+
+
 def test_one_image_gives_no_threshold(lite):
     spade = Spade(lite).fit(texture("brick", 1))
     assert spade.image_threshold is None
@@ -279,11 +311,10 @@ def test_exact_search_in_an_index_with_galleries(lite, tmp_path):
     loaded = Spade.load(tmp_path / "index", backbone=lite, exact=True)
     assert np.array_equal(loaded.predict(new).scores, plain.predict(new).scores)
     assert loaded.calibration.peaks == plain.calibration.peaks
-    loaded.exact = False
-    assert (loaded.predict(new).scores > 1.05 * plain.predict(new).scores).all()
-    assert loaded.calibration == loaded.index_.manifest.calibration != plain.calibration
+    whole = loaded.with_options(exact=False)
+    assert (whole.predict(new).scores > 1.05 * plain.predict(new).scores).all()
+    assert whole.calibration == whole.index_.manifest.calibration != plain.calibration
     # What is kept is of the galleries, whatever this object searches.
-    loaded.exact = True
     loaded.add(texture("grass", 1, seed=8))
     kept = Spade.load(tmp_path / "index", backbone=lite)
     assert min(kept.calibration.peaks) > 1.05 * min(loaded.calibration.peaks)

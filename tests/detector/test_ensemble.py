@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from spade_faiss import Spade, SpadeError
+from spade_faiss import Ensemble, Spade, SpadeError, open_detector
 from spade_faiss.datasets import make_demo
-from spade_faiss.detector.ensemble import Ensemble, open_detector
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.features.efficientnet import packaged_weights
 from spade_faiss.features.resnet import RESNETS
@@ -49,7 +48,7 @@ def test_networks_and_views_are_averaged(lite):
     )
     train, new = texture("grass", 4), [with_hole(texture("grass", 1, seed=5)[0])]
     ensemble = Ensemble.of([lite, random], ["flip", "scale"], preset="best", resize=128, crop=112)
-    seen = [(one.network.name, one.mirror, one.crop) for one in ensemble.members]
+    seen = [(one.network.name, one.settings.mirror, one.settings.crop) for one in ensemble.members]
     assert seen == [
         (name, mirror, crop)
         for name in ("efficientnet_lite0", "resnet18")
@@ -170,7 +169,7 @@ def test_a_kept_ensemble_scores_as_the_fitted_one(kept, monkeypatch):
     new = [texture("gravel", 1, seed=8)[0], with_hole(texture("gravel", 1, seed=9)[0])]
     expected = fitted.predict(new)
     loaded = open_detector(folder)
-    assert [(one.mirror, one.crop, one.sigma) for one in loaded.members] == [
+    assert [(one.settings.mirror, one.settings.crop, one.sigma) for one in loaded.members] == [
         (False, 96, 4.0),
         (True, 96, 4.0),
     ]
@@ -248,8 +247,8 @@ def test_a_change_that_fails_in_one_member_leaves_all_as_they_were(copy, paths, 
     original, calls = Spade.add, []
 
     def failing(spade, *arguments):
-        calls.append(spade.mirror)
-        if spade.mirror:
+        calls.append(spade.settings.mirror)
+        if spade.settings.mirror:
             raise OSError(28, "No space left on device")
         return original(spade, *arguments)
 
@@ -264,7 +263,7 @@ def test_a_build_that_is_killed_leaves_the_old_one(copy, paths):
     state = whole(copy)
     code = f"""
 import os, signal
-from spade_faiss.detector.ensemble import Ensemble
+from spade_faiss import Ensemble
 from spade_faiss.features import load_backbone
 from spade_faiss.images import load
 from spade_faiss.index import EnsembleManifest
@@ -275,7 +274,7 @@ ensemble.fit({[str(path) for path in paths[:2]]}, {str(copy)!r})
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     assert len(generations(copy)) == 2
     ensemble = open_detector(copy)
-    assert (len(ensemble.index_), ensemble.members[0].crop) == (5, 96)
+    assert (len(ensemble.index_), ensemble.settings.crop) == (5, 96)
     assert {name: data for name, data in whole(copy).items() if name in state} == state
     ensemble.remove(["0.png"])
     assert len(generations(copy)) == 1

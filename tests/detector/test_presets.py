@@ -110,7 +110,11 @@ def test_an_index_remembers_its_preset(lite, tmp_path):
     spade = Spade(lite, preset="best").fit(train, tmp_path / "index")
     expected = spade.predict(new)
     loaded = Spade.load(tmp_path / "index")
-    assert (loaded.standardise, loaded.contrast, loaded.preset) == (True, True, "best")
+    assert (loaded.settings.standardise, loaded.settings.contrast, loaded.settings.preset) == (
+        True,
+        True,
+        "best",
+    )
     assert np.array_equal(loaded.predict(new).scores, expected.scores)
     assert loaded.image_threshold == spade.image_threshold
     file = tmp_path / "index" / spade.index_.manifest.usual.name
@@ -200,7 +204,11 @@ def test_the_command_line_takes_presets(gravel_folder, tmp_path):
 
 
 def test_settings_of_no_preset_have_no_name():
-    names = [Spade(standardise=a, contrast=b).preset for a in (False, True) for b in (False, True)]
+    names = [
+        Spade(standardise=a, contrast=b).settings.preset
+        for a in (False, True)
+        for b in (False, True)
+    ]
     assert names == ["paper", None, None, "best"]
 
 

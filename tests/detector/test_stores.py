@@ -9,6 +9,9 @@ from typer.testing import CliRunner
 
 from spade_faiss import Spade, SpadeError
 from spade_faiss.cli.app import app
+from spade_faiss.detector.executor import ThisProcess
+from spade_faiss.detector.extract import itself
+from spade_faiss.detector.query import query_by
 from spade_faiss.index import Index, Manifest
 from spade_faiss.index.store import IndexWriter
 from spade_faiss.verdict.threshold import calibration_sample
@@ -45,7 +48,7 @@ def test_maps_equal_a_float64_brute_force_on_the_stored_values(lite, both, engin
     spade = Spade.load(both / "float16", backbone=lite, engine=engine)
     image = with_hole(texture("gravel", 1, 7)[0])
     (result,) = spade.query([image])
-    (batch,) = spade.extract([image])
+    (batch,) = query_by(spade.pipeline, [image], itself)
     index = spade.index_
     for features, level, rows, found in zip(
         batch.levels, index.manifest.levels, index.levels, result.distances, strict=True
@@ -67,7 +70,7 @@ def test_float16_stays_when_images_come_and_go(lite, tmp_path, preset):
     spade = Spade(lite, store="float16", preset=preset, k=2).fit(iter(views[:4]), tmp_path / "i")
     before = [level.copy() for level in spade.index_.levels]
     other = Spade.load(tmp_path / "i", backbone=lite)
-    assert other.store == "float16" and other.add([views[4]]) == 1
+    assert other.settings.store == "float16" and other.add([views[4]]) == 1
     index = Index.open(tmp_path / "i")
     assert index.manifest.store == "float16"
     for old, new in zip(before, index.levels, strict=True):
@@ -117,11 +120,11 @@ def test_a_sample_gives_the_scores_that_all_images_would(lite, tmp_path):
         np.testing.assert_allclose(getattr(made, name), expected, rtol=1e-6)
     shown = CliRunner().invoke(app, ["info", str(tmp_path / "some")]).output
     assert "from 4 of the images" in shown
-    assert Spade.load(tmp_path / "some").calibrated == 4
+    assert Spade.load(tmp_path / "some").settings.calibrated == 4
     assert some.with_options(quantile=0.9).pixel_threshold < made.pixel_threshold
 
 
-def test_what_was_scored_is_not_scored_again(lite, tmp_path, monkeypatch):
+def test_what_was_scored_is_not_scored_again(lite, tmp_path):
     from spade_faiss.images import Frame
 
     views = [Frame(f"{i}.png", view) for i, view in enumerate(texture("gravel", 8))]
@@ -133,18 +136,21 @@ def test_what_was_scored_is_not_scored_again(lite, tmp_path, monkeypatch):
         zip([names[i] for i in old.calibration.sample], old.calibration.peaks, strict=True)
     )
     scored = []
-    real = Spade._left_out
-    monkeypatch.setattr(
-        Spade,
-        "_left_out",
-        lambda self, index, i, *rest: scored.append(i) or real(self, index, i, *rest),
-    )
+
+    class Counting(ThisProcess):
+        def map(self, pipeline, calls):
+            for call, what in calls:
+                scored.append(what)
+                yield call(pipeline)
+
+    spade = spade.on(Counting())
     spade.add([brick])  # is no gravel's neighbour
     new = spade.index_.manifest
     names = [image.path for image in new.images]
     again = dict(
         zip([names[i] for i in new.calibration.sample], new.calibration.peaks, strict=True)
     )
+    scored = [what for what in scored if "maps" in what]
     assert len(again) == 5 and len(scored) == len(set(again) - set(before)) <= 1
     assert all(again[name] == before[name] for name in set(again) & set(before))
 

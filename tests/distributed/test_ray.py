@@ -6,20 +6,30 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from spade_faiss import Spade, SpadeError
-from spade_faiss.cli.each import each_line, fresh
-from spade_faiss.detector.ensemble import Ensemble
+from spade_faiss import Ensemble, Spade, SpadeError
+from spade_faiss.cli.each import each_line
+from spade_faiss.detector import Detector
+from spade_faiss.detector.executor import ThisProcess
+from spade_faiss.detector.pipeline import Executor, Pipeline
 from spade_faiss.distributed import stream
-from spade_faiss.distributed.cluster import _keep_stdout, _shares, crew_on, on_ray, spread
+from spade_faiss.distributed.cluster import (
+    _keep_stdout,
+    _shares,
+    executor_of,
+    ray_executor,
+    start_workers,
+)
 from spade_faiss.evaluation import evaluate_mvtec, evaluate_stc
 from spade_faiss.features import Backbone
 from spade_faiss.features.efficientnet import packaged_weights
@@ -30,6 +40,41 @@ from spade_faiss.report import write_query
 from tests.command import environment
 from tests.conftest import texture, with_hole
 from tests.images.video.videos import make_stc
+
+Chosen = TypeVar("Chosen", bound=Detector)
+
+
+@contextmanager
+def on_ray(detector: Chosen, address: str | None, workers: int | None = None) -> Iterator[Chosen]:
+    """Give a copy of a detector that works on a cluster."""
+    with ray_executor(address, workers, detector.settings.device) as executor:
+        yield detector.on(executor)
+
+
+class Interrupted:
+    """An executor that does something once, before it has training images scored."""
+
+    def __init__(self, executor: Executor, act: Callable[[], object]) -> None:
+        self._executor = executor
+        self._act = act
+        self.acted = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._executor, name)
+
+    def of_members(self, members: int) -> "Interrupted":
+        self._executor = self._executor.of_members(members)
+        return self
+
+    def map(
+        self, pipeline: Pipeline, calls: Iterable[tuple[Callable[[Pipeline], object], str]]
+    ) -> Iterator[object]:
+        for call, what in calls:
+            if "maps" in what and not self.acted:
+                self.acted = True
+                self._act()
+            yield from self._executor.map(pipeline, [(call, what)])
+
 
 OPTIONS = {"engine": "faiss", "batch_size": 3}
 SMALL = {"k": 4, "resize": 96, "crop": 64, **OPTIONS}
@@ -98,8 +143,8 @@ def test_one_line_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> 
     plain = Spade("efficientnet_lite0")
     with pytest.raises(SpadeError, match="--ray-workers is for --ray"), on_ray(plain, None, 2):
         pass
-    with on_ray(plain, None) as same:
-        assert same is plain
+    with ray_executor(None) as executor:
+        assert isinstance(executor, ThisProcess)
     with (
         pytest.raises(SpadeError, match=r"^--device cuda:1: with --ray each worker is"),
         on_ray(Spade("efficientnet_lite0", device="cuda:1"), "local"),
@@ -155,17 +200,18 @@ import os, sys
 import numpy as np
 import ray
 from spade_faiss import Spade
-from spade_faiss.distributed.cluster import on_ray
+from spade_faiss.distributed.cluster import ray_executor
 
 ray.init("local", num_cpus=1, num_gpus=2, include_dashboard=False, log_to_driver=False,
          logging_level="ERROR", object_store_memory=200 << 20)
 index, *images = sys.argv[1:]
 plain = Spade.load(index, engine="faiss", batch_size=3)
-with on_ray(plain, "local") as spade:
+with ray_executor("local") as executor:
+    spade = plain.on(executor)
     for here, there in zip(plain.query(images), spade.query(images), strict=True):
         np.testing.assert_array_equal(here.map, there.map)
     print(*sorted(ray.get([worker.__ray_call__.remote(lambda _: os.environ["CUDA_VISIBLE_DEVICES"])
-                           for worker in spade._crew._handles])))
+                           for worker in executor.workers._handles])))
 """
 
 
@@ -187,7 +233,7 @@ def test_each_worker_has_a_gpu_of_its_own(index: Path, new: Path) -> None:
 
 def end_worker(ray: object, spade: object) -> None:
     """Kill one of the actors' processes, whatever it is doing."""
-    handle = spade._crew._handles[0]  # type: ignore
+    handle = spade.pipeline.executor.workers._handles[0]  # type: ignore
     os.kill(ray.get(handle.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)  # type: ignore
 
 
@@ -379,14 +425,9 @@ def test_an_index_is_the_same_byte_for_byte(
     plain.fit(new, tmp_path / "one", on_error=note)
     with on_ray(plain, "local", 2) as spade:
         spade.fit(new, tmp_path / "many", on_error=note)
-        whole = spade._peaks
-
-        def peaks(*arguments: object) -> Iterator[float]:
-            end_worker(ray, spade)
-            yield from whole(*arguments)
-
-        spade._peaks = peaks
-        spade.fit(new, tmp_path / "killed", on_error=note)
+        interrupted = Interrupted(spade.pipeline.executor, lambda: end_worker(ray, spade))
+        spade.on(interrupted).fit(new, tmp_path / "killed", on_error=note)
+        assert interrupted.acted
     assert problems == 3 * [str(new / "004b.png")]
     one, many, killed = (written(tmp_path / name) for name in ("one", "many", "killed"))
     assert one == many
@@ -426,19 +467,14 @@ def test_an_ensemble_is_the_same_and_writes_the_same_files(
 
     Ensemble(members()).fit(new, tmp_path / "one", on_error=ignore)
     with on_ray(Ensemble(members()), "local", 2) as spread_out:
-        whole = spread_out.members[1]._maps_left_out
-
-        def maps(*arguments: object) -> Iterator[object]:
-            end_worker(ray, spread_out.members[0])
-            yield from whole(*arguments)
-
-        spread_out.members[1]._maps_left_out = maps  # type: ignore
-        spread_out.fit(new, tmp_path / "many", on_error=ignore)
+        interrupted = Interrupted(spread_out.pipeline.executor, lambda: end_worker(ray, spread_out))
+        spread_out.on(interrupted).fit(new, tmp_path / "many", on_error=ignore)
+        assert interrupted.acted
     both = [packaged_weights("efficientnet_lite0"), weights]
     one, many = (
         Ensemble.load(tmp_path / name, weights=both, **OPTIONS) for name in ("one", "many")
     )
-    assert one.calibration == many.calibration and one._usual == many._usual
+    assert one.calibration == many.calibration and one._statistics == many._statistics
     for number in range(3):
         here, there = (written(one.members[number].index_.folder) for one in (one, many))
         assert here == there
@@ -524,32 +560,30 @@ def test_lines_side_by_side_are_those_of_one_machine(
     problems: list[str] = []
     failed: list[str] = []
     plain = Spade(lite, **SMALL)
-    with crew_on("local", 2) as crew:
+    with start_workers("local", 2) as workers:
         killed: list[str] = []
 
         def learn(name: str) -> int:
-            spade = spread(fresh(plain), crew, name)
+            executor = executor_of(workers, name)
             paths = [one.path for one in find_images([lines / name], lambda *_: None)]
-            whole = spade._peaks
 
-            def peaks(*arguments: object) -> Iterator[float]:
+            def kill() -> None:
                 if not killed:
                     killed.append(name)
                     end_worker(ray, spade)
-                yield from whole(*arguments)
 
-            spade._peaks = peaks
+            spade = plain.unfitted().on(Interrupted(executor, kill))
             spade.fit(
                 paths, tmp_path / "many" / name, on_error=lambda path, _: problems.append(path)
             )
             return len(spade.index_)
 
-        done = each_line(["a", "b", "c"], learn, lambda name, error: failed.append(name), crew)
+        done = each_line(["a", "b", "c"], learn, lambda name, error: failed.append(name), workers)
     assert done == {"a": 6, "b": 5} and failed == ["c"] and killed
     assert problems == [str(lines / "b" / "004b.png")]
     for name in done:
         paths = [one.path for one in find_images([lines / name], lambda *_: None)]
-        fresh(plain).fit(paths, tmp_path / "one" / name, on_error=lambda *_: None)
+        plain.unfitted().fit(paths, tmp_path / "one" / name, on_error=lambda *_: None)
         assert written(tmp_path / "one" / name) == written(tmp_path / "many" / name)
 
 

@@ -7,10 +7,9 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.metrics import average_precision_score, f1_score
 
-from spade_faiss import Spade
+from spade_faiss import Ensemble, Spade
 from spade_faiss.datasets import load_folders
 from spade_faiss.datasets.demo import render
-from spade_faiss.detector.ensemble import Ensemble
 from spade_faiss.evaluation import (
     Confusion,
     Judge,

@@ -5,9 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from spade_faiss import Spade, SpadeError
+from spade_faiss import Ensemble, Spade, SpadeError
 from spade_faiss.datasets import load_mvtec, make_demo, published_mvtec
-from spade_faiss.detector.ensemble import Ensemble
 from spade_faiss.evaluation import evaluate_mvtec, evaluate_stc
 from spade_faiss.evaluation.report import write_report
 from tests.command import LITE, done

@@ -96,8 +96,8 @@ def test_a_remapped_result_is_made_of_its_levels(lite, data):
     [category] = load_mvtec(data, ["gravel"])
     spade = Spade(lite, 3, **SMALL).fit(category.train, calibrate=False)
     result = next(spade.query([category.test[0].path]))
-    assert np.array_equal(spade.remap(result).map, result.map)
-    other = spade.with_options(sigma=1.5).remap(result, (1, 3))
+    assert np.array_equal(spade.recompute_maps(result).map, result.map)
+    other = spade.with_options(sigma=1.5).recompute_maps(result, (1, 3))
     expected = anomaly_map([result.distances[0], result.distances[2]], (64, 64), 1.5)
     assert np.array_equal(other.input_map, expected) and other.map.shape == (256, 256)
     assert spade.sigma == 4.0 and other.descriptor_score == result.descriptor_score

@@ -116,14 +116,14 @@ def test_without_a_threshold_nothing_is_judged(lite, tmp_path):
     assert json.loads(Path(row.explanation).read_text())["regions"] == []
 
 
-def test_scores_of_what_finished_are_kept_when_a_query_stops(spade, tmp_path, monkeypatch):
+def test_scores_of_what_finished_are_kept_when_a_query_stops(spade, tmp_path):
     import cv2
 
     for i in range(3):
         cv2.imwrite(str(tmp_path / f"{i}.png"), texture("brick", 1, seed=i)[0])
     (tmp_path / "9.png").write_bytes(b"")
     found = find_images([tmp_path], print)
-    monkeypatch.setattr(spade, "batch_size", 1)
+    spade = spade.with_options(batch_size=1)
     with pytest.raises(SpadeError, match=r"9\.png"):
         write_query(spade, found, tmp_path.parent / f"{tmp_path.name}-out")
     lines = (tmp_path.parent / f"{tmp_path.name}-out" / "scores.csv").read_text().splitlines()

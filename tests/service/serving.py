@@ -14,8 +14,7 @@ import tifffile
 import uvicorn
 from PIL import Image
 
-from spade_faiss import Spade
-from spade_faiss.detector.ensemble import open_detector
+from spade_faiss import Spade, open_detector
 from spade_faiss.service import Limits, LiveIndex, create_app
 from spade_faiss.service.guard import State
 from spade_faiss.service.server import Server

@@ -4,7 +4,7 @@ import pytest
 from skimage import data
 
 from spade_faiss import Spade
-from spade_faiss.detector.leave_one_out import copies_in
+from spade_faiss.detector.neighbours import copies_in
 from spade_faiss.index import Manifest
 from spade_faiss.verdict.copies import find_copies, groups, independent
 from tests.conftest import texture

@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spade_faiss import Spade
-from spade_faiss.detector.ensemble import Ensemble
+from spade_faiss import Ensemble, Spade
 from spade_faiss.images import Frame, Framing, sizes_of
 from spade_faiss.index.manifest import FramingRecord, TrainingImage
 from spade_faiss.verdict.notes import BatchNotes, image_notes, index_notes

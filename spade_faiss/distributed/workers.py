@@ -15,7 +15,7 @@ from typing import Any
 
 from .._support.memory import is_shortage
 from ..errors import SpadeError
-from .worker import Recipe, Setting, Worker
+from .worker import PipelineSpec, Setting, Worker
 
 _AHEAD = 2
 """Tasks a worker that are under way or wait to be taken, of all streams together."""
@@ -29,15 +29,15 @@ _LOOK = 2.0
 
 @dataclass(order=True)
 class Task:
-    """A function that some worker is to call with an estimator.
+    """A function that some worker is to call with a pipeline.
 
     Attributes
     ----------
     number : int
         Earlier tasks come first, and so does what comes back from a lost worker.
     key : str
-        Of the recipe.
-    recipe : list of one ObjectRef
+        Of the spec.
+    spec : list of one ObjectRef
         A worker that knows it does not fetch it.
     call : callable
     what : str
@@ -46,7 +46,7 @@ class Task:
 
     number: int
     key: str = field(compare=False)
-    recipe: list[Any] = field(compare=False)
+    spec: list[Any] = field(compare=False)
     call: Callable[[Any], object] = field(compare=False)
     what: str = field(compare=False)
     attempts: int = field(default=0, compare=False)
@@ -54,8 +54,8 @@ class Task:
     answer: Future[Any] = field(default_factory=Future, compare=False)
 
 
-class Crew:
-    """Some actors that serve any number of estimators, and of threads that ask, at once.
+class Workers:
+    """Some actors that serve any number of pipelines, and of threads that ask, at once.
 
     A worker or node that ends takes nothing along: its task goes to another worker, and a new
     worker is asked for.
@@ -97,8 +97,8 @@ class Crew:
         return [self._ray.put(value)]
 
     @contextmanager
-    def stream(self, recipe: Recipe) -> Iterator[Stream]:
-        """Give a way to have tasks of one recipe done; those not taken at the end are dropped."""
+    def stream(self, spec: PipelineSpec) -> Iterator[Stream]:
+        """Give a way to have tasks of one pipeline done; those not taken at the end are dropped."""
         with self._changed:
             self._streams += 1
             if not self._threads:
@@ -106,7 +106,7 @@ class Crew:
                 self._threads = [Thread(target=self._keep, daemon=True) for _ in range(self.size)]
                 for thread in self._threads:
                     thread.start()
-        stream = Stream(self, recipe.key, self.put(recipe))
+        stream = Stream(self, spec.key, self.put(spec))
         try:
             yield stream
         finally:
@@ -119,12 +119,12 @@ class Crew:
         """Tasks that each stream may have under way or waiting."""
         return max(_AHEAD, _AHEAD * self.size // max(self._streams, 1))
 
-    def submit(self, key: str, recipe: list[Any], call: Callable[[Any], object], what: str) -> Task:
+    def submit(self, key: str, spec: list[Any], call: Callable[[Any], object], what: str) -> Task:
         """Have a task done some time."""
         with self._changed:
             if self._over:
                 raise self._over
-            task = Task(next(self._numbers), key, recipe, call, what)
+            task = Task(next(self._numbers), key, spec, call, what)
             self._todo.append(task)
             self._changed.notify()
         return task
@@ -148,7 +148,7 @@ class Crew:
     # One thread an actor ------------------------------------------------------------------
 
     def _keep(self) -> None:
-        """Keep one actor, or another in its place, until the crew is dismissed."""
+        """Keep one actor, or another in its place, until the workers are dismissed."""
         try:
             while not self._over:
                 self._serve()
@@ -174,7 +174,7 @@ class Crew:
                 begun = True
                 key = task.key
                 try:
-                    task.answer.set_result(self._get(handle.do.remote(key, task.recipe, task.call)))
+                    task.answer.set_result(self._get(handle.do.remote(key, task.spec, task.call)))
                 except ray.exceptions.RayTaskError as error:
                     task.answer.set_exception(told(error.cause))
                 except ray.exceptions.RayError:
@@ -220,7 +220,7 @@ class Crew:
                 )
 
     def _next(self, key: str) -> Task | None:
-        """Wait for the earliest task, of the same recipe as the last if there is one."""
+        """Wait for the earliest task, of the same pipeline as the last if there is one."""
         with self._changed:
             while not self._over:
                 self._todo = [task for task in self._todo if not task.dropped]
@@ -269,22 +269,22 @@ class Crew:
 
 
 class Stream:
-    """Tasks of one recipe whose answers are taken in order."""
+    """Tasks of one pipeline whose answers are taken in order."""
 
-    def __init__(self, crew: Crew, key: str, recipe: list[Any]) -> None:
-        self._crew = crew
+    def __init__(self, workers: Workers, key: str, spec: list[Any]) -> None:
+        self._workers = workers
         self._key = key
-        self._recipe = recipe
+        self._spec = spec
         self.tasks: deque[Task] = deque()
 
     @property
     def has_room(self) -> bool:
         """Whether another task may be submitted before an answer is taken."""
-        return len(self.tasks) < self._crew.ahead
+        return len(self.tasks) < self._workers.ahead
 
     def submit(self, call: Callable[[Any], object], what: str) -> None:
         """Have another task done."""
-        self.tasks.append(self._crew.submit(self._key, self._recipe, call, what))
+        self.tasks.append(self._workers.submit(self._key, self._spec, call, what))
 
     def take(self) -> Any:
         """Wait for the first task's answer, and take it.

@@ -1,0 +1,175 @@
+"""An ensemble's arithmetic: members' maps and scores in units of good images' own, averaged."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..images import Framing
+from ..index.ensemble import Statistics
+from ..index.manifest import Calibration
+from ..types import Floats
+from ..verdict.drawn import drawn_of, image_weights
+from .leave_one_out import score_images
+from .pipeline import Pipeline
+from .result import Result
+
+
+def learn_statistics(
+    members: Sequence[Pipeline], *, calibrate: bool
+) -> tuple[tuple[Statistics, ...], Calibration | None]:
+    """Score good images against the others, by each member.
+
+    Parameters
+    ----------
+    members : sequence of Pipeline
+    calibrate : bool
+        Whether to average the members' maps, for which all are kept in a temporary file, and so
+        to find thresholds.
+
+    Returns
+    -------
+    statistics : tuple of Statistics, one a member
+    calibration : Calibration or None
+        Of the averages.
+    """
+    first = members[0].index.manifest
+    n, size = len(first.images), first.framing.framing().size
+    statistics: list[Statistics] = []
+    scores = np.zeros((len(members), n))
+    with _maps(len(members), n, size, wanted=calibrate) as maps:
+        for number, member in enumerate(members):
+            means: list[float] = []
+            squares: list[float] = []
+            for i, (score, values) in enumerate(score_images(member)):
+                scores[number, i] = score
+                means.append(float(values.mean(dtype=np.float64)))
+                squares.append(float(np.square(values, dtype=np.float64).mean()))
+                if maps is not None:
+                    maps[number, i] = _resized(values, size)
+            statistics.append(_statistics(scores[number], float(np.mean(means)), squares))
+        if maps is None:
+            return tuple(statistics), None
+        peaks = []
+        for i, image in enumerate(first.images):
+            original = image.height, image.width
+            _, placed = average_maps(maps[:, i], statistics, first.framing.framing(), original)
+            peaks.append(float(placed.max()))
+    averages = average_scores(scores, statistics)
+    return tuple(statistics), _calibration(members[0], averages.tolist(), peaks, statistics)
+
+
+@contextmanager
+def _maps(
+    members: int, images: int, size: tuple[int, int], *, wanted: bool
+) -> Iterator[npt.NDArray[np.float32] | None]:
+    """Give room on disk for all members' maps, if that is wanted."""
+    if not wanted:
+        yield None
+        return
+    with tempfile.TemporaryFile(prefix="spade-faiss-") as file:
+        yield np.memmap(file, np.float32, shape=(members, images, *size))
+
+
+def _statistics(
+    scores: npt.NDArray[np.float64], mean: float, squares: Sequence[float]
+) -> Statistics:
+    std = float(np.sqrt(max(float(np.mean(squares)) - mean**2, 0.0)))
+    return Statistics(
+        map_mean=mean,
+        map_std=std or 1.0,
+        score_mean=float(scores.mean()),
+        score_std=float(scores.std()) or 1.0,
+    )
+
+
+def _calibration(
+    first: Pipeline,
+    scores: Sequence[float],
+    peaks: Sequence[float],
+    statistics: Sequence[Statistics],
+) -> Calibration:
+    settings = first.settings
+    weights = image_weights(first.index.manifest)
+    return Calibration(
+        k=settings.k,
+        kappa=settings.kappa,
+        sigma=settings.sigma,
+        descriptor_scores=tuple(scores),
+        peaks=tuple(peaks),
+        **drawn_of(scores, peaks, settings.quantile, weights, shifts_of(statistics)),
+    )
+
+
+def shifts_of(statistics: Sequence[Statistics]) -> tuple[float, float]:
+    """Return what standardising took off the members' mean, of descriptors' scores and of maps."""
+    return (
+        float(np.mean([one.score_mean / one.score_std for one in statistics])),
+        float(np.mean([one.map_mean / one.map_std for one in statistics])),
+    )
+
+
+def average_results(
+    results: Sequence[Result], statistics: Sequence[Statistics], framing: Framing
+) -> Result:
+    """Return the first member's result with the members' map and score."""
+    first = results[0]
+    original = first.map.shape[0], first.map.shape[1]
+    on_input, placed = average_maps(
+        [one.input_map for one in results], statistics, framing, original
+    )
+    scores = np.array([[one.descriptor_score] for one in results])
+    score = float(average_scores(scores, statistics)[0])
+    return replace(first, input_map=on_input, map=placed, descriptor_score=score)
+
+
+def average_maps(
+    maps: Iterable[Floats],
+    statistics: Sequence[Statistics],
+    framing: Framing,
+    original: tuple[int, int],
+) -> tuple[Floats, Floats]:
+    """Return the mean of the members' maps, each standardised and brought to one size.
+
+    Parameters
+    ----------
+    maps : iterable of float32 [h, w]
+        On the members' inputs.
+    statistics : sequence of Statistics, one a member
+    framing : Framing
+        The first member's.
+    original : (int, int)
+        Height and width of the image.
+
+    Returns
+    -------
+    on_input, placed : float32 [h, w] and [H, W]
+        On the first member's input, and on the image.
+    """
+    joined: Floats = np.zeros(framing.size, np.float32)
+    for values, own in zip(maps, statistics, strict=True):
+        joined += np.float32(1 / own.map_std) * (
+            _resized(values, framing.size) - np.float32(own.map_mean)
+        )
+    joined /= len(statistics)
+    return joined, framing.place(joined, original)
+
+
+def average_scores(
+    scores: npt.NDArray[np.float64], statistics: Sequence[Statistics]
+) -> npt.NDArray[np.float64]:
+    """Return the mean of the members' descriptor scores [m, n], each standardised, [n]."""
+    means = np.array([[one.score_mean] for one in statistics])
+    stds = np.array([[one.score_std] for one in statistics])
+    joined: npt.NDArray[np.float64] = ((scores - means) / stds).mean(0)
+    return joined
+
+
+def _resized(values: Floats, size: tuple[int, int]) -> Floats:
+    return np.asarray(cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)

@@ -1,0 +1,231 @@
+"""What every detector does: from images to verdicts."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from .._support.stages import Stages
+from ..errors import SpadeError
+from ..features import Backbone
+from ..images import OnError
+from ..index import EnsembleManifest, Index, Manifest, rewrite_manifest
+from ..index.manifest import BackboneRecord
+from ..verdict.drift import Drift, compare
+from .calibrate import Report, calibrate, keep_threshold
+from .extract import Images
+from .judging import Judging
+from .pipeline import Executor
+from .result import Prediction, Result
+
+if TYPE_CHECKING:
+    from .spade import Spade
+
+
+class Detector(Judging):
+    """One index to detect by, or several of an ensemble: fit, query, judge."""
+
+    is_ensemble = False
+
+    # What each kind of detector does in its own way ------------------------------------------
+
+    @abstractmethod
+    def fit(
+        self,
+        images: Images,
+        index: str | os.PathLike[str] | None = None,
+        *,
+        calibrate: bool = True,
+        on_error: OnError | None = None,
+    ) -> Self:
+        """Index good images."""
+
+    @abstractmethod
+    def add(self, images: Images, on_error: OnError | None = None) -> int:
+        """Add good images and calibrate anew; return how many were added."""
+
+    @abstractmethod
+    def remove(self, names: Iterable[str], on_error: OnError | None = None) -> int:
+        """Remove training images by path and calibrate anew; return how many were removed."""
+
+    @abstractmethod
+    def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
+        """Yield one Result an image, in order, as they come."""
+
+    @abstractmethod
+    def draw_thresholds(self) -> None:
+        """Score the index's own images by these settings, and draw the thresholds from that."""
+
+    @abstractmethod
+    def on(self, executor: Executor) -> Self:
+        """Return a copy whose work is done elsewhere; see `spade_faiss.distributed`."""
+
+    @abstractmethod
+    def unfitted(self) -> Self:
+        """Return a detector of the same settings and networks, to be fitted on its own."""
+
+    @abstractmethod
+    def with_networks(self, networks: Mapping[BackboneRecord, Backbone]) -> Self:
+        """Return a copy that sees through networks that are loaded already, if it may."""
+
+    @abstractmethod
+    def with_options(self, **settings: object) -> Self:
+        """Return a detector with other settings, its index shared."""
+
+    @property
+    @abstractmethod
+    def members(self) -> tuple[Spade, ...]:
+        """Itself, or an ensemble's detectors."""
+
+    @property
+    @abstractmethod
+    def folder(self) -> Path:
+        """Where it is kept, once fitted."""
+
+    @property
+    @abstractmethod
+    def stages(self) -> Stages:
+        """Seconds spent on features, index, calibration, stage_one, stage_two and maps."""
+
+    @abstractmethod
+    def _keep_manifest(self, manifest: Manifest | EnsembleManifest) -> None:
+        """Take note of what the folder says now."""
+
+    @abstractmethod
+    def _use_quantile(self, quantile: float | None) -> None:
+        """Draw thresholds for another share of good images."""
+
+    # The same for all ------------------------------------------------------------------------
+
+    @property
+    def index_(self) -> Index:
+        """The index, of an ensemble its first member's, once fitted."""
+        return self.pipeline.index
+
+    @property
+    def network(self) -> Backbone:
+        """The network, of an ensemble its first member's; loaded if it is not yet."""
+        return self.pipeline.lazy_network()
+
+    def predict(self, images: Images) -> Prediction:
+        """Score images and map where they are wrong.
+
+        Parameters
+        ----------
+        images : folder, paths, or RGB uint8 arrays [H, W, 3]
+
+        Raises
+        ------
+        SpadeError
+            If an image cannot be used.
+        """
+        results = list(self.query(images))
+        scores = np.array([self.score_of(result) for result in results], np.float32)
+        return Prediction(scores, [one.map for one in results], [one.notes for one in results])
+
+    def score_of(self, result: Result) -> float:
+        """Return an image's score, as the setting `score` chooses it."""
+        return result.peak if self.settings.score == "map" else result.descriptor_score
+
+    def calibrate(
+        self,
+        images: Images,
+        defects: Images | None = None,
+        *,
+        false_alarms: float | None = None,
+        on_error: OnError | None = None,
+    ) -> Report:
+        """Try the index on good images that are not in it, and choose its thresholds by them.
+
+        The thresholds, for both kinds of score, and the images' scores are kept in the index,
+        and count wherever it is searched with the same `k`, `kappa` and so on.
+
+        Parameters
+        ----------
+        images : folder, paths, or RGB uint8 arrays [H, W, 3]
+            Good ones, taken as those to come will be, each for itself: the frames of a video
+            resemble each other and stand for fewer.
+        defects : folder, paths, or arrays, optional
+            Known defects. How many are found is reported; no threshold is chosen by them.
+        false_alarms : float in (0, 1), optional
+            The share of good images that may be called wrong. By default 1 - `quantile`.
+        on_error : callable, optional
+            Called with (name, why) for an image that is left out: one that cannot be used, that
+            is in the index, or that was given twice.
+
+        Raises
+        ------
+        SpadeError
+            If an image is to be left out (without `on_error`), if fewer than two good ones
+            remain, or if the index was changed meanwhile.
+        """
+        return calibrate(self, images, defects, false_alarms=false_alarms, on_error=on_error)
+
+    def keep_threshold(
+        self,
+        images: Images | None = None,
+        defects: Images | None = None,
+        on_error: OnError | None = None,
+    ) -> Report:
+        """Keep in the index the threshold and the mark of review that count here now.
+
+        They hold for every query of the index by this kind of score, until others are kept or
+        `calibrate` chooses anew. After `image_threshold = None`, the drawn one counts again.
+
+        Parameters
+        ----------
+        images, defects : folder, paths, or RGB uint8 arrays [H, W, 3], optional
+            Good ones and defects that are not in the index. What the threshold says of them is
+            reported and kept.
+        on_error : callable, optional
+            Called with (name, why) for an image that is left out.
+
+        Raises
+        ------
+        SpadeError
+            If an image is to be left out (without `on_error`), or the index was changed
+            meanwhile.
+        """
+        return keep_threshold(self, images, defects, on_error=on_error)
+
+    def drift(self, scores: npt.ArrayLike, descriptor_scores: npt.ArrayLike) -> Drift:
+        """Compare images that were queried with the good ones of the calibration.
+
+        Parameters
+        ----------
+        scores, descriptor_scores : float [m]
+            By `score_of(result)` and `result.descriptor_score`, of m independent images.
+
+        Raises
+        ------
+        SpadeError
+            If the index was never calibrated, or with other settings. Its own images will not do
+            instead: each scored against the others, of 16 they are so much alike that 3 to 10 %
+            of unchanged batches would be warned of.
+        """
+        held = self.held_out
+        if held is None:
+            raise SpadeError(
+                f"{self.folder} has no calibration to compare with, or one of other "
+                "settings: make one with spade-faiss calibrate DIR IMAGE…"
+            )
+        limit = self.image_threshold
+        assert limit is not None
+        good = held.good.scores(self.settings.score)
+        return compare(scores, good, limit, descriptor_scores, held.good.descriptor_scores)
+
+    def _draw_if_needed(self) -> None:
+        """Draw thresholds where the index was calibrated, but by other settings."""
+        made = self.manifest.calibration is not None
+        if made and self.held_out is None and self.calibration is None:
+            self.draw_thresholds()
+
+    def _store(self, **changes: object) -> None:
+        """Change what the folder's manifest says."""
+        self._keep_manifest(rewrite_manifest(self.folder, self.manifest, **changes))

@@ -1,0 +1,307 @@
+"""Make an index, or the next generation of one: fit, add, remove."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from .._support.versions import installed
+from ..errors import SpadeError
+from ..features.scale import Spread
+from ..images import Framing, OnError, Source, name_of, report_problem
+from ..index import (
+    Index,
+    IndexWriter,
+    Manifest,
+    TrainingImage,
+    build_galleries,
+    discard_leftovers,
+    index_lock,
+)
+from ..index.manifest import BackboneRecord, FramingRecord, Store
+from ..index.store import write_usual
+from ..verdict.copies import pairs_of
+from .extract import Images, framing_for, itself, map_batches, sources_of
+from .leave_one_out import KnownScores, all_normal_distances, calibration_of
+from .neighbours import copies_in
+from .pipeline import Batch, Pipeline, record_of, scales_of
+
+_MADE_WITH = ("spade-faiss", "torch", "numpy", "faiss-cpu", "faiss-gpu")
+_MANY = 1 << 20
+"""Images that a stream may have: how many frames a video has is not known beforehand."""
+
+
+def fit(
+    pipeline: Pipeline, images: Images, folder: Path, *, calibrate: bool, on_error: OnError | None
+) -> Index:
+    """Index good images in a folder; the index replaces one that is there.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        Of no index.
+    images : folder, paths, or RGB uint8 arrays [H, W, 3]
+    folder : Path
+    calibrate : bool
+        Whether to score each image against the others and so to find the thresholds.
+    on_error : callable, optional
+        Called with (name, why) for an image that cannot be used, which is then left out.
+
+    Raises
+    ------
+    SpadeError
+        If an image cannot be used (without `on_error`), none can, or the folder cannot be written.
+    """
+    sources = sources_of(images, on_error)
+    backbone = record_of(pipeline.network)
+    with index_lock(folder), _generation(folder, pipeline, backbone) as new:
+        framing, sources = framing_for(pipeline.settings, sources)
+        new.extend(sources, framing, on_error)
+        return new.finish(calibrate=calibrate)
+
+
+def add(pipeline: Pipeline, images: Images, on_error: OnError | None) -> tuple[Index, int]:
+    """Add good images to an index, and score all of its images anew where that changes them.
+
+    Returns
+    -------
+    index : Index
+    added : int
+        An image whose path is in the index already is refused.
+    """
+    with _changing(pipeline) as old:
+        here = {image.path for image in old.manifest.images}
+        sources: list[Source] = []
+        for source in sources_of(images, on_error):
+            name = name_of(source, -1)
+            if name in here:
+                report_problem(on_error, name, "is in the index already; remove it first")
+            else:
+                sources.append(source)
+        if not sources:
+            return old, 0
+        backbone = record_of(pipeline.on(old).network)
+        with _generation(old.folder, pipeline, backbone, old) as new:
+            new.keep(range(len(old)), more=len(sources))
+            new.extend(sources, old.manifest.framing.framing(), on_error)
+            index = new.finish(calibrate=old.manifest.calibration is not None)
+        return index, len(index) - len(old)
+
+
+def remove(pipeline: Pipeline, names: Iterable[str], on_error: OnError | None) -> tuple[Index, int]:
+    """Remove training images from an index; return it, and how many were removed.
+
+    A name is a path as `info` lists it, or the end of one that no other shares.
+    """
+    with _changing(pipeline) as old:
+        paths = [image.path for image in old.manifest.images]
+        gone: set[int] = set()
+        for name in names:
+            try:
+                gone.add(_find(name, paths))
+            except SpadeError as error:
+                report_problem(on_error, name, str(error))
+        if len(gone) == len(paths):
+            raise SpadeError(f"an index cannot be empty; delete the folder {old.folder} instead")
+        if not gone:
+            return old, 0
+        with _generation(old.folder, pipeline, old.manifest.backbone, old) as new:
+            new.keep([i for i in range(len(paths)) if i not in gone])
+            return new.finish(calibrate=old.manifest.calibration is not None), len(gone)
+
+
+@contextmanager
+def _changing(pipeline: Pipeline) -> Iterator[Index]:
+    """Lock an index, and give it as it is now: another process may have changed it."""
+    folder = pipeline.index.folder
+    with index_lock(folder):
+        yield Index.open(folder)
+
+
+@contextmanager
+def _generation(
+    folder: Path, pipeline: Pipeline, backbone: BackboneRecord, old: Index | None = None
+) -> Iterator[Generation]:
+    """Give the builder of a folder's next generation, which goes unless it is finished."""
+    discard_leftovers(folder)
+    new = Generation(folder, pipeline.on(None), backbone, old)
+    try:
+        yield new
+    except BaseException as error:
+        new.abandon()
+        if isinstance(error, OSError):
+            raise SpadeError(
+                f"{folder} cannot be written: {error.strerror or error}; "
+                "what was there before is whole"
+            ) from None
+        raise
+    finally:
+        discard_leftovers(folder)  # by what counts: a signal may come between any two steps
+
+
+class Generation:
+    """One generation of an index while it is made: images kept, images added, then finished.
+
+    Parameters
+    ----------
+    folder : Path
+        Locked by the caller.
+    pipeline : Pipeline
+        Of no index.
+    backbone : BackboneRecord
+    old : Index, optional
+        Of which images may be kept. Features are brought to its scale.
+    """
+
+    def __init__(
+        self, folder: Path, pipeline: Pipeline, backbone: BackboneRecord, old: Index | None
+    ) -> None:
+        self._folder = folder
+        self._pipeline = pipeline
+        self._backbone = backbone
+        self._old = old
+        self._kept: Sequence[int] = ()
+        self._images: list[TrainingImage] = []
+        self._framing = old.manifest.framing.framing() if old else None
+        self._scales = scales_of(old.manifest) if old else None
+        self._spreads: list[Spread] = []
+        self._spec = pipeline.settings.gallery_spec
+        self._store: Store | None = "float16" if pipeline.settings.store == "float16" else None
+        self._writer: IndexWriter | None = None
+
+    def keep(self, places: Sequence[int], more: int = 0) -> None:
+        """Keep images of the old index, as the first ones; so many more may come."""
+        old = self._old
+        assert old is not None
+        shapes = [(v.height, v.width, v.channels) for v in old.manifest.levels]
+        writer = self._open(old.manifest.descriptor_size, shapes, len(places) + more)
+        for i in places:
+            rows = [old.rows(level, i, i + 1) for level in range(len(shapes))]
+            writer.append(old.descriptors[i : i + 1], rows, old.crops[i : i + 1])
+        self._kept = places
+        self._images += [old.manifest.images[i] for i in places]
+
+    def extend(self, sources: Iterable[Source], framing: Framing, on_error: OnError | None) -> None:
+        """Add images."""
+        self._framing = framing
+        most = len(sources) if isinstance(sources, Sequence) else _MANY
+        for batch in map_batches(self._pipeline, sources, framing, itself, on_error, "features"):
+            self._append(batch if self._scales is None else batch.scaled(self._scales), most)
+
+    def _append(self, batch: Batch, most: int) -> None:
+        shapes = [(v.shape[1], v.shape[2], v.shape[3]) for v in batch.levels]
+        writer = self._writer or self._open(batch.descriptors.shape[1], shapes, most)
+        flat = [level.reshape(-1, level.shape[-1]).cpu().numpy() for level in batch.levels]
+        with self._pipeline.stages("index"):
+            writer.append(batch.descriptors, flat, np.stack([v.input for v in batch.loaded]))
+            if self._pipeline.settings.standardise and self._old is None:
+                self._spreads = self._spreads or [Spread() for _ in (batch.descriptors, *flat)]
+                for spread, values in zip(self._spreads, (batch.descriptors, *flat), strict=True):
+                    spread.add(values)
+        self._images += [
+            TrainingImage(path=v.name, height=v.size[0], width=v.size[1]) for v in batch.loaded
+        ]
+
+    def _open(
+        self, descriptor_size: int, shapes: Sequence[tuple[int, int, int]], most: int
+    ) -> IndexWriter:
+        self._spec = self._spec.tried(shapes, most)
+        self._writer = IndexWriter(self._folder, descriptor_size, shapes, self._store)
+        return self._writer
+
+    def finish(self, *, calibrate: bool) -> Index:
+        """Write the rest, and make the generation count; return its index."""
+        writer, framing = self._writer, self._framing
+        if writer is None or framing is None:
+            raise SpadeError("none of the images can be used")
+        with self._pipeline.stages("index"):
+            if self._spreads:  # of a new index; later images are brought to the same scale
+                few, *many = self._spreads  # descriptors are one an image
+                self._scales = [few.factors(0.5), *(spread.factors() for spread in many)]
+                writer.scale(self._scales)
+            manifest = self._manifest(writer, framing)
+        index = Index(self._folder, manifest)
+        if self._spec:
+            made = build_galleries(
+                writer.place, index.levels, self._spec, self._pipeline.settings.progress
+            )
+            index = Index(self._folder, manifest.extended(gallery=made))
+        self._learn_from_images(index, calibrate=calibrate)
+        index.manifest.write(self._folder)
+        return index
+
+    def _manifest(self, writer: IndexWriter, framing: Framing) -> Manifest:
+        settings, scales = self._pipeline.settings, self._scales
+        descriptors, levels, crops = writer.finish()
+        manifest = Manifest(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            made_with=installed(_MADE_WITH),
+            backbone=self._backbone,
+            framing=FramingRecord(
+                resize=framing.resize,
+                height=framing.size[0],
+                width=framing.size[1],
+                crop=framing.crop,
+            ),
+            images=tuple(self._images),
+            descriptor_size=writer.descriptor_size,
+            descriptors=descriptors,
+            levels=levels,
+            crops=crops,
+        )
+        if settings.mirror or scales or self._store:
+            manifest = manifest.extended(
+                mirrored=settings.mirror,
+                store=self._store,
+                scales=tuple(tuple(one.tolist()) for one in scales) if scales else None,
+            )
+        if self._old and self._old.manifest.by_hand:
+            manifest = manifest.extended(by_hand=self._old.manifest.by_hand)
+        return manifest
+
+    def _learn_from_images(self, index: Index, *, calibrate: bool) -> None:
+        """Find copies, normal distances and thresholds: how the images lie to each other."""
+        pipeline = self._pipeline.on(index, draft=True)
+        if copies := pairs_of(copies_in(index)):
+            index.manifest = index.manifest.extended(copies=copies)
+        if pipeline.settings.contrast:
+            with pipeline.stages("index"):
+                found = all_normal_distances(pipeline)
+                file = write_usual(self._folder, index.manifest.generation, found)
+            index.manifest = index.manifest.extended(usual=file)
+        if calibrate:
+            known = KnownScores.of(pipeline, self._old, self._kept) if self._old else None
+            with pipeline.stages("calibration"):
+                made = calibration_of(pipeline, known)
+            # An older program can read a manifest without a sample.
+            index.manifest = (
+                index.manifest.model_copy(update={"calibration": made})
+                if made.sample is None
+                else index.manifest.extended(calibration=made)
+            )
+
+    def abandon(self) -> None:
+        """Close the files as they are."""
+        if self._writer is not None:
+            self._writer.abandon()
+
+
+def _find(name: str, paths: Sequence[str]) -> int:
+    """Return the place of the one path that is `name`, or leads to the same file, or ends in it."""
+    same: list[Callable[[str], bool]] = [
+        lambda path: path == name,
+        lambda path: os.path.abspath(path) == os.path.abspath(name),  # noqa: PTH100
+        lambda path: path.endswith(f"/{name}"),
+    ]
+    for test in same:
+        places = [i for i, path in enumerate(paths) if test(path)]
+        if len(places) == 1:
+            return places[0]
+        if places:
+            raise SpadeError(f"is the end of {len(places)} paths of the index; name one whole")
+    raise SpadeError("is not in the index; `spade-faiss info --json` lists its images")

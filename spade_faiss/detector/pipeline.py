@@ -1,0 +1,231 @@
+"""The stages' common ground: settings, a network, an index, and where work runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+from tqdm import tqdm
+
+from .._support.stages import Stages
+from ..errors import SpadeError
+from ..features import Backbone, devices_of, load_backbone
+from ..images import Framing, Loaded, OnError, Source
+from ..index import Index, Manifest
+from ..index.manifest import BackboneRecord
+from ..search import LevelSearch, ShardedLevel, gallery_search, level_search
+from ..types import Floats
+from .settings import Scoring, Settings
+
+Made = TypeVar("Made", covariant=True)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The features of some images.
+
+    Attributes
+    ----------
+    loaded : list of Loaded, B long
+    framing : Framing
+    descriptors : float32 [B, D]
+    levels : tuple of float32 tensors [B, h, w, C]
+    """
+
+    loaded: list[Loaded]
+    framing: Framing
+    descriptors: Floats
+    levels: tuple[torch.Tensor, ...]
+
+    def scaled(self, scales: Sequence[Floats]) -> Batch:
+        """Return the features times a factor a channel: of descriptors, then of each level."""
+        return replace(
+            self,
+            descriptors=self.descriptors * scales[0],
+            levels=tuple(
+                level * torch.from_numpy(own).to(level.device)
+                for level, own in zip(self.levels, scales[1:], strict=True)
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Done(Generic[Made]):
+    """What became of a batch of images.
+
+    Attributes
+    ----------
+    made : iterable
+        What was made of the batch.
+    end : int
+        The place after its last image.
+    """
+
+    made: Iterable[Made]
+    end: int
+
+
+class Executor(Protocol):
+    """Where work runs: in this process, or on a cluster.
+
+    Attributes
+    ----------
+    at_once : int
+        Training images that one call of `map` is to do.
+    """
+
+    at_once: int
+
+    def title(self, text: str) -> str:
+        """Return what a progress bar is called."""
+
+    def map_batches(
+        self,
+        pipeline: Pipeline,
+        sources: Iterable[Source],
+        framing: Framing,
+        of: Callable[[Pipeline, Batch], Iterable[Made]],
+        on_error: OnError | None,
+    ) -> Iterator[Done[Made]]:
+        """Call a function with each batch of images' features, and yield the outcomes in order."""
+
+    def map(
+        self, pipeline: Pipeline, calls: Iterable[tuple[Callable[[Pipeline], Made], str]]
+    ) -> Iterator[Made]:
+        """Yield in order what functions return; a text beside each says what it is about."""
+
+    def branches(
+        self, sources: Iterable[Source], members: int, on_error: OnError | None
+    ) -> list[tuple[Iterable[Source], OnError | None]]:
+        """Return the same images for each of several detectors that are queried in step.
+
+        An image that cannot be used is reported once.
+        """
+
+    def of_members(self, members: int) -> Executor:
+        """Return the executor of each of several detectors that are queried in step."""
+
+
+class LazyNetwork:
+    """A network that is loaded when it is first needed; copies of a detector share it."""
+
+    def __init__(
+        self, backbone: str | Backbone, weights: str | os.PathLike[str] | None, device: str
+    ) -> None:
+        self._named = backbone, weights, device
+        self._loaded = backbone if isinstance(backbone, Backbone) else None
+
+    def __call__(self) -> Backbone:
+        """Return the network."""
+        if self._loaded is None:
+            name, weights, device = self._named
+            assert isinstance(name, str)
+            self._loaded = load_backbone(name, weights, device)
+        return self._loaded
+
+
+@dataclass(eq=False)
+class Pipeline:
+    """Features, search and maps by some settings, of an index if there is one.
+
+    Attributes
+    ----------
+    settings : Settings
+    lazy_network : LazyNetwork
+    executor : Executor
+    stages : Stages
+    opened : Index or None
+    draft : bool
+        Whether the index is complete but does not count yet.
+    """
+
+    settings: Settings
+    lazy_network: LazyNetwork
+    executor: Executor
+    stages: Stages
+    opened: Index | None = None
+    draft: bool = False
+    _searches: dict[tuple[bool, str], tuple[LevelSearch | ShardedLevel, ...]] = field(
+        default_factory=dict, repr=False
+    )
+
+    @property
+    def index(self) -> Index:
+        """The index."""
+        if self.opened is None:
+            raise SpadeError("there is no index yet: call fit, or load one")
+        return self.opened
+
+    def on(self, index: Index | None, *, draft: bool = False) -> Pipeline:
+        """Return a pipeline for another index, or for none."""
+        return replace(self, opened=index, draft=draft, _searches={})
+
+    def by(self, **settings: Any) -> Pipeline:
+        """Return a pipeline of the same index with other settings of how it is searched."""
+        return replace(self, settings=replace(self.settings, **settings))
+
+    @property
+    def network(self) -> Backbone:
+        """The network.
+
+        Raises
+        ------
+        SpadeError
+            If it is not the one that made the index.
+        """
+        network = self.lazy_network()
+        if self.opened is None or record_of(network) == self.opened.manifest.backbone:
+            return network
+        made = self.opened.manifest.backbone
+        raise SpadeError(
+            f"{self.opened.folder} was made by {made.name} with weights of sha256 "
+            f"{made.weights_sha256[:12]}…, not by {network.name} with "
+            f"{network.weights_sha256[:12]}…: name the same file with --weights, "
+            "or build the index again"
+        )
+
+    @property
+    def framing(self) -> Framing:
+        """How the index's images were framed."""
+        return self.index.manifest.framing.framing()
+
+    @property
+    def scoring(self) -> Scoring:
+        """What scores depend on."""
+        return Scoring.of(self.settings, self.index.manifest)
+
+    def level_searches(self, *, exact: bool) -> tuple[LevelSearch | ShardedLevel, ...]:
+        """Return the search of each level, of its gallery unless `exact`; kept for next time."""
+        index, key = self.index, (exact, self.settings.device)
+        if key not in self._searches:
+            self._searches.clear()
+            devices = devices_of(self.settings.device)
+            self._searches[key] = (
+                tuple(map(gallery_search, index.galleries))
+                if index.galleries and not exact
+                else tuple(
+                    level_search(rows, level.patches, devices)
+                    for rows, level in zip(index.levels, index.manifest.levels, strict=True)
+                )
+            )
+        return self._searches[key]
+
+    def bar(self, over: Iterable[Any] | None, title: str, total: int | None = None) -> tqdm[Any]:
+        """Return a progress bar on standard error, which shows if that is wished for."""
+        hidden = None if self.settings.progress else True
+        return tqdm(over, self.executor.title(title), total, disable=hidden, unit="image")
+
+
+def scales_of(manifest: Manifest) -> list[Floats] | None:
+    """Return the factors of an index's features: of the descriptors, then of each level."""
+    if manifest.scales is None:
+        return None
+    return [torch.tensor(one, dtype=torch.float32).numpy() for one in manifest.scales]
+
+
+def record_of(network: Backbone) -> BackboneRecord:
+    """Return what an index keeps of a network, to know it again."""
+    return BackboneRecord(name=network.name, weights_sha256=network.weights_sha256)

@@ -1,0 +1,168 @@
+"""The settings of a detector: a frozen value that checks itself."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..errors import SpadeError
+from ..features import DEFAULT_BACKBONE, Backbone
+from ..images import Framing
+from ..index import GallerySpec, Manifest
+from ..search import ENGINES
+from ..verdict.drawn import asked_quantile
+from ..verdict.notes import USUAL_K
+from .presets import name_of_preset
+
+K, KAPPA, SIGMA = USUAL_K, 1, 4.0
+STORES = ("float32", "float16")
+SCORES = ("map", "descriptor")
+CALIBRATED = 1000
+"""Good images that thresholds are drawn from, at most: five times what the quantile needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How images are learnt, searched and judged; see `Spade` for each of them.
+
+    A copy by `dataclasses.replace` is checked as the first one was.
+
+    Raises
+    ------
+    SpadeError
+        If a value is out of its range, or two do not go together.
+    """
+
+    backbone: str | Backbone = DEFAULT_BACKBONE
+    k: int = K
+    kappa: int = KAPPA
+    weights: str | os.PathLike[str] | None = None
+    resize: int = 256
+    crop: int | None = 224
+    sigma: float = SIGMA
+    quantile: float | None = None
+    calibrated: int = CALIBRATED
+    score: str = "map"
+    standardise: bool = False
+    contrast: bool = False
+    store: str = "float32"
+    mirror: bool = False
+    engine: str = "auto"
+    factory: str | None = None
+    coreset: float | None = None
+    search_params: str | None = None
+    exact: bool = False
+    device: str = "auto"
+    batch_size: int = 8
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("k", "kappa", "calibrated", "batch_size"):
+            if (value := getattr(self, name)) < 1:
+                raise SpadeError(f"{name} = {value} must be 1 or more")
+        if not 0 <= self.sigma < 1000:
+            raise SpadeError(f"sigma = {self.sigma} must lie between 0 and 1000 pixels")
+        if self.quantile is not None and not 0 < self.quantile < 1:
+            raise SpadeError(f"quantile = {self.quantile} must lie between 0 and 1")
+        for name, choices in (("engine", ENGINES), ("score", SCORES), ("store", STORES)):
+            if (value := getattr(self, name)) not in choices:
+                raise SpadeError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
+        approximate = self.factory is not None or self.coreset is not None
+        if self.store == "float16" and approximate:
+            raise SpadeError(
+                "--factory and --coreset need float32 patches: leave out --store "
+                "float16 (a factory of SQfp16 or PQ8 makes the gallery itself small)"
+            )
+        if self.contrast and approximate:
+            raise SpadeError(
+                "contrast, which the preset 'best' has, needs the exact search: "
+                "leave out --factory and --coreset, or take the preset 'paper'"
+            )
+        Framing.choose(self.resize, self.crop, (1, 1))
+        self.gallery_spec  # noqa: B018 - it checks itself
+
+    @property
+    def gallery_spec(self) -> GallerySpec:
+        """The approximate search that an index is to be built with."""
+        return GallerySpec(self.factory, self.coreset, self.search_params)
+
+    @property
+    def preset(self) -> str | None:
+        """The preset that has these settings; None if they are a mixture."""
+        return name_of_preset(standardise=self.standardise, contrast=self.contrast)
+
+    @classmethod
+    def of_index(cls, manifest: Manifest, **given: Any) -> Settings:
+        """Return the settings that an index was made with, but for those given and not None.
+
+        Parameters
+        ----------
+        manifest : Manifest
+        **given
+            Fields of this class.
+        """
+        made = manifest.calibration
+        last = manifest.held_out or made
+        framing, gallery = manifest.framing, manifest.gallery
+        values: dict[str, Any] = {
+            "backbone": manifest.backbone.name,
+            "resize": framing.resize,
+            "crop": framing.height if framing.crop else None,
+            "quantile": asked_quantile(manifest),
+            "standardise": manifest.scales is not None,
+            "contrast": manifest.usual is not None,
+            "mirror": manifest.mirrored,
+            "store": manifest.store or "float32",
+        }
+        if last:
+            values |= {"k": last.k, "kappa": last.kappa, "sigma": last.sigma}
+        if made and made.sample:
+            values["calibrated"] = len(made.sample)
+        if gallery:
+            values |= {
+                "factory": gallery.factory,
+                "coreset": gallery.coreset,
+                "search_params": gallery.search_params,
+            }
+        return cls(**values | {name: value for name, value in given.items() if value is not None})
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return every setting by its name."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """The settings that a score depends on; thresholds of other ones do not fit it.
+
+    Attributes
+    ----------
+    k, kappa : int
+    sigma : float
+    search : str or None
+        How an index's galleries are searched: "exact", or their search parameters. None where
+        there are neither.
+    """
+
+    k: int
+    kappa: int
+    sigma: float
+    search: str | None
+
+    @classmethod
+    def of(cls, settings: Settings, manifest: Manifest) -> Scoring:
+        """Return what the scores of an index's queries depend on."""
+        search = None
+        if gallery := manifest.gallery:
+            search = "exact" if settings.exact else settings.search_params or gallery.search_params
+        return cls(settings.k, settings.kappa, settings.sigma, search)
+
+    def is_of(self, k: int, kappa: int, sigma: float, search: str | None, most: int) -> bool:
+        """Say whether scores by other settings are the same; a K over `most` means `most`."""
+        return (min(k, most), kappa, sigma, search) == (
+            min(self.k, most),
+            self.kappa,
+            self.sigma,
+            self.search,
+        )

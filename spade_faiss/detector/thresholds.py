@@ -1,0 +1,157 @@
+"""Which threshold counts: a function of what an index keeps and of the settings.
+
+A threshold is what was set on a detector; else what a person keeps in the index; else what was
+drawn, by `calibrate` from further good images or else from the index's own. A drawn one counts
+only for scores by the same settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..index import EnsembleManifest, Manifest
+from ..index.manifest import ByHand, Calibration, HeldOut
+from ..verdict.drawn import (
+    image_weights,
+    redrawn_calibration,
+    redrawn_held_out,
+    threshold_notes,
+)
+from .settings import Scoring
+
+Own = Mapping[tuple[str, str], float | None]
+"""What was set on a detector, by kind of score and name; a threshold of None is the drawn one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Thresholds:
+    """The drawn thresholds of an index, by a detector's settings.
+
+    Attributes
+    ----------
+    record : Manifest or EnsembleManifest
+        With what is kept: calibrations, and what was set by hand.
+    scored_anew : Calibration or None
+        Of the index's own images, instead of the record's, by settings that this was not made of.
+    images : Manifest
+        With the training images; the record itself, or that of an ensemble's first member.
+    scoring : Scoring
+    quantile : float or None
+    shifts : (float, float)
+        What an ensemble took off descriptor scores and maps.
+    """
+
+    record: Manifest | EnsembleManifest
+    scored_anew: Calibration | None
+    images: Manifest
+    scoring: Scoring
+    quantile: float | None
+    shifts: tuple[float, float] = (0.0, 0.0)
+
+    def same(self, other: Thresholds) -> bool:
+        """Say whether others are of the same things."""
+        return (
+            self.record is other.record
+            and self.scored_anew is other.scored_anew
+            and self.images is other.images
+            and (self.scoring, self.quantile, self.shifts)
+            == (other.scoring, other.quantile, other.shifts)
+        )
+
+    @cached_property
+    def held_out(self) -> HeldOut | None:
+        """Return what `calibrate` found, drawn for the quantile; None if not by these settings."""
+        held = self.record.held_out
+        if held is None or not self.scoring.is_of(
+            held.k, held.kappa, held.sigma, held.search, len(self.images.images)
+        ):
+            return None
+        return redrawn_held_out(held, self.quantile, self.shifts)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """Return the scores of the index's own images; None if not by these settings."""
+        made = self.scored_anew
+        if made is None:
+            made, gallery = self.record.calibration, self.images.gallery
+            search = gallery.search_params if gallery else None
+            if made is None or not self.scoring.is_of(
+                made.k, made.kappa, made.sigma, search, len(self.images.images) - 1
+            ):
+                return None
+        drawn = redrawn_calibration(self.images, made, self.quantile, self.shifts)
+        return drawn.model_copy(update={"k": self.scoring.k})
+
+    def notes(self) -> list[str]:
+        """Return what should be known of the map's threshold that was drawn."""
+        drawn = self.held_out or self.calibration
+        if isinstance(drawn, HeldOut):
+            return threshold_notes(
+                drawn.good.names, drawn.good.peaks, drawn.quantile, None, self.shifts[1]
+            )
+        if drawn is None:
+            if self.record.calibration is None:
+                return []
+            return ["no threshold, so no verdicts: the good images were scored by other settings"]
+        names = [self.images.images[i].path for i in drawn.scored]
+        weights = image_weights(self.images)[[*drawn.scored]] if drawn.peaks else None
+        return threshold_notes(names, drawn.peaks, drawn.quantile, weights, self.shifts[1])
+
+
+def kept_by_hand(record: Manifest | EnsembleManifest, score: str) -> ByHand | None:
+    """Return what a person keeps in an index for a kind of score."""
+    return next((one for one in record.by_hand if one.score == score), None)
+
+
+def by_hand_notes(thresholds: Thresholds, score: str, own: Own) -> Iterator[str]:
+    """Yield what should be known of thresholds that were set by hand.
+
+    Parameters
+    ----------
+    thresholds : Thresholds
+    score : str
+        The kind that is used.
+    own : mapping
+        What was set on the detector, which goes before what is kept.
+    """
+    record, n = thresholds.record, len(thresholds.images.images)
+    for kept in record.by_hand:
+        if kept.score not in ("map", score):
+            continue
+        if (kept.score, "threshold") in own:
+            if kept.threshold is not None and own[kept.score, "threshold"] is None:
+                yield f"the {said_of(kept)} that was set by hand is not used here"
+            continue
+        yield from kept_notes([kept], record.generation)
+        if not thresholds.scoring.is_of(kept.k, kept.kappa, kept.sigma, kept.search, n):
+            yield (
+                f"the {said_of(kept)} was set by hand for scores by other settings "
+                f"(K = {kept.k}, kappa = {kept.kappa})"
+            )
+
+
+def kept_notes(kept: Iterable[ByHand], generation: str) -> list[str]:
+    """Return a line for each threshold that was set by hand before an index changed.
+
+    Parameters
+    ----------
+    kept : iterable of ByHand
+    generation : str
+        The state that the index is in now.
+    """
+    return [
+        f"the {said_of(one)} was set by hand before images were added or removed, and stays: see "
+        "that it still fits (calibrate --threshold VALUE IMAGE…), or return to the drawn one "
+        "(calibrate --threshold auto)"
+        for one in kept
+        if one.generation != generation
+    ]
+
+
+def said_of(kept: ByHand) -> str:
+    """Return what was set by hand, in words."""
+    what = "mark of review" if kept.threshold is None else "threshold"
+    value = kept.review if kept.threshold is None else kept.threshold
+    return f"{what} {value:.4g}"
