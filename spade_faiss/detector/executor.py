@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, tee
 from typing import TypeVar
 
+from .._support.stages import Stages
 from ..images import Framing, OnError, Source, decode_images, load_images
 from .extract import features_of
-from .pipeline import Batch, Done, Pipeline
+from .pipeline import Batch, Done, LazyNetwork, Pipeline
+from .settings import Settings
 
 Made = TypeVar("Made")
 
@@ -58,3 +60,8 @@ class ThisProcess:
     def of_members(self, members: int) -> ThisProcess:
         """Return itself."""
         return self
+
+
+def pipeline_of(settings: Settings) -> Pipeline:
+    """Return the pipeline of some settings, of no index, which works in this process."""
+    return Pipeline(settings, LazyNetwork.of(settings), ThisProcess(), Stages())

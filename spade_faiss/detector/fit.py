@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -113,6 +114,18 @@ def remove(pipeline: Pipeline, names: Iterable[str], on_error: OnError | None) -
         with _generation(old.folder, pipeline, old.manifest.backbone, old) as new:
             new.keep([i for i in range(len(paths)) if i not in gone])
             return new.finish(calibrate=old.manifest.calibration is not None), len(gone)
+
+
+def copy_index(source: Index, target: Path) -> None:
+    """Copy an index into a folder of its own; it replaces an index that is there."""
+    if target.exists() and target.samefile(source.folder):
+        return
+    generation = source.manifest.generation
+    with index_lock(target):
+        discard_leftovers(target)
+        shutil.copytree(source.folder / generation, target / generation, dirs_exist_ok=True)
+        source.manifest.write(target)
+        discard_leftovers(target)
 
 
 @contextmanager

@@ -118,6 +118,11 @@ class LazyNetwork:
         self._named = backbone, weights, device
         self._loaded = backbone if isinstance(backbone, Backbone) else None
 
+    @classmethod
+    def of(cls, settings: Settings) -> LazyNetwork:
+        """Return the network that settings name."""
+        return cls(settings.backbone, settings.weights, settings.device)
+
     def __call__(self) -> Backbone:
         """Return the network."""
         if self._loaded is None:

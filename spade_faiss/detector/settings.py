@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from ..errors import SpadeError
 from ..features import DEFAULT_BACKBONE, Backbone
@@ -20,6 +20,23 @@ STORES = ("float32", "float16")
 SCORES = ("map", "descriptor")
 CALIBRATED = 1000
 """Good images that thresholds are drawn from, at most: five times what the quantile needs."""
+
+
+class SearchSettings(TypedDict, total=False):
+    """The settings that an index leaves open; None stands for what it was made with."""
+
+    backbone: Backbone | None
+    weights: str | os.PathLike[str] | None
+    k: int | None
+    kappa: int | None
+    quantile: float | None
+    score: str
+    engine: str
+    search_params: str | None
+    exact: bool
+    device: str
+    batch_size: int
+    progress: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,15 +110,18 @@ class Settings:
         return name_of_preset(standardise=self.standardise, contrast=self.contrast)
 
     @classmethod
-    def of_index(cls, manifest: Manifest, **given: Any) -> Settings:
+    def of_index(cls, manifest: Manifest, **given: Unpack[SearchSettings]) -> Settings:
         """Return the settings that an index was made with, but for those given and not None.
 
-        Parameters
-        ----------
-        manifest : Manifest
-        **given
-            Fields of this class.
+        Raises
+        ------
+        SpadeError
+            As for the settings themselves.
+        TypeError
+            If a setting is one that the index itself decides.
         """
+        for name in given.keys() - SearchSettings.__annotations__.keys():
+            raise TypeError(f"{name} is no setting that an index leaves open")
         made = manifest.calibration
         last = manifest.held_out or made
         framing, gallery = manifest.framing, manifest.gallery

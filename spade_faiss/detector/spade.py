@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import copy
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from .._support.stages import Stages
 from ..features import DEFAULT_BACKBONE, Backbone
 from ..images import OnError
-from ..index import EnsembleManifest, Index, Manifest, discard_leftovers, index_lock
+from ..index import EnsembleManifest, Index, Manifest
 from ..index.gallery import set_search_params
 from ..index.manifest import BackboneRecord
 from ..types import Floats
 from . import fit as fitting
 from .detector import Detector
-from .executor import ThisProcess
+from .executor import pipeline_of
 from .extract import Images
 from .leave_one_out import calibration_of, score_images
 from .pipeline import Executor, LazyNetwork, Pipeline
 from .presets import preset_of
 from .query import query, with_levels
 from .result import Result
-from .settings import CALIBRATED, KAPPA, SIGMA, K, Settings
+from .settings import CALIBRATED, KAPPA, SIGMA, K, SearchSettings, Settings
 
 
 class Spade(Detector):
@@ -291,7 +290,7 @@ class Spade(Detector):
         """
         pipeline = replace(self.pipeline, settings=replace(self.settings, **settings))
         if settings.keys() & {"backbone", "weights", "device"}:
-            pipeline.lazy_network = lazy_network_of(pipeline.settings)
+            pipeline.lazy_network = LazyNetwork.of(pipeline.settings)
         other = self._with(pipeline)
         if pipeline.opened and pipeline.scoring != self.pipeline.scoring:
             other._scored_anew = None
@@ -336,80 +335,46 @@ class Spade(Detector):
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Copy the index into a folder of its own; it replaces an index that is there."""
-        source, target = self.index_, Path(folder)
-        if target.exists() and target.samefile(source.folder):
-            return
-        with index_lock(target):
-            discard_leftovers(target)
-            shutil.copytree(
-                source.folder / source.manifest.generation,
-                target / source.manifest.generation,
-                dirs_exist_ok=True,
-            )
-            source.manifest.write(target)
-            discard_leftovers(target)
+        fitting.copy_index(self.index_, Path(folder))
 
     @classmethod
     def load(
         cls,
         folder: str | os.PathLike[str],
         *,
-        k: int | None = None,
-        kappa: int | None = None,
-        backbone: Backbone | None = None,
-        weights: str | os.PathLike[str] | None = None,
-        quantile: float | None = None,
-        score: str = "map",
-        engine: str = "auto",
-        search_params: str | None = None,
-        exact: bool = False,
-        device: str = "auto",
-        batch_size: int = 8,
-        progress: bool = False,
         verify: bool = True,
         calibrate: bool = True,
+        **settings: Unpack[SearchSettings],
     ) -> Spade:
         """Open an index; what is not given is as it was when the index was made.
 
         Parameters
         ----------
         folder : path
-        k, kappa, backbone, weights, quantile, score, engine, search_params, exact, device, \
-        batch_size, progress
-            As for a new one.
         verify : bool
             Whether to check the files' checksums.
         calibrate : bool
             Whether to call `draw_thresholds` where the index's are of other settings.
+        **settings
+            As for a new one: k, kappa, backbone, weights, quantile, score, engine, search_params,
+            exact, device, batch_size, progress.
 
         Raises
         ------
         SpadeError
             If there is no index, or a file of it is missing or damaged, or its galleries have
             no such search parameters.
+        TypeError
+            If a setting is one that the index itself decides.
         """
         index = Index.open(folder, verify)
-        settings = Settings.of_index(
-            index.manifest,
-            k=k,
-            kappa=kappa,
-            backbone=backbone,
-            weights=weights,
-            quantile=quantile,
-            score=score,
-            engine=engine,
-            search_params=search_params,
-            exact=exact,
-            device=device,
-            batch_size=batch_size,
-            progress=progress,
-        )
-        if search_params:
+        chosen = Settings.of_index(index.manifest, **settings)
+        if search_params := settings.get("search_params"):
             for opened in index.galleries:
                 set_search_params(opened, search_params)
         spade = cls.__new__(cls)
-        spade._become(pipeline_of(settings).on(index), calibrate=calibrate)
-        if quantile is not None:
+        spade._become(pipeline_of(chosen).on(index), calibrate=calibrate)
+        if settings.get("quantile") is not None:
             spade._use_drawn()
         return spade
 
@@ -458,13 +423,3 @@ class Spade(Detector):
 
     def _use_quantile(self, quantile: float | None) -> None:
         self._pipeline = replace(self.pipeline, settings=replace(self.settings, quantile=quantile))
-
-
-def pipeline_of(settings: Settings) -> Pipeline:
-    """Return the pipeline of some settings, of no index, which works in this process."""
-    return Pipeline(settings, lazy_network_of(settings), ThisProcess(), Stages())
-
-
-def lazy_network_of(settings: Settings) -> LazyNetwork:
-    """Return the network that settings name."""
-    return LazyNetwork(settings.backbone, settings.weights, settings.device)

@@ -151,7 +151,7 @@ class Worker:
         return call(pipeline)
 
     def _open(self, spec: PipelineSpec) -> Pipeline:
-        from ..detector.spade import pipeline_of
+        from ..detector.executor import pipeline_of
 
         try:
             settings = replace(spec.settings, backbone=self._load(spec))
