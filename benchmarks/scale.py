@@ -231,7 +231,7 @@ def first(spade: Spade, count: int) -> Spade:
         rows[: count * level.patches]
         for rows, level in zip(index.levels, index.manifest.levels, strict=True)
     )
-    return spade.opened(index)
+    return spade.with_pipeline(spade.pipeline.on(index))
 
 
 def median_cost(run: object, images: int, repeats: int) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,7 +16,6 @@ from ..errors import SpadeError
 from ..features import Backbone
 from ..images import OnError
 from ..index import EnsembleManifest, Index, Manifest, rewrite_manifest
-from ..index.manifest import BackboneRecord
 from ..verdict.drift import Drift, compare
 from .calibrate import Report, calibrate, keep_threshold
 from .extract import Images
@@ -69,10 +68,6 @@ class Detector(Judging):
     @abstractmethod
     def unfitted(self) -> Self:
         """Return a detector of the same settings and networks, to be fitted on its own."""
-
-    @abstractmethod
-    def with_networks(self, networks: Mapping[BackboneRecord, Backbone]) -> Self:
-        """Return a copy that sees through networks that are loaded already, if it may."""
 
     @abstractmethod
     def with_options(self, **settings: object) -> Self:

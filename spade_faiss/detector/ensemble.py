@@ -8,8 +8,9 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ..features import Backbone
 from ..images import OnError
 from ..index import EnsembleManifest, Index, Manifest, index_lock, is_ensemble
 from ..index.ensemble import Member, Statistics
-from ..index.manifest import ENSEMBLE, MANIFEST, BackboneRecord, ByHand, file_sha256
+from ..index.manifest import ENSEMBLE, MANIFEST, ByHand, file_sha256
 from ..index.store import discard_generations
 from ..verdict.drawn import asked_quantile
 from .average import average_results, learn_statistics, shifts_of
@@ -64,7 +65,7 @@ class Ensemble(Detector):
         if not members:
             raise SpadeError("an ensemble needs a member or more")
         self._stages = Stages()
-        self._members = tuple(member.sharing(self._stages) for member in members)
+        self._members = tuple(_sharing(member, self._stages) for member in members)
         self._statistics: tuple[Statistics, ...] = ()
         self._manifest: EnsembleManifest | None = None
         self._folder = Path()
@@ -144,7 +145,7 @@ class Ensemble(Detector):
             self._temporary = tempfile.TemporaryDirectory(prefix="spade-faiss-")
             index = self._temporary.name
         folder = Path(index)
-        members = [member.unfitted().sharing(self._stages) for member in self.members]
+        members = [_sharing(member.unfitted(), self._stages) for member in self.members]
         with index_lock(folder, ENSEMBLE), _new_generation(folder) as place:
             for number, member in enumerate(members):
                 own = place / str(number + 1)
@@ -183,7 +184,8 @@ class Ensemble(Detector):
                 own = place / str(number + 1)
                 shutil.copytree(folder / record.folder, own, copy_function=_link)
                 # The change itself verifies it.
-                members.append(member.opened(Index.open(own, verify=False)))
+                pipeline = member.pipeline.on(Index.open(own, verify=False))
+                members.append(member.with_pipeline(pipeline))
             counts = [
                 change(member, _first_alone(on_error, number))
                 for number, member in enumerate(members)
@@ -314,12 +316,8 @@ class Ensemble(Detector):
         other = self._with([member.unfitted() for member in self.members])
         other._manifest, other._statistics, other._scored_anew = None, (), None
         other._stages = Stages()
-        other._members = tuple(member.sharing(other._stages) for member in other._members)
+        other._members = tuple(_sharing(member, other._stages) for member in other._members)
         return other
-
-    def with_networks(self, networks: Mapping[BackboneRecord, Backbone]) -> Ensemble:
-        """Return an ensemble that sees through networks that are loaded already, if it may."""
-        return self._with([member.with_networks(networks) for member in self.members])
 
     def _with(self, members: Sequence[Spade]) -> Ensemble:
         other = copy.copy(self)
@@ -401,7 +399,8 @@ def _open(
     for member, network in zip(manifest.members, made, strict=True):
         own = Spade.load(folder / member.folder, weights=files.get(network), **options)
         same = (one for one, other in zip(members, made, strict=False) if other == network)
-        members.append(own.seeing_through(next(same, own)))
+        lazy = next(same, own).pipeline.lazy_network
+        members.append(own.with_pipeline(replace(own.pipeline, lazy_network=lazy)))
     last = manifest.held_out or manifest.calibration
     if last is None:
         return members
@@ -434,6 +433,11 @@ def _new_generation(folder: Path) -> Iterator[Path]:
         ) from None
     finally:
         discard_others()
+
+
+def _sharing(member: Spade, stages: Stages) -> Spade:
+    """Return a copy that counts its seconds with the other members'."""
+    return member.with_pipeline(replace(member.pipeline, stages=stages))
 
 
 def _link(source: str, target: str) -> None:

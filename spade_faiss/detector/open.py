@@ -55,7 +55,10 @@ def open_detector(
         raise SpadeError(f"{folder} is of one network: give --weights once")
     else:
         detector = Spade.load(folder, weights=weights[0] if weights else None, **options)
-    detector = detector.with_networks({record_of(network): network for network in networks})
+    loaded = {record_of(network): network for network in networks}
+    for member in detector.members:
+        if network := loaded.get(member.manifest.backbone):
+            member.pipeline.lazy_network.take(network)
     if threshold is not None:
         detector.image_threshold = threshold
     if review is not None:

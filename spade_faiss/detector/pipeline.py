@@ -123,6 +123,10 @@ class LazyNetwork:
         """Return the network that settings name."""
         return cls(settings.backbone, settings.weights, settings.device)
 
+    def take(self, network: Backbone) -> None:
+        """Use a network that is loaded already, and is the same."""
+        self._loaded = network
+
     def __call__(self) -> Backbone:
         """Return the network."""
         if self._loaded is None:

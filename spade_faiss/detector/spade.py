@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,7 +15,6 @@ from ..features import DEFAULT_BACKBONE, Backbone
 from ..images import OnError
 from ..index import EnsembleManifest, Index, Manifest
 from ..index.gallery import set_search_params
-from ..index.manifest import BackboneRecord
 from ..types import Floats
 from . import fit as fitting
 from .detector import Detector
@@ -288,50 +287,27 @@ class Spade(Detector):
         TypeError
             If there is no such setting.
         """
-        pipeline = replace(self.pipeline, settings=replace(self.settings, **settings))
+        pipeline = self.pipeline.by(**settings)
         if settings.keys() & {"backbone", "weights", "device"}:
             pipeline.lazy_network = LazyNetwork.of(pipeline.settings)
-        other = self._with(pipeline)
-        if pipeline.opened and pipeline.scoring != self.pipeline.scoring:
-            other._scored_anew = None
-        return other
+        return self.with_pipeline(pipeline)
 
     def on(self, executor: Executor) -> Spade:
         """Return a copy whose work is done elsewhere; see `spade_faiss.distributed`."""
-        return self._with(replace(self.pipeline, executor=executor))
+        return self.with_pipeline(replace(self.pipeline, executor=executor))
 
-    def sharing(self, stages: Stages) -> Spade:
-        """Return a copy that counts its seconds with others'."""
-        return self._with(replace(self.pipeline, stages=stages))
-
-    def opened(self, index: Index) -> Spade:
-        """Return a copy of another index."""
+    def with_pipeline(self, pipeline: Pipeline) -> Spade:
+        """Return a copy that works by another pipeline, of the same index or not."""
         other = copy.copy(self)
-        other._become(self.pipeline.on(index))
-        return other
-
-    def with_networks(self, networks: Mapping[BackboneRecord, Backbone]) -> Spade:
-        """Return a copy that sees through the one of some networks that made its index, if any."""
-        network = networks.get(self.manifest.backbone)
-        if network is None:
-            return self
-        lazy = LazyNetwork(network, None, self.settings.device)
-        return self._with(replace(self.pipeline, lazy_network=lazy))
-
-    def seeing_through(self, other: Spade) -> Spade:
-        """Return a copy that shares another's network, loaded or not yet."""
-        return self._with(replace(self.pipeline, lazy_network=other.pipeline.lazy_network))
-
-    def _with(self, pipeline: Pipeline) -> Spade:
-        other = copy.copy(self)
+        same = pipeline.opened is self.pipeline.opened
+        if not same or (pipeline.opened and pipeline.scoring != self.pipeline.scoring):
+            other._scored_anew = None
         other._pipeline = pipeline
         return other
 
     def unfitted(self) -> Spade:
         """Return a detector of the same settings and network, to be fitted on its own."""
-        other = copy.copy(self)
-        other._become(replace(self.pipeline.on(None), stages=Stages()))
-        return other
+        return self.with_pipeline(replace(self.pipeline.on(None), stages=Stages()))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Copy the index into a folder of its own; it replaces an index that is there."""
@@ -422,4 +398,4 @@ class Spade(Detector):
         self.index_.manifest = manifest
 
     def _use_quantile(self, quantile: float | None) -> None:
-        self._pipeline = replace(self.pipeline, settings=replace(self.settings, quantile=quantile))
+        self._pipeline = self.pipeline.by(quantile=quantile)
