@@ -145,7 +145,7 @@ def levels(pictures: np.ndarray) -> list[Tensor]:
             made.clamp(0, 6).flatten(2).mT.contiguous()
         )
 
-    blocks = backbone._network.net._blocks
+    blocks = backbone._network._blocks
     hooks = [blocks[block]._bn1.register_forward_hook(keep(block)) for block in EXPANDED]
     parts = [backbone(pictures[at : at + 8]).levels for at in range(0, len(pictures), 8)]
     for hook in hooks:

@@ -9,6 +9,9 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from spade_faiss.cli import app as cli
 
 LITE = ("--backbone", "efficientnet_lite0")
+TINY = ("--backbone", "tiny")
+PROGRAM = (sys.executable, "-m", "tests")
+"""The command line, with the tests' own network; see tests/__main__.py."""
 _APART = {"--debug", "--max-memory", "serve"}
 """What changes the whole process."""
 
@@ -21,9 +24,7 @@ def run(*arguments, **options):
     """
     texts = [*map(str, arguments)]
     if options or _APART & {*texts}:
-        return subprocess.run(
-            [sys.executable, "-m", "spade_faiss", *texts], capture_output=True, text=True, **options
-        )
+        return subprocess.run([*PROGRAM, *texts], capture_output=True, text=True, **options)
     with _caught(1) as out, _caught(2) as errors:
         status = cli.run(texts)
     return subprocess.CompletedProcess(texts, status, *out, *errors)

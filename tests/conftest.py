@@ -15,12 +15,25 @@ from skimage import data
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.images import Framing, load_images
 from tests.browser import chromium, opened
+from tests.tiny import register
 
 # A machine that others slow down is no failure.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
 __all__ = ["chromium", "opened"]  # fixtures
+
+register()
+# Programs that the tests start find the tests, too; see tests/__main__.py.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Backbone:
+    """A network whose features are whole numbers, the same on every processor; see tests.tiny."""
+    return load_backbone("tiny", device="cpu")
 
 
 @pytest.fixture(scope="session")

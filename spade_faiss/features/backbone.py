@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,41 @@ from .efficientnet import LITES, EfficientNetLite, packaged_weights
 from .resnet import RESNETS
 from .weights import fetch, load_into, read_state_dict, sha256_of
 
-BACKBONES = (*RESNETS, *LITES)
-"""Names that `load_backbone` knows."""
-DEFAULT_BACKBONE = "wide_resnet50_2"
-"""The paper's."""
+
+@dataclass(frozen=True)
+class Architecture:
+    """A kind of network, and where its published weights are.
+
+    Attributes
+    ----------
+    make : callable
+        Returns the untrained network; see `Backbone`.
+    published : callable
+        Returns the path of the published weights.
+    mean, std : three floats each
+        What the network expects of images; see `Backbone`.
+    """
+
+    make: Callable[[], nn.Module]
+    published: Callable[[], Path]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+ARCHITECTURES = {
+    name: Architecture(make, partial(fetch, name), *_IMAGENET) for name, make in RESNETS.items()
+} | {
+    name: Architecture(partial(EfficientNetLite, name), partial(packaged_weights, name), *_HALF)
+    for name in LITES
+}
+"""The networks that `load_backbone` knows, by name."""
+BACKBONES = tuple(ARCHITECTURES)
+"""Their names."""
+DEFAULT_BACKBONE = "wide_resnet50_2"
+"""The paper's."""
 
 
 @dataclass(frozen=True)
@@ -153,19 +183,13 @@ def load_backbone(
         If the name is unknown, or weights are missing, damaged, or another network's.
     """
     chosen = _device(devices_of(device)[0])
-    if name in RESNETS:
-        path = fetch(name) if weights is None else Path(weights)
-        network: nn.Module = RESNETS[name]()
-        load_into(network, read_state_dict(path), path)
-        normalisation = _IMAGENET
-    elif name in LITES:
-        network = EfficientNetLite(name)
-        path = packaged_weights(name) if weights is None else Path(weights)
-        load_into(network.net, read_state_dict(path), path)
-        normalisation = _HALF
-    else:
-        raise SpadeError(f"unknown backbone {name!r}: choose one of {', '.join(BACKBONES)}")
-    return Backbone(name, network, *normalisation, sha256_of(path), chosen)
+    architecture = ARCHITECTURES.get(name)
+    if architecture is None:
+        raise SpadeError(f"unknown backbone {name!r}: choose one of {', '.join(ARCHITECTURES)}")
+    path = architecture.published() if weights is None else Path(weights)
+    network = architecture.make()
+    load_into(network, read_state_dict(path), path)
+    return Backbone(name, network, architecture.mean, architecture.std, sha256_of(path), chosen)
 
 
 def devices_of(device: str) -> list[str]:

@@ -27,6 +27,13 @@ class EfficientNetLite(nn.Module):
         If the package efficientnet-lite-pytorch is missing.
     """
 
+    _conv_stem: nn.Module
+    _bn0: nn.Module
+    _swish: nn.Module
+    _blocks: nn.ModuleList
+    _conv_head: nn.Module
+    _bn1: nn.Module
+
     def __init__(self, name: str) -> None:
         super().__init__()
         try:
@@ -35,18 +42,19 @@ class EfficientNetLite(nn.Module):
             raise _missing(name) from None
         self._levels = LITES[name]
         # image_size=None pads by each input's own size, so that any framing works.
-        self.net = EfficientNet.from_name(name.replace("_", "-"), image_size=None)
+        network = EfficientNet.from_name(name.replace("_", "-"), image_size=None)
+        for part, module in network.named_children():  # by their names in the checkpoints
+            self.add_module(part, module)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return the pooled head [B, 1280] and the levels [B, 24, 40 or 112, h, w]."""
-        net = self.net
-        x = net._swish(net._bn0(net._conv_stem(x)))
+        x = self._swish(self._bn0(self._conv_stem(x)))
         levels: list[Tensor] = []
-        for number, block in enumerate(net._blocks):
+        for number, block in enumerate(self._blocks):
             x = block(x)
             if number in self._levels:
                 levels.append(x)
-        x = net._swish(net._bn1(net._conv_head(x)))
+        x = self._swish(self._bn1(self._conv_head(x)))
         return torch.flatten(nn.functional.adaptive_avg_pool2d(x, 1), 1), levels
 
 
