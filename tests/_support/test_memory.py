@@ -78,6 +78,7 @@ print(json.dumps({"neighbours": found.neighbours.tolist(), "match": int(found.ma
 
 
 @linux
+@pytest.mark.slow
 def test_an_index_ten_times_the_memory_is_built_and_answers(tmp_path):
     room, n = 64 << 20, 800
     ended = subprocess.run(
@@ -141,6 +142,7 @@ def command(*arguments):
 
 
 @linux
+@pytest.mark.slow
 def test_too_little_memory_is_one_line_and_the_old_index_stays(lite, gravel_folder, tmp_path):
     index = tmp_path / "index"
     Spade(lite).fit(texture("brick", 3), index)

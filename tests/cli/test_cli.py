@@ -13,14 +13,14 @@ import tifffile
 from PIL import Image
 
 from spade_faiss.index import Index
-from tests.command import LITE, done, one_line, problems, run
+from tests.command import LITE, PROGRAM, TINY, done, one_line, problems, run
 from tests.conftest import texture, with_hole
 
 
 @pytest.fixture(scope="module")
-def index(lite, gravel_folder, tmp_path_factory):
+def index(tiny, gravel_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli") / "index"
-    done("build", gravel_folder, "--index", folder, *LITE, "--quantile", "0.9")
+    done("build", gravel_folder, "--index", folder, *TINY, "--quantile", "0.9")
     return folder
 
 
@@ -88,7 +88,7 @@ def test_bad_images_are_named_and_the_rest_is_done(index, tmp_path):
     (folder / "x.png").mkdir()
     for command in (
         ("query", index, folder, "--out", tmp_path / "out"),
-        ("build", folder, "--index", tmp_path / "new", *LITE),
+        ("build", folder, "--index", tmp_path / "new", *TINY),
     ):
         ended = done(*command, status=1)
         lines = problems(ended)
@@ -109,15 +109,15 @@ def test_bad_images_are_named_and_the_rest_is_done(index, tmp_path):
 def test_calls_that_are_wrong_exit_2_with_one_line(index, parts, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
-    one_line(run("build", empty, "--index", tmp_path / "i", *LITE), "holds no images")
+    one_line(run("build", empty, "--index", tmp_path / "i", *TINY), "holds no images")
     one_line(run("build", tmp_path / "gone", "--index", tmp_path / "i"), "no such folder")
-    one_line(run("build", parts, "--index", parts / "big.jpg", *LITE), "is a file")
-    one_line(run("build", parts, "--index", parts, *LITE), "other files")
+    one_line(run("build", parts, "--index", parts / "big.jpg", *TINY), "is a file")
+    one_line(run("build", parts, "--index", parts, *TINY), "other files")
     one_line(run("build", parts, "--index", tmp_path / "i", "--backbone", "vgg"), "vgg")
     one_line(run("build", parts, "--index", tmp_path / "i", "--crop", "big"), "--crop")
     one_line(run("build", parts, "--index", tmp_path / "i", "--crop", "500"), "crop 500")
     (tmp_path / "file").touch()
-    one_line(run("build", parts, "--index", tmp_path / "file" / "i", *LITE), "cannot be written")
+    one_line(run("build", parts, "--index", tmp_path / "file" / "i", *TINY), "cannot be written")
     one_line(run("evaluate", "mvtec", tmp_path / "gone", "--out", tmp_path / "o"), "no such folder")
     one_line(run("build", parts), "index")
     one_line(run("build", parts, "--index", tmp_path / "i", "--warp"), "warp")
@@ -155,7 +155,7 @@ def test_debug_shows_where_anywhere_on_the_line(tmp_path):
 
 def test_info_lists_and_verifies(index, tmp_path):
     text = done("info", index).stdout
-    assert "images      10" in text and "56x56x24, 28x28x40, 14x14x112" in text
+    assert "images      10" in text and "28x28x8, 14x14x16, 7x7x64" in text
     record = json.loads(done("info", index, "--json", "--verify").stdout)
     assert record["damaged"] == [] and len(record["images"]) == 10
     copy = shutil.copytree(index, tmp_path / "copy")
@@ -188,9 +188,7 @@ def test_a_full_disk_is_one_line(index, parts, tmp_path):
             "-c",
             'ulimit -f 64; trap "" XFSZ; exec "$@"',
             "bash",
-            sys.executable,
-            "-m",
-            "spade_faiss",
+            *PROGRAM,
             "query",
             str(index),
             str(parts),
@@ -212,9 +210,7 @@ def test_a_full_disk_of_the_demo_is_named(tmp_path):
             "-c",
             'ulimit -f 8; trap "" XFSZ; exec "$@"',
             "bash",
-            sys.executable,
-            "-m",
-            "spade_faiss",
+            *PROGRAM,
             "demo",
             "--out",
             str(tmp_path / "demo"),
@@ -235,14 +231,12 @@ def test_a_full_disk_leaves_the_old_index_and_nothing_beside_it(index, gravel_fo
             "-c",
             'ulimit -f 1024; trap "" XFSZ; exec "$@"',
             "bash",
-            sys.executable,
-            "-m",
-            "spade_faiss",
+            *PROGRAM,
             "build",
             str(gravel_folder),
             "--index",
             str(copy),
-            *LITE,
+            *TINY,
         ],
         capture_output=True,
         text=True,
@@ -258,7 +252,7 @@ def test_a_pipe_is_not_waited_for(index, parts, tmp_path):
     os.mkfifo(folder / "a.png")
     ended = done("query", index, folder, "--out", tmp_path / "out", status=1, timeout=300)
     assert len(problems(ended)) == 1 and "a.png: is no file" in ended.stderr
-    ended = done("build", folder, "--index", tmp_path / "new", *LITE, status=1, timeout=300)
+    ended = done("build", folder, "--index", tmp_path / "new", *TINY, status=1, timeout=300)
     assert len(problems(ended)) == 1 and "a.png: is no file" in ended.stderr
 
 
@@ -284,6 +278,8 @@ SIGTERM_ONCE_FILES_ARE_MADE = """
 import os, signal
 from spade_faiss.cli.app import main
 from spade_faiss.index import IndexWriter
+from tests.tiny import register
+register()
 make = IndexWriter.__init__
 def made(*arguments):
     make(*arguments)
@@ -304,7 +300,7 @@ def test_sigterm_ends_it_and_its_temporary_files(gravel_folder, tmp_path):
             str(gravel_folder),
             "--index",
             str(folder),
-            *LITE,
+            *TINY,
             "--batch-size",
             "1",
         ],
@@ -331,7 +327,7 @@ def test_galleries_by_name(index, gravel_folder, parts, tmp_path):
         gravel_folder,
         "--index",
         folder,
-        *LITE,
+        *TINY,
         "--quantile",
         "0.9",
         "--factory",
@@ -343,13 +339,13 @@ def test_galleries_by_name(index, gravel_folder, parts, tmp_path):
     )
     text = done("info", folder, "--recall", "--verify").stdout
     assert "gallery     IVF32,Flat (nprobe=4) over a coreset of 0.1" in text
-    assert text.count("(1000 queries)") == 3 and "all whole" in text
+    assert text.count("(1000 queries)") == 2 and "(490 queries)" in text and "all whole" in text
     record = json.loads(
         done("info", folder, "--recall", "--json", "--search-params", "nprobe=32").stdout
     )
     assert record["gallery"]["coreset"] == 0.1 and record["gallery"]["search_params"] == "nprobe=4"
-    for one, patches in zip(record["recall"], (3136, 784, 196), strict=True):
-        assert (one["queries"], one["patches"]) == (1000, patches)
+    for one, patches in zip(record["recall"], (784, 196, 49), strict=True):
+        assert (one["queries"], one["patches"]) == (min(1000, 10 * patches), patches)
         assert 0 < one["recall_at_1"] < 1 < one["mean_distance_ratio"] < 3 and one["bytes"] > 0
     scores = {}
     for options in ((), ("--exact",), ("--search-params", "nprobe=32")):
@@ -371,10 +367,10 @@ def test_galleries_by_name(index, gravel_folder, parts, tmp_path):
 
 def test_galleries_that_cannot_be_are_one_line(index, gravel_folder, tmp_path):
     def build(*options):
-        return run("build", gravel_folder, "--index", tmp_path / "i", *LITE, *options)
+        return run("build", gravel_folder, "--index", tmp_path / "i", *TINY, *options)
 
-    one_line(build("--factory", "PQ7"), "PQ7", "24 channels")
-    one_line(build("--factory", "IVF4000,Flat"), "level 3", "4000", "1960")
+    one_line(build("--factory", "PQ7"), "PQ7", "8 channels")
+    one_line(build("--factory", "IVF4000,Flat"), "level 2", "4000", "1960")
     one_line(build("--coreset", "1.5"), "coreset = 1.5")
     one_line(build("--search-params", "nprobe=4"), "--factory")
     one_line(run("info", index, "--recall"), "--factory or --coreset")

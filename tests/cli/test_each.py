@@ -10,9 +10,9 @@ from spade_faiss import SpadeError
 from spade_faiss.cli.app import app
 from spade_faiss.cli.each import each_line, lines_to_learn, lines_to_query
 from spade_faiss.features import load_backbone
-from tests.command import LITE, done, one_line, problems, run
+from tests.command import TINY, done, one_line, problems, run
 
-SMALL = (*LITE, "--resize", "96", "--crop", "64", "-k", "4", "--engine", "faiss")
+SMALL = (*TINY, "--resize", "96", "--crop", "64", "-k", "4", "--engine", "faiss")
 
 
 @pytest.fixture(scope="module")

@@ -232,6 +232,7 @@ REAL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_pro_of_hazelnuts_does_not_hang_on_how_masks_were_saved(tmp_path, nuts, name):
     make, suffix, options = REAL[name]
@@ -247,6 +248,7 @@ def test_pro_of_hazelnuts_does_not_hang_on_how_masks_were_saved(tmp_path, nuts, 
     assert metrics.pro(maps, map(framed, found)) == pytest.approx(expected, abs=0.002)
 
 
+@pytest.mark.slow
 def test_inverted_masks_of_hazelnuts_are_named(tmp_path, nuts):
     for mask in nuts[1]:
         if mask.any():

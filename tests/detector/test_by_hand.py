@@ -14,7 +14,7 @@ from spade_faiss.index.ensemble import ENSEMBLE_FORMAT
 from spade_faiss.index.manifest import ENSEMBLE, FORMAT, MANIFEST, read_record
 from spade_faiss.report import find_regions
 from spade_faiss.verdict.rates import observed_rate
-from tests.command import LITE, done, one_line, run
+from tests.command import TINY, done, one_line, run
 from tests.conftest import texture, with_hole
 
 SMALL = {"resize": 64, "crop": 64, "quantile": 0.8}
@@ -24,11 +24,11 @@ NEW = [*texture("gravel", 4, seed=3), *map(with_hole, texture("gravel", 2, seed=
 
 
 @pytest.fixture(scope="module")
-def indices(lite, tmp_path_factory):
+def indices(tiny, tmp_path_factory):
     """An index and an ensemble."""
     folder = tmp_path_factory.mktemp("by hand")
-    Spade(lite, **SMALL).fit(GOOD, folder / "one")
-    Ensemble.of([lite], ["flip"], **SMALL).fit(GOOD, folder / "two")
+    Spade(tiny, **SMALL).fit(GOOD, folder / "one")
+    Ensemble.of([tiny], ["flip"], **SMALL).fit(GOOD, folder / "two")
     return folder
 
 
@@ -64,15 +64,15 @@ def rows_of(folder):
     return rows
 
 
-def opened(folder, lite, **options):
-    return open_detector(folder, networks=[lite], **options)
+def opened(folder, tiny, **options):
+    return open_detector(folder, networks=[tiny], **options)
 
 
 # In Python --------------------------------------------------------------------------------
 
 
-def test_a_threshold_is_set_and_given_back(index, lite):
-    spade = opened(index, lite)
+def test_a_threshold_is_set_and_given_back(index, tiny):
+    spade = opened(index, tiny)
     drawn, by_map = spade.image_threshold, spade.pixel_threshold
     assert drawn == by_map and not spade.by_hand and spade.review is None
     spade.image_threshold, other = 1.5 * drawn, spade
@@ -86,8 +86,8 @@ def test_a_threshold_is_set_and_given_back(index, lite):
     assert spade.image_threshold == drawn and not spade.by_hand and spade.review is None
 
 
-def test_each_kind_of_score_has_its_own(single, lite):
-    spade = Spade.load(single, backbone=lite, score="descriptor")
+def test_each_kind_of_score_has_its_own(single, tiny):
+    spade = Spade.load(single, backbone=tiny, score="descriptor")
     by_map, by_descriptor = spade.pixel_threshold, spade.image_threshold
     spade.image_threshold = 0.5 * by_descriptor
     assert spade.image_threshold == 0.5 * by_descriptor and spade.pixel_threshold == by_map
@@ -97,8 +97,8 @@ def test_each_kind_of_score_has_its_own(single, lite):
     assert spade.pixel_threshold == by_map and copy.pixel_threshold == 7.0
 
 
-def test_only_an_ensemble_s_threshold_may_be_below_0(indices, lite):
-    spade, ensemble = (opened(indices / name, lite) for name in ("one", "two"))
+def test_only_an_ensemble_s_threshold_may_be_below_0(indices, tiny):
+    spade, ensemble = (opened(indices / name, tiny) for name in ("one", "two"))
     with pytest.raises(SpadeError, match="0 or more"):
         spade.image_threshold = -0.5
     ensemble.image_threshold, ensemble.review = -0.5, -2
@@ -109,8 +109,8 @@ def test_only_an_ensemble_s_threshold_may_be_below_0(indices, lite):
                 one.image_threshold = value
 
 
-def test_it_may_be_set_before_there_is_an_index(lite):
-    spade = Spade(lite, **SMALL)
+def test_it_may_be_set_before_there_is_an_index(tiny):
+    spade = Spade(tiny, **SMALL)
     spade.image_threshold, spade.review = 40.0, 30.0
     spade.fit(GOOD[:2])
     assert (spade.image_threshold, spade.review) == (40.0, 30.0)
@@ -118,8 +118,8 @@ def test_it_may_be_set_before_there_is_an_index(lite):
     assert spade.image_threshold == spade.calibration.pixel_threshold
 
 
-def test_outlined_regions_agree_with_the_verdict(single, lite):
-    spade = Spade.load(single, backbone=lite)
+def test_outlined_regions_agree_with_the_verdict(single, tiny):
+    spade = Spade.load(single, backbone=tiny)
     results = list(spade.query(NEW))
     for limit in (between([one.peak for one in results], at) for at in range(5)):
         spade.image_threshold = limit
@@ -136,8 +136,8 @@ def test_outlined_regions_agree_with_the_verdict(single, lite):
 # Kept in the index ------------------------------------------------------------------------
 
 
-def test_what_is_kept_counts_wherever_the_index_is_opened(index, lite):
-    spade = opened(index, lite)
+def test_what_is_kept_counts_wherever_the_index_is_opened(index, tiny):
+    spade = opened(index, tiny)
     drawn = spade.image_threshold
     peaks = [one.peak for one in spade.query(NEW)]
     limit = between(peaks, 3)
@@ -149,24 +149,24 @@ def test_what_is_kept_counts_wherever_the_index_is_opened(index, lite):
     assert report.chosen.false_alarms == observed_rate(sum(good), 4) and report.wished is None
     assert report.chosen.found == observed_rate(sum(bad), 2) and report.review == limit - 0.5
     assert "expect" not in report.text() and "before" in report.text()
-    again = opened(index, lite)
+    again = opened(index, tiny)
     assert (again.image_threshold, again.review, again.by_hand) == (limit, limit - 0.5, True)
     (kept,) = again.manifest.by_hand
     assert (kept.good.over, kept.good.n, kept.defects.n) == (sum(good), 4, 2)
     # Another is used for once; a quantile draws anew; None returns to the drawn one.
-    assert opened(index, lite, threshold=limit + 1).image_threshold == limit + 1
-    anew = opened(index, lite, quantile=0.5)
+    assert opened(index, tiny, threshold=limit + 1).image_threshold == limit + 1
+    anew = opened(index, tiny, quantile=0.5)
     assert anew.image_threshold != limit and "is not used here" in anew.notes[0]
     again.image_threshold = None
     assert again.keep_threshold().chosen.threshold == drawn == again.image_threshold
-    left = opened(index, lite)
+    left = opened(index, tiny)
     assert (left.image_threshold, left.by_hand, left.review) == (drawn, False, limit - 0.5)
     left.review = None
     left.keep_threshold()
-    assert opened(index, lite).manifest.by_hand == ()
+    assert opened(index, tiny).manifest.by_hand == ()
 
 
-def test_older_programs_refuse_what_they_would_not_see(index, lite):
+def test_older_programs_refuse_what_they_would_not_see(index, tiny):
     name, model, form = (
         (MANIFEST, Manifest, FORMAT)
         if (index / MANIFEST).exists()
@@ -174,62 +174,62 @@ def test_older_programs_refuse_what_they_would_not_see(index, lite):
     )
     before = json.loads((index / name).read_text())
     assert before["version"] == 1 and "by_hand" not in before
-    spade = opened(index, lite)
+    spade = opened(index, tiny)
     spade.image_threshold = 40.0
     spade.keep_threshold()
     with pytest.raises(SpadeError, match="is of version 2 and this program reads versions 1;"):
         read_record(model, index / name, form, (1,))
-    assert opened(index, lite).image_threshold == 40.0
+    assert opened(index, tiny).image_threshold == 40.0
 
 
-def test_it_stays_when_the_index_changes_and_that_is_said(index, lite):
-    spade = opened(index, lite)
+def test_it_stays_when_the_index_changes_and_that_is_said(index, tiny):
+    spade = opened(index, tiny)
     spade.image_threshold = 40.0
     spade.keep_threshold()
-    assert spade.notes == opened(index, lite).notes == ()
+    assert spade.notes == opened(index, tiny).notes == ()
     spade.remove(["image 5"])
-    assert spade.image_threshold == 40.0 == opened(index, lite).image_threshold
-    (note,) = opened(index, lite).notes
+    assert spade.image_threshold == 40.0 == opened(index, tiny).image_threshold
+    (note,) = opened(index, tiny).notes
     assert "the threshold 40 was set by hand before images were added or removed" in note
     assert "--threshold auto" in note
     spade.image_threshold = 41.0  # for once, and then for the index as it is now
     assert spade.notes == ()
     spade.keep_threshold()
-    assert opened(index, lite).notes == ()
+    assert opened(index, tiny).notes == ()
 
 
-def test_other_settings_are_named(single, lite):
-    spade = Spade.load(single, backbone=lite)
+def test_other_settings_are_named(single, tiny):
+    spade = Spade.load(single, backbone=tiny)
     spade.image_threshold = 40.0
     spade.keep_threshold()
-    assert Spade.load(single, backbone=lite, k=6).notes == ()  # all that there are, too
-    (note,) = Spade.load(single, backbone=lite, k=2).notes
+    assert Spade.load(single, backbone=tiny, k=6).notes == ()  # all that there are, too
+    (note,) = Spade.load(single, backbone=tiny, k=2).notes
     assert "by other settings (K = 50" in note
 
 
-def test_images_that_choose_a_threshold_end_the_one_set_by_hand(single, lite):
-    spade = Spade.load(single, backbone=lite)
+def test_images_that_choose_a_threshold_end_the_one_set_by_hand(single, tiny):
+    spade = Spade.load(single, backbone=tiny)
     spade.image_threshold, spade.review = 90.0, 1.0
     spade.keep_threshold()
     report = spade.calibrate(NEW[:4], false_alarms=0.5)
     assert report.present.threshold == 90 and report.chosen.threshold < 90
     assert any("threshold 90 that was set by hand no longer counts" in one for one in report.notes)
-    again = Spade.load(single, backbone=lite)
+    again = Spade.load(single, backbone=tiny)
     assert again.image_threshold == report.chosen.threshold and not again.by_hand
     assert again.review == 1.0
 
 
-def test_a_mark_that_does_nothing_is_named(single, lite):
-    spade = Spade.load(single, backbone=lite)
+def test_a_mark_that_does_nothing_is_named(single, tiny):
+    spade = Spade.load(single, backbone=tiny)
     spade.review = 0.5 * spade.image_threshold
     spade.keep_threshold()
-    low = opened(single, lite, threshold=0.25 * spade.image_threshold)
+    low = opened(single, tiny, threshold=0.25 * spade.image_threshold)
     assert "it is not below the threshold" in low.notes[0] and len(low.notes) == 1
     assert low.verdict_of(0.3 * spade.image_threshold) == "NG"
 
 
-def test_an_index_that_changed_meanwhile_keeps_what_it_has(single, lite):
-    mine, other = (Spade.load(single, backbone=lite) for _ in range(2))
+def test_an_index_that_changed_meanwhile_keeps_what_it_has(single, tiny):
+    mine, other = (Spade.load(single, backbone=tiny) for _ in range(2))
     other.remove(["image 0"])
     mine.image_threshold = 40.0
     with pytest.raises(SpadeError, match="changed meanwhile"):
@@ -356,8 +356,8 @@ def test_each_line_is_judged_by_it(indices, images, tmp_path):
         assert {row["threshold"] for row in rows_of(tmp_path / "out" / name)} == {"0.001"}
 
 
-def test_every_command_gives_the_notes(single, images, tmp_path, lite):
-    spade = Spade.load(single, backbone=lite)
+def test_every_command_gives_the_notes(single, images, tmp_path, tiny):
+    spade = Spade.load(single, backbone=tiny)
     spade.image_threshold = 40.0
     spade.keep_threshold()
     cv2.imwrite(str(tmp_path / "more.png"), texture("gravel", 1, seed=9)[0])
@@ -382,7 +382,7 @@ def test_build_gives_the_notes_of_each_index(images, tmp_path):
             images if more else images / "good",
             "--index",
             tmp_path / f"index{len(more)}",
-            *LITE,
+            *TINY,
             *("--resize", "64", "--crop", "64", "-k", "9", "--json"),
             *more,
         )

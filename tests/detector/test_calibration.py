@@ -22,9 +22,9 @@ def views(kind, count, seed=0):
 
 
 @pytest.fixture(scope="module")
-def built(lite, tmp_path_factory):
+def built(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp("calibrate") / "index"
-    Spade(lite).fit(views("train", 8), folder)
+    Spade(tiny, resize=64, crop=64).fit(views("train", 8), folder)
     return folder
 
 
@@ -33,19 +33,29 @@ def index(built, tmp_path):
     return shutil.copytree(built, tmp_path / "index")
 
 
-@pytest.fixture(scope="module")
-def calibrated(lite, built, tmp_path_factory):
-    """An index tried on 24 good images and 6 defects, what is said, and the threshold before."""
-    folder = shutil.copytree(built, tmp_path_factory.mktemp("calibrated") / "index")
-    spade = Spade.load(folder, backbone=lite)
+def tried(spade):
+    """Try an index on 24 good images and 6 defects; return it, the report, the threshold before."""
     before = spade.image_threshold
     defects = [image for kind in KINDS for image in views(kind, 2)]
     return spade, spade.calibrate(views("good", 24), defects, false_alarms=0.1), before
 
 
-def test_the_report_counts_what_a_query_of_the_same_images_says(lite, built, calibrated):
+@pytest.fixture(scope="module")
+def calibrated(tiny, built, tmp_path_factory):
+    folder = shutil.copytree(built, tmp_path_factory.mktemp("calibrated") / "index")
+    return tried(Spade.load(folder, backbone=tiny))
+
+
+@pytest.fixture(scope="module")
+def real(lite, tmp_path_factory):
+    """An index of a pretrained network's features, tried."""
+    spade = Spade(lite).fit(views("train", 8), tmp_path_factory.mktemp("real") / "index")
+    return tried(spade)[0]
+
+
+def test_the_report_counts_what_a_query_of_the_same_images_says(tiny, built, calibrated):
     report, before = calibrated[1:]
-    fresh = Spade.load(built, backbone=lite)
+    fresh = Spade.load(built, backbone=tiny)
     good = fresh.predict(views("good", 24)).scores
     bad = fresh.predict([image for kind in KINDS for image in views(kind, 2)]).scores
     assert (report.good, report.defects, report.score, report.wished) == (24, 6, "map", 0.1)
@@ -62,24 +72,25 @@ def test_the_report_counts_what_a_query_of_the_same_images_says(lite, built, cal
     assert not report.notes and "expect at most 8 %" in report.text()
 
 
-def test_what_was_chosen_is_used_by_every_later_query(lite, calibrated):
+def test_what_was_chosen_is_used_by_every_later_query(tiny, calibrated):
     spade, report, before = calibrated
-    loaded = Spade.load(spade.index_.folder, backbone=lite)
+    loaded = Spade.load(spade.index_.folder, backbone=tiny)
     assert loaded.image_threshold == loaded.pixel_threshold == report.chosen.threshold != before
     assert loaded.quantile == 0.9 and loaded.held_out == spade.held_out
-    by_descriptor = Spade.load(spade.index_.folder, backbone=lite, score="descriptor")
+    by_descriptor = Spade.load(spade.index_.folder, backbone=tiny, score="descriptor")
     assert by_descriptor.image_threshold == loaded.held_out.descriptor_threshold
     assert by_descriptor.pixel_threshold == report.chosen.threshold
     # Another share is drawn from the same scores, other settings from the index's own images.
-    half = Spade.load(spade.index_.folder, backbone=lite, quantile=0.5)
+    half = Spade.load(spade.index_.folder, backbone=tiny, quantile=0.5)
     assert half.image_threshold == good_threshold(loaded.held_out.good.peaks, 0.5)
-    other = Spade.load(spade.index_.folder, backbone=lite, k=2)
+    other = Spade.load(spade.index_.folder, backbone=tiny, k=2)
     assert other.held_out is None and other.image_threshold == other.calibration.pixel_threshold
-    assert Spade.load(spade.index_.folder, backbone=lite, k=99).held_out  # more than there are
+    assert Spade.load(spade.index_.folder, backbone=tiny, k=99).held_out  # more than there are
 
 
-def test_thresholds_hold_the_wished_rate_on_real_scores(calibrated):
-    held = calibrated[0].held_out.good
+@pytest.mark.slow
+def test_thresholds_hold_the_wished_rate_on_real_scores(real):
+    held = real.held_out.good
     rng = np.random.default_rng(0)
     for scores in (np.array(held.peaks), np.array(held.descriptor_scores)):
         for n, wished in ((19, 0.05), (19, 0.2), (8, 0.05)):  # of 8, by a log-normal limit
@@ -92,10 +103,10 @@ def test_thresholds_hold_the_wished_rate_on_real_scores(calibrated):
             assert np.mean(over) <= wished + (0.01 if n == 19 else 0.03)
 
 
-def test_an_index_that_was_never_calibrated_stays_readable_by_older_programs(lite, index):
+def test_an_index_that_was_never_calibrated_stays_readable_by_older_programs(tiny, index):
     record = json.loads((index / "manifest.json").read_text())
     assert record["version"] == 1 and "held_out" not in record
-    spade = Spade.load(index, backbone=lite)
+    spade = Spade.load(index, backbone=tiny)
     spade.calibrate(views("good", 2))
     record = json.loads((index / "manifest.json").read_text())
     assert record["version"] == 2 and len(record["held_out"]["good"]["peaks"]) == 2
@@ -110,8 +121,8 @@ def test_an_index_that_was_never_calibrated_stays_readable_by_older_programs(lit
     assert spade.calibration.quantile == 0.8
 
 
-def test_images_that_would_mislead_are_named_and_left_out(lite, index):
-    spade = Spade.load(index, backbone=lite)
+def test_images_that_would_mislead_are_named_and_left_out(tiny, index):
+    spade = Spade.load(index, backbone=tiny)
     good, hole = views("good", 3), views("hole", 1)[0]
     problems = []
     report = spade.calibrate(
@@ -143,23 +154,23 @@ def test_images_that_would_mislead_are_named_and_left_out(lite, index):
         (1, "1 good image to calibrate with.*two or more"),
     ],
 )
-def test_too_few_good_images_are_refused_and_change_nothing(lite, index, images, why):
+def test_too_few_good_images_are_refused_and_change_nothing(tiny, index, images, why):
     before = Manifest.read(index)
     with pytest.raises(SpadeError, match=why):
-        Spade.load(index, backbone=lite).calibrate(views("good", images) if images else [])
+        Spade.load(index, backbone=tiny).calibrate(views("good", images) if images else [])
     assert Manifest.read(index) == before
 
 
 @pytest.mark.parametrize("rate", [0, 1, -0.1, float("nan")])
-def test_a_rate_is_between_0_and_1(lite, built, rate):
+def test_a_rate_is_between_0_and_1(tiny, built, rate):
     with pytest.raises(SpadeError, match="false_alarms"):
-        Spade.load(built, backbone=lite).calibrate([], false_alarms=rate)
+        Spade.load(built, backbone=tiny).calibrate([], false_alarms=rate)
 
 
-def test_notes_say_what_the_figures_are_worth(lite, index):
-    spade = Spade.load(index, backbone=lite)
+def test_notes_say_what_the_figures_are_worth(tiny, index):
+    spade = Spade.load(index, backbone=tiny)
     wrong = [image for kind in KINDS for image in views(kind, 1)]
-    brick = texture("brick", 3)
+    brick = [image // 3 for image in texture("brick", 3)]
     first = spade.calibrate(brick, wrong, false_alarms=0.05)
     # Another texture, given as good: nothing can know, but it can be noticed.
     assert "3 of 3 images given as good are over the threshold" in first.notes[0]
@@ -173,8 +184,8 @@ def test_notes_say_what_the_figures_are_worth(lite, index):
     assert any("was chosen by 2 of these images" in note for note in again.notes)
 
 
-def test_an_index_that_changes_meanwhile_keeps_its_thresholds(lite, index):
-    mine, other = Spade.load(index, backbone=lite), Spade.load(index, backbone=lite)
+def test_an_index_that_changes_meanwhile_keeps_its_thresholds(tiny, index):
+    mine, other = Spade.load(index, backbone=tiny), Spade.load(index, backbone=tiny)
     other.remove(["image 0"])
     with pytest.raises(SpadeError, match="changed meanwhile; calibrate it again"):
         mine.calibrate(views("good", 2))
@@ -193,9 +204,10 @@ def lighter(image):
     return np.clip(image * 1.25, 0, 255).astype(np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [None, blurred, brighter, lighter])
-def test_drift_of_real_images(calibrated, change):
-    spade = calibrated[0]
+def test_drift_of_real_images(real, change):
+    spade = real
     count = 60 if change is lighter else 10
     batch = views("good", count, seed=5)
     results = list(spade.query([change(image) for image in batch] if change else batch))
@@ -210,10 +222,11 @@ def test_drift_of_real_images(calibrated, change):
         assert found.over <= 3 and found.effect > 0.85 and "farther" in found.text
 
 
-def test_real_batches_that_have_not_changed_are_seldom_warned_of(calibrated):
+@pytest.mark.slow
+def test_real_batches_that_have_not_changed_are_seldom_warned_of(real):
     from spade_faiss.verdict.drift import LEVEL, compare
 
-    held = calibrated[0].held_out.good
+    held = real.held_out.good
     scores = np.stack([held.peaks, held.descriptor_scores])
     rng = np.random.default_rng(0)
     count = 0
@@ -224,20 +237,20 @@ def test_real_batches_that_have_not_changed_are_seldom_warned_of(calibrated):
     assert count / 1500 <= 1.6 * LEVEL
 
 
-def test_drift_needs_a_calibration(lite, built):
+def test_drift_needs_a_calibration(tiny, built):
     with pytest.raises(SpadeError, match="spade-faiss calibrate"):
-        Spade.load(built, backbone=lite).drift([1.0], [1.0])
+        Spade.load(built, backbone=tiny).drift([1.0], [1.0])
 
 
-def test_a_gallery_s_calibration_is_of_its_search(lite, tmp_path):
-    spade = Spade(lite, factory="IVF8,Flat", search_params="nprobe=1").fit(
+def test_a_gallery_s_calibration_is_of_its_search(tiny, tmp_path):
+    spade = Spade(tiny, factory="IVF8,Flat", search_params="nprobe=1").fit(
         views("train", 3), tmp_path / "index"
     )
     spade.calibrate(views("good", 2))
     assert spade.held_out.search == "nprobe=1"
-    assert Spade.load(tmp_path / "index", backbone=lite).held_out
-    assert not Spade.load(tmp_path / "index", backbone=lite, exact=True).held_out
-    wider = Spade.load(tmp_path / "index", backbone=lite, search_params="nprobe=8")
+    assert Spade.load(tmp_path / "index", backbone=tiny).held_out
+    assert not Spade.load(tmp_path / "index", backbone=tiny, exact=True).held_out
+    wider = Spade.load(tmp_path / "index", backbone=tiny, search_params="nprobe=8")
     assert not wider.held_out
 
 
@@ -292,9 +305,9 @@ def test_the_command_line(index, tmp_path):
     )
 
 
-def test_images_that_are_hardly_seen_are_noted(lite, tmp_path):
+def test_images_that_are_hardly_seen_are_noted(tiny, tmp_path):
     small = [image[:64, :64] for image in texture("gravel", 5)]
-    spade = Spade(lite, resize=64, crop=64, engine="faiss").fit(small[:3], tmp_path / "index")
+    spade = Spade(tiny, resize=64, crop=64, engine="faiss").fit(small[:3], tmp_path / "index")
     strips = [np.resize(image, (64, 640, 3)) for image in small[3:]]
     report = spade.calibrate(strips)
     assert report.notes[-1] == (

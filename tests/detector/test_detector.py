@@ -24,9 +24,9 @@ def oracle(features, good, k, kappa, size, sigma=4.0):
     return far[near].mean(), distances, oracle_map(distances, size, sigma)
 
 
-def in_float64(lite, images):
+def in_float64(tiny, images):
     framing = Framing(256, (224, 224), True)
-    features = lite(np.stack([framing.apply(image) for image in images]))
+    features = tiny(np.stack([framing.apply(image) for image in images]))
     return (
         features.descriptors.numpy().astype(np.float64),
         [level.numpy().astype(np.float64) for level in features.levels],
@@ -34,12 +34,12 @@ def in_float64(lite, images):
 
 
 @pytest.mark.parametrize("k, kappa", [(50, 1), (3, 1), (4, 3)])
-def test_maps_equal_a_float64_brute_force(lite, k, kappa):
+def test_maps_equal_a_float64_brute_force(tiny, k, kappa):
     train = texture("brick", 7)
     test = [with_hole(texture("brick", 1, seed=5)[0]), texture("gravel", 1)[0]]
     # One batch for both, so that the features are the same to the last bit.
-    good, new = in_float64(lite, train), in_float64(lite, test)
-    spade = Spade(lite, k, kappa, batch_size=7).fit(train, calibrate=False)
+    good, new = in_float64(tiny, train), in_float64(tiny, test)
+    spade = Spade(tiny, k, kappa, batch_size=7).fit(train, calibrate=False)
     for i, result in enumerate(spade.query(test)):
         score, distances, expected = oracle(
             (new[0][i], [level[i] for level in new[1]]), good, k, kappa, (224, 224)
@@ -51,12 +51,12 @@ def test_maps_equal_a_float64_brute_force(lite, k, kappa):
         np.testing.assert_allclose(result.map[16:-16, 16:-16], expected, rtol=1e-4)
 
 
-def test_matches_are_the_nearest_patches(lite):
+def test_matches_are_the_nearest_patches(tiny):
     train = texture("grass", 4)
-    spade = Spade(lite, batch_size=4).fit(train, calibrate=False)
+    spade = Spade(tiny, batch_size=4).fit(train, calibrate=False)
     new = texture("grass", 1, seed=3)
     result = next(spade.query(new))
-    features = in_float64(lite, new)[1]
+    features = in_float64(tiny, new)[1]
     for level, found, near, gallery in zip(
         features, result.matches, result.distances, spade.index_.levels, strict=True
     ):
@@ -64,9 +64,9 @@ def test_matches_are_the_nearest_patches(lite):
         np.testing.assert_allclose(near, np.sqrt(true), rtol=1e-4)
 
 
-def test_a_training_image_is_no_anomaly_and_a_hole_is_found(lite):
+def test_a_training_image_is_no_anomaly_and_a_hole_is_found(tiny):
     train = texture("brick", 8)
-    spade = Spade(lite, quantile=0.9).fit(train)  # of eight images, 0.995 asks for a lot
+    spade = Spade(tiny, quantile=0.9).fit(train)  # of eight images, 0.995 asks for a lot
     assert spade.predict(train[:1]).maps[0].max() < 1e-3 * spade.pixel_threshold
     new = texture("brick", 2, seed=4)
     prediction = spade.predict([new[0], with_hole(new[1])])
@@ -78,33 +78,33 @@ def test_a_training_image_is_no_anomaly_and_a_hole_is_found(lite):
     assert all(m.dtype == np.float32 for m in prediction.maps)
 
 
-def test_calibration_is_leave_one_out(lite):
+def test_calibration_is_leave_one_out(tiny):
     train = texture("gravel", 5)
-    spade = Spade(lite, k=2, batch_size=5).fit(train)
+    spade = Spade(tiny, k=2, batch_size=5).fit(train)
     made = spade.index_.manifest.calibration
     for i in range(5):
-        alone = Spade(lite, k=2, batch_size=5).fit(train[:i] + train[i + 1 :], calibrate=False)
+        alone = Spade(tiny, k=2, batch_size=5).fit(train[:i] + train[i + 1 :], calibrate=False)
         result = next(alone.query([train[i]]))
         # The network's own rounding differs with the batch, and distances here are small.
         assert made.peaks[i] == pytest.approx(result.peak, rel=2e-3)
         assert made.descriptor_scores[i] == pytest.approx(result.descriptor_score, rel=2e-3)
 
 
-def test_duplicates_do_not_count_as_themselves(lite):
+def test_duplicates_do_not_count_as_themselves(tiny):
     image = texture("gravel", 1)[0]
-    made = Spade(lite).fit([image, image, image]).index_.manifest.calibration
+    made = Spade(tiny).fit([image, image, image]).index_.manifest.calibration
     assert made.peaks == pytest.approx((0, 0, 0), abs=1e-2)
 
 
-def test_sizes_and_kinds_of_input(lite, tmp_path):
+def test_sizes_and_kinds_of_input(tiny, tmp_path):
     train = texture("brick", 4)
     paths = []
     for i, image in enumerate(train):
         paths.append(tmp_path / f"{i}.png")
         cv2.imwrite(str(paths[-1]), image[..., ::-1])
-    from_arrays = Spade(lite).fit(train)
-    from_paths = Spade(lite).fit(paths)
-    from_folder = Spade(lite).fit(str(tmp_path))
+    from_arrays = Spade(tiny).fit(train)
+    from_paths = Spade(tiny).fit(paths)
+    from_folder = Spade(tiny).fit(str(tmp_path))
     new = [cv2.resize(train[0], (300, 400)), train[1][..., 0], train[2][:100, :40]]
     expected = from_arrays.predict(new)
     assert [m.shape for m in expected.maps] == [(400, 300), (256, 256), (100, 40)]
@@ -112,22 +112,22 @@ def test_sizes_and_kinds_of_input(lite, tmp_path):
         assert np.array_equal(other.predict(new).scores, expected.scores)
 
 
-def test_the_whole_frame_shows_a_defect_at_the_edge(lite):
+def test_the_whole_frame_shows_a_defect_at_the_edge(tiny):
     train = [
         np.concatenate([a, b], 1)
         for a, b in zip(texture("brick", 6), texture("brick", 6, seed=1), strict=True)
     ]
     new = with_hole(train[0].copy(), x=4, y=8, radius=10)
-    cropped = Spade(lite).fit(train).predict([new])
-    whole = Spade(lite, crop=None).fit(train)
+    cropped = Spade(tiny).fit(train).predict([new])
+    whole = Spade(tiny, crop=None).fit(train)
     seen = whole.predict([new])
     assert whole.index_.manifest.framing.width == 512
     assert np.unravel_index(seen.maps[0].argmax(), (256, 512)) < (40, 40)
     assert seen.maps[0][:24, :24].max() > 10 * max(cropped.maps[0][:24, :24].max(), 1e-6)
 
 
-def test_save_and_load_give_the_same_scores(lite, tmp_path):
-    spade = Spade(lite, k=3).fit(texture("grass", 5))
+def test_save_and_load_give_the_same_scores(tiny, tmp_path):
+    spade = Spade(tiny, k=3).fit(texture("grass", 5))
     new = texture("grass", 2, seed=7)
     expected = spade.predict(new)
     spade.save(tmp_path / "kept")
@@ -146,16 +146,16 @@ def equal_but_for_batches(one, two):
     )
 
 
-def test_add_and_remove_equal_a_fresh_build(lite, gravel_folder, tmp_path):
+def test_add_and_remove_equal_a_fresh_build(tiny, gravel_folder, tmp_path):
     paths = sorted(gravel_folder.iterdir())
-    fresh = Spade(lite, k=3).fit(paths, tmp_path / "fresh")
-    grown = Spade(lite, k=3).fit(paths[:6], tmp_path / "grown")
+    fresh = Spade(tiny, k=3).fit(paths, tmp_path / "fresh")
+    grown = Spade(tiny, k=3).fit(paths[:6], tmp_path / "grown")
     assert grown.add(paths[6:]) == 4
     assert [v.path for v in grown.index_.manifest.images] == [str(path) for path in paths]
     assert equal_but_for_batches(
         grown.index_.manifest.calibration, fresh.index_.manifest.calibration
     )
-    six = Spade(lite, k=3).fit(paths[:6], tmp_path / "six").index_.manifest.calibration
+    six = Spade(tiny, k=3).fit(paths[:6], tmp_path / "six").index_.manifest.calibration
     assert grown.remove([str(paths[6]), *(path.name for path in paths[7:])]) == 4
     back = grown.index_.manifest.calibration
     # Neighbours are what they were before: so are the figures, to the last bit.
@@ -171,19 +171,19 @@ def test_add_and_remove_equal_a_fresh_build(lite, gravel_folder, tmp_path):
         grown.remove([str(path) for path in paths[:6]])
 
 
-def test_other_settings_find_their_own_thresholds(lite, tmp_path):
+def test_other_settings_find_their_own_thresholds(tiny, tmp_path):
     train = texture("gravel", 6)
-    spade = Spade(lite).fit(train, tmp_path / "index")
+    spade = Spade(tiny).fit(train, tmp_path / "index")
     fewer = Spade.load(tmp_path / "index", k=2)
-    direct = Spade(lite, k=2).fit(train)
+    direct = Spade(tiny, k=2).fit(train)
     assert fewer.image_threshold == direct.image_threshold != spade.image_threshold
     # From K = 5 on, six images have the same neighbours as with 50.
     assert Spade.load(tmp_path / "index", k=5).image_threshold == spade.image_threshold
     assert Spade.load(tmp_path / "index", quantile=0.9).image_threshold < spade.image_threshold
 
 
-def test_thresholds_of_other_settings_are_none_until_they_are_drawn(lite):
-    spade = Spade(lite).fit(texture("gravel", 6))
+def test_thresholds_of_other_settings_are_none_until_they_are_drawn(tiny):
+    spade = Spade(tiny).fit(texture("gravel", 6))
     other = spade.with_options(k=2)
     assert other.image_threshold is None and other.calibration is None
     assert other.notes == (
@@ -191,14 +191,14 @@ def test_thresholds_of_other_settings_are_none_until_they_are_drawn(lite):
     )
     assert spade.with_options(k=5).image_threshold == spade.image_threshold
     other.draw_thresholds()
-    direct = Spade(lite, k=2).fit(texture("gravel", 6))
+    direct = Spade(tiny, k=2).fit(texture("gravel", 6))
     assert other.image_threshold == direct.image_threshold != spade.image_threshold
     assert other.with_options(quantile=0.6).image_threshold < other.image_threshold
     assert other.with_options(k=3).image_threshold is None
 
 
-def test_settings_check_themselves_whenever_they_are_replaced(lite, tmp_path):
-    spade = Spade(lite).fit(texture("gravel", 2), tmp_path / "index")
+def test_settings_check_themselves_whenever_they_are_replaced(tiny, tmp_path):
+    spade = Spade(tiny).fit(texture("gravel", 2), tmp_path / "index")
     with pytest.raises(TypeError, match="kapa"):
         spade.with_options(kapa=3)
     for wrong in ({"k": 0}, {"kappa": 0}, {"batch_size": 0}, {"quantile": 0}):
@@ -208,25 +208,23 @@ def test_settings_check_themselves_whenever_they_are_replaced(lite, tmp_path):
         with pytest.raises(SpadeError, match=f"{name} = 0"):
             Spade.load(tmp_path / "index", **wrong)
         with pytest.raises(SpadeError, match=f"{name} = 0"):
-            Spade(lite, **wrong)
+            Spade(tiny, **wrong)
     with pytest.raises(SpadeError, match="unknown engine 'none'"):
         spade.with_options(engine="none")
     assert spade.k == 50
 
 
-def test_one_image_gives_no_threshold(lite):
-    spade = Spade(lite).fit(texture("brick", 1))
+def test_one_image_gives_no_threshold(tiny):
+    spade = Spade(tiny).fit(texture("brick", 1))
     assert spade.image_threshold is None
     assert np.isfinite(spade.predict(texture("brick", 1, seed=2)).scores).all()
 
 
-def test_another_network_is_refused(lite, tmp_path):
+def test_another_network_is_refused(tiny, tmp_path):
     from spade_faiss.features import Backbone
 
-    Spade(lite).fit(texture("brick", 2), tmp_path / "index")
-    other = Backbone(
-        "efficientnet_lite0", lite._network, (0.5,) * 3, (0.5,) * 3, "ab" * 32, lite.device
-    )
+    Spade(tiny).fit(texture("brick", 2), tmp_path / "index")
+    other = Backbone("tiny", tiny._network, (0.5,) * 3, (0.5,) * 3, "ab" * 32, tiny.device)
     with pytest.raises(SpadeError, match="--weights"):
         list(Spade.load(tmp_path / "index", backbone=other).query(texture("brick", 1)))
 
@@ -242,9 +240,9 @@ def test_another_network_is_refused(lite, tmp_path):
         ("no/such/folder", "no such"),
     ],
 )
-def test_bad_images_are_explained(lite, bad, why):
+def test_bad_images_are_explained(tiny, bad, why):
     with pytest.raises(SpadeError, match=why):
-        Spade(lite).fit(bad)
+        Spade(tiny).fit(bad)
 
 
 @pytest.mark.parametrize(
@@ -265,9 +263,9 @@ def test_bad_settings_are_explained(settings):
         Spade(**settings)
 
 
-def test_predict_before_fit_says_so(lite):
+def test_predict_before_fit_says_so(tiny):
     with pytest.raises(SpadeError, match="fit"):
-        Spade(lite).predict(texture("brick", 1))
+        Spade(tiny).predict(texture("brick", 1))
 
 
 @pytest.mark.parametrize(
@@ -277,18 +275,18 @@ def test_predict_before_fit_says_so(lite):
         {"factory": "IVF8,Flat", "search_params": "nprobe=8"},
     ],
 )
-def test_calibration_in_a_whole_gallery_is_leave_one_out(lite, way):
+def test_calibration_in_a_whole_gallery_is_leave_one_out(tiny, way):
     train = texture("gravel", 4)
-    exact = Spade(lite, batch_size=4).fit(train).calibration
-    whole = Spade(lite, batch_size=4, **way).fit(train).calibration
+    exact = Spade(tiny, batch_size=4).fit(train).calibration
+    whole = Spade(tiny, batch_size=4, **way).fit(train).calibration
     # Every list is probed, and K is more than all images: the patches searched are the same.
     np.testing.assert_allclose(whole.peaks, exact.peaks, rtol=1e-4)
     assert whole.descriptor_scores == exact.descriptor_scores
 
 
-def test_calibration_in_a_coreset_leaves_out_the_image_s_own_rows(lite):
+def test_calibration_in_a_coreset_leaves_out_the_image_s_own_rows(tiny):
     train = texture("gravel", 4)
-    spade = Spade(lite, coreset=0.05, batch_size=4).fit(train)
+    spade = Spade(tiny, coreset=0.05, batch_size=4).fit(train)
     index, made = spade.index_, spade.calibration
     for image in range(4):
         distances = []
@@ -304,11 +302,11 @@ def test_calibration_in_a_coreset_leaves_out_the_image_s_own_rows(lite):
         )
 
 
-def test_exact_search_in_an_index_with_galleries(lite, tmp_path):
+def test_exact_search_in_an_index_with_galleries(tiny, tmp_path):
     train, new = texture("grass", 6), texture("grass", 2, seed=7)
-    plain = Spade(lite, k=3).fit(train)
-    Spade(lite, k=3, coreset=0.01).fit(train, tmp_path / "index")
-    loaded = Spade.load(tmp_path / "index", backbone=lite, exact=True)
+    plain = Spade(tiny, k=3).fit(train)
+    Spade(tiny, k=3, coreset=0.01).fit(train, tmp_path / "index")
+    loaded = Spade.load(tmp_path / "index", backbone=tiny, exact=True)
     assert np.array_equal(loaded.predict(new).scores, plain.predict(new).scores)
     assert loaded.calibration.peaks == plain.calibration.peaks
     whole = loaded.with_options(exact=False)
@@ -316,24 +314,24 @@ def test_exact_search_in_an_index_with_galleries(lite, tmp_path):
     assert whole.calibration == whole.index_.manifest.calibration != plain.calibration
     # What is kept is of the galleries, whatever this object searches.
     loaded.add(texture("grass", 1, seed=8))
-    kept = Spade.load(tmp_path / "index", backbone=lite)
+    kept = Spade.load(tmp_path / "index", backbone=tiny)
     assert min(kept.calibration.peaks) > 1.05 * min(loaded.calibration.peaks)
 
 
-def test_search_parameters_may_be_others_when_loaded(lite, tmp_path):
+def test_search_parameters_may_be_others_when_loaded(tiny, tmp_path):
     train, new = texture("grass", 4), texture("grass", 1, seed=7)
-    Spade(lite, factory="IVF64,Flat", search_params="nprobe=1").fit(train, tmp_path / "index")
-    narrow = Spade.load(tmp_path / "index", backbone=lite)
-    wide = Spade.load(tmp_path / "index", backbone=lite, search_params="nprobe=64")
-    exact = Spade(lite).fit(train)
+    Spade(tiny, factory="IVF64,Flat", search_params="nprobe=1").fit(train, tmp_path / "index")
+    narrow = Spade.load(tmp_path / "index", backbone=tiny)
+    wide = Spade.load(tmp_path / "index", backbone=tiny, search_params="nprobe=64")
+    exact = Spade(tiny).fit(train)
     assert wide.predict(new).scores == pytest.approx(exact.predict(new).scores, rel=1e-4)
     assert wide.predict(new).maps[0].mean() < narrow.predict(new).maps[0].mean()
     np.testing.assert_allclose(wide.calibration.peaks, exact.calibration.peaks, rtol=1e-4)
     assert narrow.calibration == narrow.index_.manifest.calibration
     with pytest.raises(SpadeError, match="efSearch"):
-        Spade.load(tmp_path / "index", backbone=lite, search_params="efSearch=3")
+        Spade.load(tmp_path / "index", backbone=tiny, search_params="efSearch=3")
 
 
-def test_a_coreset_smaller_than_kappa_is_explained(lite):
+def test_a_coreset_smaller_than_kappa_is_explained(tiny):
     with pytest.raises(SpadeError, match="--coreset"):
-        Spade(lite, kappa=9, coreset=0.01).fit(texture("brick", 2))
+        Spade(tiny, kappa=9, coreset=0.01).fit(texture("brick", 2))

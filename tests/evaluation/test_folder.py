@@ -20,9 +20,9 @@ from spade_faiss.evaluation import (
     table,
 )
 from spade_faiss.evaluation.images import confusion_of
-from tests.command import LITE, done, one_line, run
+from tests.command import TINY, done, one_line, run
 
-SMALL = ("--resize", "64", "--crop", "64", *LITE)
+SMALL = ("--resize", "64", "--crop", "64", *TINY)
 
 
 def paint(path, kind, number, mask=None):
@@ -92,11 +92,11 @@ def test_labels_alone_give_image_figures_and_say_what_is_missing(evaluated):
         assert 0 <= point["mean"]["image_ap"] <= 1
 
 
-def test_figures_equal_an_independent_computation(lite, parts, evaluated):
+def test_figures_equal_an_independent_computation(tiny, parts, evaluated):
     _, results, _ = evaluated
     record = results["categories"]["parts"]
     category = loaded(parts)
-    spade = Spade(lite, resize=64, crop=64).fit(category.train)
+    spade = Spade(tiny, resize=64, crop=64).fit(category.train)
     found = list(spade.query([test.path for test in category.test]))
     wrong = np.array([test.path.parent.name != "fine" for test in category.test])
     for name, scores in (
@@ -233,7 +233,7 @@ def test_a_threshold_set_by_hand_is_judged_instead(parts, tmp_path, evaluated, o
     one_line(run(*call, "--threshold", "nan"), "finite")
 
 
-def test_a_layout_without_masks_is_scored_as_folders_are(lite, parts, tmp_path, evaluated):
+def test_a_layout_without_masks_is_scored_as_folders_are(tiny, parts, tmp_path, evaluated):
     root = tmp_path / "parts"
     shutil.copytree(parts / "train", root / "train/good")
     shutil.copytree(parts / "fine", root / "test/good")
@@ -254,7 +254,7 @@ def test_a_layout_without_masks_is_scored_as_folders_are(lite, parts, tmp_path, 
     assert "evaluated anew: its files have changed" in ended.stderr
 
 
-def test_masks_of_some_defects_give_pixel_metrics_of_these(lite, parts, tmp_path):
+def test_masks_of_some_defects_give_pixel_metrics_of_these(tiny, parts, tmp_path):
     call = ("evaluate", "folder", *folders(parts), "--out", tmp_path, "--json", *SMALL)
     ended = done(*call, "--masks", parts / "masks", status=1)
     lines = ended.stderr.splitlines()
@@ -271,14 +271,14 @@ def test_masks_of_some_defects_give_pixel_metrics_of_these(lite, parts, tmp_path
     stained = shutil.copytree(parts, tmp_path / "parts")
     shutil.rmtree(stained / "ng/stain")
     alone = evaluate_category(
-        Spade(lite, resize=64, crop=64),
+        Spade(tiny, resize=64, crop=64),
         load_folders(stained / "train", stained / "fine", stained / "ng", stained / "masks"),
     )
     assert (record["pro"], record["pixel_rocauc"]) == pytest.approx((alone.pro, alone.pixel_rocauc))
     assert f"| {100 * record['pro']:.1f} |" in (tmp_path / "table.md").read_text()
 
 
-def test_categories_with_and_without_masks_stand_in_one_table(lite, parts, tmp_path):
+def test_categories_with_and_without_masks_stand_in_one_table(tiny, parts, tmp_path):
     for name in ("hazelnut", "tile"):
         shutil.copytree(parts / "train", tmp_path / "data" / name / "train/good")
         shutil.copytree(parts / "fine", tmp_path / "data" / name / "test/good")
@@ -295,8 +295,8 @@ def test_categories_with_and_without_masks_stand_in_one_table(lite, parts, tmp_p
         assert ("pro" in json.loads(place.read_text())["scores"][0]) == (place.stem == "tile")
 
 
-def test_an_ensemble_is_judged_by_its_own_threshold(lite, parts, tmp_path):
-    ensemble = Ensemble.of([lite], ["flip"], resize=64, crop=64)
+def test_an_ensemble_is_judged_by_its_own_threshold(tiny, parts, tmp_path):
+    ensemble = Ensemble.of([tiny], ["flip"], resize=64, crop=64)
     results = evaluate_folder(ensemble, loaded(parts), tmp_path, on_error=print, on_note=print)
     record = results["categories"]["parts"]
     assert record["threshold"] == ensemble.image_threshold
@@ -307,10 +307,10 @@ def test_an_ensemble_is_judged_by_its_own_threshold(lite, parts, tmp_path):
     assert record["confusion"]["found"] == sum(over) and record["stages"]["calibration"] > 0
 
 
-def test_an_index_without_a_threshold_is_not_judged(lite, parts, tmp_path):
+def test_an_index_without_a_threshold_is_not_judged(tiny, parts, tmp_path):
     category = load_folders(parts / "train", parts / "fine", parts / "ng")
     alone = evaluate_category(
-        Spade(lite, resize=64, crop=64),
+        Spade(tiny, resize=64, crop=64),
         type(category)("one", category.train[:1], category.test, "folder"),
     )
     assert alone.confusion is None and not {"threshold", "kinds"} & alone.record().keys()

@@ -10,9 +10,9 @@ from spade_faiss import Spade, metrics
 from spade_faiss.datasets import load_mvtec, make_demo
 from spade_faiss.evaluation import evaluate_mvtec, results_of, runs_table
 from spade_faiss.evaluation.scores import Scores
-from tests.command import LITE, done, one_line, run
+from tests.command import TINY, done, one_line, run
 
-SMALL = ("--resize", 64, "--crop", 64, *LITE)
+SMALL = ("--resize", 64, "--crop", 64, *TINY)
 CONFIG = [
     {
         "defect_name": "dent",
@@ -84,7 +84,7 @@ def scored(category, spade, original_size):
 
 
 @pytest.mark.parametrize("original_size", [True, False])
-def test_spro_with_the_areas_of_defects_config(lite, loco, tmp_path, original_size):
+def test_spro_with_the_areas_of_defects_config(tiny, loco, tmp_path, original_size):
     limit = 0.05 if original_size else 0.2
     options = ("--original-size",) if original_size else ()
     ended = done(
@@ -93,7 +93,7 @@ def test_spro_with_the_areas_of_defects_config(lite, loco, tmp_path, original_si
     results = json.loads(ended.stdout)
     figures = results["categories"]["screw_bag"]
     [category] = load_mvtec(loco)
-    spade = Spade(lite, resize=64, crop=64).fit(category.train, calibrate=False)
+    spade = Spade(tiny, resize=64, crop=64).fit(category.train, calibrate=False)
     maps, regions = scored(category, spade, original_size)
     kinds = np.array(category.kinds)
 
@@ -130,12 +130,12 @@ def test_without_the_config_sPRO_is_missing_and_that_is_said(loco, tmp_path):  #
     assert not any("spro" in name for name in json.loads(ended.stdout)["categories"]["screw_bag"])
 
 
-def test_pro_is_integrated_to_the_rate_that_is_asked_for(lite, demo, tmp_path):
+def test_pro_is_integrated_to_the_rate_that_is_asked_for(tiny, demo, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     (data / "tile").symlink_to(demo / "brick")  # under the name of one that the paper has
     notes = []
-    spade = Spade(lite, resize=64, crop=64)
+    spade = Spade(tiny, resize=64, crop=64)
     results = {
         limit: evaluate_mvtec(
             spade,
@@ -178,7 +178,7 @@ def test_a_limit_that_is_no_rate_is_one_line(demo, tmp_path):
         one_line(ended, f"--max-fpr {limit}", "more than 0, and 1 at most")
 
 
-def test_what_the_authors_of_ad_2_do_is_said(lite, demo, tmp_path):
+def test_what_the_authors_of_ad_2_do_is_said(tiny, demo, tmp_path):
     can = tmp_path / "can"
     (can / "test_public" / "ground_truth").mkdir(parents=True)
     (can / "train").symlink_to(demo / "grass" / "train")
@@ -188,7 +188,7 @@ def test_what_the_authors_of_ad_2_do_is_said(lite, demo, tmp_path):
     for limit, said in ((0.3, True), (0.05, False)):
         notes = []
         results = evaluate_mvtec(
-            Spade(lite, resize=64, crop=64),
+            Spade(tiny, resize=64, crop=64),
             can,
             tmp_path / str(limit),
             max_fpr=limit,
@@ -206,9 +206,9 @@ def test_what_the_authors_of_ad_2_do_is_said(lite, demo, tmp_path):
         assert results["config"]["max_fpr"] == limit
 
 
-def test_aupimo_of_images_whose_good_pixels_show_its_rates(lite, demo, tmp_path):
+def test_aupimo_of_images_whose_good_pixels_show_its_rates(tiny, demo, tmp_path):
     notes = []
-    spade = Spade(lite)
+    spade = Spade(tiny)
     results = evaluate_mvtec(
         spade, demo, tmp_path / "out", names=["grass"], on_error=print, on_note=notes.append
     )
@@ -227,7 +227,7 @@ def test_aupimo_of_images_whose_good_pixels_show_its_rates(lite, demo, tmp_path)
     text = (tmp_path / "out" / "table.md").read_text()
     assert "| AUPIMO |" in text.splitlines()[0] and f"| {100 * figures['aupimo']:.1f} |" in text
     small = evaluate_mvtec(
-        Spade(lite, resize=64, crop=64),
+        Spade(tiny, resize=64, crop=64),
         demo,
         tmp_path / "small",
         names=["grass"],

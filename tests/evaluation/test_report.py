@@ -9,7 +9,7 @@ from spade_faiss import Ensemble, Spade, SpadeError
 from spade_faiss.datasets import load_mvtec, make_demo, published_mvtec
 from spade_faiss.evaluation import evaluate_mvtec, evaluate_stc
 from spade_faiss.evaluation.report import write_report
-from tests.command import LITE, done
+from tests.command import TINY, done
 from tests.evaluation.test_resume import counted, evaluate  # noqa: F401
 from tests.images.video.videos import make_stc
 
@@ -28,9 +28,9 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def reported(lite, data, tmp_path_factory):
+def reported(tiny, data, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    spade = Spade(lite, **SMALL)
+    spade = Spade(tiny, **SMALL)
     results = evaluate_mvtec(
         spade, data, out, report=True, sweep=["k=1,5"], on_error=print, on_note=print
     )
@@ -41,14 +41,14 @@ def kept(out, name):
     return json.loads((out / "done" / f"{name}.json").read_text())["evidence"]
 
 
-def test_a_report_of_an_earlier_evaluation_goes(lite, data, reported, tmp_path):
+def test_a_report_of_an_earlier_evaluation_goes(tiny, data, reported, tmp_path):
     out = shutil.copytree(reported[0], tmp_path / "out")
     assert (out / "report.html").exists()
     call = {"sweep": ["k=1,5"], "on_error": print, "on_note": print}
-    evaluate_mvtec(Spade(lite, **SMALL), data, out, **call)
+    evaluate_mvtec(Spade(tiny, **SMALL), data, out, **call)
     assert not (out / "report.html").exists() and (out / "results.json").exists()
     (out / "report.html").write_text("mine")
-    evaluate_mvtec(Spade(lite, **SMALL), data, out, **call)
+    evaluate_mvtec(Spade(tiny, **SMALL), data, out, **call)
     assert (out / "report.html").read_text() == "mine"
 
 
@@ -65,10 +65,10 @@ def test_curves_have_the_areas_of_the_exact_metrics(reported):
         )
 
 
-def test_the_worst_misses_are_those(lite, data, reported):
+def test_the_worst_misses_are_those(tiny, data, reported):
     out, _ = reported
     [category] = load_mvtec(data, ["gravel"])
-    spade = Spade(lite, **SMALL).fit(category.train, calibrate=False)
+    spade = Spade(tiny, **SMALL).fit(category.train, calibrate=False)
     found = list(spade.query([test.path for test in category.test]))
     wrong = np.array([test.wrong for test in category.test])
     scores = {
@@ -108,14 +108,14 @@ def test_figures_stand_beside_the_paper_s(reported):
 
 
 def test_a_finished_evaluation_is_reported_without_doing_it_again(
-    lite,
+    tiny,
     data,
     tmp_path,
     counted,  # noqa: F811
 ):
-    first, _, _ = evaluate(lite, data, tmp_path)
+    first, _, _ = evaluate(tiny, data, tmp_path)
     assert not (tmp_path / "report.html").exists() and len(counted) == 2
-    again, _, notes = evaluate(lite, data, tmp_path, report=True)
+    again, _, notes = evaluate(tiny, data, tmp_path, report=True)
     assert again == first and len(counted) == 2
     assert (tmp_path / "report.html").read_text().count('<section class="cat') == 2
     # What an older version left has nothing for a report.
@@ -123,8 +123,8 @@ def test_a_finished_evaluation_is_reported_without_doing_it_again(
     record = json.loads(path.read_text())
     del record["evidence"]
     path.write_text(json.dumps(record))
-    assert evaluate(lite, data, tmp_path)[2] == notes and len(counted) == 2
-    assert evaluate(lite, data, tmp_path, report=True)[2][-1] == (
+    assert evaluate(tiny, data, tmp_path)[2] == notes and len(counted) == 2
+    assert evaluate(tiny, data, tmp_path, report=True)[2][-1] == (
         "tile is evaluated anew: nothing was kept of it for a report"
     )
     assert len(counted) == 3 and "evidence" in json.loads(path.read_text())
@@ -133,8 +133,8 @@ def test_a_finished_evaluation_is_reported_without_doing_it_again(
         write_report(tmp_path, again)
 
 
-def test_an_ensemble_and_original_sizes_are_reported(lite, data, tmp_path):
-    ensemble = Ensemble.of([lite], ["flip"], **SMALL)
+def test_an_ensemble_and_original_sizes_are_reported(tiny, data, tmp_path):
+    ensemble = Ensemble.of([tiny], ["flip"], **SMALL)
     evaluate_mvtec(
         ensemble,
         data,
@@ -151,9 +151,9 @@ def test_an_ensemble_and_original_sizes_are_reported(lite, data, tmp_path):
 
 
 @pytest.mark.parametrize("pixel_masks", [True, False])
-def test_scenes_are_reported(lite, tmp_path, pixel_masks):
+def test_scenes_are_reported(tiny, tmp_path, pixel_masks):
     campus = make_stc(tmp_path / "stc", pixel_masks)
-    spade = Spade(lite, k=2, **SMALL)
+    spade = Spade(tiny, k=2, **SMALL)
     results = evaluate_stc(
         spade,
         campus,
@@ -200,6 +200,6 @@ def test_the_command_reports(data, tmp_path):
         "64",
         "--crop",
         "64",
-        *LITE,
+        *TINY,
     )
     assert "laid out like MVTec AD" in (tmp_path / "report.html").read_text()

@@ -12,7 +12,7 @@ from spade_faiss.datasets import load_stc, published_stc
 from spade_faiss.evaluation import evaluate_stc
 from spade_faiss.evaluation.stc import normalised
 from spade_faiss.images.video import read_frames
-from tests.command import LITE, done
+from tests.command import TINY, done
 from tests.images.video.videos import make_stc
 
 SMALL = {"resize": 64, "crop": 64}
@@ -32,10 +32,10 @@ def campus(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def evaluated(lite, campus, tmp_path_factory):
+def evaluated(tiny, campus, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
     results = evaluate_stc(
-        Spade(lite, k=3, **SMALL),
+        Spade(tiny, k=3, **SMALL),
         campus,
         out,
         fps=4,
@@ -95,7 +95,7 @@ def test_rocauc_is_that_of_the_scores_in_the_csv(campus, evaluated):
             )
 
 
-def test_scores_equal_an_independent_run(lite, campus, evaluated):
+def test_scores_equal_an_independent_run(tiny, campus, evaluated):
     out, results = evaluated
     frames = [
         one.image
@@ -103,7 +103,7 @@ def test_scores_equal_an_independent_run(lite, campus, evaluated):
         for one in read_frames(path)
         if int(one.name[-6:]) % 6 == 0
     ]
-    spade = Spade(lite, k=3, **SMALL).fit(frames, calibrate=False)
+    spade = Spade(tiny, k=3, **SMALL).fit(frames, calibrate=False)
     paths = [
         path
         for clip in ("02_0014", "02_0015")
@@ -138,7 +138,7 @@ def test_clips_are_normalised_each_by_itself():
     assert values.tolist() == [0, 1, 0.5, 0, 0]
 
 
-def test_a_mask_of_another_length_is_named_and_its_scene_refused(lite, campus, tmp_path):
+def test_a_mask_of_another_length_is_named_and_its_scene_refused(tiny, campus, tmp_path):
     root = make_stc(tmp_path / "broken", pixel_masks=False)
     mask = root / "testing/test_frame_mask/01_0015.npy"
     np.save(mask, np.load(mask)[:-2])
@@ -150,7 +150,7 @@ def test_a_mask_of_another_length_is_named_and_its_scene_refused(lite, campus, t
         tmp_path / "out",
         "--fps",
         "2",
-        *LITE,
+        *TINY,
         "--resize",
         "64",
         "--crop",
@@ -170,11 +170,11 @@ def test_a_mask_of_another_length_is_named_and_its_scene_refused(lite, campus, t
     np.save(mask, np.load(mask)[:-2])
     with pytest.raises(SpadeError, match="nothing could be evaluated"):
         evaluate_stc(
-            Spade(lite, **SMALL), root, tmp_path / "out2", on_error=print, on_note=unjudged
+            Spade(tiny, **SMALL), root, tmp_path / "out2", on_error=print, on_note=unjudged
         )
 
 
-def test_masks_of_another_size_and_bad_frames_are_named(lite, tmp_path):
+def test_masks_of_another_size_and_bad_frames_are_named(tiny, tmp_path):
     root = make_stc(tmp_path / "broken")
     pixels = root / "testing/test_pixel_mask/02_0015.npy"
     np.save(pixels, np.load(pixels)[:, :-1])
@@ -185,7 +185,7 @@ def test_masks_of_another_size_and_bad_frames_are_named(lite, tmp_path):
     (root / "testing/test_pixel_mask/01_0015.npy").unlink()
     problems, notes = [], []
     results = evaluate_stc(
-        Spade(lite, **SMALL),
+        Spade(tiny, **SMALL),
         root,
         tmp_path / "out",
         fps=2,
@@ -206,9 +206,9 @@ def test_masks_of_another_size_and_bad_frames_are_named(lite, tmp_path):
     assert "01_0014/003.jpg" not in names and "01_0015/003.jpg" in names
 
 
-def test_frames_are_judged_whatever_the_sampling(lite, campus, tmp_path):
+def test_frames_are_judged_whatever_the_sampling(tiny, campus, tmp_path):
     with pytest.raises(SpadeError, match="fps"):
         evaluate_stc(
-            Spade(lite, **SMALL), campus, tmp_path, fps=0, on_error=silent, on_note=unjudged
+            Spade(tiny, **SMALL), campus, tmp_path, fps=0, on_error=silent, on_note=unjudged
         )
     assert cv2.imread(str(load_stc(campus)[0].frames[0])) is not None

@@ -21,14 +21,14 @@ def data(tmp_path_factory):
     return root
 
 
-def test_a_grid_equals_runs_of_their_own(lite, data, tmp_path, monkeypatch):
+def test_a_grid_equals_runs_of_their_own(tiny, data, tmp_path, monkeypatch):
     seen = []
     call = Backbone.__call__
     monkeypatch.setattr(
         Backbone, "__call__", lambda self, images: seen.append(len(images)) or call(self, images)
     )
     results = evaluate_mvtec(
-        Spade(lite, 4, **SMALL),
+        Spade(tiny, 4, **SMALL),
         data,
         tmp_path,
         names=["brick"],
@@ -48,7 +48,7 @@ def test_a_grid_equals_runs_of_their_own(lite, data, tmp_path, monkeypatch):
         options = point["options"]
         alone = evaluate_category(
             Spade(
-                lite,
+                tiny,
                 int(options["k"]),
                 int(options["kappa"]),
                 sigma=float(options["sigma"]),
@@ -61,16 +61,16 @@ def test_a_grid_equals_runs_of_their_own(lite, data, tmp_path, monkeypatch):
             assert scores[name] == pytest.approx(getattr(alone, name), abs=1e-9)
             assert point["mean"][name] == scores[name]
         assert "seconds" not in scores and "seconds" not in point["mean"]
-    base = evaluate_category(Spade(lite, 4, **SMALL), category)
+    base = evaluate_category(Spade(tiny, 4, **SMALL), category)
     assert results["categories"]["brick"]["pro"] == pytest.approx(base.pro, abs=1e-9)
     assert len({point["mean"]["pro"] for point in results["sweep"]}) > 4
     text = (tmp_path / "table.md").read_text()
     assert "| k | kappa | sigma | PRO |" in text and "k = 3, kappa = 2, sigma = 4" in text
 
 
-def test_levels_and_scores_are_swept(lite, data, tmp_path):
+def test_levels_and_scores_are_swept(tiny, data, tmp_path):
     results = evaluate_mvtec(
-        Spade(lite, 3, **SMALL),
+        Spade(tiny, 3, **SMALL),
         data,
         tmp_path,
         names=["grass"],
@@ -92,9 +92,9 @@ def test_levels_and_scores_are_swept(lite, data, tmp_path):
     assert "image_rocauc_by_score" not in base
 
 
-def test_a_remapped_result_is_made_of_its_levels(lite, data):
+def test_a_remapped_result_is_made_of_its_levels(tiny, data):
     [category] = load_mvtec(data, ["gravel"])
-    spade = Spade(lite, 3, **SMALL).fit(category.train, calibrate=False)
+    spade = Spade(tiny, 3, **SMALL).fit(category.train, calibrate=False)
     result = next(spade.query([category.test[0].path]))
     assert np.array_equal(spade.recompute_maps(result).map, result.map)
     other = spade.with_options(sigma=1.5).recompute_maps(result, (1, 3))

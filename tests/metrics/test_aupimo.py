@@ -3,9 +3,10 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 
 from spade_faiss import metrics
+from tests.conftest import examples
 
 from . import oracle
 
@@ -37,7 +38,7 @@ def check(maps, masks, bounds):
 
 
 @given(batches(), st.floats(1e-3, 0.5), st.floats(1.1, 50))
-@settings(max_examples=150)
+@examples(150)
 def test_equals_the_definition(batch, lower, times):
     check(*batch, (lower, min(lower * times, 1)))
 

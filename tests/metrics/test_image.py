@@ -2,10 +2,11 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
 from spade_faiss import metrics
+from tests.conftest import examples
 
 scores_and_labels = st.lists(
     st.tuples(st.sampled_from([0.0, 0.1, 0.5, 2.0]) | st.floats(-1e9, 1e9), st.booleans()),
@@ -15,7 +16,7 @@ scores_and_labels = st.lists(
 
 
 @given(scores_and_labels)
-@settings(max_examples=300)
+@examples(300)
 def test_equals_scikit_learn(pairs):
     scores, labels = map(np.array, zip(*pairs, strict=True))
     rocauc = metrics.image_rocauc(scores, labels)

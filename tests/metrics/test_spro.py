@@ -3,9 +3,10 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 
 from spade_faiss import metrics
+from tests.conftest import examples
 
 from . import oracle
 
@@ -34,7 +35,7 @@ def batches(draw):
 
 
 @given(batches(), st.floats(0.01, 1))
-@settings(max_examples=100)
+@examples(100)
 def test_equals_the_definition(batch, max_fpr):
     maps, regions, masks = batch
     expected = pytest.approx(oracle.spro(maps, regions, max_fpr), abs=1e-9)

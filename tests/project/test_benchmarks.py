@@ -28,6 +28,7 @@ def test_without_a_gpu_one_line_says_so():
     assert len(done.stderr.splitlines()) == 1 and "needs a CUDA device" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_rehearsal_measures_and_checks_a_level():
     pytest.importorskip("triton", reason="needs triton, which comes with torch for CUDA")
     done = run("--rehearse", "--json", "--only", "level 3")
@@ -56,12 +57,12 @@ def thresholds(monkeypatch):
     return importlib.import_module("thresholds")
 
 
-def test_thresholds_of_compared_pairs_are_those_of_an_index(lite, thresholds):
+def test_thresholds_of_compared_pairs_are_those_of_an_index(tiny, thresholds):
     grass = texture("grass", 6)
     shown = thresholds.Shown("grass", [*grass[:4], grass[0]], grass[4:5], [with_hole(grass[5])])
-    pairs = thresholds.Pairs(shown, lite)
+    pairs = thresholds.Pairs(shown, tiny)
     for chosen in np.array([0, 1, 3]), np.arange(5):  # the last image is a copy of the first
-        spade = Spade(lite).fit([shown.learnt[i] for i in chosen])
+        spade = Spade(tiny).fit([shown.learnt[i] for i in chosen])
         copies = pairs.copies(chosen)
         assert [list(one) for one in copies] == (
             [[]] * 3 if len(chosen) < 5 else [[4], [], [], [], [0]]

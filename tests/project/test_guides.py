@@ -75,6 +75,7 @@ def programs(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
 def test_a_guide_does_what_it_says(guide, lite, programs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

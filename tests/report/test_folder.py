@@ -17,8 +17,8 @@ from tests.images.video.videos import write_video
 
 
 @pytest.fixture(scope="module")
-def spade(lite):
-    return Spade(lite, resize=64, crop=56, quantile=0.9, engine="faiss").fit(texture("gravel", 3))
+def spade(tiny):
+    return Spade(tiny, resize=64, crop=56, quantile=0.9, engine="faiss").fit(texture("gravel", 3))
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from tests.conftest import texture, with_hole
 
 
 @pytest.fixture(scope="module")
-def spade(lite):
-    return Spade(lite, quantile=0.9).fit(texture("brick", 8))
+def spade(tiny):
+    return Spade(tiny, quantile=0.9).fit(texture("brick", 8))
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +75,10 @@ def test_the_overlay_marks_the_hole_and_hatches_what_was_not_seen(spade, holed):
 
 
 @pytest.mark.parametrize("shape", [(20, 400), (400, 20), (2000, 30), (17, 17)])
-def test_pictures_of_any_aspect(lite, shape):
+def test_pictures_of_any_aspect(tiny, shape):
     train = [np.ascontiguousarray(np.resize(t, (*shape, 3))) for t in texture("gravel", 3)]
     for crop in (224, None):
-        spade = Spade(lite, crop=crop, resize=256 if crop else 64).fit(train)
+        spade = Spade(tiny, crop=crop, resize=256 if crop else 64).fit(train)
         result = next(spade.query([255 - train[0]]))
         framing = spade.index_.manifest.framing.framing()
         assert result.map.shape == shape
@@ -104,11 +104,11 @@ def test_alike_names_get_files_of_their_own(spade, tmp_path):
         write_query(spade, found, tmp_path / "a" / "out")
 
 
-def test_without_a_threshold_nothing_is_judged(lite, tmp_path):
+def test_without_a_threshold_nothing_is_judged(tiny, tmp_path):
     import cv2
 
     cv2.imwrite(str(tmp_path / "1.png"), texture("brick", 1)[0])
-    spade = Spade(lite).fit(texture("brick", 1, seed=1))
+    spade = Spade(tiny).fit(texture("brick", 1, seed=1))
     found = [Found(tmp_path / "1.png", Path("1.png"), None)]
     (row,) = write_query(spade, found, tmp_path / "out", explain=True)
     assert row.threshold is None and row.verdict == "" and row.score > 0

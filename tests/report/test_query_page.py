@@ -47,8 +47,8 @@ def picture_of(data):
 
 
 @pytest.fixture(scope="module")
-def spade(lite):
-    return Spade(lite, quantile=0.9).fit(texture("brick", 8))
+def spade(tiny):
+    return Spade(tiny, quantile=0.9).fit(texture("brick", 8))
 
 
 @pytest.fixture(scope="module")
@@ -232,9 +232,9 @@ def test_a_query_that_stops_leaves_a_report_of_what_was_done(spade, tmp_path, mo
     assert len(cards_of(tmp_path / "out" / "report.html")) == 2 and "is empty (0 bytes)" in text
 
 
-def test_without_a_threshold_nothing_is_judged(lite, tmp_path):
+def test_without_a_threshold_nothing_is_judged(tiny, tmp_path):
     write_parts(tmp_path / "parts", ["0.png"])
-    spade = Spade(lite).fit(texture("brick", 1, seed=1))
+    spade = Spade(tiny).fit(texture("brick", 1, seed=1))
     write_query(spade, find_images([tmp_path / "parts"], print), tmp_path / "out", report=True)
     text = (tmp_path / "out" / "report.html").read_text()
     (card,) = cards_of(tmp_path / "out" / "report.html")
@@ -551,9 +551,9 @@ def test_the_bars_of_another_threshold_count_every_image(thousand, opened):
     assert page.inner_text("#said") == f"{wrong} of 1000 are not good"
 
 
-def test_frames_of_a_video(lite, tmp_path, opened):
+def test_frames_of_a_video(tiny, tmp_path, opened):
     view = street()
-    spade = Spade(lite, resize=64, crop=64).fit(walk(view, 12))
+    spade = Spade(tiny, resize=64, crop=64).fit(walk(view, 12))
     frames = walk(view, 30, 20)
     frames[20][20:60, 40:90] = 255
     (tmp_path / "in").mkdir()

@@ -6,11 +6,12 @@ import faiss
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from spade_faiss.search import exhaustive
+from tests.conftest import examples
 from tests.search.oracle import assert_exact
 
 rows = hnp.arrays(
@@ -60,7 +61,7 @@ every_way = pytest.mark.parametrize(
 
 @every_way
 @given(rows, st.integers(0, 99), st.sampled_from([1e-20, 1.0, 1e6]), st.integers(0, 4), st.data())
-@settings(max_examples=100)
+@examples(100)
 def test_near_rows_far_from_zero(count, way, gallery, seed, factor, exponent, data):
     """Rows that all but coincide, at any scale."""
     rng = np.random.default_rng(seed)

@@ -1,16 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spade_faiss.search import LevelSearch
+from tests.conftest import examples
 
 ENGINES = ("auto", "faiss", "screened")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@settings(max_examples=40)
+@examples(40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     images=st.integers(1, 7),

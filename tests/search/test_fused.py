@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ..command import environment
-from ..conftest import texture, with_hole
+from ..conftest import examples, texture, with_hole
 
 pytest.importorskip("triton", reason="needs triton, which comes with torch for CUDA")
 
@@ -82,7 +82,7 @@ def test_random_vectors(b, q, c, n, per_image, k, kappa):
 
 
 @given(st.data(), st.integers(1, 4), st.integers(1, 40), st.integers(1, 20), st.integers(0, 99))
-@settings(max_examples=20)
+@examples(20)
 def test_images_only_searched_among_those_named(data, n, per_image, channels, seed):
     random = np.random.default_rng(seed)
     short = data.draw(st.integers(0, per_image - 1))
@@ -105,7 +105,7 @@ finite = hnp.arrays(
 
 
 @given(finite, st.integers(0, 99), st.integers(-30, 30))
-@settings(max_examples=25)
+@examples(25)
 def test_any_values_at_any_scale(gallery, seed, exponent):
     random = np.random.default_rng(seed)
     near = gallery[random.integers(0, len(gallery), 5)]
@@ -115,7 +115,7 @@ def test_any_values_at_any_scale(gallery, seed, exponent):
 
 
 @given(finite, st.integers(0, 99))
-@settings(max_examples=15)
+@examples(15)
 def test_a_vector_of_the_gallery_finds_itself(gallery, seed):
     order = np.random.default_rng(seed).permutation(len(gallery))
     distances, _ = fused(on_device(gallery[order]), on_device(gallery))

@@ -3,12 +3,12 @@ import logging
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from spade_faiss.search import ENGINES, LevelSearch, nearest, nearest_in_images
-from tests.conftest import texture
+from tests.conftest import examples, texture
 
 from .oracle import assert_exact, brute_force
 
@@ -59,7 +59,7 @@ KINDS = [
 )
 @example("large norms", 40, 150, 24, None)
 @example("near ties", 40, 150, 24, None)
-@settings(max_examples=150)
+@examples(150)
 def test_every_engine_equals_brute_force(engine, kind, q, g, channels, data):
     rng = np.random.default_rng(data.draw(st.integers(0, 999)) if data else 0)
     k = data.draw(st.sampled_from([1, min(3, g), g])) if data else 2
@@ -97,7 +97,7 @@ def test_tensors_in_tensors_out(engine):
 
 @pytest.mark.parametrize("engine", ON_CPU)
 @given(st.data(), st.integers(1, 6), st.integers(1, 40), st.integers(1, 30), st.integers(1, 3))
-@settings(max_examples=60)
+@examples(60)
 def test_images_only_searched_among_those_named(engine, data, n, per_image, channels, batch):
     rng = np.random.default_rng(data.draw(st.integers(0, 999)))
     patches = rng.integers(0, 4, (n * per_image, channels)).astype(np.float32)
@@ -139,7 +139,7 @@ finite = hnp.arrays(
 
 @pytest.mark.parametrize("engine", ON_CPU)
 @given(finite, st.integers(0, 99))
-@settings(max_examples=60)
+@examples(60)
 def test_a_vector_of_the_gallery_finds_itself(engine, gallery, seed):
     order = np.random.default_rng(seed).permutation(len(gallery))
     distances, _ = nearest(gallery[order], gallery, 1, engine)

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spade_faiss.search import integers
 from spade_faiss.search.screen import LARGEST_NORM
 from spade_faiss.search.screened import _describe, make_screen, screened
-from tests.conftest import hazelnut_levels, texture
+from tests.conftest import examples, hazelnut_levels, texture
 
 from .oracle import assert_exact, brute_force
 from .test_nearest import KINDS, hard_vectors
@@ -53,7 +53,7 @@ def test_all_precisions_are_exact(precision, kind, per_image, k):
     st.integers(1, 150),
     st.data(),
 )
-@settings(max_examples=150)
+@examples(150)
 def test_every_precision_equals_brute_force(precision, kind, q, n, per_image, channels, data):
     vectors = hard_vectors(
         kind, q + n * per_image, channels, np.random.default_rng(data.draw(st.integers(0, 999)))

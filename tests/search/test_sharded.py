@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spade_faiss import Spade, SpadeError
 from spade_faiss.search import LevelSearch, ShardedLevel
-from tests.conftest import texture, with_hole
+from tests.conftest import examples, texture, with_hole
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     images=st.integers(1, 9),

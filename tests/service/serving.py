@@ -102,15 +102,15 @@ def held(monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def index(lite, gravel_folder, tmp_path_factory):
+def index(tiny, gravel_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("service") / "index"
-    Spade(lite, quantile=0.8).fit(gravel_folder, folder)  # a rate that its images show
+    Spade(tiny, quantile=0.8).fit(gravel_folder, folder)  # a rate that its images show
     return folder
 
 
 @pytest.fixture(scope="session")
-def service(index, lite):
-    with serving(index, lite) as running:
+def service(index, tiny):
+    with serving(index, tiny) as running:
         yield running
 
 

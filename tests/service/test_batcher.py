@@ -2,13 +2,14 @@ import threading
 from concurrent.futures import wait
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spade_faiss.service.batcher import Batcher
+from tests.conftest import examples
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(st.lists(st.integers(), max_size=40), st.integers(1, 9), st.sampled_from([0.0, 0.002]))
 def test_each_item_gets_its_own_answer_and_no_batch_is_too_large(items, size, pause):
     seen = []

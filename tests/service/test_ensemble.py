@@ -32,7 +32,7 @@ def ensemble(gravel_folder, tmp_path_factory):
         "--index",
         folder,
         "--backbone",
-        "efficientnet_lite0",
+        "tiny",
         "--views",
         "flip",
     )
@@ -45,7 +45,8 @@ def test_answers_are_those_of_the_query_command(ensemble, parts, tmp_path):
     for i, image in enumerate(parts):
         (images / f"{i}.png").write_bytes(png(image))
     done("query", ensemble, images, "--out", tmp_path / "out")
-    rows = list(csv.DictReader((tmp_path / "out" / "scores.csv").open()))
+    with (tmp_path / "out" / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
     assert {row["verdict"] for row in rows} == {"OK", "NG"}
     with served(ensemble) as (_, url), httpx.Client(base_url=url, timeout=120) as client:
         answer = client.post("/v1/query?maps=tiff", files=form(*map(png, parts))).json()
@@ -65,11 +66,11 @@ def test_answers_are_those_of_the_query_command(ensemble, parts, tmp_path):
     difference = np.abs(read_picture(grey) * grey["scale"] - np.maximum(exact, 0))
     assert difference.max() <= 0.51 * grey["scale"] + 1e-4
     assert [(one["backbone"], one["mirrored"]) for one in described["members"]] == [
-        ("efficientnet_lite0", False),
-        ("efficientnet_lite0", True),
+        ("tiny", False),
+        ("tiny", True),
     ]
     assert described["bytes"] == sum(one["bytes"] for one in described["members"])
-    assert (described["images"], described["backbone"]) == (10, "efficientnet_lite0")
+    assert (described["images"], described["backbone"]) == (10, "tiny")
     assert described["threshold"] == manifest.calibration.pixel_threshold
     assert described["levels"] == described["members"][0]["levels"]
 
@@ -82,34 +83,34 @@ def swapped(new, folder):
     shutil.rmtree(beside)
 
 
-def test_index_and_ensemble_take_each_others_place_without_losing_a_request(lite, tmp_path):
+def test_index_and_ensemble_take_each_others_place_without_losing_a_request(tiny, tmp_path):
     """Queries go on all the while, and each is answered by what it names."""
     folder, images = tmp_path / "index", texture("gravel", 6)
     image = with_hole(texture("gravel", 1, seed=8)[0])
     expected = {}
-    Spade(lite, **SMALL).fit(images[:4], folder)
+    Spade(tiny, **SMALL).fit(images[:4], folder)
 
     def know():
-        found = open_detector(folder, networks=[lite])
-        assert all(member.network is lite for member in found.members)
+        found = open_detector(folder, networks=[tiny])
+        assert all(member.network is tiny for member in found.members)
         expected[read_manifest(folder).generation] = next(found.query([image])).peak
 
     def ensemble():
-        Ensemble.of([lite], ["flip"], **SMALL).fit(images[:4], tmp_path / "new")
+        Ensemble.of([tiny], ["flip"], **SMALL).fit(images[:4], tmp_path / "new")
         swapped(tmp_path / "new", folder)
 
     def grown():
-        open_detector(folder, networks=[lite]).add([paths[0]])
+        open_detector(folder, networks=[tiny]).add([paths[0]])
 
     def index():
-        Spade(lite, **SMALL).fit(images, tmp_path / "new")
+        Spade(tiny, **SMALL).fit(images, tmp_path / "new")
         swapped(tmp_path / "new", folder)
 
     paths = [tmp_path / "more.png"]
     cv2.imwrite(str(paths[0]), images[5][..., ::-1])
     know()
     stop, answers = threading.Event(), []
-    with serving(folder, lite, every=0.02) as service, ThreadPoolExecutor(3) as pool:
+    with serving(folder, tiny, every=0.02) as service, ThreadPoolExecutor(3) as pool:
 
         def ask():
             while not stop.is_set():
@@ -127,7 +128,7 @@ def test_index_and_ensemble_take_each_others_place_without_losing_a_request(lite
                     one.network
                     for one in getattr(service.live.spade, "members", [service.live.spade])
                 }
-                assert networks == {lite}  # not loaded again
+                assert networks == {tiny}  # not loaded again
         finally:
             stop.set()
         for client in clients:
@@ -141,12 +142,12 @@ def test_index_and_ensemble_take_each_others_place_without_losing_a_request(lite
         )
 
 
-def test_a_folder_of_both_is_refused_and_the_old_one_stays(lite, tmp_path, monkeypatch, caplog):
+def test_a_folder_of_both_is_refused_and_the_old_one_stays(tiny, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(LiveIndex, "RETRY", 0.1)
     folder, other = tmp_path / "index", tmp_path / "other"
-    Spade(lite, **SMALL).fit(texture("gravel", 3), folder)
-    Ensemble.of([lite], ["flip"], **SMALL).fit(texture("gravel", 4), other)
-    with serving(folder, lite, every=0.02) as service:
+    Spade(tiny, **SMALL).fit(texture("gravel", 3), folder)
+    Ensemble.of([tiny], ["flip"], **SMALL).fit(texture("gravel", 4), other)
+    with serving(folder, tiny, every=0.02) as service:
         shutil.copytree(other, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".lock"))
         wait_for(lambda: 'outcome="refused"' in service.client.get("/metrics").text)
         assert "holds both an index (manifest.json) and an ensemble" in caplog.text

@@ -133,10 +133,10 @@ def test_an_image_is_dropped_and_its_verdict_read(service, files, width):
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_without_a_threshold_the_page_says_what_blue_is(lite, parts, files, tmp_path):
-    Spade(lite).fit(parts[:1], tmp_path / "index")
+def test_without_a_threshold_the_page_says_what_blue_is(tiny, parts, files, tmp_path):
+    Spade(tiny).fit(parts[:1], tmp_path / "index")
     with (
-        serving(tmp_path / "index", lite) as service,
+        serving(tmp_path / "index", tiny) as service,
         opened(service, viewport={"width": 390, "height": 900}, color_scheme="dark") as page,
     ):
         drop(page, files / "hole.png")
@@ -203,10 +203,10 @@ def test_a_service_that_has_ended_is_not_taken_for_a_bad_image(service, files):
         )
 
 
-def test_the_token_is_asked_for(index, lite, files):
+def test_the_token_is_asked_for(index, tiny, files):
     token = "a-token-of-some-length"
     with (
-        serving(index, lite, token=token) as service,
+        serving(index, tiny, token=token) as service,
         pytest.raises(AssertionError, match="401"),
         opened(service) as page,
     ):
@@ -269,9 +269,9 @@ def test_the_api_is_described_offline(service):
         assert clipped == 0
 
 
-def test_an_index_that_is_being_replaced_is_told_of(lite, tmp_path, files, held):
-    Spade(lite, **SMALL).fit(texture("gravel", 3), tmp_path)
-    with serving(tmp_path, lite, every=3600) as service, opened(service) as page:
+def test_an_index_that_is_being_replaced_is_told_of(tiny, tmp_path, files, held):
+    Spade(tiny, **SMALL).fit(texture("gravel", 3), tmp_path)
+    with serving(tmp_path, tiny, every=3600) as service, opened(service) as page:
         heading, line = page.locator("#index"), page.locator("#outdated")
         sync_api.expect(heading).to_contain_text("3 good images")
         sync_api.expect(line).to_be_hidden()
@@ -310,14 +310,14 @@ def test_results_that_leave_the_page_are_counted(service, files):
         sync_api.expect(page.locator(".result")).to_have_count(24)
 
 
-def test_what_a_score_and_a_place_are_judged_by_is_said(lite, index, tmp_path, files):
-    with serving(index, lite, detector={"score": "descriptor"}) as service, opened(service) as page:
+def test_what_a_score_and_a_place_are_judged_by_is_said(tiny, index, tmp_path, files):
+    with serving(index, tiny, detector={"score": "descriptor"}) as service, opened(service) as page:
         drop(page, files / "hole.png")
         card = page.locator(".result").first
         sync_api.expect(card.locator(".score")).to_contain_text("descriptor score")
         sync_api.expect(card.locator("h3")).to_contain_text("over the map's threshold")
-    Spade(lite, **SMALL).fit(texture("gravel", 1), tmp_path)
-    with serving(tmp_path, lite) as service, opened(service) as page:
+    Spade(tiny, **SMALL).fit(texture("gravel", 1), tmp_path)
+    with serving(tmp_path, tiny) as service, opened(service) as page:
         sync_api.expect(page.locator("#index")).to_contain_text("1 good image,")
         drop(page, files / "hole.png")
         card = page.locator(".result").first

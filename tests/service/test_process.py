@@ -15,7 +15,7 @@ import pytest
 
 from spade_faiss import SpadeError
 from spade_faiss.service import serve
-from tests.command import one_line
+from tests.command import PROGRAM, one_line
 from tests.service.serving import form, greeting, png, serving, wait_for
 
 TOKEN = "a-token-of-some-length"
@@ -24,7 +24,7 @@ TOKEN = "a-token-of-some-length"
 @contextmanager
 def served(index, *options, **environment):
     """Start the command, and yield its process and address; it is killed if it still runs."""
-    command = [sys.executable, "-m", "spade_faiss", "serve", str(index), "--port", "0", *options]
+    command = [*PROGRAM, "serve", str(index), "--port", "0", *options]
     with subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
     ) as process:
@@ -107,9 +107,9 @@ def test_ctrl_c_ends_an_idle_service_and_the_token_may_come_from_the_environment
             assert process.stderr.read() == ""
 
 
-def test_a_second_signal_ends_it_at_once(index, lite):
+def test_a_second_signal_ends_it_at_once(index, tiny):
     with (
-        serving(index, lite) as service,
+        serving(index, tiny) as service,
         socket.create_connection(("127.0.0.1", service.port)) as connection,
     ):
         connection.sendall(

@@ -20,21 +20,21 @@ def digest(folder):
 
 
 @pytest.mark.parametrize("preset", ["paper", "best"])
-def test_an_index_is_replaced_without_losing_a_request(lite, tmp_path, preset):
+def test_an_index_is_replaced_without_losing_a_request(tiny, tmp_path, preset):
     """Queries go on all the while, and each is answered by the index that it names."""
     folder = tmp_path / "index"
     images = texture("gravel", 8)
-    Spade(lite, preset=preset, **SMALL).fit(images[:6], folder)
+    Spade(tiny, preset=preset, **SMALL).fit(images[:6], folder)
     image = with_hole(texture("gravel", 1, seed=8)[0])
     expected = {}
 
     def know():
-        spade = Spade.load(folder, backbone=lite)
+        spade = Spade.load(folder, backbone=tiny)
         expected[spade.index_.manifest.generation] = next(spade.query([image])).peak
 
     know()
     stop, answers = threading.Event(), []
-    with serving(folder, lite, every=0.02) as service, ThreadPoolExecutor(3) as pool:
+    with serving(folder, tiny, every=0.02) as service, ThreadPoolExecutor(3) as pool:
 
         def ask():
             while not stop.is_set():
@@ -44,8 +44,8 @@ def test_an_index_is_replaced_without_losing_a_request(lite, tmp_path, preset):
         clients = [pool.submit(ask) for _ in range(3)]
         try:
             for change in (
-                lambda: Spade.load(folder, backbone=lite).add(images[6:]),
-                lambda: Spade(lite, preset=preset, **SMALL).fit(images[3:], folder),
+                lambda: Spade.load(folder, backbone=tiny).add(images[6:]),
+                lambda: Spade(tiny, preset=preset, **SMALL).fit(images[3:], folder),
             ):
                 change()
                 know()
@@ -65,21 +65,21 @@ def test_an_index_is_replaced_without_losing_a_request(lite, tmp_path, preset):
         )
 
 
-def test_every_answer_has_the_thresholds_of_the_index_that_it_names(lite, tmp_path):
+def test_every_answer_has_the_thresholds_of_the_index_that_it_names(tiny, tmp_path):
     """While `calibrate` and `add` change the index; a calibration keeps the generation."""
     folder = tmp_path / "index"
     good, image = texture("gravel", 9, seed=3), png(with_hole(texture("gravel", 1, seed=8)[0]))
-    Spade(lite, **SMALL).fit(texture("gravel", 5), folder)
+    Spade(tiny, **SMALL).fit(texture("gravel", 5), folder)
     expected = {}
 
     def know():
-        spade = Spade.load(folder, backbone=lite)
+        spade = Spade.load(folder, backbone=tiny)
         expected[digest(folder)] = (spade.image_threshold, spade.index_.manifest.generation)
 
     know()
     stop, answers = threading.Event(), []
     with (
-        serving(folder, lite, every=60, limits=Limits(batch=2)) as service,
+        serving(folder, tiny, every=60, limits=Limits(batch=2)) as service,
         ThreadPoolExecutor(3) as pool,
     ):
 
@@ -91,9 +91,9 @@ def test_every_answer_has_the_thresholds_of_the_index_that_it_names(lite, tmp_pa
         clients = [pool.submit(ask) for _ in range(3)]
         try:
             for change in (
-                lambda: Spade.load(folder, backbone=lite).calibrate(good[:3]),
-                lambda: Spade.load(folder, backbone=lite).add(good[3:4]),
-                lambda: Spade.load(folder, backbone=lite).calibrate(good[4:]),
+                lambda: Spade.load(folder, backbone=tiny).calibrate(good[:3]),
+                lambda: Spade.load(folder, backbone=tiny).add(good[3:4]),
+                lambda: Spade.load(folder, backbone=tiny).calibrate(good[4:]),
             ):
                 change()
                 know()
@@ -117,12 +117,12 @@ def test_every_answer_has_the_thresholds_of_the_index_that_it_names(lite, tmp_pa
     assert calibrated == read_manifest(folder).held_out.created
 
 
-def test_an_answer_of_an_older_index_says_since_when_and_until_when(lite, tmp_path, held):
+def test_an_answer_of_an_older_index_says_since_when_and_until_when(tiny, tmp_path, held):
     """And the newer one is opened when it is asked for, not when the folder is looked at next."""
-    Spade(lite, **SMALL).fit(texture("gravel", 3), tmp_path)
+    Spade(tiny, **SMALL).fit(texture("gravel", 3), tmp_path)
     image = form(png(texture("gravel", 1, seed=8)[0]))
     before = digest(tmp_path)
-    with serving(tmp_path, lite, every=3600) as service:
+    with serving(tmp_path, tiny, every=3600) as service:
         first = service.client.post("/v1/query", files=image).json()
         assert (first["manifest_sha256"], first["outdated"]) == (before, None)
         held.clear()
@@ -152,13 +152,13 @@ def test_an_answer_of_an_older_index_says_since_when_and_until_when(lite, tmp_pa
 
 
 def test_a_request_is_answered_by_one_index_though_its_images_are_of_several_batches(
-    lite, tmp_path, monkeypatch
+    tiny, tmp_path, monkeypatch
 ):
-    Spade(lite, **SMALL).fit(texture("gravel", 3), tmp_path)
+    Spade(tiny, **SMALL).fit(texture("gravel", 3), tmp_path)
     image = png(texture("gravel", 1, seed=8)[0])
     go_on = threading.Event()
     with (
-        serving(tmp_path, lite, limits=Limits(batch=1), every=0.02) as service,
+        serving(tmp_path, tiny, limits=Limits(batch=1), every=0.02) as service,
         ThreadPoolExecutor(1) as pool,
     ):
         old = service.live.spade
@@ -181,10 +181,10 @@ def test_a_request_is_answered_by_one_index_though_its_images_are_of_several_bat
         assert after["images"][0]["threshold"] == 77.5
 
 
-def test_an_index_of_the_same_bytes_is_not_opened_again(lite, tmp_path):
-    Spade(lite, **SMALL).fit(texture("gravel", 3), tmp_path)
+def test_an_index_of_the_same_bytes_is_not_opened_again(tiny, tmp_path):
+    Spade(tiny, **SMALL).fit(texture("gravel", 3), tmp_path)
     whole = (tmp_path / MANIFEST).read_bytes()
-    with serving(tmp_path, lite, every=0.02) as service:
+    with serving(tmp_path, tiny, every=0.02) as service:
         spade = service.live.spade
         (tmp_path / "copy").write_bytes(whole)
         (tmp_path / "copy").replace(tmp_path / MANIFEST)
@@ -193,9 +193,9 @@ def test_an_index_of_the_same_bytes_is_not_opened_again(lite, tmp_path):
         assert "reloads_total{" not in service.client.get("/metrics").text
 
 
-def test_what_cannot_be_served_leaves_the_old_index_in_service(lite, tmp_path, monkeypatch):
+def test_what_cannot_be_served_leaves_the_old_index_in_service(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(LiveIndex, "RETRY", 0.1)
-    spade = Spade(lite, **SMALL).fit(texture("gravel", 4), tmp_path)
+    spade = Spade(tiny, **SMALL).fit(texture("gravel", 4), tmp_path)
     whole = (tmp_path / MANIFEST).read_bytes()
     image = png(texture("gravel", 1, seed=8)[0])
 
@@ -203,7 +203,7 @@ def test_what_cannot_be_served_leaves_the_old_index_in_service(lite, tmp_path, m
         text = service.client.get("/metrics").text
         return 'reloads_total{outcome="refused"}' in text
 
-    with serving(tmp_path, lite, every=0.02) as service:
+    with serving(tmp_path, tiny, every=0.02) as service:
         before = service.client.post("/v1/query", files=form(image)).json()
         (tmp_path / MANIFEST).write_bytes(whole[:100])
         wait_for(refused)
@@ -213,8 +213,8 @@ def test_what_cannot_be_served_leaves_the_old_index_in_service(lite, tmp_path, m
         assert service.client.get("/readyz").status_code == 200
         # A copy whose manifest comes first is tried again until the rest is there.
         other = tmp_path / "other"
-        Spade(lite, **SMALL).fit(texture("gravel", 5), other)
-        generation = Spade.load(other, backbone=lite).index_.manifest.generation
+        Spade(tiny, **SMALL).fit(texture("gravel", 5), other)
+        generation = Spade.load(other, backbone=tiny).index_.manifest.generation
         (tmp_path / MANIFEST).write_bytes((other / MANIFEST).read_bytes())
         assert service.live.spade.index_.manifest.generation != generation
         (other / generation).rename(tmp_path / generation)

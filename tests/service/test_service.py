@@ -47,8 +47,8 @@ def answered(client):
     )
 
 
-def test_requests_at_once_are_batched_and_answered_as_if_alone(service, index, lite, parts):
-    spade = Spade.load(index, backbone=lite)
+def test_requests_at_once_are_batched_and_answered_as_if_alone(service, index, tiny, parts):
+    spade = Spade.load(index, backbone=tiny)
     alone = [next(spade.query([image])) for image in parts]
     before = batches(service.client)
 
@@ -101,13 +101,13 @@ def test_an_image_that_was_hardly_seen_is_noted(service, parts):
     ]
 
 
-def test_paths_that_are_no_unicode_are_told(lite, tmp_path):
+def test_paths_that_are_no_unicode_are_told(tiny, tmp_path):
     good = [
         Frame(f"latin\udce9/{i}.png", image[:64, :64])
         for i, image in enumerate(texture("gravel", 3))
     ]
-    Spade(lite, resize=64, crop=64, engine="faiss").fit(good, tmp_path / "index")
-    with serving(tmp_path / "index", lite, detector={"threshold": 1}) as running:
+    Spade(tiny, resize=64, crop=64, engine="faiss").fit(good, tmp_path / "index")
+    with serving(tmp_path / "index", tiny, detector={"threshold": 1}) as running:
         bad = good[0].image.copy()
         bad[24:40, 24:40] = 0
         (image,) = running.client.post("/v1/query", files=form(png(bad))).json()["images"]
@@ -145,8 +145,8 @@ def test_the_index_is_described(service, index):
     manifest = service.live.spade.index_.manifest
     assert answer["images"] == 10 and answer["generation"] == manifest.generation
     assert answer["threshold"] == manifest.calibration.pixel_threshold
-    assert answer["backbone"] == "efficientnet_lite0" and answer["cropped"]
-    assert [level["channels"] for level in answer["levels"]] == [24, 40, 112]
+    assert answer["backbone"] == "tiny" and answer["cropped"]
+    assert [level["channels"] for level in answer["levels"]] == [8, 16, 64]
 
 
 def test_health_and_metrics(service, parts):
@@ -210,8 +210,8 @@ def test_other_hosts_and_other_sites_pages_are_refused(service, parts):
     assert answer.status_code == 200
 
 
-def test_a_token_guards_what_tells_of_the_index(index, lite, parts):
-    with serving(index, lite, token=TOKEN, hosts=None) as service:
+def test_a_token_guards_what_tells_of_the_index(index, tiny, parts):
+    with serving(index, tiny, token=TOKEN, hosts=None) as service:
         for path in ("/v1/index", "/metrics", "/v1/query", "/nowhere"):
             for wrong in (
                 {},
@@ -237,10 +237,10 @@ def test_a_token_guards_what_tells_of_the_index(index, lite, parts):
 
 
 @pytest.fixture(scope="module")
-def small(index, lite):
+def small(index, tiny):
     """A service with little room."""
     limits = Limits(bytes=300_000, images=3, pixels=200_000, queue=3, batch=2)
-    with serving(index, lite, limits) as running:
+    with serving(index, tiny, limits) as running:
         yield running
 
 
@@ -272,10 +272,10 @@ def test_bytes_are_counted_as_they_come(small):
     assert sent <= 1_000_000
 
 
-def test_a_body_that_does_not_come_is_given_up(index, lite):
+def test_a_body_that_does_not_come_is_given_up(index, tiny):
     # A service of its own: on a busy machine a body may take half a second that does come.
     with (
-        serving(index, lite, Limits(upload=0.5)) as service,
+        serving(index, tiny, Limits(upload=0.5)) as service,
         socket.create_connection(("127.0.0.1", service.port)) as connection,
     ):
         connection.sendall(
@@ -331,8 +331,8 @@ def test_a_worker_that_fails_is_told_apart_from_a_bad_image(small, parts, monkey
     assert small.client.post("/v1/query", files=form(png(parts[0]))).status_code == 200
 
 
-def test_a_draining_service_says_so(index, lite, parts):
-    with serving(index, lite) as service:
+def test_a_draining_service_says_so(index, tiny, parts):
+    with serving(index, tiny) as service:
         service.state.draining = True
         service.state.requests += 1  # something is still in work
         answer = service.client.post("/v1/query", files=form(png(parts[0])))

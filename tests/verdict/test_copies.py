@@ -76,10 +76,10 @@ def lighter(image):
         (np.copy, "best"),
     ],
 )
-def test_a_copy_does_not_move_the_threshold(lite, again, preset):
+def test_a_copy_does_not_move_the_threshold(tiny, again, preset):
     good = texture("brick", 10)
-    plain = Spade(lite, preset=preset).fit(good)
-    spade = Spade(lite, preset=preset).fit([*good, again(good[3])])
+    plain = Spade(tiny, preset=preset).fit(good)
+    spade = Spade(tiny, preset=preset).fit([*good, again(good[3])])
     assert groups(copies_in(spade.index_)) == [[3, 10]]
     assert spade.index_.manifest.copies == ((3, 10),)
     assert spade.image_threshold == pytest.approx(plain.image_threshold, rel=0.05)
@@ -88,18 +88,18 @@ def test_a_copy_does_not_move_the_threshold(lite, again, preset):
     assert "2 of the index's 11 images" in note and "image 3, image 10" in note
 
 
-def test_every_part_shown_twice_is_as_shown_once(lite):
+def test_every_part_shown_twice_is_as_shown_once(tiny):
     good = texture("gravel", 8)
-    once = Spade(lite).fit(good)
-    twice = Spade(lite).fit([*good, *(noisy(image, 1, i) for i, image in enumerate(good))])
+    once = Spade(tiny).fit(good)
+    twice = Spade(tiny).fit([*good, *(noisy(image, 1, i) for i, image in enumerate(good))])
     assert len(groups(copies_in(twice.index_))) == 8
     assert twice.image_threshold == pytest.approx(once.image_threshold, rel=0.05)
     assert twice.quantile_ == once.quantile_
 
 
-def test_copies_come_and_go_with_add_and_remove(lite, tmp_path):
+def test_copies_come_and_go_with_add_and_remove(tiny, tmp_path):
     good = texture("brick", 6)
-    spade = Spade(lite, preset="best").fit(good, tmp_path / "index")
+    spade = Spade(tiny, preset="best").fit(good, tmp_path / "index")
     before = spade.image_threshold
     assert not Manifest.read(tmp_path / "index").copies
     spade.add([noisy(good[2], 1)])
@@ -111,43 +111,43 @@ def test_copies_come_and_go_with_add_and_remove(lite, tmp_path):
     )
 
 
-def test_a_coreset_leaves_copies_out_too(lite):
+def test_a_coreset_leaves_copies_out_too(tiny):
     good = texture("gravel", 8)
-    plain = Spade(lite, coreset=0.5).fit(good)
-    again = Spade(lite, coreset=0.5).fit([*good, good[0]])
+    plain = Spade(tiny, coreset=0.5).fit(good)
+    again = Spade(tiny, coreset=0.5).fit([*good, good[0]])
     assert again.image_threshold == pytest.approx(plain.image_threshold, rel=0.1)
 
 
-def test_images_that_are_all_alike_give_no_threshold(lite):
-    spade = Spade(lite).fit(texture("brick", 1) * 3)
+def test_images_that_are_all_alike_give_no_threshold(tiny):
+    spade = Spade(tiny).fit(texture("brick", 1) * 3)
     assert spade.image_threshold is None
     assert any("no verdicts: its good images are all alike" in note for note in spade.notes)
 
 
-def test_an_odd_good_image_is_named(lite):
+def test_an_odd_good_image_is_named(tiny):
     good = texture("brick", 12)
-    plain = Spade(lite).fit(good)
-    spade = Spade(lite).fit([*good, texture("gravel", 1, seed=9)[0]])
+    plain = Spade(tiny).fit(good)
+    spade = Spade(tiny).fit([*good, texture("gravel", 1, seed=9)[0]])
     (note,) = [note for note in spade.notes if "look at it, or remove it" in note]
     assert note.startswith("image 12 scores")
     assert spade.image_threshold == pytest.approx(plain.image_threshold, rel=0.05)
 
 
-def test_a_video_s_stuck_frames_count_once(lite):
+def test_a_video_s_stuck_frames_count_once(tiny):
     wide = np.repeat(data.gravel()[:, :, None], 3, 2)
     moving = [wide[100:196, 21 * i : 21 * i + 96].copy() for i in range(16)]
     settings = {"resize": 96, "crop": 96}
-    plain = Spade(lite, **settings).fit(iter(moving))
-    spade = Spade(lite, **settings).fit(iter([*moving[:8], *[moving[7]] * 12, *moving[8:]]))
+    plain = Spade(tiny, **settings).fit(iter(moving))
+    spade = Spade(tiny, **settings).fit(iter([*moving[:8], *[moving[7]] * 12, *moving[8:]]))
     assert groups(copies_in(spade.index_)) == [list(range(7, 20))]
     assert spade.image_threshold == pytest.approx(plain.image_threshold, rel=0.05)
 
 
-def test_a_threshold_is_never_that_of_an_index_before(lite, tmp_path):
+def test_a_threshold_is_never_that_of_an_index_before(tiny, tmp_path):
     good = texture("brick", 9)
-    Spade(lite, coreset=0.3).fit(good[:6], tmp_path / "index")
-    spade = Spade.load(tmp_path / "index", backbone=lite, exact=True)
+    Spade(tiny, coreset=0.3).fit(good[:6], tmp_path / "index")
+    spade = Spade.load(tmp_path / "index", backbone=tiny, exact=True)
     before = spade.image_threshold
     spade.add(good[6:])
-    after = Spade.load(tmp_path / "index", backbone=lite, exact=True).image_threshold
+    after = Spade.load(tmp_path / "index", backbone=tiny, exact=True).image_threshold
     assert spade.image_threshold == pytest.approx(after) and after != before

@@ -16,8 +16,8 @@ def views(*sizes):
     return [np.ascontiguousarray(np.resize(photo, (*size, 3))) for size in sizes]
 
 
-def fitted(lite, images, **settings):
-    return Spade(lite, resize=64, engine="faiss", **{"crop": 56} | settings).fit(
+def fitted(tiny, images, **settings):
+    return Spade(tiny, resize=64, engine="faiss", **{"crop": 56} | settings).fit(
         images, calibrate=False
     )
 
@@ -40,13 +40,13 @@ def test_rounding_to_cells_is_no_stretch(resize):
     assert square.stretch(100, 200) == square.stretch(200, 100) == pytest.approx(2 * 256 / 272)
 
 
-def test_the_shape_is_that_of_most_images(lite):
+def test_the_shape_is_that_of_most_images(tiny):
     strip, *others = images = views((64, 256), (100, 100), (120, 120), (100, 104))
     assert Framing.for_most(64, None, [one.shape[:2] for one in images]).size == (64, 64)
-    spade = fitted(lite, images, crop=None)
+    spade = fitted(tiny, images, crop=None)
     assert spade.index_.manifest.framing.framing().size == (64, 64)
     # Of a stream, which is not held, the first image tells.
-    spade = fitted(lite, iter([strip, *others]), crop=None)
+    spade = fitted(tiny, iter([strip, *others]), crop=None)
     assert spade.index_.manifest.framing.framing().size == (64, 256)
     assert Framing.for_most(64, None, []).size == (64, 64)
     assert Framing.for_most(64, None, [(64, 256), (64, 64)]).size == (64, 256)  # the first of two
@@ -89,8 +89,8 @@ def test_sizes_are_those_of_upright_images(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def manifest(lite):
-    return fitted(lite, views((64, 64), (64, 64))).index_.manifest
+def manifest(tiny):
+    return fitted(tiny, views((64, 64), (64, 64))).index_.manifest
 
 
 def said_of(manifest, *sizes, crop=56, k=50):
@@ -143,9 +143,9 @@ def test_k_above_the_number_of_images_is_noted(manifest):
     )
 
 
-def test_detectors_have_the_notes_of_their_index(lite):
+def test_detectors_have_the_notes_of_their_index(tiny):
     images = views((64, 64), (64, 64), (64, 128))
-    ensemble = Ensemble.of([lite], ["flip"], resize=64, crop=None, k=4, engine="faiss").fit(images)
+    ensemble = Ensemble.of([tiny], ["flip"], resize=64, crop=None, k=4, engine="faiss").fit(images)
     own = ensemble.members[1].notes
     assert [note.split(":")[0] for note in own[:2]] == [
         "stretched out of shape",
@@ -155,8 +155,8 @@ def test_detectors_have_the_notes_of_their_index(lite):
     assert "the threshold rests on" in ensemble.notes[-1]  # which is the ensemble's alone
 
 
-def test_a_result_says_how_little_of_the_image_was_seen(lite):
-    spade = fitted(lite, views((64, 64), (64, 70)))
+def test_a_result_says_how_little_of_the_image_was_seen(tiny):
+    spade = fitted(tiny, views((64, 64), (64, 70)))
     strip, square = views((64, 1024), (64, 64))
     assert [one.notes for one in spade.query([strip, square])] == [
         ("seen only in part: 4.8 % of 1024x64 pixels",),
@@ -176,10 +176,10 @@ def test_where_the_indexs_images_are_strips_that_is_its_own_note(manifest):
     assert image_notes(strips, (64, 2048)) == ("seen only in part: 2.4 % of 2048x64 pixels",)
 
 
-def test_a_result_says_that_the_image_was_stretched(lite):
+def test_a_result_says_that_the_image_was_stretched(tiny):
     images = views((64, 64), (64, 64), (64, 64), (200, 100))
-    ensemble = Ensemble.of([lite], ["flip"], resize=64, crop=None, engine="faiss").fit(images[:2])
-    for detector in (fitted(lite, images[:2], crop=None), ensemble):
+    ensemble = Ensemble.of([tiny], ["flip"], resize=64, crop=None, engine="faiss").fit(images[:2])
+    for detector in (fitted(tiny, images[:2], crop=None), ensemble):
         assert detector.predict(images[2:]).notes == [
             (),
             ("stretched out of shape: 100x200 pixels, 1.6 times as far one way as the other",),

@@ -16,10 +16,10 @@ from spade_faiss import Spade, SpadeError
 from spade_faiss.images import Framing, load_images
 from spade_faiss.images.video import is_video, open_sources, read_frames
 from spade_faiss.index import Index
-from tests.command import LITE, done, one_line, problems, run
+from tests.command import TINY, done, one_line, problems, run
 from tests.images.video.videos import SIZE, damage, encode, frame, street, walk, write_video
 
-SMALL = (*LITE, "--resize", "64", "--crop", "64")
+SMALL = (*TINY, "--resize", "64", "--crop", "64")
 
 
 def numbered(count):
@@ -198,11 +198,11 @@ def test_a_stream_is_read_a_few_images_ahead():
 
 
 @pytest.mark.parametrize("crop", [64, None])
-def test_a_stream_gives_the_index_that_a_list_gives(lite, tmp_path, crop):
+def test_a_stream_gives_the_index_that_a_list_gives(tiny, tmp_path, crop):
     path = write_video(tmp_path / "a.avi", walk(street(), 20))
     frames = list(read_frames(path))
-    streamed = Spade(lite, resize=64, crop=crop).fit(read_frames(path), calibrate=False)
-    listed = Spade(lite, resize=64, crop=crop).fit([one.image for one in frames], calibrate=False)
+    streamed = Spade(tiny, resize=64, crop=crop).fit(read_frames(path), calibrate=False)
+    listed = Spade(tiny, resize=64, crop=crop).fit([one.image for one in frames], calibrate=False)
     assert len(streamed.index_) == 20
     assert np.array_equal(streamed.index_.descriptors, listed.index_.descriptors)
     assert streamed.index_.manifest.images[7].path == f"{path}#000007"
@@ -212,7 +212,7 @@ def test_a_stream_gives_the_index_that_a_list_gives(lite, tmp_path, crop):
 
 
 @pytest.fixture(scope="module")
-def watched(lite, tmp_path_factory):
+def watched(tiny, tmp_path_factory):
     """An index of a walker's videos, and a new one in which someone runs in frames 12 to 16."""
     folder = tmp_path_factory.mktemp("watched")
     view = street()
