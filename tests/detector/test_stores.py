@@ -90,6 +90,7 @@ def test_features_beyond_float16_are_refused(tmp_path):
     writer.append(np.zeros((1, 2), np.float32), [fine], crops)
     with pytest.raises(SpadeError, match="too large for float16"):
         writer.append(np.zeros((1, 2), np.float32), [fine * 1.1], crops)
+    writer.abandon()
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,7 @@ def test_one_line_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> 
             pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("address", "line"),
     [
@@ -215,6 +216,7 @@ with ray_executor("local") as executor:
 """
 
 
+@pytest.mark.slow
 def test_each_worker_has_a_gpu_of_its_own(index: Path, new: Path) -> None:
     """GPUs that Ray only thinks there are, on which the CPU does the work."""
     pytest.importorskip("ray", reason="needs the extra 'ray'")

@@ -330,6 +330,7 @@ def test_the_limit_is_a_rate(limit):
             call(limit)
 
 
+@pytest.mark.slow
 def test_equals_adeval_but_for_half_a_step():
     """Its exhaustive routine joins the tops of the steps, one a good pixel, where PRO is flat.
 

@@ -68,9 +68,9 @@ def search(queries, gallery, k=1):
     [
         (1, 1, 1, 1, 1, 1, 1),
         (3, 33, 24, 6, 49, 4, 1),
-        (2, 40, 100, 5, 70, 3, 3),
+        pytest.param(2, 40, 100, 5, 70, 3, 3, marks=pytest.mark.slow),
         (1, 5, 300, 3, 33, 3, 99),
-        (2, 65, 257, 4, 20, 2, 1),
+        pytest.param(2, 65, 257, 4, 20, 2, 1, marks=pytest.mark.slow),
     ],
 )
 def test_random_vectors(b, q, c, n, per_image, k, kappa):
@@ -142,6 +142,7 @@ def test_of_equal_rows_the_first_is_found(distance):
     assert (distances == distance).all() and (ids == 40).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("offset", [1e3, 1e6, 2.0**52])
 def test_large_norms_with_small_differences(offset, k):
@@ -247,6 +248,7 @@ def test_the_bounds_hold_where_all_roundings_add_up(rounded, sign):
     assert (upper >= best).all() and (floor <= best.amax(1)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 5])
 def test_bounded_memory_when_everything_is_left(monkeypatch, k):
     monkeypatch.setattr(module, "_PAIRS", 128)
@@ -260,6 +262,7 @@ def test_bounded_memory_when_everything_is_left(monkeypatch, k):
     check(queries, patches, images, 40, k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 2])
 def test_real_features_of_real_images(lite, k):
     train = lite(np.stack([view[:96, :96] for view in texture("gravel", 6)]))
@@ -314,6 +317,7 @@ def test_tensors_on_the_cpu_are_refused():
     assert "needs tensors on a CUDA device" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
 def test_the_kernels_compile_for_a_gpu_that_is_not_here(capability):
     """The interpreter takes more than the compiler: this builds what a GPU would be given."""

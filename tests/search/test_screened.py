@@ -186,6 +186,7 @@ def test_norms_whose_squares_overflow_are_refused(precision):
         screened(make_screen(patches, 40, precision), [torch.ones(2, 4)], [np.arange(1)])
 
 
+@pytest.mark.slow
 def test_hazelnuts_all_patches(lite, hazelnut):
     """Every patch of every test image, against FAISS and, for a part, float64."""
     from spade_faiss.search import LevelSearch
