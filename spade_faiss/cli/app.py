@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from .._support.memory import is_shortage, limit_memory, parse_size
 from .._support.text import printable as _printable
+from .._support.warning import notes_to
 from ..errors import SpadeError
-from ..images.warning import notes_to
 
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 

@@ -11,9 +11,9 @@ from dataclasses import replace
 from math import ceil
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .._support.warning import Notes
 from ..errors import SpadeError
 from ..images import Framing, OnError, Source, load_images, report_problem
-from ..images.warning import Notes
 from .workers import ATTEMPTS, Workers, told
 
 if TYPE_CHECKING:

@@ -1,5 +1,6 @@
 """Find, decode and frame images: from paths or arrays to what the network sees, and back."""
 
+from .._support.warning import ImageWarning
 from .decode import FORMATS, MAX_PIXELS, MIN_SIDE, decode_image, image_size, read_image
 from .find import SUFFIXES, Found, find_images, may_be_image, passed_over
 from .framing import Framing
@@ -14,6 +15,7 @@ __all__ = [
     "Found",
     "Frame",
     "Framing",
+    "ImageWarning",
     "Loaded",
     "OnError",
     "OnNote",

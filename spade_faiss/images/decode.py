@@ -17,12 +17,12 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from .._support.warning import ImageWarning
 from ..errors import SpadeError
 from .headers import JpegHeader, PngHeader, read_jpeg, read_png
 from .samples import Samples, grey_to_rgb, note_range, to_8_bit, upright
 from .source import OnNote
 from .tiff import decode_tiff, open_tiff
-from .warning import ImageWarning
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """What is decoded; some of Pillow's other formats start programs."""

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from .._support.warning import Notes
 from ..errors import SpadeError
 from .decode import FORMATS, checked_size, image_size, read_image
 from .framing import Framing
 from .samples import grey_to_rgb
 from .source import Frame, OnError, OnNote, Source, name_of, report_problem
-from .warning import Notes
 
 Prepared = TypeVar("Prepared")
 

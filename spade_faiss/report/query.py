@@ -12,11 +12,11 @@ from pathlib import Path
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING
 
+from .._support.warning import notes_to
 from ..detector import Detector, Result
 from ..errors import SpadeError
 from ..images import Found, Frame, OnError, OnNote, report_note, report_problem
 from ..images.video import is_video, read_frames
-from ..images.warning import notes_to
 from ..verdict.judge import ERROR, verdict
 from ..verdict.notes import BatchNotes
 from ..verdict.regions import find_regions

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from spade_faiss import Ensemble, Spade, SpadeError
+from spade_faiss._support.warning import notes_to
 from spade_faiss.cli.each import each_line
 from spade_faiss.detector import Detector
 from spade_faiss.detector.executor import ThisProcess
@@ -35,7 +36,6 @@ from spade_faiss.features import Backbone
 from spade_faiss.features.efficientnet import packaged_weights
 from spade_faiss.features.resnet import RESNETS
 from spade_faiss.images import Frame, find_images
-from spade_faiss.images.warning import notes_to
 from spade_faiss.report import write_query
 from tests.command import environment
 from tests.conftest import texture, with_hole

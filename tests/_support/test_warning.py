@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from spade_faiss._support.warning import ImageWarning, notes_to
 from spade_faiss.images import Framing, load_images, read_image
-from spade_faiss.images.warning import ImageWarning, notes_to
 from tests.command import LITE, done
 from tests.conftest import texture
 from tests.images.tiffs import MIN_IS_BLACK, page, tiff
