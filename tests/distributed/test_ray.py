@@ -41,6 +41,9 @@ from tests.command import environment
 from tests.conftest import texture, with_hole
 from tests.images.video.videos import make_stc
 
+# Ray warns of its own settings.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
 Chosen = TypeVar("Chosen", bound=Detector)
 
 
