@@ -8,12 +8,15 @@ from pathlib import Path
 from ..datasets import load_mvtec, make_demo
 from ..detector.spade import Spade
 from ..errors import SpadeError
-from ..evaluation import CategoryTruth, Scorer, Scores, judge_of, results_of, write_results
-from ..evaluation.config import config_of
-from ..evaluation.localisation import localised
 from ..features import load_backbone
 from ..images import Found
 from ..report import write_query
+from .config import config_of
+from .images import judge_of
+from .localisation import localised
+from .scores import Scorer, Scores
+from .tables import results_of, write_results
+from .truth import CategoryTruth
 
 _BACKBONE = "efficientnet_lite0"
 
