@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from spade_faiss.cli.demo import run_demo
+from spade_faiss.evaluation.demo import run_demo
 from spade_faiss.report.colours import rgb
 
 DOCS = Path(__file__).resolve().parent

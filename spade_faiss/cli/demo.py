@@ -1,52 +1,31 @@
-"""The demo: a small data set made of textures, then the main job on it."""
+"""Show all of it on a small data set: `demo`."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
+from typing import Annotated
 
-from ..datasets import load_mvtec, make_demo
-from ..detector.spade import Spade
-from ..errors import SpadeError
-from ..evaluation import CategoryTruth, Scorer, Scores, judge_of, results_of, write_results
-from ..evaluation.config import config_of
-from ..evaluation.localisation import localised
-from ..features import load_backbone
-from ..images import Found
-from ..report import write_query
+import typer
 
-_BACKBONE = "efficientnet_lite0"
+from .console import Console
 
 
-def run_demo(out: Path, seed: int = 0) -> dict[str, Scores]:
-    """Make the data set in `out/data`, then build, query and evaluate each of its categories.
+def demo(
+    console: Console,
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where all of it goes.")] = Path(
+        "spade-demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Seed of the images.")] = 0,
+) -> None:
+    """Make a small data set out of textures, then build, query and evaluate on it."""
+    from ..evaluation.demo import run_demo
 
-    Leaves `out/<category>/index`, `scores.csv`, `report.html`, `maps`, `overlays` and `explain`,
-    and `out/results.json` and `out/table.md`. A data set that is there is used again.
-
-    Raises
-    ------
-    SpadeError
-        If `out` holds something else, or the backbone's packages are missing.
-    """
-    network = load_backbone(_BACKBONE)
-    data = out / "data"
-    if not data.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise SpadeError(f"{out} exists and is no demo; name another place with --out")
-        make_demo(data, seed)
-    scores: dict[str, Scores] = {}
-    for category in load_mvtec(data):
-        place = out / category.name
-        start = time.perf_counter()
-        spade = Spade(network, progress=True).fit(category.train, place / "index")
-        framing = spade.index_.manifest.framing.framing()
-        scorer = Scorer(CategoryTruth(category, framing), judge=judge_of(spade, category.kinds))
-        folder = data / category.name / "test"
-        images = [Found(test.path, test.path.relative_to(folder), folder) for test in category.test]
-        write_query(spade, images, place, explain=True, report=True, on_result=scorer.add)
-        n_train = len(spade.index_)
-        figures, _ = localised(scorer)
-        scores[category.name] = scorer.scores(n_train, time.perf_counter() - start, figures)
-    write_results(out, results_of("demo", config_of(Spade(network)) | {"seed": seed}, scores))
-    return scores
+    for name, scores in run_demo(out, seed).items():
+        print(
+            f"{name}: PRO {scores.pro:.3f}, pixel ROCAUC {scores.pixel_rocauc:.3f}, image "
+            f"ROCAUC {scores.image_rocauc:.3f} by descriptor, {scores.image_rocauc_map_max:.3f} "
+            f"by map; report in {out / name / 'report.html'}"
+        )
+    print(f"what each wrong place should have looked like: {out}/*/explain/*/*.png")
+    print(f"the whole table: {out / 'table.md'}")

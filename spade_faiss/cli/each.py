@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 from tqdm import tqdm
 
 from ..errors import SpadeError
-from ..index.manifest import ENSEMBLE, MANIFEST
+from ..index.folders import folders_in, holds_index, indices_in
 
 if TYPE_CHECKING:
     from ..distributed.workers import Workers
@@ -20,20 +20,6 @@ if TYPE_CHECKING:
 Done = TypeVar("Done")
 
 logger = logging.getLogger("spade_faiss")
-
-
-def holds_index(folder: Path) -> bool:
-    """Say whether a folder holds an index or an ensemble."""
-    return (folder / MANIFEST).exists() or (folder / ENSEMBLE).exists()
-
-
-def folders_in(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, in order, but for hidden ones."""
-    return sorted(
-        entry.name
-        for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".")
-    )
 
 
 def lines_to_learn(train_dir: Path, indices: Path) -> list[str]:
@@ -67,7 +53,7 @@ def lines_to_query(indices: Path, images: Sequence[Path]) -> list[str]:
     """
     if len(images) != 1 or not images[0].is_dir():
         raise SpadeError("--each takes one folder of images, which holds a folder for each line")
-    names = indexed_lines(indices)
+    names = indices_in(indices)
     if not names:
         raise SpadeError(
             f"{indices} holds no folders with indices; make them with: spade-faiss "
@@ -76,11 +62,20 @@ def lines_to_query(indices: Path, images: Sequence[Path]) -> list[str]:
     return sorted({*names, *folders_in(images[0])})
 
 
-def indexed_lines(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder that hold an index."""
-    if not folder.is_dir():
-        return []
-    return [name for name in folders_in(folder) if holds_index(folder / name)]
+def one_index(folder: Path) -> Path:
+    """Return a folder, which must not hold the indices of several lines instead of one.
+
+    Raises
+    ------
+    SpadeError
+        If it does.
+    """
+    if not holds_index(folder) and (names := indices_in(folder)):
+        raise SpadeError(
+            f"{folder} holds no index, but its folders do ({', '.join(names)}): "
+            "name one of them, or add --each to query them all"
+        )
+    return folder
 
 
 def each_line(

@@ -72,7 +72,7 @@ def check_limits(
     ----------
     threshold, review : float or None
         As `verdict` takes them.
-    quantile : float, optional
+    quantile : float in (0, 1), optional
         Share of good images that a threshold is to be drawn for.
     least : float
         No score is below it: 0 but for an ensemble's, which are standardised.
@@ -81,8 +81,10 @@ def check_limits(
     ------
     SpadeError
         If one is no finite number or below what a score can be, if the mark is not below the
-        threshold, or if the threshold is both drawn and set.
+        threshold, if the quantile is no such share, or if the threshold is both drawn and set.
     """
+    if quantile is not None and not 0 < quantile < 1:
+        raise SpadeError(f"quantile = {quantile} must lie between 0 and 1")
     for name, value in (("threshold", threshold), ("review", review)):
         if value is not None and not (math.isfinite(value) and value >= least):
             more = "" if math.isinf(least) else f", {least:g} or more, as scores are"

@@ -311,9 +311,10 @@ def test_sigterm_ends_it_and_its_temporary_files(gravel_folder, tmp_path):
     assert [path.name for path in folder.iterdir()] == [".lock"]
 
 
-def test_help_answers_without_torch():
+def test_help_answers_without_torch_and_numpy():
     code = (
-        "import sys; sys.modules['torch'] = None; sys.argv = ['spade-faiss', 'query', '-h']\n"
+        "import sys; sys.modules['torch'] = sys.modules['numpy'] = None\n"
+        "sys.argv = ['spade-faiss', 'query', '-h']\n"
         "from spade_faiss.cli import main; main()"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

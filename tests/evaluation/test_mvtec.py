@@ -8,7 +8,6 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from spade_faiss import Spade, SpadeError
-from spade_faiss.cli.demo import run_demo
 from spade_faiss.datasets import load_mvtec, make_demo, published_mvtec, read_mask
 from spade_faiss.evaluation import (
     Scores,
@@ -18,6 +17,7 @@ from spade_faiss.evaluation import (
     table,
     write_results,
 )
+from spade_faiss.evaluation.demo import run_demo
 from spade_faiss.report.colours import SERIES, rgb
 from tests.command import TINY, done, one_line, run
 
@@ -295,7 +295,7 @@ def test_tables_of_several_runs_are_drawn(tmp_path, monkeypatch):
 
 
 def test_the_demo_runs_whole_and_again(tiny, tmp_path, monkeypatch):
-    from spade_faiss.cli import demo
+    from spade_faiss.evaluation import demo
 
     monkeypatch.setattr(
         demo,

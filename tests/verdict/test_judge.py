@@ -57,6 +57,9 @@ def test_nothing_is_over_no_threshold_or_a_huge_one():
         (5, 5, {}, "review = 5 must be below the threshold, 5"),
         (5, 6, {}, "below the threshold"),
         (5, None, {"quantile": 0.9}, "give one of the two"),
+        (None, None, {"quantile": 0}, "quantile = 0 must lie between 0 and 1"),
+        (None, None, {"quantile": 1.0}, "quantile = 1.0 must lie between 0 and 1"),
+        (None, None, {"quantile": math.nan}, "quantile = nan"),
     ],
 )
 def test_what_means_nothing_is_refused(threshold, review, options, why):

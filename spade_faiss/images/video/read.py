@@ -9,7 +9,7 @@ from math import floor
 from pathlib import Path
 
 from ...errors import SpadeError
-from .. import Found, Frame, OnError, Source
+from .. import SUFFIXES, Found, Frame, OnError, OnNote, Source, find_images
 from .clock import ROUNDING
 from .decode import Tally, whole_frames
 from .picture import ToRGB, deinterlaced
@@ -40,6 +40,18 @@ VIDEO_SUFFIXES = frozenset(
 def is_video(path: Path) -> bool:
     """Return whether a file's suffix is a video's."""
     return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def check_fps(fps: float | None) -> None:
+    """Refuse a number of frames a second that is not more than 0.
+
+    Raises
+    ------
+    SpadeError
+        If it is not.
+    """
+    if fps is not None and not fps > 0:
+        raise SpadeError(f"fps = {fps} must be more than 0")
 
 
 def read_frames(
@@ -73,8 +85,7 @@ def read_frames(
         If the file cannot be opened as a video, or no frame of it can be decoded.
     """
     name = os.fspath(path)
-    if fps is not None and not fps > 0:
-        raise SpadeError(f"fps = {fps} must be more than 0")
+    check_fps(fps)
     tally, to_rgb, due = Tally(), ToRGB(), 0.0
     for decoded in deinterlaced(whole_frames(name, tally)):
         if decoded.seconds >= due - ROUNDING:
@@ -110,3 +121,29 @@ def open_sources(files: Iterable[Found], fps: float | None, on_error: OnError) -
             yield from read_frames(file.path, fps, on_error)
         except SpadeError as error:
             on_error(str(file.path), str(error).removeprefix(f"{file.path}: "))
+
+
+def find_sources(
+    folder: Path, fps: float, on_error: OnError, on_note: OnNote | None = None
+) -> Iterable[Source]:
+    """Return the images of a folder as paths; where videos are among them, a stream of all.
+
+    Parameters
+    ----------
+    folder : Path
+    fps : float
+        How many frames of a video to take a second.
+    on_error, on_note : callable
+        As `find_images` and `read_frames` take them.
+
+    Raises
+    ------
+    SpadeError
+        If the folder holds neither images nor videos.
+    """
+    found = find_images([folder], on_error, SUFFIXES | VIDEO_SUFFIXES, on_note)
+    if not found:
+        raise SpadeError(f"{folder} holds no images (PNG, JPEG, BMP, TIFF, WebP) or videos")
+    if any(is_video(one.path) for one in found):
+        return open_sources(found, fps, on_error)
+    return [one.path for one in found]

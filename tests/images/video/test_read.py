@@ -15,6 +15,7 @@ from PIL import Image
 from spade_faiss import Spade, SpadeError
 from spade_faiss.images import Framing, load_images
 from spade_faiss.images.video import is_video, open_sources, read_frames
+from spade_faiss.images.video.read import find_sources
 from spade_faiss.index import Index
 from tests.command import TINY, done, one_line, problems, run
 from tests.images.video.videos import SIZE, damage, encode, frame, street, walk, write_video
@@ -320,6 +321,17 @@ def test_a_damaged_video_is_named_and_what_is_whole_is_scored(watched, tmp_path)
 def test_a_folder_of_nothing_but_text_is_refused(watched, tmp_path):
     (tmp_path / "notes.txt").write_text("no")
     one_line(run("query", watched / "index", tmp_path, "--out", tmp_path.parent / "o"), "videos")
+
+
+def test_a_folder_without_videos_is_a_list_and_with_them_a_stream(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), numbered(1)[0])
+    assert find_sources(tmp_path, 1.0, pytest.fail) == [tmp_path / "a.png"]
+    write_video(tmp_path / "b.avi", numbered(40))
+    still, *frames = find_sources(tmp_path, 5.0, pytest.fail)
+    assert still == tmp_path / "a.png" and 1 < len(frames) < 40
+    (tmp_path / "none").mkdir()
+    with pytest.raises(SpadeError, match="holds no images"):
+        find_sources(tmp_path / "none", 1.0, pytest.fail)
 
 
 def test_help_answers_without_opencv():

@@ -1,0 +1,291 @@
+"""Make an index, change it, and show its contents: `build`, `add`, `remove`, `info`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import SpadeError
+from . import show
+from .console import Answer, Console
+from .options import (
+    AsJson,
+    Engine,
+    Folder,
+    MaxMemory,
+    NetworkOptions,
+    OpenOptions,
+    PatchOptions,
+    Quantile,
+    RayOptions,
+    SearchOptions,
+    Views,
+)
+from .values import existing_folder, memory_limit, new_detector
+
+if TYPE_CHECKING:
+    from ..detector import Detector
+    from ..distributed.workers import Workers
+    from ..images import Source
+    from ..index import EnsembleManifest, Manifest
+
+
+def build(
+    console: Console,
+    train_dir: Annotated[
+        Path, typer.Argument(metavar="TRAIN_DIR", help="Folder of good images or videos.")
+    ],
+    *,
+    index: Annotated[Path, typer.Option(metavar="DIR", help="Where the index goes.")],
+    network: NetworkOptions,
+    views: Views = None,
+    fps: Annotated[float, typer.Option(help="Frames to take of a second of video.")] = 1.0,
+    quantile: Quantile = None,
+    calibrated: Annotated[
+        int,
+        typer.Option(min=2, help="Good images, at most, that are scored to find the thresholds."),
+    ] = 1000,
+    patches: PatchOptions,
+    search: SearchOptions,
+    max_memory: MaxMemory = None,
+    each: Annotated[
+        bool,
+        typer.Option(
+            "--each",
+            help="One index for each folder in TRAIN_DIR, as DIR/<its name>. Each counts as "
+            "soon as it is done; given again, all are built again.",
+        ),
+    ] = False,
+    cluster: RayOptions,
+    as_json: AsJson = False,
+) -> None:
+    """Build an index of good images, and find the thresholds by scoring each against the rest."""
+    from ..distributed.cluster import ray_executor, start_workers
+    from ..images.video.read import check_fps, find_sources
+    from .each import lines_to_learn
+
+    def images_in(folder: Path) -> Iterable[Source]:
+        return find_sources(existing_folder(folder), fps, console.problem, console.note)
+
+    limit = memory_limit(max_memory, cluster.ray)
+    check_fps(fps)
+    detector = new_detector(
+        network, patches, search, views, quantile=quantile, calibrated=calibrated
+    )
+    if each:
+        names = lines_to_learn(existing_folder(train_dir), index)
+        with start_workers(cluster.ray, cluster.ray_workers, search.device, limit) as workers:
+            answers = _fit_each(
+                console, detector, workers, names, lambda name: images_in(train_dir / name), index
+            )
+        console.answer_lines(answers, as_json)
+        console.exit(bool(answers))
+        return
+    images = images_in(train_dir)
+    with ray_executor(cluster.ray, cluster.ray_workers, search.device, limit) as executor:
+        record, text = _fit(console, detector.on(executor), images, index)
+    console.answer(record | console.record(), text, as_json)
+    console.exit()
+
+
+def _fit_each(
+    console: Console,
+    detector: Detector,
+    workers: Workers | None,
+    names: Sequence[str],
+    images_of: Callable[[str], Iterable[Source]],
+    index: Path,
+) -> dict[str, Answer]:
+    """Make the index of each production line, with the networks of one detector."""
+    from ..distributed.cluster import executor_of
+    from .each import each_line
+
+    _ = detector.network  # once, for all lines
+
+    def work(name: str) -> Answer:
+        own = detector.unfitted().on(executor_of(workers, name))
+        return _fit(console, own, images_of(name), index / name, f"{name}: ")
+
+    return each_line(names, work, console.failure, workers)
+
+
+def _fit(
+    console: Console, detector: Detector, images: Iterable[Source], index: Path, line: str = ""
+) -> Answer:
+    """Make an index, and return what there is to say of it."""
+    detector.fit(images, index, on_error=console.problem)
+    console.note_each(detector.notes, line)
+    n, threshold, quantile = len(detector.index_), detector.image_threshold, detector.quantile_
+    rate = None if quantile is None else round(1 - quantile, 12)
+    return (
+        {"index": str(index), "images": n, "threshold": threshold, "false_alarms": rate},
+        show.built(index, n, threshold, rate),
+    )
+
+
+def add(
+    console: Console,
+    folder: Folder,
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Good images, or folders of them.")
+    ],
+    *,
+    opened: OpenOptions,
+    max_memory: MaxMemory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Add good images (files or folders) to an index, and find the thresholds anew."""
+    from ..detector import open_detector
+    from ..images import find_images
+
+    memory_limit(max_memory)
+    detector = open_detector(folder, **opened.settings())
+    found = find_images(images, console.problem, on_note=console.note)
+    if not found:
+        raise SpadeError("there are no images to add")
+    calibrated = _is_calibrated(detector)
+    added = detector.add([image.path for image in found], console.problem)
+    _say_change(console, folder, detector, "added", added, calibrated, as_json)
+
+
+def remove(
+    console: Console,
+    folder: Folder,
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGE...", help="Paths as `info --json` lists them, or ends of them."
+        ),
+    ],
+    *,
+    engine: Engine = "auto",
+    max_memory: MaxMemory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove training images from an index by path, and find the thresholds anew."""
+    from ..detector import open_detector
+
+    memory_limit(max_memory)
+    detector = open_detector(folder, engine=engine, progress=True)
+    calibrated = _is_calibrated(detector)
+    removed = detector.remove(images, console.problem)
+    _say_change(console, folder, detector, "removed", removed, calibrated, as_json)
+
+
+def _is_calibrated(detector: Detector) -> bool:
+    return detector.manifest.held_out is not None
+
+
+def _say_change(
+    console: Console,
+    folder: Path,
+    detector: Detector,
+    verb: str,
+    count: int,
+    calibrated: bool,
+    as_json: bool,
+) -> None:
+    """Say what a change did, and that it dropped the calibration, if there was one and it did."""
+    n, dropped = len(detector.index_), calibrated and not _is_calibrated(detector)
+    if dropped:
+        console.note(
+            f"the calibration was of {folder} as it was, and is dropped: thresholds are "
+            "drawn from its own images until you calibrate again"
+        )
+    console.note_each(detector.notes)
+    record = {
+        "index": str(folder),
+        verb: count,
+        "images": n,
+        "threshold": detector.image_threshold,
+        "calibration_dropped": dropped,
+        **console.record(),
+    }
+    console.answer(record, f"{folder}: {count} {verb}, now {show.counted(n)}", as_json)
+    console.exit(count > 0)
+
+
+def info(
+    console: Console,
+    folder: Folder,
+    *,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every file's checksum.")] = False,
+    recall: Annotated[
+        bool,
+        typer.Option("--recall", help="Measure what the galleries of --factory or --coreset miss."),
+    ] = False,
+    search_params: Annotated[
+        str | None,
+        typer.Option(metavar="STRING", help="With --recall: search so.  [default: the index's]"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what an index holds, and whether it is whole."""
+    from ..index import EnsembleManifest, read_manifest
+    from ..verdict.drawn import redrawn
+
+    manifest = read_manifest(folder)
+    record: dict[str, Any]
+    if isinstance(manifest, EnsembleManifest):
+        if recall:
+            raise SpadeError(
+                f"{folder} holds an ensemble: name one of its indices, such as "
+                f"{folder / manifest.members[0].folder}"
+            )
+        members = manifest.manifests(folder)
+        record = manifest.model_dump(by_alias=True) | {
+            "indices": [one.model_dump() for one in members]
+        }
+        lines = show.ensemble_lines(manifest, members)
+    else:
+        manifest = redrawn(manifest)
+        members = [manifest]
+        record, lines = manifest.model_dump(), show.index_lines(manifest)
+    damaged = _damaged_files(folder, manifest) if verify else []
+    if verify:
+        record["damaged"] = damaged
+    if recall and not damaged:
+        record["recall"], more = _recall(folder, search_params)
+        lines += more
+    if verify and not damaged:
+        lines.append("files       all whole")
+    console.note_each(_notes(manifest, members[0]))
+    record["notes"] = console.notes
+    console.answer(record, "\n".join(lines), as_json)
+    for line in damaged:
+        console.say(f"{line}; build the index again")
+    console.exit(not damaged)
+
+
+def _damaged_files(folder: Path, manifest: Manifest | EnsembleManifest) -> list[str]:
+    from ..index import EnsembleManifest, damaged_files
+
+    if isinstance(manifest, EnsembleManifest):
+        return manifest.damaged(folder)
+    return damaged_files(folder, manifest)
+
+
+def _recall(folder: Path, search_params: str | None) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the recall of an index's galleries as JSON and in words."""
+    from ..index import Index
+    from ..index.recall import measure_recall
+
+    measured = measure_recall(Index.open(folder), search_params=search_params)
+    return [asdict(one) for one in measured], show.recall_lines(measured)
+
+
+def _notes(manifest: Manifest | EnsembleManifest, first: Manifest) -> list[str]:
+    """Return what should be known of an index, or of an ensemble whose first member's is given."""
+    from ..detector.thresholds import kept_notes
+    from ..verdict.notes import USUAL_K, index_notes
+
+    made = first.held_out or first.calibration
+    drawn = not any(one.score == "map" and one.threshold is not None for one in first.by_hand)
+    return [
+        *index_notes(first, made.k if made else USUAL_K, drawn),
+        *kept_notes(manifest.by_hand, manifest.generation),
+    ]

@@ -1,0 +1,114 @@
+"""What a command says: notes and problems on standard error, its result on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from tqdm import tqdm
+
+from .._support.memory import is_shortage
+from .._support.text import printable
+from .._support.warning import notes_to
+from ..errors import SpadeError
+
+Answer = tuple[dict[str, Any], str]
+"""The result of a command, as JSON and in words."""
+
+
+class Console:
+    """Says a line for each problem and note, and keeps them for the result.
+
+    Attributes
+    ----------
+    problems : list of dict
+        What could not be used: "path" and "error".
+    notes : list of str
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[dict[str, str]] = []
+        self.notes: list[str] = []
+
+    @classmethod
+    @contextmanager
+    def open(cls) -> Iterator[Console]:
+        """Give a console that also notes what is warned of images while a `with` block lasts."""
+        console = cls()
+        with notes_to(console.note):
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # of odd metadata, image by image
+            yield console
+
+    def problem(self, name: str, why: str) -> None:
+        """Say why something could not be used."""
+        self.problems.append({"path": name, "error": why})
+        self.say(f"{name}: {why}")
+
+    def failure(self, name: str, error: Exception) -> None:
+        """Say what ended the work of one production line."""
+        self.problem(name, reason(error))
+
+    def note(self, text: str) -> None:
+        """Say what should be known of images, an index or results, and is no problem."""
+        self.notes.append(text)
+        self.say(f"note: {text}")
+
+    def note_each(self, texts: Iterable[str], line: str = "") -> None:
+        """Say several notes, each after the name of a production line."""
+        for text in texts:
+            self.note(f"{line}{text}")
+
+    def warn(self, text: str) -> None:
+        """Say what was asked to be warned of."""
+        self.say(f"warning: {text}")
+
+    def say(self, text: str) -> None:
+        """Write a line on standard error, above progress bars."""
+        tqdm.write(f"spade-faiss: {printable(text)}", file=sys.stderr)
+
+    def record(self) -> dict[str, object]:
+        """Return what `--json` says of notes and problems."""
+        return {"notes": self.notes, "errors": self.problems}
+
+    def answer(self, record: object, text: str, as_json: bool) -> None:
+        """Print the result, as JSON or in words."""
+        shown = text.encode("utf-8", "backslashreplace").decode()  # a path need not be Unicode
+        print(json.dumps(record, indent=1) if as_json else shown)
+
+    def answer_lines(self, answers: Mapping[str, Answer], as_json: bool) -> None:
+        """Print the results of production lines, by their names."""
+        self.answer(
+            {"lines": {name: record for name, (record, _) in answers.items()}, **self.record()},
+            "\n".join(text for _, text in answers.values()),
+            as_json,
+        )
+
+    def exit(self, done: bool = True) -> None:
+        """End the command if something could not be used, or nothing could.
+
+        Raises
+        ------
+        typer.Exit
+            With status 2 if nothing was done, 1 if there were problems.
+        """
+        if not done:
+            raise typer.Exit(2)
+        if self.problems:
+            raise typer.Exit(1)
+
+
+def reason(error: Exception) -> str:
+    """Return in one line what went wrong."""
+    if isinstance(error, SpadeError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if is_shortage(error):
+        return "out of memory: lower --batch-size, --resize or -k, or raise --max-memory"
+    first = str(error).splitlines()[0] if str(error) else ""
+    return f"{type(error).__name__}: {first} (run again with --debug to see where)"

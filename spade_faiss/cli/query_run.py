@@ -1,0 +1,128 @@
+"""Query one index after another with the same options, and say what comes of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..detector import Detector, Result, open_detector
+from ..distributed.cluster import executor_of
+from ..errors import SpadeError
+from ..features import Backbone
+from ..images import SUFFIXES, Found, find_images
+from ..images.video.read import VIDEO_SUFFIXES, check_fps
+from ..report import discard_results, write_query
+from ..verdict.judge import check_limits
+from . import show
+from .console import Answer, Console
+from .each import each_line
+
+if TYPE_CHECKING:
+    from ..distributed.workers import Workers
+    from .query import QueryOptions
+
+
+@dataclass
+class QueryRun:
+    """Queries one index after another with the same options.
+
+    `networks` are those of the index before, which are mostly those of the next; `scored` says
+    whether there was an image that could be scored.
+
+    Raises
+    ------
+    SpadeError
+        If an option means nothing, whichever index is opened.
+    """
+
+    console: Console
+    options: QueryOptions
+    networks: Sequence[Backbone] = ()
+    scored: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        asked = self.options.verdict
+        check_limits(asked.threshold, asked.review, quantile=asked.quantile, least=-math.inf)
+        check_fps(self.options.results.fps)
+
+    def each(
+        self, names: Sequence[str], folder: Path, images: Path, out: Path, workers: Workers | None
+    ) -> dict[str, Answer]:
+        """Query the index of each production line with the line's images."""
+
+        def work(name: str) -> Answer:
+            found, detector = self.open(folder / name, [images / name])
+            detector = detector.on(executor_of(workers, name))
+            answer = self.write(found, detector, out / name, f"{name}: ")
+            if workers is None:  # else none is loaded here
+                self.networks = [one.network for one in detector.members]
+            return answer
+
+        answers = each_line(names, work, self.console.failure, workers)
+        if self.scored:
+            for name in names:
+                if name not in answers:  # results of an earlier query are no results of this one
+                    discard_results(out / name)
+        return answers
+
+    def open(self, folder: Path, images: Sequence[Path]) -> tuple[list[Found], Detector]:
+        """Find the images, and open the index."""
+        console, options = self.console, self.options
+        found = find_images(images, console.problem, SUFFIXES | VIDEO_SUFFIXES, console.note)
+        if not found:
+            raise SpadeError(
+                "there are no images to query (PNG, JPEG, BMP, TIFF, WebP), nor videos"
+            )
+        detector = open_detector(
+            folder,
+            networks=self.networks,
+            exact=options.exact,
+            search_params=options.search_params,
+            **asdict(options.verdict),
+            **options.opened.settings(),
+        )
+        if detector.manifest.held_out and not (detector.held_out or detector.by_hand):
+            console.note(
+                "the calibration is of other settings, so thresholds are drawn from the "
+                "index's own images"
+            )
+        if options.drift:
+            detector.drift((), ())  # whether it can be told is said before the work
+        return found, detector
+
+    def write(
+        self, found: Sequence[Found], detector: Detector, out: Path, line: str = ""
+    ) -> Answer:
+        """Write the results of images, and return what there is to say of them."""
+        console = self.console
+        scores: list[float] = []  # of images alone: the frames of a video are not independent
+        descriptor_scores: list[float] = []
+
+        def keep(result: Result) -> None:
+            scores.append(detector.score_of(result))
+            descriptor_scores.append(result.descriptor_score)
+
+        rows = write_query(
+            detector,
+            found,
+            out,
+            **asdict(self.options.results),
+            on_error=console.problem,
+            on_note=console.note,
+            on_result=keep,
+        )
+        console.note_each(detector.notes, line)
+        self.scored = self.scored or any(row.score is not None for row in rows)
+        record: dict[str, object] = {"images": [asdict(row) for row in rows]}
+        lines = show.query_lines(rows, out, detector.review)
+        if self.options.drift:
+            moved = detector.drift(scores, descriptor_scores)
+            record["drift"] = asdict(moved)
+            if moved.warned:
+                console.warn(f"{line}drift: {moved.text}")
+            else:
+                lines.append(f"drift: {moved.text}")
+        return record, "\n".join(lines)

@@ -1,0 +1,92 @@
+"""Serve an index over HTTP: `serve`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import typer
+
+from .console import Console
+from .options import BatchSize, Device, EachWeights, Engine, Folder, SearchParams, VerdictOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitOptions:
+    """How much a client may ask for, and how much may wait."""
+
+    max_mib: Annotated[int, typer.Option(min=1, help="MiB of a request.")] = 32
+    max_images: Annotated[int, typer.Option(min=1, help="Images of a request.")] = 16
+    max_megapixels: Annotated[
+        int, typer.Option(min=1, help="Millions of pixels of a request's images together.")
+    ] = 32
+    max_queue: Annotated[int, typer.Option(min=1, help="Images accepted and not answered yet.")] = (
+        64
+    )
+    max_wait: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Milliseconds that an image waits for others to be queried with it."
+        ),
+    ] = 5
+
+
+def serve(
+    console: Console,
+    folder: Folder,
+    *,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; any but a loopback address needs a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SPADE_FAISS_TOKEN",
+            show_envvar=True,
+            help="What clients must show as a bearer "
+            "token. A list of processes shows options, but not the environment.",
+        ),
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name that the service also goes by, such as a reverse proxy's; "
+            "may be given again.",
+        ),
+    ] = None,
+    limits: LimitOptions,
+    verdict: VerdictOptions,
+    weights: EachWeights = None,
+    engine: Engine = "auto",
+    search_params: SearchParams = None,
+    device: Device = "auto",
+    batch_size: BatchSize = 8,
+) -> None:
+    """Serve an index over HTTP, with a page to drop images on; needs the extra 'serve'."""
+    from ..service import Limits, serve
+
+    all_answered = serve(
+        folder,
+        host=host,
+        port=port,
+        token=token,
+        allow_hosts=allow_host or (),
+        limits=Limits(
+            bytes=limits.max_mib << 20,
+            images=limits.max_images,
+            pixels=limits.max_megapixels * 1_000_000,
+            queue=limits.max_queue,
+            batch=batch_size,
+            wait=limits.max_wait / 1000,
+        ),
+        weights=weights or (),
+        engine=engine,
+        search_params=search_params,
+        device=device,
+        **asdict(verdict),
+    )
+    if not all_answered:
+        console.say("ended before all requests were answered")
+        raise typer.Exit(1)

@@ -1,0 +1,87 @@
+"""What options stand for: a folder that exists, a number, a limit of memory, a detector."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._support.memory import limit_memory, parse_size
+from ..errors import SpadeError
+
+if TYPE_CHECKING:
+    from ..detector import Detector
+    from .options import NetworkOptions, PatchOptions, SearchOptions
+
+
+def existing_folder(path: Path) -> Path:
+    """Return a folder that is there."""
+    if not path.exists():
+        raise SpadeError(f"{path}: no such folder")
+    if not path.is_dir():
+        raise SpadeError(f"{path} is a file; name a folder")
+    return path
+
+
+def crop_side(text: str) -> int | None:
+    """Return the side of the centre crop in pixels; None for the whole frame."""
+    if text.lower() == "none":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise SpadeError(f"--crop {text}: give a number of pixels, or 'none'") from None
+
+
+def number_or(word: str, option: str, text: str | None) -> float | None:
+    """Return the number that an option was given; None for the word that it may be instead."""
+    if text is None or text == word:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise SpadeError(f"{option} {text}: give a number, or '{word}'") from None
+
+
+def memory_limit(text: str | None, ray: str | None = None) -> int | None:
+    """Keep to a limit of memory, and return it; called once the libraries are there.
+
+    With a cluster it is kept from when that runs: what is started before would inherit it.
+    """
+    size = None if text is None else parse_size(text)
+    if size is not None and ray is None:
+        limit_memory(size)
+    return size
+
+
+def new_detector(
+    network: NetworkOptions,
+    patches: PatchOptions,
+    search: SearchOptions,
+    views: str | None,
+    **settings: Any,
+) -> Detector:
+    """Return what the options describe: one detector, or an ensemble."""
+    from ..detector import Ensemble, Spade
+
+    names = network.backbone.split(",")
+    files: list[Path | None] = [*network.weights] if network.weights else [None] * len(names)
+    if len(files) != len(names):
+        raise SpadeError(
+            f"--weights is given {len(files)} times and --backbone names {len(names)} "
+            "networks: give it once for each, or not at all"
+        )
+    settings |= (
+        asdict(patches)
+        | asdict(search)
+        | {
+            "k": network.k,
+            "kappa": network.kappa,
+            "resize": network.resize,
+            "crop": crop_side(network.crop),
+            "progress": True,
+        }
+    )
+    if len(names) == 1 and not views:
+        return Spade(network.backbone, weights=files[0], **settings)
+    return Ensemble.of(names, views.split(",") if views else (), files, **settings)

@@ -1,0 +1,77 @@
+"""A zero that means nothing is refused in one line, and never read as if nothing were given."""
+
+import json
+
+import cv2
+import pytest
+
+from tests.command import TINY, done, one_line, run
+from tests.conftest import texture
+
+
+@pytest.fixture(scope="module")
+def place(tiny, tmp_path_factory):
+    """A folder of good images, one of bad ones, an index, and an ensemble."""
+    root = tmp_path_factory.mktemp("zero")
+    for folder, some in (
+        ("good", slice(0, 4)),
+        ("new", slice(4, 6)),
+        ("bad", slice(6, 7)),
+        ("lines/a", slice(0, 4)),
+    ):
+        (root / folder).mkdir(parents=True)
+        for i, image in enumerate(texture("gravel", 7)[some]):
+            cv2.imwrite(str(root / folder / f"{i}.png"), image[:64, :64])
+    small = (*TINY, "--resize", "64", "--crop", "56", "-k", "3", "--engine", "faiss")
+    done("build", root / "good", "--index", root / "index", *small)
+    done("build", root / "good", "--index", root / "ensemble", *small, "--views", "flip")
+    return root
+
+
+BUILD = "build {good} --index {out} --backbone tiny"
+EACH = "build {lines} --each --index {out} --backbone tiny"
+QUERY = "query {index} {new} --out {out}"
+JOINT = "query {ensemble} {new} --out {out}"
+MVTEC = "evaluate mvtec {good} --out {out} --backbone tiny"
+FOLDER = "evaluate folder --train {good} --good {new} --bad {bad} --out {out} --backbone tiny"
+STC = "evaluate stc {good} --out {out} --backbone tiny"
+SERVE = "serve {index} --port 0"
+ZEROES = [
+    *(
+        (call, zero)
+        for call in (BUILD, QUERY, MVTEC, FOLDER, STC, SERVE)
+        for zero in ("-k", "--kappa", "--batch-size")
+    ),
+    *((call, "--quantile") for call in (BUILD, EACH, QUERY, JOINT, SERVE)),
+    *((call, "--resize") for call in (BUILD, MVTEC, FOLDER, STC)),
+    *((call, "--crop") for call in (BUILD, MVTEC, FOLDER, STC)),
+    *((call, "--coreset") for call in (BUILD, MVTEC, FOLDER)),
+    *((call, "--fps") for call in (BUILD, EACH, QUERY, STC)),
+    *((call, "--ray-workers") for call in (BUILD, QUERY, MVTEC, FOLDER, STC)),
+    (BUILD, "--calibrated"),
+    ("calibrate {index} {new}", "--false-alarms"),
+]
+
+
+@pytest.mark.parametrize("call, option", ZEROES)
+def test_zero_is_refused(place, tmp_path, call, option):
+    places = {path.name: path for path in place.iterdir()} | {"out": tmp_path / "out"}
+    options = {"timeout": 120} if call == SERVE else {}  # unrefused, it would serve for ever
+    ended = run(*(word.format(**places) for word in call.split()), option, "0", **options)
+    one_line(ended, option.strip("-").replace("-", "_").rpartition("_")[2])
+    assert not (tmp_path / "out").exists()
+
+
+def test_zero_is_a_score_like_others(place, tmp_path):
+    """A threshold or mark of review of 0 is set, and said to be."""
+    said = done("calibrate", place / "index", "--review", "0").stdout
+    assert said.startswith(f"{place / 'index'}: set by hand\n") and "review  from 0" in said
+    rows = json.loads(
+        done("query", place / "index", place / "new", "--out", tmp_path / "o", "--json").stdout
+    )["images"]
+    assert {row["verdict"] for row in rows} <= {"REVIEW", "NG"}
+    done("calibrate", place / "index", "--review", "none")
+    ended = done(
+        "query", place / "index", place / "new", "--out", tmp_path / "o", "--threshold", "0"
+    )
+    assert "2 NG, 0 OK" in ended.stdout
