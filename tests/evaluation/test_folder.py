@@ -12,14 +12,13 @@ from spade_faiss.datasets import load_folders
 from spade_faiss.datasets.demo import render
 from spade_faiss.evaluation import (
     Confusion,
-    Judge,
     Scores,
     evaluate_category,
     evaluate_folder,
     results_of,
     table,
 )
-from spade_faiss.evaluation.images import confusion_of
+from spade_faiss.evaluation.confusion import confusion_at
 from tests.command import TINY, done, one_line, run
 
 SMALL = ("--resize", "64", "--crop", "64", *TINY)
@@ -135,8 +134,8 @@ def test_figures_equal_an_independent_computation(tiny, parts, evaluated):
 
 
 def test_a_score_at_the_threshold_is_good_and_ties_are_one():
-    judge = Judge(["good", "good", "dent", "dent", "rust"], "map", 2.0)
-    found = confusion_of(judge, [4, 3, 2, 1, 0], [2.0, 2.5, 2.5, 2.0, 2.5])
+    kinds = ["rust", "dent", "dent", "good", "good"]
+    found = confusion_at(2.0, [2.0, 2.5, 2.5, 2.0, 2.5], kinds)
     record = found.record()
     assert (found.found.count, found.found.n, found.false_alarms.count) == (2, 3, 1)
     assert [(kind, own["found"], own["missed"]) for kind, own in record["kinds"].items()] == [
@@ -144,15 +143,12 @@ def test_a_score_at_the_threshold_is_good_and_ties_are_one():
         ("rust", 0, 1),
     ]
     assert Confusion.from_record(json.loads(json.dumps(record))) == found
-    assert confusion_of(judge, [0, 1], [1.0, 3.0]) is None
+    assert confusion_at(2.0, [1.0, 3.0], ["good", "good"]) is None
 
 
 def test_the_table_says_rates_as_a_person_does():
-    found = confusion_of(
-        Judge(["good"] * 4 + ["dent"] * 3 + ["rust"], "map", 2.0),
-        range(8),
-        [1, 1, 1, 9, 9, 9, 1, 1],
-    )
+    kinds = ["good"] * 4 + ["dent"] * 3 + ["rust"]
+    found = confusion_at(2.0, [1, 1, 1, 9, 9, 9, 1, 1], kinds)
     scores = Scores(
         1.0,
         0.9,

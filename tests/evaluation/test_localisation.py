@@ -260,7 +260,7 @@ def test_masks_that_cannot_be_meant_are_named_and_left_out(demo, tmp_path):
 
 
 def test_a_mean_is_of_what_every_category_has():
-    some = Scores(0.9, 0.8, 0.95, 0.9, 3, 4, 1.0, more={"aupimo": 0.5, "spro": 0.25})
-    other = Scores(0.9, 0.8, 0.95, 0.9, 3, 4, 1.0, more={"aupimo": 0.7})
+    some = Scores(0.9, 0.8, 0.95, 0.9, 3, 4, 1.0, extra={"aupimo": 0.5, "spro": 0.25})
+    other = Scores(0.9, 0.8, 0.95, 0.9, 3, 4, 1.0, extra={"aupimo": 0.7})
     results = results_of("mvtec", {}, {"a": other, "b": some})
     assert results["mean"]["aupimo"] == pytest.approx(0.6) and "spro" not in results["mean"]

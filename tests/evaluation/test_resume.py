@@ -8,7 +8,8 @@ import pytest
 
 from spade_faiss import Spade, SpadeError
 from spade_faiss.datasets import make_demo
-from spade_faiss.evaluation import evaluate_mvtec, mvtec
+from spade_faiss.evaluation import evaluate_mvtec, loop
+from spade_faiss.evaluation import run as evaluation_run
 from tests.command import TINY, done, one_line, run
 
 SMALL = {"resize": 64, "crop": 64}
@@ -50,13 +51,13 @@ def evaluate(tiny, data, out, names=None, **options):
 def counted(monkeypatch):
     """The names of the categories that are evaluated and not taken from `done`."""
     names = []
-    original = mvtec.evaluate_points
+    original = loop.evaluate_split
 
-    def evaluate_points(spade, train, *arguments, **options):
-        names.append(train[0].parent.parent.parent.name)
-        return original(spade, train, *arguments, **options)
+    def evaluate_split(detector, split, *arguments):
+        names.append(split.name)
+        return original(detector, split, *arguments)
 
-    monkeypatch.setattr(mvtec, "evaluate_points", evaluate_points)
+    monkeypatch.setattr(evaluation_run, "evaluate_split", evaluate_split)
     return names
 
 
@@ -139,17 +140,17 @@ def test_a_category_that_fails_is_left_out_and_tried_again(tiny, data, tmp_path,
 KILLED_AFTER_ONE = """
 import os, signal
 from spade_faiss.cli import main
-from spade_faiss.evaluation import mvtec
+from spade_faiss.evaluation import run
 from tests.tiny import register
 
 register()
-whole, begun = mvtec.evaluate_points, []
-def evaluate_points(*arguments, **options):
+whole, begun = run.evaluate_split, []
+def evaluate_split(*arguments):
     if begun:
         os.kill(os.getpid(), signal.SIGKILL)
     begun.append(None)
-    return whole(*arguments, **options)
-mvtec.evaluate_points = evaluate_points
+    return whole(*arguments)
+run.evaluate_split = evaluate_split
 main()
 """
 
@@ -189,7 +190,7 @@ def test_a_killed_run_is_taken_up_with_an_equal_result(tiny, data, tmp_path):
 def test_a_second_evaluation_of_one_folder_is_refused_and_the_first_goes_on(
     tiny, data, tmp_path, monkeypatch
 ):
-    original = mvtec.evaluate_points
+    original = loop.evaluate_split
 
     def meanwhile(*arguments, **options):
         ended = run(
@@ -207,6 +208,6 @@ def test_a_second_evaluation_of_one_folder_is_refused_and_the_first_goes_on(
         one_line(ended, "another evaluation", "--out")
         return original(*arguments, **options)
 
-    monkeypatch.setattr(mvtec, "evaluate_points", meanwhile)
+    monkeypatch.setattr(evaluation_run, "evaluate_split", meanwhile)
     results, problems, _ = evaluate(tiny, data, tmp_path / "out", ["brick"])
     assert list(results["categories"]) == ["brick"] and not problems

@@ -1,0 +1,141 @@
+"""Score one category or scene: fit on good images, query the others, compare with the truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..datasets.problems import Problems
+from ..detector import Detector, Result
+from ..images import OnError
+from .confusion import ConfusionCounter
+from .localisation import PRO_LIMIT, localisation_of
+from .misses import WorstMisses
+from .points import Point, results_at
+from .report_data import report_data
+from .scorer import Scorer
+from .scores import Scores
+from .splits import Split
+from .store import INDEX
+from .truth import GroundTruth
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How results are scored.
+
+    Attributes
+    ----------
+    points : sequence of Point
+        The settings to score at; first the detector's own. An ensemble has its own alone.
+    original_size : bool
+        Whether maps are scored on the images' own grids.
+    max_fpr : float in (0, 1]
+        The false-positive rate up to which PRO and sPRO are integrated.
+    """
+
+    points: Sequence[Point]
+    original_size: bool = False
+    max_fpr: float = PRO_LIMIT
+
+
+def evaluate_split(
+    detector: Detector,
+    split: Split,
+    scoring: Scoring,
+    scratch: Path | None,
+    on_error: OnError | None,
+) -> tuple[list[Scores], dict[str, Any]]:
+    """Index a split's good images, query its test images, and score them at each point.
+
+    Parameters
+    ----------
+    detector : Detector
+        Is fitted anew.
+    split : Split
+    scoring : Scoring
+    scratch : path or None
+        A folder for the index and for the pixels of all maps, which would fill the memory. With
+        None the index is in the system's temporary folder, and the pixels are in memory.
+    on_error : callable or None
+        Called with (name, why) for an image or mask that cannot be used; the image is left
+        out. With None the first raises SpadeError.
+
+    Returns
+    -------
+    scores : list of Scores
+        One for each point.
+    report_data : dict
+        What a report shows besides; JSON values.
+
+    Raises
+    ------
+    SpadeError
+        If no metric is defined on what is left.
+    """
+    start = time.perf_counter()
+    stages = detector.stages
+    stages.seconds.clear()
+    # NFS keeps files that are open, and a folder with them.
+    with TemporaryDirectory(prefix=INDEX, dir=scratch, ignore_cleanup_errors=True) as index:
+        _fit(detector, split, index, on_error)
+        scorers = [_scorer(scoring, scratch) for _ in scoring.points]
+        counter = ConfusionCounter(
+            detector.image_threshold if split.judged else None, detector.score
+        )
+        misses = WorstMisses(original_size=scoring.original_size)
+        for results, truth in results_with_truth(detector, split, scoring.points, on_error):
+            with stages("metrics"):
+                for scorer, result in zip(scorers, results, strict=True):
+                    scorer.add(result, truth)
+                counter.add(results[0], truth)
+                misses.add(results[0], truth)
+    with stages("metrics"):
+        located = [localisation_of(scorer) for scorer in scorers]
+        data = report_data(scorers[0], located[0], counter, misses, scoring.max_fpr)
+        scores = [
+            scorer.scores(len(detector.index_), extra=own.metrics | split.extra_metrics(scorer))
+            for scorer, own in zip(scorers, located, strict=True)
+        ]
+        scores[0] = replace(scores[0], confusion=counter.compute())
+        split.save(scorers[0])
+    seconds = round(time.perf_counter() - start, 3)
+    spent = {name: round(value, 3) for name, value in stages.seconds.items()}
+    return [replace(one, seconds=seconds, stages=spent) for one in scores], data
+
+
+def results_with_truth(
+    detector: Detector, split: Split, points: Sequence[Point], on_error: OnError | None
+) -> Iterator[tuple[Sequence[Result], GroundTruth]]:
+    """Yield each test image's results, one for each point, and its ground truth.
+
+    The detector is fitted on the split. What cannot be used is reported, as `evaluate_split` says.
+    """
+    problems = Problems(on_error)
+    truth = split.truth(detector.index_.manifest.framing.framing())
+    for results in results_at(detector, split.test, points, problems.left_out):
+        first = results[0]
+        with detector.stages("metrics"):
+            known = truth.of(first.position, (first.map.shape[0], first.map.shape[1]))
+        if known.problem:
+            problems.left_out(first.name, known.problem)
+            continue
+        yield results, known
+
+
+def _fit(detector: Detector, split: Split, index: str, on_error: OnError | None) -> None:
+    """Index a split's good images in a folder; draw the threshold if it is to be judged."""
+    detector.fit(
+        split.train(on_error),
+        index,
+        calibrate=split.judged and not detector.by_hand,
+        on_error=Problems(on_error).left_out,
+    )
+
+
+def _scorer(scoring: Scoring, scratch: Path | None) -> Scorer:
+    return Scorer(original_size=scoring.original_size, max_fpr=scoring.max_fpr, spill=scratch)
