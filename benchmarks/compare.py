@@ -176,17 +176,17 @@ def evaluated(
             if why:
                 _note(f"{category.name} is evaluated anew: {why}")
             if record is not None:
-                record.repeat(on_error)
+                record.repeat(on_error, _note)
             else:
                 kept = out / "checkpoints" / name / f"{category.name}.safetensors"
                 method = make(network, make.budgets[config["budget"]], config["seed"], kept)
-                messages = Messages(on_error)
+                messages = Messages(on_error, _note)
                 try:
                     found = evaluate(method, category, messages.error)
                 except SpadeError as error:
                     on_error(category.name, f"{error}; left out")
                     continue
-                record = Record(key, messages.problems, [found], None)
+                record = Record(key, messages.problems, messages.notes, [found], None)
                 store.keep(category.name, record)
             scores[category.name] = record.scores[0]
             yield dict(scores)

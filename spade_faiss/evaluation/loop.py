@@ -11,7 +11,7 @@ from typing import Any
 
 from ..datasets.problems import Problems
 from ..detector import Detector, Result
-from ..images import OnError
+from ..images import OnError, OnNote
 from .confusion import ConfusionCounter
 from .localisation import PRO_LIMIT, localisation_of
 from .misses import WorstMisses
@@ -49,6 +49,7 @@ def evaluate_split(
     scoring: Scoring,
     scratch: Path | None,
     on_error: OnError | None,
+    on_note: OnNote,
 ) -> tuple[list[Scores], dict[str, Any]]:
     """Index a split's good images, query its test images, and score them at each point.
 
@@ -64,6 +65,8 @@ def evaluate_split(
     on_error : callable or None
         Called with (name, why) for an image or mask that cannot be used; the image is left
         out. With None the first raises SpadeError.
+    on_note : callable
+        Called with a line on what is odd about the index.
 
     Returns
     -------
@@ -83,6 +86,8 @@ def evaluate_split(
     # NFS keeps files that are open, and a folder with them.
     with TemporaryDirectory(prefix=INDEX, dir=scratch, ignore_cleanup_errors=True) as index:
         _fit(detector, split, index, on_error)
+        for note in detector.notes:
+            on_note(f"{split.title}: {note}")
         scorers = [_scorer(scoring, scratch) for _ in scoring.points]
         counter = ConfusionCounter(
             detector.image_threshold if split.judged else None, detector.score

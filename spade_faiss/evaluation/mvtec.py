@@ -144,7 +144,9 @@ def evaluate_category(detector: Detector, category: Category) -> Scores:
         If an image or mask cannot be used.
     """
     scoring = Scoring([point_of(detector)])
-    scores, _ = evaluate_split(detector, CategorySplit(category), scoring, None, None)
+    scores, _ = evaluate_split(
+        detector, CategorySplit(category), scoring, None, None, lambda note: None
+    )
     return scores[0]
 
 

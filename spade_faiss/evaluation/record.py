@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..images import OnError
+from ..images import OnError, OnNote
 from .scores import Scores
 
 
@@ -20,16 +20,24 @@ class Messages:
     Attributes
     ----------
     problems : list of (name, why)
+    notes : list of str
     """
 
-    def __init__(self, on_error: OnError) -> None:
+    def __init__(self, on_error: OnError, on_note: OnNote) -> None:
         self._on_error = on_error
+        self._on_note = on_note
         self.problems: list[tuple[str, str]] = []
+        self.notes: list[str] = []
 
     def error(self, name: str, why: str) -> None:
         """Take what cannot be used, and why."""
         self.problems.append((name, why))
         self._on_error(name, why)
+
+    def note(self, text: str) -> None:
+        """Take what is worth knowing and no error."""
+        self.notes.append(text)
+        self._on_note(text)
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,8 @@ class Record:
         What its scores depend on; see `key_of`.
     problems : sequence of (name, why)
         What of it could not be used.
+    notes : sequence of str, or None
+        What is odd about its index; None if an older version kept nothing.
     scores : list of Scores
         One for each point of the sweep; the first is of the detector's own settings.
     report_data : dict or None
@@ -50,6 +60,7 @@ class Record:
 
     key: dict[str, Any]
     problems: Sequence[tuple[str, str]]
+    notes: Sequence[str] | None
     scores: list[Scores]
     report_data: dict[str, Any] | None
 
@@ -58,6 +69,7 @@ class Record:
         return {
             "key": self.key,
             "problems": list(self.problems),
+            "notes": list(self.notes or ()),
             "scores": [one.record() for one in self.scores],
             "evidence": self.report_data,
         }
@@ -79,14 +91,17 @@ class Record:
                 "labels": key.get("labels", ""),
             },
             [(str(name), str(why)) for name, why in values["problems"]],
+            [str(note) for note in values["notes"]] if "notes" in values else None,
             [Scores.from_record(one) for one in values["scores"]],
             dict(values["evidence"]) if values.get("evidence") else None,
         )
 
-    def repeat(self, on_error: OnError) -> None:
+    def repeat(self, on_error: OnError, on_note: OnNote) -> None:
         """Report again what was reported when the category was evaluated."""
         for name, why in self.problems:
             on_error(name, why)
+        for note in self.notes or ():
+            on_note(note)
 
 
 def key_of(

@@ -48,12 +48,13 @@ class Evaluation:
     def results(self, finished: Mapping[str, Record]) -> dict[str, Any]:
         """Return what `results.json` holds of the categories that are finished."""
         scores = {name: record.scores for name, record in finished.items()}
+        notes = [note for record in finished.values() for note in record.notes or ()]
         return results_of(
             self.dataset,
             self.config,
             {name: each[0] for name, each in scores.items()},
             self.sweep.table(self.scoring.points[0], scores),
-            [*self.notes, *missing_notes(scores)],
+            [*self.notes, *notes, *missing_notes(scores)],
         )
 
 
@@ -103,17 +104,17 @@ def run_evaluation(
             if why:
                 on_note(f"{split.name} is evaluated anew: {why}")
             if record is not None:
-                record.repeat(on_error)
+                record.repeat(on_error, on_note)
             else:
-                messages = Messages(on_error)
+                messages = Messages(on_error, on_note)
                 try:
                     scores, data = evaluate_split(
-                        detector, split, evaluation.scoring, out, messages.error
+                        detector, split, evaluation.scoring, out, messages.error, messages.note
                     )
                 except SpadeError as error:
                     on_error(split.name, f"{error}; left out")
                     continue
-                record = Record(key, messages.problems, scores, data)
+                record = Record(key, messages.problems, messages.notes, scores, data)
                 store.keep(split.name, record)
             finished[split.name] = record
             results = evaluation.results(finished)

@@ -100,6 +100,8 @@ class ResultStore:
             return None, why
         if any(one.image_ap is None for one in record.scores):
             return None, "an older version left fewer figures of it"
+        if record.notes is None:
+            return None, "an older version did not keep what is odd about its index"
         if for_report and record.report_data is None:
             return None, "nothing was kept of it for a report"
         return record, ""

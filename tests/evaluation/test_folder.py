@@ -20,6 +20,7 @@ from spade_faiss.evaluation import (
 )
 from spade_faiss.evaluation.confusion import confusion_at
 from tests.command import TINY, done, one_line, run
+from tests.evaluation.notes import few
 
 SMALL = ("--resize", "64", "--crop", "64", *TINY)
 
@@ -81,10 +82,15 @@ def test_labels_alone_give_image_figures_and_say_what_is_missing(evaluated):
     record = results["categories"]["parts"]
     assert (record["n_train"], record["n_test"]) == (6, 9)
     assert not {"pro", "pixel_rocauc"} & (record.keys() | results["mean"].keys())
-    note = "there are no masks of parts, so pixel metrics are missing"
-    assert said == f"spade-faiss: note: {note}\n" and results["notes"] == [note]
+    notes = ["there are no masks of parts, so pixel metrics are missing", few("parts", 6)]
+    assert said.splitlines() == [f"spade-faiss: note: {note}" for note in notes]
+    assert results["notes"] == notes
     table = (out / "table.md").read_text()
-    assert note in table and "PRO" not in table and "| parts | " in table
+    assert (
+        all(f"Note: {note}." in table for note in notes)
+        and "PRO" not in table
+        and "| parts | " in table
+    )
     assert record["stages"]["calibration"] > 0
     for point in results["sweep"]:  # thresholds are the index's own, not of every point
         assert not {"threshold", "confusion", "kinds"} & point["categories"]["parts"].keys()
@@ -237,7 +243,7 @@ def test_a_layout_without_masks_is_scored_as_folders_are(tiny, parts, tmp_path, 
     ended = done("evaluate", "mvtec", root, "--out", tmp_path / "out", "--json", *SMALL)
     [record] = json.loads(ended.stdout)["categories"].values()
     theirs = evaluated[1]["categories"]["parts"]
-    assert ended.stderr.count("\n") == 1 and "there are no masks of parts" in ended.stderr
+    assert ended.stderr == evaluated[2]
     for name in ("confusion", "kinds"):
         assert record[name] == theirs[name]
     for name in ("image_rocauc", "image_rocauc_map_max", "image_ap", "image_f1", "threshold"):
@@ -258,6 +264,7 @@ def test_masks_of_some_defects_give_pixel_metrics_of_these(tiny, parts, tmp_path
         f"spade-faiss: {parts}/ng/stain: 2 defects (stain) have no mask in {parts}/masks; they "
         "count for image metrics alone",
         "spade-faiss: note: parts: 2 of 5 defects have no mask, and pixel metrics leave them out",
+        f"spade-faiss: note: {few('parts', 6)}",
     ]
     [record] = json.loads(ended.stdout)["categories"].values()
     assert (
