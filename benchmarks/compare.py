@@ -77,25 +77,26 @@ def evaluate(method: Method, category: Category, on_error: OnError) -> Scores:
     fit = clock.read()
     truth = CategoryTruth(category, FRAMING)
     pixels, times = PixelMetrics(), []
+    masked = False
     scores: list[float] = []
     peaks: list[float] = []
     labels: list[bool] = []
     for loaded in load_images([test.path for test in category.test], FRAMING, on_error):
         known = truth.of(loaded.position, loaded.size)
         if known.problem:
-            on_error(loaded.name, f"{known.problem}; left out")
-            continue
+            on_error(loaded.name, f"{known.problem}; it counts for image metrics alone")
         clock = _Clock()
         found, score = method.map_and_score(loaded.input)
         times.append(clock.read())
         if known.mask is not None:
             pixels.add(found, known.mask, loaded.name)
+            masked = masked or known.anomalous
         scores.append(score)
         peaks.append(float(found.max()))
         labels.append(known.anomalous)
     try:
         by_score, by_map = image_rocauc(scores, labels), image_rocauc(peaks, labels)
-        of_pixels = pixels.compute() if category.masked else None
+        of_pixels = pixels.compute() if masked else None
     except ValueError as error:
         raise SpadeError(f"no metric is defined: {error}") from None
     walls, cpus = zip(*times, strict=True)

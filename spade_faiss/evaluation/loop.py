@@ -15,6 +15,7 @@ from ..images import OnError, OnNote
 from .confusion import ConfusionCounter
 from .localisation import PRO_LIMIT, localisation_of
 from .misses import WorstMisses
+from .notes import mask_notes
 from .points import Point, results_at
 from .report_data import report_data
 from .scorer import Scorer
@@ -63,10 +64,10 @@ def evaluate_split(
         A folder for the index and for the pixels of all maps, which would fill the memory. With
         None the index is in the system's temporary folder, and the pixels are in memory.
     on_error : callable or None
-        Called with (name, why) for an image or mask that cannot be used; the image is left
-        out. With None the first raises SpadeError.
+        Called with (name, why) for an image that is left out, and for a mask that cannot be
+        used: its image counts for image metrics alone. With None the first raises SpadeError.
     on_note : callable
-        Called with a line on what is odd about the index.
+        Called with a line on what is odd about the index, or about the masks.
 
     Returns
     -------
@@ -99,6 +100,8 @@ def evaluate_split(
                     scorer.add(result, truth)
                 counter.add(results[0], truth)
                 misses.add(results[0], truth)
+    for note in mask_notes(scorers[0]):
+        on_note(f"{split.title}: {note}")
     with stages("metrics"):
         located = [localisation_of(scorer) for scorer in scorers]
         data = report_data(scorers[0], located[0], counter, misses, scoring.max_fpr)
@@ -127,8 +130,7 @@ def results_with_truth(
         with detector.stages("metrics"):
             known = truth.of(first.position, (first.map.shape[0], first.map.shape[1]))
         if known.problem:
-            problems.left_out(first.name, known.problem)
-            continue
+            problems(first.name, known.problem, "it counts for image metrics alone")
         yield results, known
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from ..datasets import Category, published_mvtec
 from ..datasets.overlaps import overlaps
 from .localisation import AUPIMO_PIXELS, PRO_LIMIT
+from .scorer import Scorer
 from .scores import Scores
 
 _LATER_LIMIT = 0.05  # of MVTec LOCO AD's authors and of MVTec AD 2's
@@ -38,6 +39,15 @@ def dataset_notes(
         *_unmasked_notes(categories),
         *_limit_notes(categories, max_fpr, original_size=original_size),
     ]
+
+
+def mask_notes(scorer: Scorer) -> list[str]:
+    """Return what is to be known of masks that cannot be used."""
+    if not scorer.unusable_masks:
+        return []
+    done = "and pixel metrics leave them out" if scorer.pixels else "so pixel metrics are missing"
+    many = f"{scorer.unusable_masks} of {len(scorer.labels)} test images"
+    return [f"the masks of {many} cannot be used, {done}"]
 
 
 def missing_notes(finished: Mapping[str, Iterable[Scores]]) -> list[str]:

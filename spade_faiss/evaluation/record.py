@@ -51,7 +51,7 @@ class Record:
     problems : sequence of (name, why)
         What of it could not be used.
     notes : sequence of str, or None
-        What is odd about its index; None if an older version kept nothing.
+        What is odd about its index or its masks; None if an older version kept nothing.
     scores : list of Scores
         One for each point of the sweep; the first is of the detector's own settings.
     report_data : dict or None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..datasets.category import GOOD
 from ..detector import Result
 from ..errors import SpadeError
 from ..metrics import PixelMetrics, image_rocauc
@@ -35,6 +36,8 @@ class Scorer:
         Peaks are of the maps on the network's input.
     mapped_kinds : list of str
         What each image whose pixels are counted is: `good`, or a kind of defect.
+    unusable_masks : int
+        Images that have a mask which cannot be used.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Scorer:
         self.descriptor_scores: list[float] = []
         self.peaks: list[float] = []
         self.mapped_kinds: list[str] = []
+        self.unusable_masks = 0
 
     def add(self, result: Result, truth: GroundTruth) -> None:
         """Take the result of a test image; without a mask it counts for image metrics alone."""
@@ -54,6 +58,7 @@ class Scorer:
             values = result.map if self._original_size else result.input_map
             self._pixels.add(values, truth.mask, result.name, truth.regions)
             self.mapped_kinds.append(truth.kind)
+        self.unusable_masks += bool(truth.problem)
         self.positions.append(result.position)
         self.labels.append(truth.anomalous)
         self.descriptor_scores.append(result.descriptor_score)
@@ -61,13 +66,13 @@ class Scorer:
 
     @property
     def pixels(self) -> PixelMetrics | None:
-        """The pixels of the images that have a mask; None where none has."""
-        return self._pixels if self.mapped_kinds else None
+        """The pixels of the images that have a mask; None where no defect has one."""
+        return self._pixels if {*self.mapped_kinds} - {GOOD} else None
 
     def metrics(self) -> tuple[float, float, float | None, float | None]:
         """Return the image ROCAUC by descriptor and by map, the pixel ROCAUC, and PRO.
 
-        The last two are None where no image has a mask.
+        The last two are None where no defect has a mask.
 
         Raises
         ------

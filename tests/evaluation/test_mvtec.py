@@ -248,17 +248,20 @@ def test_what_is_broken_is_named_and_the_rest_is_scored(tiny, tmp_path):
         ("009_mask.png", "without an image"),
         ("stain/000.png", "no mask", "image metrics alone"),
         ("001.png", "cut short"),
-        ("hole/000.png", "256x200"),
+        ("hole/000.png", "256x200", "image metrics alone"),
     ]
     for line, words in zip(lines, expected, strict=True):
         assert all(word in line for word in words) and line.startswith("spade-faiss: ")
     scores = json.loads(ended.stdout)["categories"]["brick"]
-    assert (scores["n_train"], scores["n_test"]) == (2, 7)
-    assert scores["kinds"]["stain"]["found"] + scores["kinds"]["stain"]["missed"] == 1
+    assert (scores["n_train"], scores["n_test"]) == (2, 8)
+    for kind in ("hole", "stain"):
+        assert scores["kinds"][kind]["found"] + scores["kinds"][kind]["missed"] == 1
     notes = [line for line in ended.stderr.splitlines() if ": note: " in line]
     assert notes == [
         "spade-faiss: note: brick: 1 of 6 defects have no mask, and pixel metrics leave them out",
         f"spade-faiss: note: {few('brick', 2)}",
+        "spade-faiss: note: brick: the masks of 1 of 8 test images cannot be used, and pixel "
+        "metrics leave them out",
     ]
 
 

@@ -208,6 +208,30 @@ def test_masks_of_another_size_and_bad_frames_are_named(tiny, tmp_path):
     assert "01_0014/003.jpg" not in names and "01_0015/003.jpg" in names
 
 
+def test_a_frame_of_another_size_than_its_mask_counts_for_image_metrics(tiny, tmp_path):
+    root = make_stc(tmp_path / "stc")
+    frame = root / "testing/frames/01_0014/003.jpg"
+    cv2.imwrite(str(frame), cv2.imread(str(frame))[:64])
+    problems, notes = [], []
+    results = evaluate_stc(
+        Spade(tiny, **SMALL),
+        root,
+        tmp_path / "out",
+        names=["01"],
+        fps=2,
+        on_error=lambda *line: problems.append(line),
+        on_note=notes.append,
+    )
+    [(name, why)] = problems
+    assert name == str(frame) and "the mask is 128x96 pixels and the frame 128x64" in why
+    assert notes[-1] == (
+        "scene 01: the masks of 1 of 28 test images cannot be used, and pixel metrics leave them "
+        "out"
+    )
+    assert results["categories"]["01"]["n_test"] == 28 and "pro" in results["categories"]["01"]
+    assert str(frame) in [row["path"] for row in rows_of(tmp_path / "out/frames/01.csv")]
+
+
 def test_frames_are_judged_whatever_the_sampling(tiny, campus, tmp_path):
     with pytest.raises(SpadeError, match="fps"):
         evaluate_stc(Spade(tiny, **SMALL), campus, tmp_path, fps=0, on_error=silent, on_note=noted)
