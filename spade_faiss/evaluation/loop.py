@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from .._support.stages import Stages
 from ..datasets.problems import Problems
 from ..detector import Detector, Result
 from ..images import OnError, OnNote
 from .confusion import ConfusionCounter
-from .localisation import PRO_LIMIT, localisation_of
+from .localisation import PRO_LIMIT, Localisation, localisation_of
 from .misses import WorstMisses
 from .notes import mask_notes
 from .points import Point, results_at
@@ -40,6 +42,7 @@ class Scoring:
     """
 
     points: Sequence[Point]
+    _: KW_ONLY
     original_size: bool = False
     max_fpr: float = PRO_LIMIT
 
@@ -52,17 +55,16 @@ def evaluate_split(
     on_error: OnError | None,
     on_note: OnNote,
 ) -> tuple[list[Scores], dict[str, Any]]:
-    """Index a split's good images, query its test images, and score them at each point.
+    """Fit a detector on a split's good images, and score its test images at each point.
 
     Parameters
     ----------
     detector : Detector
-        Is fitted anew.
     split : Split
     scoring : Scoring
     scratch : path or None
-        A folder for the index and for the pixels of all maps, which would fill the memory. With
-        None the index is in the system's temporary folder, and the pixels are in memory.
+        A folder for the index and for the pixels of all maps. None for the system's temporary
+        folder, and for pixels in memory.
     on_error : callable or None
         Called with (name, why) for an image that is left out, and for a mask that cannot be
         used: its image counts for image metrics alone. With None the first raises SpadeError.
@@ -71,10 +73,9 @@ def evaluate_split(
 
     Returns
     -------
-    scores : list of Scores
-        One for each point.
-    report_data : dict
-        What a report shows besides; JSON values.
+    scores : list of Scores, one for each point
+    report_data : dict, JSON values
+        What a report shows besides the scores of the first point.
 
     Raises
     ------
@@ -84,15 +85,12 @@ def evaluate_split(
     start = time.perf_counter()
     stages = detector.stages
     stages.seconds.clear()
-    # NFS keeps files that are open, and a folder with them.
-    with TemporaryDirectory(prefix=INDEX, dir=scratch, ignore_cleanup_errors=True) as index:
-        _fit(detector, split, index, on_error)
+    with _fitted(detector, split, scratch, on_error):
         for note in detector.notes:
             on_note(f"{split.title}: {note}")
         scorers = [_scorer(scoring, scratch) for _ in scoring.points]
-        counter = ConfusionCounter(
-            detector.image_threshold if split.judged else None, detector.score
-        )
+        threshold = detector.image_threshold if split.judged else None
+        counter = ConfusionCounter(threshold, detector.score)
         misses = WorstMisses(original_size=scoring.original_size)
         for results, truth in results_with_truth(detector, split, scoring.points, on_error):
             with stages("metrics"):
@@ -105,15 +103,10 @@ def evaluate_split(
     with stages("metrics"):
         located = [localisation_of(scorer) for scorer in scorers]
         data = report_data(scorers[0], located[0], counter, misses, scoring.max_fpr)
-        scores = [
-            scorer.scores(len(detector.index_), extra=own.metrics | split.extra_metrics(scorer))
-            for scorer, own in zip(scorers, located, strict=True)
-        ]
+        scores = _scores(split, len(detector.index_), scorers, located)
         scores[0] = replace(scores[0], confusion=counter.compute())
         split.save(scorers[0])
-    seconds = round(time.perf_counter() - start, 3)
-    spent = {name: round(value, 3) for name, value in stages.seconds.items()}
-    return [replace(one, seconds=seconds, stages=spent) for one in scores], data
+    return _timed(scores, stages, time.perf_counter() - start), data
 
 
 def results_with_truth(
@@ -134,15 +127,43 @@ def results_with_truth(
         yield results, known
 
 
-def _fit(detector: Detector, split: Split, index: str, on_error: OnError | None) -> None:
-    """Index a split's good images in a folder; draw the threshold if it is to be judged."""
-    detector.fit(
-        split.train(on_error),
-        index,
-        calibrate=split.judged and not detector.by_hand,
-        on_error=Problems(on_error).left_out,
-    )
+@contextmanager
+def _fitted(
+    detector: Detector, split: Split, scratch: Path | None, on_error: OnError | None
+) -> Iterator[None]:
+    """Index a split's good images in a folder that goes at the end of the `with` block.
+
+    A threshold is drawn if it is to be judged, and none was set by hand.
+    """
+    with TemporaryDirectory(
+        prefix=INDEX,
+        dir=scratch,
+        ignore_cleanup_errors=True,  # NFS keeps files that are open
+    ) as index:
+        detector.fit(
+            split.train(on_error),
+            index,
+            calibrate=split.judged and not detector.by_hand,
+            on_error=Problems(on_error).left_out,
+        )
+        yield
 
 
 def _scorer(scoring: Scoring, scratch: Path | None) -> Scorer:
     return Scorer(original_size=scoring.original_size, max_fpr=scoring.max_fpr, spill=scratch)
+
+
+def _scores(
+    split: Split, n_train: int, scorers: Sequence[Scorer], located: Sequence[Localisation]
+) -> list[Scores]:
+    """Return the scores at each point."""
+    return [
+        scorer.scores(n_train, extra=own.metrics | split.extra_metrics(scorer))
+        for scorer, own in zip(scorers, located, strict=True)
+    ]
+
+
+def _timed(scores: Sequence[Scores], stages: Stages, seconds: float) -> list[Scores]:
+    """Return scores with how long they took."""
+    spent = {name: round(value, 3) for name, value in stages.seconds.items()}
+    return [replace(one, seconds=round(seconds, 3), stages=spent) for one in scores]

@@ -167,7 +167,7 @@ def _evaluation(
     return Evaluation(
         dataset,
         [CategorySplit(one, original_size=original_size) for one in categories],
-        Scoring(axes.points(point_of(detector)), original_size, max_fpr),
+        Scoring(axes.points(point_of(detector)), original_size=original_size, max_fpr=max_fpr),
         axes,
         config_of(
             detector,

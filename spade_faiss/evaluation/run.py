@@ -70,18 +70,7 @@ def run_evaluation(
     """Score each split, and leave the results of those that are finished in a folder.
 
     A split whose record serves is not done again (see `ResultStore.find`); what was reported of
-    it is reported again.
-
-    Parameters
-    ----------
-    evaluation : Evaluation
-    detector : Detector
-        Its settings are used; it need not be fitted.
-    out : Path
-        Gets `results.json`, `table.md`, and `report.html` if asked for.
-    report : bool
-    on_error, on_note : callable
-        Called with (name, why) for what is broken, and with a line that is no error.
+    it is reported again. `spade_faiss.evaluation.evaluate_folder` explains the parameters.
 
     Returns
     -------

@@ -63,11 +63,9 @@ def evaluate_stc(
     Parameters
     ----------
     detector : Detector
-        Its settings are used; it need not be fitted.
     root : path
     out : Path
-        Gets `results.json`, `table.md`, and `frames/<scene>.csv` with every frame's label and
-        scores.
+        Gets `frames/<scene>.csv`, too, with every frame's label and scores.
     names : collection of str, optional
         The scenes; by default all.
     fps : float
@@ -76,12 +74,7 @@ def evaluate_stc(
         Whether to give, besides, the ROCAUC of scores that are brought to 0…1 within each clip.
         That uses what a detector could not know before a clip's end.
     max_fpr, sweep, report, on_error, on_note
-        As `spade_faiss.evaluation.evaluate_folder` takes them.
-
-    Returns
-    -------
-    dict
-        What `results.json` holds.
+        As `spade_faiss.evaluation.evaluate_folder` takes them; it returns the same, too.
 
     Raises
     ------
@@ -93,18 +86,13 @@ def evaluate_stc(
     check_limit(max_fpr)
     axes = Sweep.of(detector, sweep)
     scenes = load_stc(root, names, on_error, on_note)
+    options = {"fps": fps, "normalise_clips": normalise_clips, "max_fpr": max_fpr}
     evaluation = Evaluation(
         "stc",
         [SceneSplit(scene, out, fps, normalise_clips=normalise_clips) for scene in scenes],
         Scoring(axes.points(point_of(detector)), max_fpr=max_fpr),
         axes,
-        config_of(
-            detector,
-            fps=fps,
-            normalise_clips=normalise_clips,
-            max_fpr=max_fpr,
-            sweep=axes.written(),
-        ),
+        config_of(detector, **options, sweep=axes.written()),
         [_UNJUDGED, *_unmasked_notes(scenes)],
     )
     return run_evaluation(
