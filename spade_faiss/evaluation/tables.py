@@ -198,7 +198,7 @@ def _measured(record: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
     """Return a category's figures; what it lacks for want of masks says so."""
     return [
         "no masks"
-        if column in _OF_MASKS and record.get(column) is None
+        if column in _OF_MASKS and record.get("pro") is None
         else percents([record.get(column)])[0]
         for column in columns
     ]

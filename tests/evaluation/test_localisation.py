@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spade_faiss import Spade, SpadeError, metrics
+from spade_faiss import Spade, SpadeError, evaluation, metrics
 from spade_faiss.datasets import load_mvtec, make_demo
 from spade_faiss.evaluation import evaluate_category, evaluate_mvtec, results_of, runs_table
 from spade_faiss.evaluation.scores import Scores
@@ -312,3 +312,13 @@ def test_a_mean_is_of_what_every_category_has():
     other = Scores(0.9, 0.8, 0.95, 0.9, 3, 4, 1.0, extra={"aupimo": 0.7})
     results = results_of("mvtec", {}, {"a": other, "b": some})
     assert results["mean"]["aupimo"] == pytest.approx(0.6) and "spro" not in results["mean"]
+
+
+def test_only_figures_of_masks_that_are_not_there_are_said_to_lack_them():
+    some = Scores(0.9, 0.8, 0.95, 0.9, 3, 4, 1.0, extra={"aupimo": 0.5})
+    small = Scores(0.9, 0.8, 0.95, 0.9, 3, 4, 1.0)
+    bare = Scores(0.9, 0.8, None, None, 3, 4, 1.0)
+    text = evaluation.table(results_of("mvtec", {}, {"a": some, "b": small, "c": bare}))
+    assert "| a | 90.0 | 50.0 | 95.0 |" in text
+    assert "| b | 90.0 |  | 95.0 |" in text
+    assert "| c | no masks | no masks | no masks |" in text
