@@ -79,7 +79,8 @@ def write_report(store: ResultStore, results: Results) -> None:
         notes=results.get("notes", ()),
         facts=_facts(results["config"]),
         by_default="descriptor" if stc else "map",
-        sections=_sections(store, categories, columns, limit_of(results)),
+        max_fpr=(max_fpr := limit_of(results)),
+        sections=_sections(store, categories, columns, max_fpr),
     )
 
 

@@ -161,6 +161,10 @@ def test_pro_is_integrated_to_the_rate_that_is_asked_for(tiny, demo, tmp_path):
         )
         table = (tmp_path / str(limit) / "table.md").read_text()
         assert f"PRO is integrated to a false-positive rate of {limit}." in table
+        assert (
+            f"PRO is integrated to a false-positive rate of {limit}."
+            in (tmp_path / str(limit) / "report.html").read_text()
+        )
         warned = f"to a false-positive rate of {limit}, and the published figures to 0.3"
         assert (warned in table) == (limit != 0.3)
         kept = json.loads((tmp_path / str(limit) / "done" / "tile.json").read_text())
