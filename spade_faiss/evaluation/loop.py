@@ -28,7 +28,7 @@ from .truth import GroundTruth
 
 
 @dataclass(frozen=True)
-class Scoring:
+class ScoringOptions:
     """How results are scored.
 
     Attributes
@@ -50,7 +50,7 @@ class Scoring:
 def evaluate_split(
     detector: Detector,
     split: Split,
-    scoring: Scoring,
+    scoring: ScoringOptions,
     scratch: Path | None,
     on_error: OnError | None,
     on_note: OnNote,
@@ -61,7 +61,7 @@ def evaluate_split(
     ----------
     detector : Detector
     split : Split
-    scoring : Scoring
+    scoring : ScoringOptions
     scratch : path or None
         A folder for the index and for the pixels of all maps. None for the system's temporary
         folder, and for pixels in memory.
@@ -149,7 +149,7 @@ def _fitted(
         yield
 
 
-def _scorer(scoring: Scoring, scratch: Path | None) -> Scorer:
+def _scorer(scoring: ScoringOptions, scratch: Path | None) -> Scorer:
     return Scorer(original_size=scoring.original_size, max_fpr=scoring.max_fpr, spill=scratch)
 
 

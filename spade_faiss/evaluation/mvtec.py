@@ -12,7 +12,7 @@ from ..detector import Detector
 from ..images import OnError, OnNote
 from .config import config_of
 from .localisation import PRO_LIMIT, check_limit
-from .loop import Scoring, evaluate_split
+from .loop import ScoringOptions, evaluate_split
 from .notes import dataset_notes
 from .points import point_of
 from .run import Evaluation, run_evaluation
@@ -143,7 +143,7 @@ def evaluate_category(detector: Detector, category: Category) -> Scores:
     SpadeError
         If an image or mask cannot be used.
     """
-    scoring = Scoring([point_of(detector)])
+    scoring = ScoringOptions([point_of(detector)])
     scores, _ = evaluate_split(
         detector, CategorySplit(category), scoring, None, None, lambda note: None
     )
@@ -167,7 +167,9 @@ def _evaluation(
     return Evaluation(
         dataset,
         [CategorySplit(one, original_size=original_size) for one in categories],
-        Scoring(axes.points(point_of(detector)), original_size=original_size, max_fpr=max_fpr),
+        ScoringOptions(
+            axes.points(point_of(detector)), original_size=original_size, max_fpr=max_fpr
+        ),
         axes,
         config_of(
             detector,

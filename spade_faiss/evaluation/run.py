@@ -10,7 +10,7 @@ from typing import Any
 from ..detector import Detector
 from ..errors import SpadeError
 from ..images import OnError, OnNote
-from .loop import Scoring, evaluate_split
+from .loop import ScoringOptions, evaluate_split
 from .notes import missing_notes
 from .record import Messages, Record, key_of
 from .report import write_report
@@ -30,7 +30,7 @@ class Evaluation:
     dataset : str
     splits : sequence of Split
         One for each category or scene.
-    scoring : Scoring
+    scoring : ScoringOptions
     sweep : Sweep
     config : mapping
         All options and versions that scores depend on; JSON values.
@@ -40,7 +40,7 @@ class Evaluation:
 
     dataset: str
     splits: Sequence[Split]
-    scoring: Scoring
+    scoring: ScoringOptions
     sweep: Sweep
     config: Mapping[str, Any]
     notes: Sequence[str]

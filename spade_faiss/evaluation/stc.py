@@ -23,7 +23,7 @@ from ..images.video import open_sources
 from ..metrics import image_rocauc
 from .config import config_of
 from .localisation import PRO_LIMIT, check_limit
-from .loop import Scoring
+from .loop import ScoringOptions
 from .points import point_of
 from .run import Evaluation, run_evaluation
 from .scorer import Scorer
@@ -90,7 +90,7 @@ def evaluate_stc(
     evaluation = Evaluation(
         "stc",
         [SceneSplit(scene, out, fps, normalise_clips=normalise_clips) for scene in scenes],
-        Scoring(axes.points(point_of(detector)), max_fpr=max_fpr),
+        ScoringOptions(axes.points(point_of(detector)), max_fpr=max_fpr),
         axes,
         config_of(detector, **options, sweep=axes.written()),
         [_UNJUDGED, *_unmasked_notes(scenes)],

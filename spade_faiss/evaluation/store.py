@@ -127,7 +127,7 @@ class ResultStore:
         return record.report_data
 
     def claim_report(self) -> Path:
-        """Return where an evaluation's report goes, and keep in mind that it is one."""
+        """Return where an evaluation's report goes, and remember that it is one."""
         (self._done / _REPORTED).touch()
         return self._out / "report.html"
 
