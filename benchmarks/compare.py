@@ -19,7 +19,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -31,13 +31,14 @@ import torch
 from spade_faiss._support.files import replace_file
 from spade_faiss.datasets import Category, load_mvtec, published_mvtec
 from spade_faiss.errors import SpadeError
-from spade_faiss.evaluation import Scores, results_of
+from spade_faiss.evaluation import CategoryTruth, Scores, results_of
+from spade_faiss.evaluation.columns import markdown
 from spade_faiss.evaluation.config import versions
-from spade_faiss.evaluation.images import ranked
-from spade_faiss.evaluation.resume import Job, run_jobs
-from spade_faiss.evaluation.tables import markdown
+from spade_faiss.evaluation.record import Messages, Record, key_of
+from spade_faiss.evaluation.scores import ranking_metrics
+from spade_faiss.evaluation.store import ResultStore
 from spade_faiss.features import BACKBONES, DEFAULT_BACKBONE, Backbone, load_backbone
-from spade_faiss.images import Framing, Loaded, OnError, load_images
+from spade_faiss.images import Framing, OnError, load_images
 from spade_faiss.metrics import PixelMetrics, image_rocauc
 
 try:
@@ -74,27 +75,28 @@ def evaluate(method: Method, category: Category, on_error: OnError) -> Scores:
     clock = _Clock()
     method.fit(good)
     fit = clock.read()
+    truth = CategoryTruth(category, FRAMING)
     pixels, times = PixelMetrics(), []
+    masked = False
     scores: list[float] = []
     peaks: list[float] = []
     labels: list[bool] = []
     for loaded in load_images([test.path for test in category.test], FRAMING, on_error):
-        try:
-            wrong, mask = _truth(category, loaded)
-        except SpadeError as error:
-            on_error(loaded.name, f"{error}; left out")
-            continue
+        known = truth.of(loaded.position, loaded.size)
+        if known.problem:
+            on_error(loaded.name, f"{known.problem}; it counts for image metrics alone")
         clock = _Clock()
         found, score = method.map_and_score(loaded.input)
         times.append(clock.read())
-        if mask is not None:
-            pixels.add(found, mask, loaded.name)
+        if known.mask is not None:
+            pixels.add(found, known.mask, loaded.name)
+            masked = masked or known.anomalous
         scores.append(score)
         peaks.append(float(found.max()))
-        labels.append(wrong)
+        labels.append(known.anomalous)
     try:
         by_score, by_map = image_rocauc(scores, labels), image_rocauc(peaks, labels)
-        of_pixels = pixels.compute() if category.masked else None
+        of_pixels = pixels.compute() if masked else None
     except ValueError as error:
         raise SpadeError(f"no metric is defined: {error}") from None
     walls, cpus = zip(*times, strict=True)
@@ -106,14 +108,14 @@ def evaluate(method: Method, category: Category, on_error: OnError) -> Scores:
         len(good),
         len(labels),
         round(fit[0] + sum(walls), 3),
-        more={
+        extra={
             "fit_seconds": round(fit[0], 3),
             "fit_cpu_seconds": round(fit[1], 3),
             "image_seconds": round(median(walls), 4),
             "image_cpu_seconds": round(median(cpus), 4),
             "fit_from_step": method.taken_up,
         },
-        **ranked(scores, peaks, labels),
+        **ranking_metrics(scores, peaks, labels),
     )
 
 
@@ -129,11 +131,6 @@ class _Clock:
         return time.perf_counter() - self._wall, time.process_time() - self._cpu
 
 
-def _truth(category: Category, loaded: Loaded) -> tuple[bool, np.ndarray | None]:
-    wrong, mask = category.truth(loaded.position, loaded.size)
-    return wrong, None if mask is None else FRAMING.apply_mask(mask)
-
-
 def compare(
     categories: Sequence[Category],
     names: Sequence[str],
@@ -147,59 +144,75 @@ def compare(
     """Evaluate methods one after another, and leave the table of those finished so far."""
     every: dict[str, Mapping[str, Any]] = {}
     for name in names:
-        make = METHODS[name]
-        config: dict[str, Any] = {
-            "method": name,
-            "budget": budget,
-            "setting": asdict(make.budgets[budget]),
-            "backbone": network.name,
-            "weights_sha256": network.weights_sha256,
-            "seed": seed,
-            "device": str(network.device),
-            "threads": torch.get_num_threads(),
-            "processor": platform.processor() or platform.machine(),
-            "versions": versions(),
-        }
-
-        def job(category: Category, make: type[Method] = make, name: str = name) -> Job:
-            kept = out / "checkpoints" / name / f"{category.name}.safetensors"
-            return Job(
-                category.name,
-                category.files,
-                lambda report: (
-                    [evaluate(make(network, make.budgets[budget], seed, kept), category, report)],
-                    {},
-                ),
-                labels=category.kinds,
-            )
-
-        def finish(
-            finished: dict[str, list[Scores]],
-            name: str = name,
-            config: dict[str, Any] = config,
-        ) -> dict[str, Any]:
-            results = results_of("mvtec", config, {of: one[0] for of, one in finished.items()})
-            every[name] = results
-            replace_file(out / "results.json", (json.dumps(every, indent=1) + "\n").encode())
-            replace_file(out / "table.md", table(every).encode())
-            if as_json:
-                print(_line(name, results, list(finished)[-1]), flush=True)
-            return results
-
+        config = _config(name, network, budget, seed)
         try:
-            run_jobs(
-                [job(one) for one in categories],
-                out / "runs" / name,
-                config,
-                finish,
-                on_error,
-                lambda note: print(note, file=sys.stderr),
-            )
+            for scores in evaluated(categories, name, network, config, out, on_error):
+                every[name] = results_of("mvtec", config, scores)
+                replace_file(out / "results.json", (json.dumps(every, indent=1) + "\n").encode())
+                replace_file(out / "table.md", table(every).encode())
+                if as_json:
+                    print(_line(name, every[name], list(scores)[-1]), flush=True)
         except SpadeError as error:
             on_error(name, str(error))
     if not every:
         raise SpadeError("nothing could be evaluated")
     return every
+
+
+def evaluated(
+    categories: Sequence[Category],
+    name: str,
+    network: Backbone,
+    config: Mapping[str, Any],
+    out: Path,
+    on_error: OnError,
+) -> Iterator[dict[str, Scores]]:
+    """Yield a method's scores of the categories that are finished, one more each time."""
+    make = METHODS[name]
+    scores: dict[str, Scores] = {}
+    with ResultStore(out / "runs" / name) as store:
+        for category in categories:
+            key = key_of(config, category.files, category.kinds)
+            record, why = store.find(category.name, key)
+            if why:
+                _note(f"{category.name} is evaluated anew: {why}")
+            if record is not None:
+                record.repeat(on_error, _note)
+            else:
+                kept = out / "checkpoints" / name / f"{category.name}.safetensors"
+                method = make(network, make.budgets[config["budget"]], config["seed"], kept)
+                messages = Messages(on_error, _note)
+                try:
+                    found = evaluate(method, category, messages.error)
+                except SpadeError as error:
+                    on_error(category.name, f"{error}; left out")
+                    continue
+                record = Record(key, messages.problems, messages.notes, [found], None)
+                store.keep(category.name, record)
+            scores[category.name] = record.scores[0]
+            yield dict(scores)
+    if not scores:
+        raise SpadeError("nothing could be evaluated")
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _config(name: str, network: Backbone, budget: str, seed: int) -> dict[str, Any]:
+    """Return what a method's scores depend on, as JSON values."""
+    return {
+        "method": name,
+        "budget": budget,
+        "setting": asdict(METHODS[name].budgets[budget]),
+        "backbone": network.name,
+        "weights_sha256": network.weights_sha256,
+        "seed": seed,
+        "device": str(network.device),
+        "threads": torch.get_num_threads(),
+        "processor": platform.processor() or platform.machine(),
+        "versions": versions(),
+    }
 
 
 def _line(name: str, results: Mapping[str, Any], category: str) -> str:

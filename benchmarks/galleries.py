@@ -101,10 +101,11 @@ def measure(
     """Return the figures of one way to search."""
     spade = Spade(network, progress=True, **way).fit(category.train)
     index = spade.index_
-    scorer = Scorer(CategoryTruth(category, index.manifest.framing.framing()))
+    truth = CategoryTruth(category, index.manifest.framing.framing())
+    scorer = Scorer()
     for result in spade.query([test.path for test in category.test]):
-        scorer.add(result)
-    scores = scorer.scores(len(index), 0)
+        scorer.add(result, truth.of(result.position, result.map.shape[:2]))
+    scores = scorer.scores(len(index))
     recall = measure_recall(index) if index.galleries else []
     searched = sum(gallery.bytes for gallery in index.galleries) or sum(
         level.file.bytes for level in index.manifest.levels

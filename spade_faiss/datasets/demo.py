@@ -98,19 +98,25 @@ def make_demo(
     with TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as beside:
         whole = Path(beside, "whole")
         for category in _TEXTURES:
-            test, truth = whole / category / "test", whole / category / "ground_truth"
-            for i in range(n_train):
-                image = render(seed, category, "train", i).image
-                _write(whole / category / "train" / "good" / f"{i:03}.png", image)
-            for i in range(n_good):
-                _write(test / "good" / f"{i:03}.png", render(seed, category, "good", i).image)
-            for kind in DEFECTS:
-                for i in range(n_defects):
-                    made = render(seed, category, kind, i)
-                    _write(test / kind / f"{i:03}.png", made.image)
-                    _write(truth / kind / f"{i:03}_mask.png", made.mask * np.uint8(255))
+            _write_category(whole / category, seed, category, (n_train, n_good, n_defects))
         whole.rename(root)
     return list(_TEXTURES)
+
+
+def _write_category(folder: Path, seed: int, category: str, counts: tuple[int, int, int]) -> None:
+    """Write the images of a category: to learn from, good, and of each kind of defect."""
+    n_train, n_good, n_defects = counts
+    for i in range(n_train):
+        image = render(seed, category, "train", i).image
+        _write(folder / "train" / "good" / f"{i:03}.png", image)
+    for i in range(n_good):
+        _write(folder / "test" / "good" / f"{i:03}.png", render(seed, category, "good", i).image)
+    for kind in DEFECTS:
+        for i in range(n_defects):
+            made = render(seed, category, kind, i)
+            _write(folder / "test" / kind / f"{i:03}.png", made.image)
+            mask = made.mask * np.uint8(255)
+            _write(folder / "ground_truth" / kind / f"{i:03}_mask.png", mask)
 
 
 def _write(path: Path, image: Pixels) -> None:
@@ -141,7 +147,7 @@ def render(seed: int, category: str, kind: str, index: int) -> Rendered:
     """Return an image of a category; `kind` is `train`, `good` or one of `DEFECTS`."""
     stream = seed, list(_TEXTURES).index(category), ["train", "good", *DEFECTS].index(kind), index
     rng = np.random.default_rng(stream)
-    view = _view(category, kind == "train", rng)
+    view = _view(category, rng, train=kind == "train")
     clean = _to_uint8(view)
     if kind not in DEFECTS:
         return Rendered(clean, clean, np.zeros((SIDE, SIDE), bool))
@@ -166,7 +172,7 @@ def _to_uint8(image: Floats) -> Pixels:
     return np.round(np.clip(image, 0, 255)).astype(np.uint8)
 
 
-def _view(category: str, train: bool, rng: np.random.Generator) -> Floats:
+def _view(category: str, rng: np.random.Generator, *, train: bool) -> Floats:
     """Return a good image [H, W, 3], framed, lit and coloured a little differently each time."""
     photo, texture = photograph(category), _TEXTURES[category]
     middle = photo.shape[1] // 2

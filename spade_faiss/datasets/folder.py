@@ -111,10 +111,10 @@ def load_table(
     truth = None if masks is None else _Masks(Path(masks), problems)
     learnt = [] if train is None else [one.path for one in _images(Path(train), problems)]
     test: list[TestImage] = []
-    for line, row in _rows(table, train is None):
+    for line, row in _rows(table, split=train is None):
         where = f"{table}, line {line}"
         try:
-            kind, split = _meaning(where, row, train is None)
+            kind, split = _meaning(where, row, split=train is None)
             path = table.parent / row["path"]
             if not path.is_file():
                 raise BrokenError(where, f"there is no file {path}")
@@ -221,7 +221,7 @@ def _name(folder: Path) -> str:
     return folder.resolve().name or "folder"
 
 
-def _rows(table: Path, split: bool) -> Iterator[tuple[int, Mapping[str, str]]]:
+def _rows(table: Path, *, split: bool) -> Iterator[tuple[int, Mapping[str, str]]]:
     """Yield each row of a table, and the number of its line; what is over is under _OVER."""
     try:
         text = table.read_text("utf-8-sig")
@@ -246,7 +246,7 @@ def _rows(table: Path, split: bool) -> Iterator[tuple[int, Mapping[str, str]]]:
         raise SpadeError(f"{table} cannot be read as a table: {why}") from None
 
 
-def _meaning(where: str, row: Mapping[str, str], split: bool) -> tuple[str, str]:
+def _meaning(where: str, row: Mapping[str, str], *, split: bool) -> tuple[str, str]:
     """Return the kind of a row's image, and whether it is for train or test.
 
     Raises

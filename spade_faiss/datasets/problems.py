@@ -39,3 +39,7 @@ class Problems:
         if self._on_error is None:
             raise BrokenError(where, why)
         self._on_error(str(where), f"{why}; {done}")
+
+    def left_out(self, name: str, why: str) -> None:
+        """Report an image that is left out; raises what a call raises."""
+        self(name, why, "left out")

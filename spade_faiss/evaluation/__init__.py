@@ -1,17 +1,22 @@
 """Score SPADE on data sets of known defects, beside the paper's tables."""
 
-from .images import Confusion, Judge, judge_of
+from .confusion import Confusion, ConfusionCounter
 from .mvtec import evaluate_category, evaluate_folder, evaluate_mvtec
-from .scores import Point, Scorer, Scores
+from .points import Point
+from .results import results_of
+from .runs import runs_table
+from .scorer import Scorer
+from .scores import Scores
 from .stc import evaluate_stc
 from .sweep import Sweep
-from .tables import results_of, runs_table, table, write_results
-from .truth import CategoryTruth
+from .tables import table, write_results
+from .truth import CategoryTruth, GroundTruth
 
 __all__ = [
     "CategoryTruth",
     "Confusion",
-    "Judge",
+    "ConfusionCounter",
+    "GroundTruth",
     "Point",
     "Scorer",
     "Scores",
@@ -20,7 +25,6 @@ __all__ = [
     "evaluate_folder",
     "evaluate_mvtec",
     "evaluate_stc",
-    "judge_of",
     "results_of",
     "runs_table",
     "table",

@@ -5,11 +5,8 @@ from __future__ import annotations
 import platform
 from typing import Any
 
-import numpy as np
-
 from .._support.versions import installed
 from ..detector import Detector
-from ..features import Backbone
 
 _PACKAGES = (
     "spade-faiss",
@@ -23,12 +20,13 @@ _PACKAGES = (
 )
 
 
-def config_of(spade: Detector, **options: object) -> dict[str, Any]:
+def config_of(detector: Detector, **options: object) -> dict[str, Any]:
     """Return all settings and versions, as JSON values.
 
-    `seed` is None: no step of an evaluation draws random numbers.
+    An ensemble's settings are its first member's, beside what tells the members apart. `seed` is
+    None: no step of an evaluation draws random numbers.
     """
-    settings, network = spade.settings, spade.network
+    settings, network = detector.settings, detector.network
     members = [
         {
             "backbone": one.network.name,
@@ -37,7 +35,7 @@ def config_of(spade: Detector, **options: object) -> dict[str, Any]:
             "resize": one.settings.resize,
             "crop": one.settings.crop,
         }
-        for one in spade.members
+        for one in detector.members
     ]
     return {
         "backbone": network.name,
@@ -57,7 +55,7 @@ def config_of(spade: Detector, **options: object) -> dict[str, Any]:
         "search_params": settings.search_params,
         "device": str(network.device),
         "batch_size": settings.batch_size,
-        **({"members": members} if spade.is_ensemble else {}),
+        **({"members": members} if detector.is_ensemble else {}),
         **options,
         "seed": None,
         "versions": versions(),
@@ -67,8 +65,3 @@ def config_of(spade: Detector, **options: object) -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that scores depend on."""
     return {"python": platform.python_version(), **installed(_PACKAGES)}
-
-
-def level_count(network: Backbone) -> int:
-    """Return how many pyramid levels a network has."""
-    return len(network(np.zeros((1, 32, 32, 3), np.uint8)).levels)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from ..datasets import load_mvtec, make_demo
-from ..detector.spade import Spade
+from ..datasets import Category, load_mvtec, make_demo
+from ..detector import Result, Spade
 from ..errors import SpadeError
-from ..features import load_backbone
+from ..features import Backbone, load_backbone
 from ..images import Found
 from ..report import write_query
 from .config import config_of
-from .images import judge_of
-from .localisation import localised
-from .scores import Scorer, Scores
-from .tables import results_of, write_results
+from .confusion import ConfusionCounter
+from .localisation import localisation_of
+from .results import results_of
+from .scorer import Scorer
+from .scores import Scores
+from .tables import write_results
 from .truth import CategoryTruth
 
 _BACKBONE = "efficientnet_lite0"
@@ -38,18 +40,34 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Scores]:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise SpadeError(f"{out} exists and is no demo; name another place with --out")
         make_demo(data, seed)
-    scores: dict[str, Scores] = {}
-    for category in load_mvtec(data):
-        place = out / category.name
-        start = time.perf_counter()
-        spade = Spade(network, progress=True).fit(category.train, place / "index")
-        framing = spade.index_.manifest.framing.framing()
-        scorer = Scorer(CategoryTruth(category, framing), judge=judge_of(spade, category.kinds))
-        folder = data / category.name / "test"
-        images = [Found(test.path, test.path.relative_to(folder), folder) for test in category.test]
-        write_query(spade, images, place, explain=True, report=True, on_result=scorer.add)
-        n_train = len(spade.index_)
-        figures, _ = localised(scorer)
-        scores[category.name] = scorer.scores(n_train, time.perf_counter() - start, figures)
+    scores = {
+        category.name: _query_and_score(network, category, data, out / category.name)
+        for category in load_mvtec(data)
+    }
     write_results(out, results_of("demo", config_of(Spade(network)) | {"seed": seed}, scores))
     return scores
+
+
+def _query_and_score(network: Backbone, category: Category, data: Path, place: Path) -> Scores:
+    """Build an index of a category's good images, query the others, and score the results."""
+    start = time.perf_counter()
+    spade = Spade(network, progress=True).fit(category.train, place / "index")
+    truth = CategoryTruth(category, spade.index_.manifest.framing.framing())
+    scorer, counter = Scorer(), ConfusionCounter(spade.image_threshold, spade.score)
+
+    def score(result: Result) -> None:
+        known = truth.of(result.position, (result.map.shape[0], result.map.shape[1]))
+        if known.problem:
+            raise SpadeError(known.problem)
+        scorer.add(result, known)
+        counter.add(result, known)
+
+    folder = data / category.name / "test"
+    images = [Found(test.path, test.path.relative_to(folder), folder) for test in category.test]
+    write_query(spade, images, place, explain=True, report=True, on_result=score)
+    return scorer.scores(
+        len(spade.index_),
+        time.perf_counter() - start,
+        extra=localisation_of(scorer).metrics,
+        confusion=counter.compute(),
+    )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,10 @@ import numpy.typing as npt
 from ..datasets import published_mvtec, published_stc
 from ..report.charts import Histogram, histogram, line
 from ..report.page import common_folder, within, write_page
+from .columns import IMAGE_TITLES, TITLES, columns_of, image_columns_of, judged_by, told
 from .localisation import limit_of
-from .resume import claim_report, evidence_of
-from .tables import IMAGE_TITLES, TITLES, Results, columns_of, image_columns_of, judged_by, told
+from .results import Results
+from .store import ResultStore
 
 _NAMES = {
     "mvtec": "MVTec AD",
@@ -43,8 +43,8 @@ _FACTS = (
 )
 
 
-def write_report(out: Path, results: Results) -> None:
-    """Write `report.html` beside `results.json`, from it and from what `done` keeps.
+def write_report(store: ResultStore, results: Results) -> None:
+    """Write `report.html` beside `results.json`, from it and from what the store keeps.
 
     One category's curves and pictures are in memory at a time.
 
@@ -56,43 +56,17 @@ def write_report(out: Path, results: Results) -> None:
     stc = results["dataset"] == "stc"
     categories, mean = results["categories"], results["mean"]
     columns = columns_of(results)
-    main = next(
-        one
-        for one in (("image_rocauc",) if stc else ("pro", "image_rocauc"))
-        if mean.get(one) is not None or one == "image_rocauc"
-    )
-    published = (
-        {}
-        if stc or main != "pro"
-        else {name: row["SPADE"] for name, row in published_mvtec().items() if name in categories}
-    )
-    dataset = _NAMES[results["dataset"]]
-    if results["dataset"] == "mvtec" and not published_mvtec().keys() & categories.keys():
-        dataset = f"laid out like {dataset}"
-    bars = [(name, record.get(main), published.get(name)) for name, record in categories.items()]
-    if len(bars) > 1:
-        whole = len(published) == len(categories)
-        bars.append(
-            ("mean", mean.get(main), float(np.mean(list(published.values()))) if whole else None)
-        )
-    methods = [*published_stc().items(), ("SPADE, here", mean[main])] if stc else []
-    config = results["config"]
-    facts = {
-        name.replace("_", " "): _said(config[name])
-        for name in _FACTS
-        if config.get(name) is not None
-    }
-    if members := config.get("members"):
-        facts["members"] = len(members)
+    main = "image_rocauc" if stc or mean.get("pro") is None else "pro"
+    published = _published(categories) if main == "pro" else {}
     write_page(
-        claim_report(out),
+        store.claim_report(),
         "evaluation.html",
-        dataset=dataset,
+        dataset=_dataset(results),
         main=TITLES[main],
         kind="scene" if stc else "category",
         kinds="scenes" if stc else "categories",
-        bars=bars,
-        methods=methods,
+        bars=_bars(results, main, published),
+        methods=[*published_stc().items(), ("SPADE, here", mean[main])] if stc else [],
         with_published=bool(published),
         mean=[(TITLES[one], mean.get(one)) for one in columns],
         columns=[TITLES[one] for one in columns],
@@ -103,13 +77,50 @@ def write_report(out: Path, results: Results) -> None:
         images=_images(results),
         sweep=_sweep(results),
         notes=results.get("notes", ()),
-        facts=facts,
+        facts=_facts(results["config"]),
         by_default="descriptor" if stc else "map",
-        sections=_sections(out, categories, columns, limit_of(results)),
+        max_fpr=(max_fpr := limit_of(results)),
+        sections=_sections(store, categories, columns, max_fpr),
     )
 
 
-def _said(value: object) -> object:
+def _dataset(results: Results) -> str:
+    """Return what a person calls the data set."""
+    name = _NAMES[results["dataset"]]
+    if results["dataset"] == "mvtec" and not _published(results["categories"]):
+        return f"laid out like {name}"
+    return name
+
+
+def _published(categories: Collection[str]) -> dict[str, float]:
+    """Return SPADE's published PRO of the categories that the paper has."""
+    return {name: row["SPADE"] for name, row in published_mvtec().items() if name in categories}
+
+
+def _bars(
+    results: Results, main: str, published: Mapping[str, float]
+) -> list[tuple[str, float | None, float | None]]:
+    """Return the main figure of each category, and their mean, beside the published ones."""
+    categories = results["categories"]
+    bars = [(name, record.get(main), published.get(name)) for name, record in categories.items()]
+    if len(bars) > 1:
+        whole = len(published) == len(categories)
+        theirs = float(np.mean(list(published.values()))) if whole else None
+        bars.append(("mean", results["mean"].get(main), theirs))
+    return bars
+
+
+def _facts(config: Mapping[str, Any]) -> dict[str, object]:
+    """Return the options that a person wants to know, by name."""
+    facts = {
+        name.replace("_", " "): _as_written(config[name])
+        for name in _FACTS
+        if config.get(name) is not None
+    }
+    return facts | ({"members": len(config["members"])} if config.get("members") else {})
+
+
+def _as_written(value: object) -> object:
     """Return an option's value as a person would write it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -117,35 +128,20 @@ def _said(value: object) -> object:
 
 
 def _sections(
-    out: Path, categories: Mapping[str, Any], columns: Sequence[str], limit: float
+    store: ResultStore, categories: Mapping[str, Any], columns: Sequence[str], limit: float
 ) -> Iterator[dict[str, Any]]:
     """Yield what is shown of each category; PRO's curve goes to a false-positive rate `limit`."""
     for name, record in categories.items():
-        evidence = evidence_of(out, name)
-        labels = np.array(evidence["labels"], bool)
-        curves, misses = evidence["curves"], evidence["misses"]
+        data = store.report_data(name)
+        labels = np.array(data["labels"], bool)
+        histograms = _histograms(data, labels)
+        misses = data["misses"]
         folder = common_folder(
             card["name"]
             for by_score in misses.values()
             for cards in by_score.values()
             for card in cards
         )
-        charts = [
-            (
-                "Image ROC",
-                [
-                    ("map", line(curves["image_rocauc_map_max"])),
-                    ("descriptor", line(curves["image_rocauc"])),
-                ],
-                1.0,
-                True,
-            )
-        ]
-        if "pixel_rocauc" in curves:
-            charts += [
-                ("Pixel ROC", [("", line(curves["pixel_rocauc"]))], 1.0, True),
-                ("PRO", [("", line(curves["pro"], limit))], limit, False),
-            ]
         yield {
             "name": name,
             "folder": folder,
@@ -153,15 +149,13 @@ def _sections(
             "train": record["n_train"],
             "test": record["n_test"],
             "defects": int(labels.sum()),
-            "charts": charts,
-            "histograms": (drawn := _histograms(evidence, labels)),
-            "known": _known(evidence, labels, drawn),
+            "charts": _charts(data["curves"], limit),
+            "histograms": histograms,
+            "known": _known(data, labels, histograms),
             "judged": _judged(record),
             "misses": {
                 score: {
-                    kind: [
-                        _shown(card, folder, score, evidence["pixel_threshold"]) for card in cards
-                    ]
+                    kind: [_shown(card, folder, score, data["pixel_threshold"]) for card in cards]
                     for kind, cards in by_score.items()
                 }
                 for score, by_score in misses.items()
@@ -169,10 +163,24 @@ def _sections(
         }
 
 
-def _histograms(evidence: Mapping[str, Any], labels: npt.NDArray[np.bool_]) -> dict[str, Histogram]:
+def _charts(
+    curves: Mapping[str, Any], limit: float
+) -> list[tuple[str, list[tuple[str, str]], float, bool]]:
+    """Return each chart's title, its lines, where its x axis ends, and if chance is a diagonal."""
+    by_map, by_descriptor = line(curves["image_rocauc_map_max"]), line(curves["image_rocauc"])
+    charts = [("Image ROC", [("map", by_map), ("descriptor", by_descriptor)], 1.0, True)]
+    if "pixel_rocauc" in curves:
+        charts += [
+            ("Pixel ROC", [("", line(curves["pixel_rocauc"]))], 1.0, True),
+            ("PRO", [("", line(curves["pro"], limit))], limit, False),
+        ]
+    return charts
+
+
+def _histograms(data: Mapping[str, Any], labels: npt.NDArray[np.bool_]) -> dict[str, Histogram]:
     """Return the scores of defects and of good images, with the threshold of what was judged."""
-    scores, limits = dict(evidence["scores"]), {}
-    if judged := evidence["judged"]:
+    scores, limits = dict(data["scores"]), {}
+    if judged := data["judged"]:
         scores[judged["score"]] = judged["scores"]
         limits[judged["score"]] = judged["threshold"]
     return {
@@ -184,10 +192,10 @@ def _histograms(evidence: Mapping[str, Any], labels: npt.NDArray[np.bool_]) -> d
 
 
 def _known(
-    evidence: Mapping[str, Any], labels: npt.NDArray[np.bool_], drawn: Mapping[str, Histogram]
+    data: Mapping[str, Any], labels: npt.NDArray[np.bool_], drawn: Mapping[str, Histogram]
 ) -> dict[str, Any] | None:
     """Return what a page needs to say what another threshold would make of the test images."""
-    judged = evidence["judged"]
+    judged = data["judged"]
     if not judged:
         return None
     scores, chart = np.array(judged["scores"]), drawn[judged["score"]]

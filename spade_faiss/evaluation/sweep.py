@@ -7,9 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
+from ..detector import Detector
 from ..detector.settings import SCORES
 from ..errors import SpadeError
-from .scores import Point, Scores
+from ..features import Backbone
+from .points import Point
+from .scores import Scores
 
 AXES = ("k", "kappa", "sigma", "levels", "score")
 
@@ -28,6 +33,19 @@ class Sweep:
 
     axes: Mapping[str, tuple[str, ...]]
     n_levels: int
+
+    @classmethod
+    def of(cls, detector: Detector, texts: Sequence[str]) -> Sweep:
+        """Read what was written, for a detector; see `parse`.
+
+        Raises
+        ------
+        SpadeError
+            If the detector is an ensemble, or as `parse` does.
+        """
+        if texts and detector.is_ensemble:
+            raise SpadeError("--sweep takes one network without views, not an ensemble")
+        return cls.parse(texts, _level_count(detector.network))
 
     @classmethod
     def parse(cls, texts: Sequence[str], n_levels: int) -> Sweep:
@@ -147,4 +165,9 @@ def _by_score(scores: Scores, score: str | None) -> Scores:
     if score is None:
         return scores
     value = scores.image_rocauc if score == "descriptor" else scores.image_rocauc_map_max
-    return replace(scores, more=scores.more | {"image_rocauc_by_score": value})
+    return replace(scores, extra=scores.extra | {"image_rocauc_by_score": value})
+
+
+def _level_count(network: Backbone) -> int:
+    """Return how many pyramid levels a network has."""
+    return len(network(np.zeros((1, 32, 32, 3), np.uint8)).levels)

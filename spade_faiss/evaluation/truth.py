@@ -1,47 +1,68 @@
-"""What is known of test images, on the grid that is scored."""
+"""The ground truth of test images, on the grid that is scored."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from ..datasets import Category
-from ..detector import Result
+from ..datasets.category import GOOD
+from ..errors import SpadeError
 from ..images import Framing
 from ..metrics.collect import Region
 
 Mask = npt.NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class GroundTruth:
+    """What is known of one test image.
+
+    Attributes
+    ----------
+    kind : str
+        `good`, or the kind of its defect.
+    mask : bool [H, W] or None
+        Where the defect is, on the grid that is scored. None if that is not known.
+    regions : sequence of (bool [H, W], float)
+        The defects one by one, and the areas in pixels at which they saturate, for sPRO. None
+        where these are not known.
+    problem : str
+        Why the mask cannot be used. Empty if it can, and if there is none.
+    """
+
+    kind: str
+    mask: Mask | None = None
+    regions: Sequence[Region] = ()
+    problem: str = ""
+
+    @property
+    def anomalous(self) -> bool:
+        """Whether the image has a defect."""
+        return self.kind != GOOD
+
+
 class Truth(Protocol):
-    """What is known of the test images."""
+    """The ground truth of all test images of a split."""
 
-    def of(self, result: Result) -> tuple[bool, Mask | None]:
-        """Return whether an image is wrong, and where, on the grid that is scored.
+    def of(self, position: int, size: tuple[int, int]) -> GroundTruth:
+        """Return what is known of an image.
 
-        Raises
-        ------
-        SpadeError
-            If its mask cannot be used.
-        """
-
-
-@runtime_checkable
-class RegionTruth(Truth, Protocol):
-    """What is known of the test images, defect by defect."""
-
-    def regions(self, result: Result) -> Sequence[Region]:
-        """Return an image's defects one by one, on the grid that is scored, for sPRO.
-
-        None if that is not known. Raises what `of` raises.
+        Parameters
+        ----------
+        position : int
+            Place among the test images.
+        size : (int, int)
+            Height and width of the image.
         """
 
 
 class CategoryTruth:
-    """The defects of a category's test images.
+    """The ground truth of a category's test images.
 
     Parameters
     ----------
@@ -55,22 +76,24 @@ class CategoryTruth:
         self._category = category
         self._framing = framing
 
-    def of(self, result: Result) -> tuple[bool, Mask | None]:
-        """Return whether an image has a defect, and where, unless that is not known."""
-        size = result.map.shape[0], result.map.shape[1]
-        wrong, mask = self._category.truth(result.position, size)
-        if mask is not None and self._framing:
-            mask = self._framing.apply_mask(mask)
-        return wrong, mask
+    def of(self, position: int, size: tuple[int, int]) -> GroundTruth:
+        """Return what is known of an image; see `Truth`."""
+        kind = self._category.test[position].defect
+        try:
+            return GroundTruth(kind, self._mask(position, size), self._regions(position, size))
+        except SpadeError as error:
+            return GroundTruth(kind, problem=str(error))
 
-    def regions(self, result: Result) -> list[Region]:
-        """Return an image's defects one by one, if the areas at which they saturate are known.
+    def _mask(self, position: int, size: tuple[int, int]) -> Mask | None:
+        _, mask = self._category.truth(position, size)
+        if mask is None or self._framing is None:
+            return mask
+        return self._framing.apply_mask(mask)
 
-        An area is scaled as the image is.
-        """
-        size = result.map.shape[0], result.map.shape[1]
-        found = self._category.regions(result.position, size)
-        if not self._framing:
+    def _regions(self, position: int, size: tuple[int, int]) -> list[Region]:
+        """Return the defects one by one; an area is scaled as the image is."""
+        found = self._category.regions(position, size)
+        if self._framing is None:
             return [*found]
         left, top, right, bottom = self._framing.to_original((0, 0, 1, 1), size)
         pixels = (right - left) * (bottom - top)  # of the original under one of the input

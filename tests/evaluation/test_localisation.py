@@ -6,11 +6,12 @@ import cv2
 import numpy as np
 import pytest
 
-from spade_faiss import Spade, metrics
+from spade_faiss import Spade, SpadeError, evaluation, metrics
 from spade_faiss.datasets import load_mvtec, make_demo
-from spade_faiss.evaluation import evaluate_mvtec, results_of, runs_table
+from spade_faiss.evaluation import evaluate_category, evaluate_mvtec, results_of, runs_table
 from spade_faiss.evaluation.scores import Scores
 from tests.command import TINY, done, one_line, run
+from tests.evaluation.notes import few
 
 SMALL = ("--resize", 64, "--crop", 64, *TINY)
 CONFIG = [
@@ -160,6 +161,10 @@ def test_pro_is_integrated_to_the_rate_that_is_asked_for(tiny, demo, tmp_path):
         )
         table = (tmp_path / str(limit) / "table.md").read_text()
         assert f"PRO is integrated to a false-positive rate of {limit}." in table
+        assert (
+            f"PRO is integrated to a false-positive rate of {limit}."
+            in (tmp_path / str(limit) / "report.html").read_text()
+        )
         warned = f"to a false-positive rate of {limit}, and the published figures to 0.3"
         assert (warned in table) == (limit != 0.3)
         kept = json.loads((tmp_path / str(limit) / "done" / "tile.json").read_text())
@@ -236,31 +241,88 @@ def test_aupimo_of_images_whose_good_pixels_show_its_rates(tiny, demo, tmp_path)
     )
     assert "aupimo" not in small["categories"]["grass"]
     assert small["notes"] == [
-        "AUPIMO is missing of grass: its good images do not have 100000 pixels together"
+        few("grass", 4),
+        "AUPIMO is missing of grass: its good images do not have 100000 pixels together",
     ]
 
 
-def test_masks_that_cannot_be_meant_are_named_and_left_out(demo, tmp_path):
-    nut = tmp_path / "nut"
-    nut.mkdir()
-    for name in ("train", "test"):
-        (nut / name).symlink_to(demo / "gravel" / name)
-    for source in (demo / "gravel" / "ground_truth").rglob("*.png"):
-        mask = cv2.imread(str(source), 0)
-        mask = {"hole": 255 - mask, "stain": mask * 0, "crack": mask | 255}.get(
-            source.parent.name, mask
-        )
-        write(nut / "ground_truth" / source.parent.name / source.name, mask)
+@pytest.fixture
+def repainted(demo, tmp_path):
+    """A function that copies a category, its masks painted anew or left out by a function."""
+
+    def copy(name, paint):
+        nut = tmp_path / name / "nut"
+        nut.mkdir(parents=True)
+        for part in ("train", "test"):
+            (nut / part).symlink_to(demo / "gravel" / part)
+        for source in (demo / "gravel" / "ground_truth").rglob("*.png"):
+            mask = paint(source.parent.name, cv2.imread(str(source), 0))
+            if mask is not None:
+                write(nut / "ground_truth" / source.parent.name / source.name, mask)
+        return nut
+
+    return copy
+
+
+def unusable(kind, mask):
+    return {"hole": 255 - mask, "stain": mask * 0, "crack": mask | 255}.get(kind, mask)
+
+
+def test_images_of_masks_that_cannot_be_used_count_for_image_metrics_alone(repainted, tmp_path):
+    nut = repainted("wrong", unusable)
     ended = done("evaluate", "mvtec", nut, "--out", tmp_path / "out", "--json", *SMALL, status=1)
     results = json.loads(ended.stdout)
-    lines = [line for line in ended.stderr.splitlines() if "left out" in line]
+    lines = [line for line in ended.stderr.splitlines() if ": note: " not in line]
     for kind, why in (("hole", "looks inverted"), ("stain", "no pixel"), ("crack", "every pixel")):
-        assert any(f"{kind}/000_mask.png" in line and why in line for line in lines)
-    assert len(lines) == 3 and results["categories"]["nut"]["n_test"] == 5
+        [line] = [line for line in lines if f"{kind}/000_mask.png" in line]
+        assert why in line and line.endswith("; it counts for image metrics alone")
+    note = "nut: the masks of 3 of 8 test images cannot be used, and pixel metrics leave them out"
+    assert len(lines) == 3 and results["notes"][1] == note and f"note: {note}\n" in ended.stderr
+    # As if there were none of these masks.
+    bare = repainted(
+        "none", lambda kind, mask: None if kind in ("hole", "stain", "crack") else mask
+    )
+    ended = done("evaluate", "mvtec", bare, "--out", tmp_path / "bare", "--json", *SMALL, status=1)
+    expected, found = (one["categories"]["nut"] for one in (json.loads(ended.stdout), results))
+    assert found["n_test"] == 8 and len(found["kinds"]) == 6
+    for name in expected.keys() - {"seconds", "stages"}:
+        assert found[name] == expected[name]
+
+
+def test_without_a_mask_that_can_be_used_there_are_image_metrics(repainted, tiny, tmp_path):
+    nut = repainted("wrong", lambda kind, mask: 255 - mask)
+    problems, notes = [], []
+    results = evaluate_mvtec(
+        Spade(tiny, resize=64, crop=64),
+        nut,
+        tmp_path / "out",
+        report=True,
+        on_error=lambda *line: problems.append(line),
+        on_note=notes.append,
+    )
+    figures = results["categories"]["nut"]
+    assert len(problems) == 6 and figures["n_test"] == 8 and figures["image_rocauc"] > 0.5
+    assert not {"pro", "pixel_rocauc", "aupimo"} & figures.keys()
+    assert notes[-1] == (
+        "nut: the masks of 6 of 8 test images cannot be used, so pixel metrics are missing"
+    )
+    assert "Pixel ROC" not in (tmp_path / "out/report.html").read_text()
+    with pytest.raises(SpadeError, match=r"looks inverted"):
+        evaluate_category(Spade(tiny, resize=64, crop=64), load_mvtec(nut)[0])
 
 
 def test_a_mean_is_of_what_every_category_has():
-    some = Scores(0.9, 0.8, 0.95, 0.9, 3, 4, 1.0, more={"aupimo": 0.5, "spro": 0.25})
-    other = Scores(0.9, 0.8, 0.95, 0.9, 3, 4, 1.0, more={"aupimo": 0.7})
+    some = Scores(0.9, 0.8, 0.95, 0.9, 3, 4, 1.0, extra={"aupimo": 0.5, "spro": 0.25})
+    other = Scores(0.9, 0.8, 0.95, 0.9, 3, 4, 1.0, extra={"aupimo": 0.7})
     results = results_of("mvtec", {}, {"a": other, "b": some})
     assert results["mean"]["aupimo"] == pytest.approx(0.6) and "spro" not in results["mean"]
+
+
+def test_only_figures_of_masks_that_are_not_there_are_said_to_lack_them():
+    some = Scores(0.9, 0.8, 0.95, 0.9, 3, 4, 1.0, extra={"aupimo": 0.5})
+    small = Scores(0.9, 0.8, 0.95, 0.9, 3, 4, 1.0)
+    bare = Scores(0.9, 0.8, None, None, 3, 4, 1.0)
+    text = evaluation.table(results_of("mvtec", {}, {"a": some, "b": small, "c": bare}))
+    assert "| a | 90.0 | 50.0 | 95.0 |" in text
+    assert "| b | 90.0 |  | 95.0 |" in text
+    assert "| c | no masks | no masks | no masks |" in text

@@ -20,6 +20,7 @@ from spade_faiss.evaluation import (
 from spade_faiss.evaluation.demo import run_demo
 from spade_faiss.report.colours import SERIES, rgb
 from tests.command import TINY, done, one_line, run
+from tests.evaluation.notes import few
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,8 @@ def test_evaluate_writes_what_the_contract_says(tiny, small, tmp_path):
         *TINY,
     )
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert set(results) == {"dataset", "config", "categories", "mean"}
+    assert set(results) == {"dataset", "config", "categories", "mean", "notes"}
+    assert results["notes"] == [few("brick", 5), few("grass", 5)]
     assert results["dataset"] == "mvtec" and list(results["categories"]) == ["brick", "grass"]
     for scores in results["categories"].values():
         assert set(scores) == {
@@ -197,7 +199,8 @@ def test_missing_categories_are_noted(tiny, small, tmp_path):
     notes = []
     spade = Spade(tiny, resize=64, crop=64)
     evaluate_mvtec(spade, tmp_path / "data", tmp_path / "out", on_error=print, on_note=notes.append)
-    assert len(notes) == 1 and "bottle, cable" in notes[0] and "tile" not in notes[0]
+    assert "bottle, cable" in notes[0] and "tile" not in notes[0]
+    assert notes[1:] == [few("tile", 5)]
     assert notes[0] in (tmp_path / "out" / "table.md").read_text()
     evaluate_mvtec(
         spade,
@@ -207,7 +210,7 @@ def test_missing_categories_are_noted(tiny, small, tmp_path):
         on_error=print,
         on_note=notes.append,
     )
-    assert len(notes) == 1
+    assert notes[2:] == [few("tile", 5)]  # which were asked for: none is missing
 
 
 def test_what_is_broken_is_named_and_the_rest_is_scored(tiny, tmp_path):
@@ -245,15 +248,21 @@ def test_what_is_broken_is_named_and_the_rest_is_scored(tiny, tmp_path):
         ("009_mask.png", "without an image"),
         ("stain/000.png", "no mask", "image metrics alone"),
         ("001.png", "cut short"),
-        ("hole/000.png", "256x200"),
+        ("hole/000.png", "256x200", "image metrics alone"),
     ]
     for line, words in zip(lines, expected, strict=True):
         assert all(word in line for word in words) and line.startswith("spade-faiss: ")
     scores = json.loads(ended.stdout)["categories"]["brick"]
-    assert (scores["n_train"], scores["n_test"]) == (2, 7)
-    assert scores["kinds"]["stain"]["found"] + scores["kinds"]["stain"]["missed"] == 1
-    assert ended.stderr.count("note: ") == 1
-    assert "brick: 1 of 6 defects have no mask, and pixel metrics leave them out" in ended.stderr
+    assert (scores["n_train"], scores["n_test"]) == (2, 8)
+    for kind in ("hole", "stain"):
+        assert scores["kinds"][kind]["found"] + scores["kinds"][kind]["missed"] == 1
+    notes = [line for line in ended.stderr.splitlines() if ": note: " in line]
+    assert notes == [
+        "spade-faiss: note: brick: 1 of 6 defects have no mask, and pixel metrics leave them out",
+        f"spade-faiss: note: {few('brick', 2)}",
+        "spade-faiss: note: brick: the masks of 1 of 8 test images cannot be used, and pixel "
+        "metrics leave them out",
+    ]
 
 
 def test_tables_of_several_runs_are_drawn(tmp_path, monkeypatch):

@@ -9,7 +9,9 @@ from spade_faiss import Ensemble, Spade, SpadeError
 from spade_faiss.datasets import load_mvtec, make_demo, published_mvtec
 from spade_faiss.evaluation import evaluate_mvtec, evaluate_stc
 from spade_faiss.evaluation.report import write_report
+from spade_faiss.evaluation.store import ResultStore
 from tests.command import TINY, done
+from tests.evaluation.notes import few
 from tests.evaluation.test_resume import counted, evaluate  # noqa: F401
 from tests.images.video.videos import make_stc
 
@@ -124,13 +126,14 @@ def test_a_finished_evaluation_is_reported_without_doing_it_again(
     del record["evidence"]
     path.write_text(json.dumps(record))
     assert evaluate(tiny, data, tmp_path)[2] == notes and len(counted) == 2
-    assert evaluate(tiny, data, tmp_path, report=True)[2][-1] == (
-        "tile is evaluated anew: nothing was kept of it for a report"
-    )
+    assert evaluate(tiny, data, tmp_path, report=True)[2][-2:] == [
+        "tile is evaluated anew: nothing was kept of it for a report",
+        few("tile", 5),
+    ]
     assert len(counted) == 3 and "evidence" in json.loads(path.read_text())
     path.write_text("{}")
     with pytest.raises(SpadeError, match="run the same command again"):
-        write_report(tmp_path, again)
+        write_report(ResultStore(tmp_path), again)
 
 
 def test_an_ensemble_and_original_sizes_are_reported(tiny, data, tmp_path):

@@ -8,8 +8,10 @@ import pytest
 
 from spade_faiss import Spade, SpadeError
 from spade_faiss.datasets import make_demo
-from spade_faiss.evaluation import evaluate_mvtec, mvtec
+from spade_faiss.evaluation import evaluate_mvtec, loop
+from spade_faiss.evaluation import run as evaluation_run
 from tests.command import TINY, done, one_line, run
+from tests.evaluation.notes import few
 
 SMALL = {"resize": 64, "crop": 64}
 
@@ -50,13 +52,13 @@ def evaluate(tiny, data, out, names=None, **options):
 def counted(monkeypatch):
     """The names of the categories that are evaluated and not taken from `done`."""
     names = []
-    original = mvtec.evaluate_points
+    original = loop.evaluate_split
 
-    def evaluate_points(spade, train, *arguments, **options):
-        names.append(train[0].parent.parent.parent.name)
-        return original(spade, train, *arguments, **options)
+    def evaluate_split(detector, split, *arguments):
+        names.append(split.name)
+        return original(detector, split, *arguments)
 
-    monkeypatch.setattr(mvtec, "evaluate_points", evaluate_points)
+    monkeypatch.setattr(evaluation_run, "evaluate_split", evaluate_split)
     return names
 
 
@@ -64,7 +66,8 @@ def test_what_is_finished_is_not_done_again(tiny, data, tmp_path, counted):
     first, _, _ = evaluate(tiny, data, tmp_path / "out", ["brick", "grass"], sweep=["k=1,2"])
     assert counted == ["brick", "grass"]
     again, problems, notes = evaluate(tiny, data, tmp_path / "out", sweep=["k=1,2"])
-    assert counted == ["brick", "grass", "gravel"] and not problems and not notes
+    assert counted == ["brick", "grass", "gravel"] and not problems
+    assert notes == [few(name, 4) for name in counted]
     for name in ("brick", "grass"):  # seconds too: nothing was measured anew
         assert again["categories"][name] == first["categories"][name]
     assert [point["categories"]["brick"] for point in again["sweep"]] == [
@@ -91,7 +94,7 @@ def test_a_changed_option_starts_anew_and_says_why(tiny, data, tmp_path, counted
     ]
     for number, (options, why) in enumerate(changes, 2):
         _, problems, notes = evaluate(tiny, data, out, ["brick"], **options)
-        assert notes == [f"brick is evaluated anew: {why}"] and not problems
+        assert notes == [f"brick is evaluated anew: {why}", few("brick", 4)] and not problems
         assert len(counted) == number
 
 
@@ -101,7 +104,8 @@ def test_changed_files_versions_and_damage_start_anew(tiny, data, tmp_path, coun
     path = out / "done" / "brick.json"
     os.utime(data / "brick/test/good/000.png", ns=(1, 1))
     assert evaluate(tiny, data, out, ["brick"])[2] == [
-        "brick is evaluated anew: its files have changed"
+        "brick is evaluated anew: its files have changed",
+        few("brick", 4),
     ]
     record = json.loads(path.read_text())
     record["key"]["config"]["versions"]["torch"] = "1.0"
@@ -111,7 +115,7 @@ def test_changed_files_versions_and_damage_start_anew(tiny, data, tmp_path, coun
         path.write_text(damaged)
         assert "cannot be read" in evaluate(tiny, data, out, ["brick"])[2][0]
     assert len(counted) == 7
-    assert evaluate(tiny, data, out, ["brick"])[2] == [] and len(counted) == 7
+    assert evaluate(tiny, data, out, ["brick"])[2] == [few("brick", 4)] and len(counted) == 7
 
 
 def test_problems_of_a_finished_category_are_named_again(tiny, data, tmp_path, counted):
@@ -139,17 +143,17 @@ def test_a_category_that_fails_is_left_out_and_tried_again(tiny, data, tmp_path,
 KILLED_AFTER_ONE = """
 import os, signal
 from spade_faiss.cli import main
-from spade_faiss.evaluation import mvtec
+from spade_faiss.evaluation import run
 from tests.tiny import register
 
 register()
-whole, begun = mvtec.evaluate_points, []
-def evaluate_points(*arguments, **options):
+whole, begun = run.evaluate_split, []
+def evaluate_split(*arguments):
     if begun:
         os.kill(os.getpid(), signal.SIGKILL)
     begun.append(None)
-    return whole(*arguments, **options)
-mvtec.evaluate_points = evaluate_points
+    return whole(*arguments)
+run.evaluate_split = evaluate_split
 main()
 """
 
@@ -189,7 +193,7 @@ def test_a_killed_run_is_taken_up_with_an_equal_result(tiny, data, tmp_path):
 def test_a_second_evaluation_of_one_folder_is_refused_and_the_first_goes_on(
     tiny, data, tmp_path, monkeypatch
 ):
-    original = mvtec.evaluate_points
+    original = loop.evaluate_split
 
     def meanwhile(*arguments, **options):
         ended = run(
@@ -207,6 +211,6 @@ def test_a_second_evaluation_of_one_folder_is_refused_and_the_first_goes_on(
         one_line(ended, "another evaluation", "--out")
         return original(*arguments, **options)
 
-    monkeypatch.setattr(mvtec, "evaluate_points", meanwhile)
+    monkeypatch.setattr(evaluation_run, "evaluate_split", meanwhile)
     results, problems, _ = evaluate(tiny, data, tmp_path / "out", ["brick"])
     assert list(results["categories"]) == ["brick"] and not problems

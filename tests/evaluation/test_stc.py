@@ -22,8 +22,9 @@ def silent(*line):
     raise AssertionError(line)
 
 
-def unjudged(note):
-    assert note.startswith("no threshold is judged: ")
+def noted(note):
+    """Take no note but that no threshold is judged, and that a scene's frames are alike."""
+    assert note.startswith("no threshold is judged: ") or "not compared with each other" in note
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def evaluated(tiny, campus, tmp_path_factory):
         normalise_clips=True,
         sweep=["k=1,3"],
         on_error=silent,
-        on_note=unjudged,
+        on_note=noted,
     )
     return out, results
 
@@ -158,8 +159,9 @@ def test_a_mask_of_another_length_is_named_and_its_scene_refused(tiny, campus, t
         "--json",
         status=1,
     )
-    note, line = sorted(ended.stderr.splitlines(), key=lambda line: "note: " not in line)
-    assert "no threshold is judged" in note
+    lines = ended.stderr.splitlines()
+    [line] = [line for line in lines if ": note: " not in line]
+    assert "no threshold is judged" in lines[1] and "note: scene 02: " in lines[2]
     assert "01_0015.npy: the mask is of 10 frames and the clip has 12; scene 01 is left out" in line
     results = json.loads(ended.stdout)
     assert list(results["categories"]) == ["02"] and results["config"]["k"] == 1
@@ -169,9 +171,7 @@ def test_a_mask_of_another_length_is_named_and_its_scene_refused(tiny, campus, t
     mask = root / "testing/test_frame_mask/02_0014.npy"
     np.save(mask, np.load(mask)[:-2])
     with pytest.raises(SpadeError, match="nothing could be evaluated"):
-        evaluate_stc(
-            Spade(tiny, **SMALL), root, tmp_path / "out2", on_error=print, on_note=unjudged
-        )
+        evaluate_stc(Spade(tiny, **SMALL), root, tmp_path / "out2", on_error=print, on_note=noted)
 
 
 def test_masks_of_another_size_and_bad_frames_are_named(tiny, tmp_path):
@@ -199,16 +199,40 @@ def test_masks_of_another_size_and_bad_frames_are_named(tiny, tmp_path):
     assert re.search(r"01_0014/003.jpg: .*cut short.*left out", lines[2])
     assert list(results["categories"]) == ["01"]
     assert "pro" not in results["categories"]["01"] and results["notes"] == notes
-    assert notes[1:] == ["scene 01: some clips have no pixel masks, so pixel metrics are missing"]
+    assert notes[1] == "scene 01: some clips have no pixel masks, so pixel metrics are missing"
+    assert len(notes) == 3
+    assert re.match(r"scene 01: \d of the index's 4 images show one part", notes[2])
     assert results["categories"]["01"]["n_test"] == 27
     assert results["categories"]["01"]["n_train"] == 4
     names = [row["path"][-15:] for row in rows_of(tmp_path / "out/frames/01.csv")]
     assert "01_0014/003.jpg" not in names and "01_0015/003.jpg" in names
 
 
+def test_a_frame_of_another_size_than_its_mask_counts_for_image_metrics(tiny, tmp_path):
+    root = make_stc(tmp_path / "stc")
+    frame = root / "testing/frames/01_0014/003.jpg"
+    cv2.imwrite(str(frame), cv2.imread(str(frame))[:64])
+    problems, notes = [], []
+    results = evaluate_stc(
+        Spade(tiny, **SMALL),
+        root,
+        tmp_path / "out",
+        names=["01"],
+        fps=2,
+        on_error=lambda *line: problems.append(line),
+        on_note=notes.append,
+    )
+    [(name, why)] = problems
+    assert name == str(frame) and "the mask is 128x96 pixels and the frame 128x64" in why
+    assert notes[-1] == (
+        "scene 01: the masks of 1 of 28 test images cannot be used, and pixel metrics leave them "
+        "out"
+    )
+    assert results["categories"]["01"]["n_test"] == 28 and "pro" in results["categories"]["01"]
+    assert str(frame) in [row["path"] for row in rows_of(tmp_path / "out/frames/01.csv")]
+
+
 def test_frames_are_judged_whatever_the_sampling(tiny, campus, tmp_path):
     with pytest.raises(SpadeError, match="fps"):
-        evaluate_stc(
-            Spade(tiny, **SMALL), campus, tmp_path, fps=0, on_error=silent, on_note=unjudged
-        )
+        evaluate_stc(Spade(tiny, **SMALL), campus, tmp_path, fps=0, on_error=silent, on_note=noted)
     assert cv2.imread(str(load_stc(campus)[0].frames[0])) is not None

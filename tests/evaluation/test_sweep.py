@@ -34,7 +34,7 @@ def test_a_grid_equals_runs_of_their_own(tiny, data, tmp_path, monkeypatch):
         names=["brick"],
         sweep=["k=1,3", "kappa=1,2", "sigma=0,4"],
         on_error=silent,
-        on_note=silent,
+        on_note=print,
     )
     assert sum(seen) == 1 + 4 + 8  # one to count the levels: features are extracted once
     [category] = load_mvtec(data, ["brick"])
@@ -76,7 +76,7 @@ def test_levels_and_scores_are_swept(tiny, data, tmp_path):
         names=["grass"],
         sweep=["levels=1+2+3,3+2,1", "score=map,descriptor"],
         on_error=silent,
-        on_note=silent,
+        on_note=print,
     )
     points = {
         (point["options"]["levels"], point["options"]["score"]): point["categories"]["grass"]

@@ -1,4 +1,4 @@
-"""Figures of whole images: how well scores rank them, and what an index's threshold makes of it."""
+"""What an index's own threshold makes of test images."""
 
 from __future__ import annotations
 
@@ -10,29 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..datasets.category import GOOD
-from ..detector import Detector
-from ..metrics import average_precision, best_f1
+from ..detector import Result
 from ..verdict.judge import over
 from ..verdict.rates import CONFIDENCE, Rate, observed_rate
-
-
-@dataclass(frozen=True)
-class Judge:
-    """How an index calls its test images.
-
-    Attributes
-    ----------
-    kinds : sequence of str
-        What each test image is: `good`, or a kind of defect.
-    score : {"map", "descriptor"}
-        The score that decides; a map's is its largest value on the image's own grid.
-    threshold : float
-        A score above it is called a defect.
-    """
-
-    kinds: Sequence[str]
-    score: str
-    threshold: float
+from .truth import GroundTruth
 
 
 @dataclass(frozen=True)
@@ -41,8 +22,10 @@ class Confusion:
 
     Attributes
     ----------
-    score, threshold
-        As of the `Judge`.
+    score : {"map", "descriptor"}
+        The score that decides; a map's is its largest value on the image's own grid.
+    threshold : float
+        A score above it is called a defect.
     found : Rate
         Defects that are called defects; the others are missed.
     false_alarms : Rate
@@ -96,60 +79,70 @@ RECORDED = ("threshold", "confusion", "kinds")
 """What `Confusion.record` holds."""
 
 
-def judge_of(spade: Detector, kinds: Sequence[str]) -> Judge | None:
-    """Return how a fitted detector calls test images; None if it has no threshold."""
-    limit = spade.image_threshold
-    return None if limit is None else Judge(kinds, spade.score, limit)
-
-
-def confusion_of(judge: Judge, positions: Sequence[int], scores: npt.ArrayLike) -> Confusion | None:
-    """Count what is called a defect, and what is.
+def confusion_at(
+    threshold: float, scores: npt.ArrayLike, kinds: Sequence[str], score: str = "map"
+) -> Confusion | None:
+    """Count what a threshold calls a defect, and what is one.
 
     Parameters
     ----------
-    judge : Judge
-    positions : sequence of int [n]
-        The images' places among the test images.
+    threshold : float
     scores : real [n]
-        By the judge's kind of score.
+    kinds : sequence of str [n]
+        What each image is: `good`, or a kind of defect.
+    score : {"map", "descriptor"}
+        What the scores are.
 
     Returns
     -------
     Confusion or None
         None where there is no good image or no defect.
     """
-    kinds = np.array([judge.kinds[at] for at in positions], object)
-    called = over(np.asarray(scores, np.float64), judge.threshold)
-    wrong = kinds != GOOD
+    called = over(np.asarray(scores, np.float64), threshold)
+    of = np.array(kinds, object)
+    wrong = of != GOOD
     if not 0 < wrong.sum() < len(wrong):
         return None
 
-    def rate(of: npt.NDArray[np.bool_]) -> Rate:
-        return observed_rate(int((called & of).sum()), int(of.sum()))
+    def rate(which: npt.NDArray[np.bool_]) -> Rate:
+        return observed_rate(int((called & which).sum()), int(which.sum()))
 
-    named = sorted(set(kinds[wrong].tolist()))
-    return Confusion(
-        judge.score,
-        judge.threshold,
-        rate(wrong),
-        rate(~wrong),
-        {kind: rate(kinds == kind) for kind in named},
-    )
+    each = {kind: rate(of == kind) for kind in sorted(set(of[wrong].tolist()))}
+    return Confusion(score, threshold, rate(wrong), rate(~wrong), each)
 
 
-def ranked(
-    descriptor_scores: npt.ArrayLike, peaks: npt.ArrayLike, labels: npt.ArrayLike
-) -> dict[str, Any]:
-    """Return the average precision and the greatest F1 of test images, by each of two scores.
+class ConfusionCounter:
+    """Takes the results of test images, in any order, and calls each by a threshold.
 
-    By the names that `Scores` has for them; parameters and errors as `image_rocauc` has them.
+    Parameters
+    ----------
+    threshold : float or None
+        None where there is none, and nothing to count.
+    score : {"map", "descriptor"}
+        The score that decides.
+
+    Attributes
+    ----------
+    scores : list of float
+        Of the images so far.
     """
-    return {
-        "image_ap": average_precision(descriptor_scores, labels),
-        "image_ap_map_max": average_precision(peaks, labels),
-        "image_f1": best_f1(descriptor_scores, labels)[0],
-        "image_f1_map_max": best_f1(peaks, labels)[0],
-    }
+
+    def __init__(self, threshold: float | None, score: str = "map") -> None:
+        self.threshold = threshold
+        self.score = score
+        self.scores: list[float] = []
+        self._kinds: list[str] = []
+
+    def add(self, result: Result, truth: GroundTruth) -> None:
+        """Take the result of a test image."""
+        self.scores.append(result.peak if self.score == "map" else result.descriptor_score)
+        self._kinds.append(truth.kind)
+
+    def compute(self) -> Confusion | None:
+        """Return the counts so far; None without a threshold, a good image or a defect."""
+        if self.threshold is None:
+            return None
+        return confusion_at(self.threshold, self.scores, self._kinds, self.score)
 
 
 def _found(rate: Rate) -> dict[str, Any]:

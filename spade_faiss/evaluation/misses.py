@@ -1,0 +1,156 @@
+"""The test images that a detector was most wrong about, small enough for a report."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from .._support.text import printable
+from ..detector import Result
+from ..report.colours import FULL, resized
+from ..report.layers import encoded, layers_of
+from ..report.pictures import fitted
+from .truth import GroundTruth
+
+_MISSES = 4
+_SIDE = 256
+_BYTES = 40 << 10
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A test image, small."""
+
+    name: str
+    anomalous: bool
+    pixels: tuple[int, int]
+    scores: Mapping[str, float]
+    image: npt.NDArray[np.uint8]
+    map: npt.NDArray[np.float32]
+    mask: npt.NDArray[np.uint8] | None
+
+
+class WorstMisses:
+    """Takes results as they come, and keeps the few that are most wrong.
+
+    These are the good images that score highest and the defects that score lowest, by each of
+    the two scores.
+
+    Parameters
+    ----------
+    original_size : bool
+        Whether maps are scored on the images' own grids.
+    """
+
+    def __init__(self, *, original_size: bool = False) -> None:
+        self._original_size = original_size
+        # By score, and by whether the image has a defect: the larger the first, the worse.
+        self._worst: dict[tuple[str, bool], list[tuple[float, int, _Kept]]] = {
+            (score, anomalous): [] for score in ("map", "descriptor") for anomalous in (False, True)
+        }
+
+    def add(self, result: Result, truth: GroundTruth) -> None:
+        """Take the result of a test image."""
+        scores = {"map": float(result.input_map.max()), "descriptor": result.descriptor_score}
+        kept: _Kept | None = None
+        for score, value in scores.items():
+            worst = self._worst[score, truth.anomalous]
+            bad = -value if truth.anomalous else value
+            if len(worst) == _MISSES and bad <= worst[0][0]:
+                continue
+            kept = kept or self._keep(result, truth, scores)
+            heapq.heappush(worst, (bad, -result.position, kept))
+            if len(worst) > _MISSES:
+                heapq.heappop(worst)
+
+    def cards(
+        self,
+        scores: Mapping[str, Sequence[float]],
+        labels: Sequence[bool],
+        pixel_threshold: float | None,
+    ) -> dict[str, dict[str, list[dict[str, Any]]]]:
+        """Return what a report shows of the images, by score and by `defects` or `good`.
+
+        Parameters
+        ----------
+        scores : mapping of str to float [n]
+            All images' scores, by the name of the score: "map" and "descriptor".
+        labels : bool [n]
+            Whether each image has a defect.
+        pixel_threshold : float or None
+            The map's value above which a pixel is shown as a defect.
+        """
+        defects, top = np.array(labels, bool), self._top()
+        return {
+            score: {
+                "defects" if anomalous else "good": [
+                    _card(
+                        kept,
+                        _confused(kept, score, np.array(scores[score]), defects),
+                        pixel_threshold,
+                        top,
+                    )
+                    for _, _, kept in sorted(self._worst[score, anomalous], reverse=True)
+                ]
+                for anomalous in (False, True)
+            }
+            for score in scores
+        }
+
+    def _keep(self, result: Result, truth: GroundTruth, scores: Mapping[str, float]) -> _Kept:
+        """Return a small copy of what was scored."""
+        image, values = (
+            (result.image, result.map) if self._original_size else (result.input, result.input_map)
+        )
+        small = fitted(image, min(_SIDE, max(image.shape[:2])))
+        size = small.shape[1], small.shape[0]
+        return _Kept(
+            name=result.name,
+            anomalous=truth.anomalous,
+            pixels=(result.map.shape[1], result.map.shape[0]),
+            scores=scores,
+            image=small,
+            map=resized(values, size),
+            mask=None if truth.mask is None else _fitted_mask(truth.mask, size),
+        )
+
+    def _top(self) -> float:
+        """Return where colours end, of all images alike, if no mask tells of a threshold."""
+        kept = [one for worst in self._worst.values() for _, _, one in worst]
+        return FULL * float(np.median([one.map.max() for one in kept]))
+
+
+def _fitted_mask(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+    return np.asarray(small, np.uint8)
+
+
+def _card(kept: _Kept, confused: float, limit: float | None, top: float) -> dict[str, Any]:
+    """Return what a report shows of an image, as JSON values."""
+    truth = None if kept.mask is None else kept.mask > 0
+    layers = layers_of(kept.image, kept.map, _SIDE, limit, top=top, truth=truth)
+    return {
+        "name": printable(kept.name),
+        "wrong": kept.anomalous,
+        "scores": dict(kept.scores),
+        "confused": confused,
+        "size": layers.size,
+        "pixels": kept.pixels,
+        "paths": dict(layers.paths),
+        "pictures": encoded(layers.pictures, _BYTES),
+    }
+
+
+def _confused(
+    kept: _Kept, score: str, scores: npt.NDArray[np.float64], labels: npt.NDArray[np.bool_]
+) -> float:
+    """Return the share of the other kind's images that are on the wrong side of this one."""
+    others = scores[labels != kept.anomalous]
+    own = kept.scores[score]
+    return float((others >= own if kept.anomalous else others <= own).mean())
