@@ -33,8 +33,9 @@ def page() -> str:
     lines = [
         "# The Python interface",
         "",
-        "Every public name, in one line. Parameters, shapes, units and errors are in the "
-        "docstrings: `help(spade_faiss.Spade)`. Written by `python docs/reference.py`.",
+        "Every public name, in one line. [Use it from Python](python.md) shows the main ones at "
+        "work. Parameters, shapes, units and errors are in the docstrings: "
+        "`help(spade_faiss.Spade)`. Written by `python docs/reference.py`.",
     ]
     for name in MODULES:
         module = importlib.import_module(name)

@@ -13,7 +13,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -92,10 +91,10 @@ def served(lines, folder, programs):
                     break
             else:
                 raise AssertionError("".join(said))
-            threading.Thread(target=service.stderr.read).start()
             return shell("\n".join(rest).replace(_ADDRESS, found[1]), folder, programs)
         finally:
             service.terminate()
+            service.communicate()
 
 
 def python(code, line, guide, names):
