@@ -1,4 +1,4 @@
-# spade-faiss without a GPU; build and run it as the README's section "Docker" says.
+# spade-faiss without a GPU; build and run it as docs/docker.md says.
 
 # The index of Docker's official image, for amd64 and arm64. To move on, look a newer one up with
 # `docker buildx imagetools inspect python:3.11-slim-bookworm`.

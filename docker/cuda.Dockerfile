@@ -1,4 +1,4 @@
-# spade-faiss for NVIDIA GPUs; build and run it as the README's section "Docker" says.
+# spade-faiss for NVIDIA GPUs; build and run it as docs/docker.md says.
 #
 # A plain Python image does: torch's wheels bring CUDA 13, and the driver is the host's, 580 or newer.
 # FAISS is faiss-cpu here. It keeps the index; patches are searched on the GPU by the Triton kernels,

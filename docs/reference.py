@@ -26,6 +26,20 @@ MODULES = (
     "spade_faiss.verdict.rates",
     "spade_faiss.verdict.threshold",
 )
+INTERNAL = frozenset(
+    {
+        "by_hand_notes",
+        "pipeline",
+        "places_from",
+        "set_by_hand",
+        "threshold_for",
+        "unfitted",
+        "with_pipeline",
+    }
+)
+"""Members of detectors that other parts of this package use, and users need not."""
+LIKE = {"Ensemble": "Spade"}
+"""Classes of which the page lists only the members that another class lacks."""
 
 
 def page() -> str:
@@ -33,8 +47,9 @@ def page() -> str:
     lines = [
         "# The Python interface",
         "",
-        "Every public name, in one line. Parameters, shapes, units and errors are in the "
-        "docstrings: `help(spade_faiss.Spade)`. Written by `python docs/reference.py`.",
+        "Every public name, in one line. [Use it from Python](python.md) shows the main ones at "
+        "work. Parameters, shapes, units and errors are in the docstrings: "
+        "`help(spade_faiss.Spade)`. Written by `python docs/reference.py`.",
     ]
     for name in MODULES:
         module = importlib.import_module(name)
@@ -49,11 +64,13 @@ def page() -> str:
         ]
         for public in public_names(module):
             value = getattr(module, public)
-            lines.append(f"| `{public}` | {summary(module, public)} |")
+            like = f" Members of `{LIKE[public]}` stand there." if public in LIKE else ""
+            lines.append(f"| `{public}` | {summary(module, public)}{like} |")
             if inspect.isclass(value):
                 lines += [
                     f"| `{public}.{method}` | {first_line(getattr(value, method))} |"
                     for method in methods(value)
+                    if public not in LIKE or method not in methods(getattr(module, LIKE[public]))
                 ]
     return "\n".join(lines) + "\n"
 
@@ -75,12 +92,17 @@ def public_names(module: ModuleType) -> list[str]:
 
 
 def methods(value: type) -> list[str]:
-    """Return the public methods and properties that a class of this package adds."""
+    """Return the public methods and properties of a class, its bases' in this package included."""
     return sorted(
-        name
-        for name, member in vars(value).items()
-        if not name.startswith("_")
-        and (callable(member) or isinstance(member, property | classmethod | staticmethod))
+        {
+            name
+            for one in value.__mro__
+            if one.__module__.startswith("spade_faiss")
+            for name, member in vars(one).items()
+            if not name.startswith("_")
+            and name not in INTERNAL
+            and (callable(member) or isinstance(member, property | classmethod | staticmethod))
+        }
     )
 
 
