@@ -583,8 +583,8 @@ def info(
     """Show what an index holds, and whether it is whole."""
     from ..detector.thresholds import kept_notes
     from ..index import EnsembleManifest, Index, Manifest, damaged_files, is_ensemble
-    from ..verdict.drawn import redrawn
-    from ..verdict.notes import USUAL_K, index_notes
+    from ..verdict.calibration import redraw_thresholds
+    from ..verdict.notes import DEFAULT_K, index_notes
 
     damaged: list[str] = []
     if is_ensemble(folder):
@@ -602,7 +602,7 @@ def info(
         if verify:
             record["damaged"] = damaged = ensemble.damaged(folder)
     else:
-        first = manifest = redrawn(Manifest.read(folder))
+        first = manifest = redraw_thresholds(Manifest.read(folder))
         record, lines = manifest.model_dump(), _about(manifest)
         changed = kept_notes(manifest.by_hand, manifest.generation)
         if verify:
@@ -624,7 +624,7 @@ def info(
     problems = _Problems()
     made = first.held_out or first.calibration
     drawn = not any(one.score == "map" and one.threshold is not None for one in first.by_hand)
-    problems.about([*index_notes(first, made.k if made else USUAL_K, drawn), *changed])
+    problems.about([*index_notes(first, made.k if made else DEFAULT_K, drawn=drawn), *changed])
     record["notes"] = problems.notes
     _print(as_json, record, "\n".join(lines))
     for line in damaged:

@@ -56,7 +56,7 @@ def observed_rate(count: int, n: int) -> Rate:
     return Rate(count, n, count / n, low, high)
 
 
-def chosen_rate(count: int, n: int, quantile: float) -> Rate:
+def expected_rate(count: int, n: int, quantile: float) -> Rate:
     """Return the false alarms to expect of `draw_threshold(scores, quantile)` of n good images.
 
     Of the images that it was chosen by, a threshold calls too few wrong (`count` of n), so the

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,14 +33,14 @@ class Threshold:
         The share of new good images that is to stay under it.
     images : float
         Independent images that it was drawn from: copies of one part count for one together.
-    odd : tuple of int
+    outliers : tuple of int
         Places of scores that are far above the others. It was drawn without them.
     """
 
     value: float | None
     quantile: float
     images: float
-    odd: tuple[int, ...] = ()
+    outliers: tuple[int, ...] = ()
 
 
 def aimed_quantile(images: float) -> float:
@@ -103,7 +101,7 @@ def draw_threshold(
     >>> draw_threshold(range(1, 100), 0.9).value  # the 90th of 99
     90.0
     >>> drawn = draw_threshold([3.0, 4.0, 5.0, 70.0])
-    >>> round(drawn.value, 2), drawn.odd
+    >>> round(drawn.value, 2), drawn.outliers
     (6.4, (3,))
     """
     values = np.asarray(scores, np.float64)
@@ -112,16 +110,16 @@ def draw_threshold(
         raise ValueError("scores hold NaN")
     if quantile is not None and not 0 < quantile < 1:
         raise ValueError(f"quantile {quantile} must lie between 0 and 1")
-    near = _not_odd(values, each)
+    near = _no_outliers(values, each)
     n = float(each[near].sum())
     q = aimed_quantile(float(each.sum())) if quantile is None else quantile
     if n < 1.5:
         return Threshold(None, q, n)
     center = np.median(values[near])
-    odd = tuple(np.flatnonzero(~near & (values > center)).tolist())
+    outliers = tuple(np.flatnonzero(~near & (values > center)).tolist())
     ranked = _ranked(values, each, near, q)
     limit = _limit(np.log(values[near]), each[near], q) if ranked is None else ranked
-    return Threshold(limit, q, n, odd)
+    return Threshold(limit, q, n, outliers)
 
 
 def good_threshold(
@@ -131,7 +129,7 @@ def good_threshold(
     return draw_threshold(scores, quantile, weights).value
 
 
-def _not_odd(values: Values, weights: Values) -> npt.NDArray[np.bool_]:
+def _no_outliers(values: Values, weights: Values) -> npt.NDArray[np.bool_]:
     """Return which scores are near the others; none if half of them or more are 0."""
     if not len(values) or (middle := _median(values, weights)) <= 0:
         return np.zeros(len(values), bool)
@@ -151,7 +149,7 @@ def _median(values: Values, weights: Values) -> float:
 
 
 def _pooled(variance: float, n: float) -> float:
-    """Return a standard deviation, averaged with the usual one."""
+    """Return a standard deviation, averaged with the one to start from."""
     freedom = max(n - 1, 0)
     return math.sqrt((SPREAD_IMAGES * SPREAD**2 + freedom * variance) / (SPREAD_IMAGES + freedom))
 
@@ -181,25 +179,3 @@ def _limit(logs: Values, weights: Values, quantile: float) -> float:
     t = float(student.ppf(quantile, SPREAD_IMAGES + n - 1))
     t += skew * n / (n + SKEW_IMAGES) * (t * t - 1) / 6
     return math.exp(mean + t * spread * math.sqrt(1 + 1 / n))
-
-
-def calibration_sample(names: Sequence[str], count: int) -> npt.NDArray[np.int64]:
-    """Return which images to draw thresholds from, ascending: all, or `count` of them.
-
-    Those whose names' digests are the smallest: a fixed draw that has nothing to do with what
-    the images show, and that mostly stays when images come and go.
-
-    Parameters
-    ----------
-    names : sequence of str, n long
-    count : int
-
-    Returns
-    -------
-    int64 [min(n, count)]
-    """
-    if len(names) <= count:
-        return np.arange(len(names))
-    digests = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
-    order = sorted(range(len(names)), key=lambda i: (digests[i], i))
-    return np.sort(np.array(order[:count], np.int64))

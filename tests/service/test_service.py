@@ -9,9 +9,9 @@ import pytest
 
 from spade_faiss import Spade, SpadeError
 from spade_faiss.images import Frame
-from spade_faiss.report import find_regions
 from spade_faiss.service import Limits
 from spade_faiss.service.limits import Admission, Refusal
+from spade_faiss.verdict import find_regions
 from tests.conftest import texture
 from tests.service.serving import form, png, read_picture, serving, wait_for
 

@@ -69,14 +69,14 @@ def test_odd_scores_are_named_and_do_not_count():
     rng = np.random.default_rng(1)
     scores = rng.lognormal(3, 0.1, 30)
     drawn = draw_threshold(scores)
-    assert drawn.odd == () and drawn.images >= 29
+    assert drawn.outliers == () and drawn.images >= 29
     for factor in (2, 10, 1e20):
         again = draw_threshold([*scores, factor * 20, factor * 21])
-        assert again.odd == (30, 31) and again.images == drawn.images
+        assert again.outliers == (30, 31) and again.images == drawn.images
         assert again.value == pytest.approx(drawn.value, rel=0.03)
     # What is oddly small is nothing to look at, but must not widen the spread either.
     low = draw_threshold([*scores, 1e-10, 0])
-    assert low.odd == () and low.value == pytest.approx(drawn.value, rel=0.03)
+    assert low.outliers == () and low.value == pytest.approx(drawn.value, rel=0.03)
 
 
 def test_copies_count_once():
