@@ -29,9 +29,11 @@ _NAMED = 3
 """Images that a line names."""
 _PART = "seen only in part"
 _OUT_OF_SHAPE = "stretched out of shape"
+_LEARNT = "in the index itself"
 _MEND = {
     _PART: "an index built with --crop none sees all of them",
     _OUT_OF_SHAPE: "an index of their own would suit them better",
+    _LEARNT: "a score against itself says nothing of an image",
 }
 """By kind of note: what to do about the images of it, or what it means."""
 
@@ -67,6 +69,24 @@ def image_notes(manifest: Manifest, size: tuple[int, int]) -> tuple[str, ...]:
         if share < 0.9 * min(others, LITTLE):
             return (f"{_PART}: {_seen(framing, size)}",)
     return (f"{_OUT_OF_SHAPE}: {_seen(framing, size)}",) if _is_stretched(framing, size) else ()
+
+
+def seen_before(
+    image: npt.NDArray[np.uint8], nearest: npt.NDArray[np.uint8], path: str
+) -> str | None:
+    """Return a note if the network saw the very pixels of the nearest training image.
+
+    Such an image finds itself, so that it scores 0 and is called good, whatever it shows.
+
+    Parameters
+    ----------
+    image, nearest : uint8 [h, w, 3]
+        What the network sees of a queried image, and saw of the training image whose descriptor
+        is nearest. No other can be of the same pixels, unless it is a copy of that.
+    path : str
+        The training image's.
+    """
+    return f"{_LEARNT}: as {path}" if np.array_equal(image, nearest) else None
 
 
 def threshold_notes(
