@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..verdict import judge
+from ..verdict import over
 
 Picture = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -117,7 +117,7 @@ def heat(
     if threshold is None:
         share = _ratio(values, _top(values, top))
         return np.dstack([_ramp(_COOL, (share - 0.5) / 0.5), _bytes(255 * (share - 0.5) / 0.5)])
-    share, high = _ratio(values, threshold), judge.over(values, threshold)
+    share, high = _ratio(values, threshold), over(values, threshold)
     faint = _FAINT * np.clip((share - CLEAR) / (1 - CLEAR), 0, 1)
     return np.dstack(
         [
@@ -132,10 +132,10 @@ def whole_map(
 ) -> Picture:
     """Return a map alone, uint8 [h, w, 3], RGB: `heat`, on a dark blue that rises with values."""
     limit = _top(values, top) if threshold is None else threshold
-    return over(_ramp(_GROUND, _ratio(values, limit)), heat(values, threshold, top), 1)
+    return blend(_ramp(_GROUND, _ratio(values, limit)), heat(values, threshold, top), 1)
 
 
-def over(picture: Picture, painted: Picture, strength: float = STRENGTH) -> Picture:
+def blend(picture: Picture, painted: Picture, strength: float = STRENGTH) -> Picture:
     """Return a picture, uint8 [h, w, 3], with colours over it, uint8 [h, w, 4]."""
     alpha = painted[..., 3:] * np.float32(strength / 255)
     return _bytes(picture * (1 - alpha) + painted[..., :3] * alpha)
@@ -155,7 +155,7 @@ def scale_of(
     ends = (top / 2, top) if threshold is None else (CLEAR * threshold, FULL * threshold)
     shown = np.linspace(*ends, length, dtype=np.float32)
     grey = np.full((1, length, 3), rgb("edge"), np.uint8)
-    return shown, over(grey, heat(shown[None], threshold, top), 1)[0]
+    return shown, blend(grey, heat(shown[None], threshold, top), 1)[0]
 
 
 def resized(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ..verdict.judge import over
+from ..verdict import over
 from .colours import Picture, heat, resized, whole_map
 from .pictures import fitted
 

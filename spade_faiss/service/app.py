@@ -31,9 +31,9 @@ from ..detector.result import Result
 from ..errors import SpadeError
 from ..images import decode_image
 from ..index import Manifest
-from ..report import find_regions
 from ..report.colours import CLEAR, FULL, style_sheet
 from ..report.pictures import SHOWN_REGIONS
+from ..verdict import find_regions
 from . import pictures
 from .answers import (
     Health,

@@ -13,8 +13,8 @@ from PIL import Image
 from ..detector.result import Result
 from ..images import Framing
 from ..index import Index
-from ..report import Region
 from ..report.pictures import View, closer_looks, draw_box, fitted, overlaid, unseen_in
+from ..verdict import Region
 from .answers import Picture
 
 _SIDE = 640

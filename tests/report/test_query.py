@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,8 @@ import pytest
 
 from spade_faiss import Spade, SpadeError
 from spade_faiss.images import Found, Framing, find_images
-from spade_faiss.report import explanation_picture, find_regions, overlay_picture, write_query
+from spade_faiss.report import explanation_picture, overlay_picture, write_query
+from spade_faiss.verdict import find_regions, judge_result
 from tests.conftest import texture, with_hole
 
 
@@ -23,8 +25,8 @@ def holed(spade):
 
 def test_the_overlay_marks_the_hole_and_hatches_what_was_not_seen(spade, holed):
     framing = spade.index_.manifest.framing.framing()
-    limit = spade.pixel_threshold
-    picture = overlay_picture(holed, framing, holed.peak, limit, limit, "brick")
+    finding = judge_result(spade, holed)
+    picture = overlay_picture(holed, finding, framing, "brick")
     assert picture.dtype == np.uint8 and picture.shape[1] > 2 * 448
     left = picture[44:, :448].astype(int)
     right = picture[44:, 456:904].astype(int)
@@ -34,7 +36,8 @@ def test_the_overlay_marks_the_hole_and_hatches_what_was_not_seen(spade, holed):
     assert not changed[:20].any()  # hatched alike
     red, _, blue = right[round(130 * scale), round(120 * scale)]
     assert red > blue + 80
-    clear = overlay_picture(holed, framing, 1.0, None, None, "no threshold")
+    unjudged = replace(finding, verdict="", threshold=None, pixel_threshold=None)
+    clear = overlay_picture(holed, unjudged, framing)
     assert clear.shape == picture.shape
     red, _, blue = clear[44:, 456:904].astype(int)[round(130 * scale), round(120 * scale)]
     assert blue > red + 40  # nothing is judged, so nothing is red
@@ -48,7 +51,7 @@ def test_pictures_of_any_aspect(tiny, shape):
         result = next(spade.query([255 - train[0]]))
         framing = spade.index_.manifest.framing.framing()
         assert result.map.shape == shape
-        overlay_picture(result, framing, 1.0, 2.0, 2.0, "x" * 500)
+        overlay_picture(result, judge_result(spade, result), framing, "x" * 500)
         regions = find_regions(result, spade.index_, 1e-3)
         assert regions
         explanation_picture(result, spade.index_, regions)
