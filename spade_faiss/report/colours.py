@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..types import Floats
 from ..verdict import over
 
 Picture = npt.NDArray[np.uint8]
@@ -92,9 +93,7 @@ def verdict_colours(verdict: str) -> tuple[Colour, Colour]:
     return rgb(name), rgb(f"on-{name}" if f"on-{name}" in LIGHT else "on")
 
 
-def heat(
-    values: npt.NDArray[np.float32], threshold: float | None, top: float | None = None
-) -> Picture:
+def heat(values: Floats, threshold: float | None, top: float | None = None) -> Picture:
     """Return the colours that lie over an image where its map is high.
 
     Over the threshold they go from yellow to red, which is reached at `FULL` times its value.
@@ -127,9 +126,7 @@ def heat(
     )
 
 
-def whole_map(
-    values: npt.NDArray[np.float32], threshold: float | None, top: float | None = None
-) -> Picture:
+def whole_map(values: Floats, threshold: float | None, top: float | None = None) -> Picture:
     """Return a map alone, uint8 [h, w, 3], RGB: `heat`, on a dark blue that rises with values."""
     limit = _top(values, top) if threshold is None else threshold
     return blend(_ramp(_GROUND, _ratio(values, limit)), heat(values, threshold, top), 1)
@@ -141,9 +138,7 @@ def blend(picture: Picture, painted: Picture, strength: float = STRENGTH) -> Pic
     return _bytes(picture * (1 - alpha) + painted[..., :3] * alpha)
 
 
-def scale_of(
-    values: npt.NDArray[np.float32], threshold: float | None, length: int
-) -> tuple[npt.NDArray[np.float32], Picture]:
+def scale_of(values: Floats, threshold: float | None, length: int) -> tuple[Floats, Picture]:
     """Return the values that `heat` paints, from low to high, and their colours on grey.
 
     Returns
@@ -158,7 +153,7 @@ def scale_of(
     return shown, blend(grey, heat(shown[None], threshold, top), 1)[0]
 
 
-def resized(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+def resized(values: Floats, size: tuple[int, int]) -> Floats:
     """Return a map in another size (width, height); made smaller, it keeps its peaks.
 
     An average would hide a small place that is over the threshold.
@@ -207,11 +202,11 @@ def _gradient() -> str:
     return f"linear-gradient(90deg, {', '.join(stops)})"
 
 
-def _top(values: npt.NDArray[np.float32], top: float | None) -> float:
+def _top(values: Floats, top: float | None) -> float:
     return max(float(values.max()) if top is None else top, 1e-12)
 
 
-def _ratio(values: npt.NDArray[np.float32], limit: float) -> npt.NDArray[np.float64]:
+def _ratio(values: Floats, limit: float) -> npt.NDArray[np.float64]:
     """Return values over a limit; one that is not over 0 has all above it infinitely far away."""
     if limit <= 0:
         return np.where(values > limit, np.inf, 0.0)

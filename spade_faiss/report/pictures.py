@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from ..detector.result import Result
 from ..images import Framing
 from ..index import Index
+from ..types import Floats, Mask
 from ..verdict import Finding, Region, over
 from . import colours
 from .colours import MARK, OUTLINE, Picture, rgb
@@ -58,7 +58,7 @@ def overlay_picture(
     return np.concatenate([_banner(body.shape[1], title, finding), body])
 
 
-def overlaid(picture: Picture, values: npt.NDArray[np.float32], threshold: float | None) -> Picture:
+def overlaid(picture: Picture, values: Floats, threshold: float | None) -> Picture:
     """Return a picture with a map, of any size, over it; what is over the threshold, outlined."""
     shown = colours.resized(values, (picture.shape[1], picture.shape[0]))
     painted = colours.blend(picture, colours.heat(shown, threshold))
@@ -166,7 +166,7 @@ def _square(image: Picture, side: int) -> Picture:
     return square
 
 
-def unseen_in(image: Picture, framing: Framing, original: Sequence[int]) -> npt.NDArray[np.bool_]:
+def unseen_in(image: Picture, framing: Framing, original: Sequence[int]) -> Mask:
     """Return which pixels of an image, shown in any size, the network did not see, [h, w]."""
     scale = image.shape[1] / original[1]
     seen = framing.seen(original[0], original[1])
@@ -184,7 +184,7 @@ def _hatch(image: Picture, framing: Framing, original: Sequence[int]) -> None:
     image[unseen & diagonal] = 150
 
 
-def _scale(height: int, values: npt.NDArray[np.float32], threshold: float | None) -> Picture:
+def _scale(height: int, values: Floats, threshold: float | None) -> Picture:
     """Return the colour scale, with the threshold and both ends in figures."""
     shown, ramp = colours.scale_of(values, threshold, height)
     picture = np.full((height, 84, 3), _PAPER, np.uint8)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from ..types import Mask
 from ..verdict import over
 from .colours import SERIES, Colour, Picture, rgb
 
@@ -182,7 +183,7 @@ def _write_captions(
     frame: _Frame,
     title: str,
     threshold: float | None,
-    bad: npt.NDArray[np.bool_],
+    bad: Mask,
 ) -> None:
     """Write a plot's title, how many frames are over the threshold, and the unit of time."""
     said = (
@@ -278,7 +279,7 @@ def _draw_bars(
         canvas.text(end + 5, y + _BAR / 2, f"{100 * value:.1f}", ink, 11)
 
 
-def runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+def runs(flags: Mask) -> list[tuple[int, int]]:
     """Return the first and last place of each run of True."""
     steps = np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8))
     starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1) - 1

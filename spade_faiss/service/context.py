@@ -11,8 +11,6 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Annotated, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 from fastapi import Depends, FastAPI, Request
 
 from ..detector.result import Result
@@ -20,11 +18,11 @@ from .batcher import Batcher
 from .limits import Admission, Limits
 from .live import Awaited, LiveIndex, Served
 from .metrics import Metrics
+from .pictures import Pixels
 
 _THREADS = 4
 """For decoding and for pictures; the worker that queries has a thread of its own."""
 
-Pixels = npt.NDArray[np.uint8]
 Made = TypeVar("Made")
 _Item = tuple[Served, Pixels]
 

@@ -15,6 +15,7 @@ from ..detector.result import Result
 from ..images import Framing
 from ..index import Index
 from ..report.pictures import View, closer_looks, draw_box, fitted, overlaid, unseen_in
+from ..types import Floats
 from ..verdict import Region
 from .answers import Picture
 
@@ -71,7 +72,7 @@ def jpeg(pixels: Pixels) -> Picture:
     return _picture("image/jpeg", pixels, data)
 
 
-def map_picture(values: npt.NDArray[np.float32], form: MapFormat) -> Picture:
+def map_picture(values: Floats, form: MapFormat) -> Picture:
     """Return a map with all its digits as TIFF, float32; or as 16-bit grey PNG.
 
     A sample of the PNG times `scale` is the map's value, 0 or more.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..types import Ids
 from .copies import copy_weights, from_pairs
 from .threshold import aimed_quantile, good_threshold
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 Weights = npt.NDArray[np.float64]
 
 
-def calibration_sample(names: Sequence[str], count: int) -> npt.NDArray[np.int64]:
+def calibration_sample(names: Sequence[str], count: int) -> Ids:
     """Return which images to draw thresholds from, ascending: all, or `count` of them.
 
     Those whose names' digests are the smallest: a fixed draw that has nothing to do with what

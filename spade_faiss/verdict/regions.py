@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from ..types import Floats, Ids
 from .judge import over
 
 if TYPE_CHECKING:
@@ -22,15 +22,15 @@ class Compared(Protocol):
     """An image that was compared with an index, such as `spade_faiss.Result`."""
 
     @property
-    def map(self) -> npt.NDArray[np.float32]:
+    def map(self) -> Floats:
         """The anomaly map on the image's own grid, float32 [H, W]."""
 
     @property
-    def distances(self) -> tuple[npt.NDArray[np.float32], ...]:
+    def distances(self) -> tuple[Floats, ...]:
         """Per level, each patch's distance to its nearest good patches, float32 [h, w]."""
 
     @property
-    def matches(self) -> tuple[npt.NDArray[np.int64], ...]:
+    def matches(self) -> tuple[Ids, ...]:
         """Per level, each patch's nearest good patch, as a row of the level, int64 [h, w]."""
 
 

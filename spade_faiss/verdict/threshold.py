@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..types import Mask
+
 Values = npt.NDArray[np.float64]
 
 LEAST_RATE, MOST_RATE = 0.005, 0.05
@@ -121,7 +123,7 @@ def good_threshold(
     return draw_threshold(scores, quantile, weights).value
 
 
-def _no_outliers(values: Values, weights: Values) -> npt.NDArray[np.bool_]:
+def _no_outliers(values: Values, weights: Values) -> Mask:
     """Return which scores are near the others; none if half of them or more are 0."""
     positive = values > 0
     if 2 * weights[positive].sum() <= weights.sum() * (1 + 1e-8):
@@ -146,9 +148,7 @@ def _pooled(variance: float, n: float) -> float:
     return math.sqrt((SPREAD_IMAGES * SPREAD**2 + freedom * variance) / (SPREAD_IMAGES + freedom))
 
 
-def _ranked(
-    values: Values, weights: Values, near: npt.NDArray[np.bool_], quantile: float
-) -> tuple[float, bool]:
+def _ranked(values: Values, weights: Values, near: Mask, quantile: float) -> tuple[float, bool]:
     """Return the score of the conformal rank, or of the nearest rank that would do, and which.
 
     A rank does if its score is no outlier, and those above it that are none stand for one

@@ -12,11 +12,11 @@ from fastapi.responses import Response
 from ...errors import SpadeError
 from ...images import decode_image
 from ..answers import QueryAnswer, Score
-from ..context import Pixels, Shared
+from ..context import Shared
 from ..describe import answering, image_answer
 from ..limits import Limits, Refusal
 from ..openapi import Access, images_body, problems
-from ..pictures import MapFormat
+from ..pictures import MapFormat, Pixels
 from ..places import QUERY
 from ..uploads import Upload, count_pixels, read_uploads
 
