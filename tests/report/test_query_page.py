@@ -222,10 +222,10 @@ def test_memory_and_size_stay_bounded(spade, results, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "report.html"]
 
 
-def test_a_query_that_stops_leaves_a_report_of_what_was_done(spade, tmp_path, monkeypatch):
+def test_a_query_that_stops_leaves_a_report_of_what_was_done(spade, tmp_path):
     write_parts(tmp_path / "parts", ["0.png", "1.png"])
     (tmp_path / "parts" / "9.png").write_bytes(b"")
-    monkeypatch.setattr(spade, "batch_size", 1)
+    spade = spade.with_options(batch_size=1)
     with pytest.raises(SpadeError, match=r"9\.png"):
         write_query(spade, find_images([tmp_path / "parts"], print), tmp_path / "out", report=True)
     text = (tmp_path / "out" / "report.html").read_text()
