@@ -186,12 +186,12 @@ def test_a_result_says_that_the_image_was_stretched(tiny):
         ]
 
 
-def test_an_image_of_the_index_itself_is_told_from_its_like(lite, tmp_path):
+def test_an_image_of_the_index_itself_is_told_from_its_like(tiny, tmp_path):
     good = views((64, 64), (64, 70), (80, 64))
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path, image in zip(paths, good, strict=True):
         Image.fromarray(image).save(path)
-    spade = fitted(lite, paths)
+    spade = fitted(tiny, paths)
     index, like = spade.index_, good[1].copy()
     like[30, 30] ^= 1
     notes = []

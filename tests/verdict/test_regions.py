@@ -8,8 +8,8 @@ from tests.conftest import texture, with_hole
 
 
 @pytest.fixture(scope="module")
-def spade(lite):
-    return Spade(lite, quantile=0.9).fit(texture("brick", 8))
+def spade(tiny):
+    return Spade(tiny, quantile=0.9).fit(texture("brick", 8))
 
 
 @pytest.fixture(scope="module")
