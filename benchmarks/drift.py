@@ -18,7 +18,7 @@ import numpy.typing as npt
 from spade_faiss import Spade
 from spade_faiss.datasets.demo import render
 from spade_faiss.features import load_backbone
-from spade_faiss.verdict.drift import compare
+from spade_faiss.verdict.drift import detect_drift
 from spade_faiss.verdict.threshold import good_threshold
 
 Pixels = npt.NDArray[np.uint8]
@@ -60,7 +60,7 @@ def warned(known: Floats, later: Floats, size: int, draws: int) -> float:
             old, new = rng.permutation(known)[:CALIBRATED], rng.permutation(later)[:size]
         limit = good_threshold(old[:, 0])
         assert limit is not None
-        count += compare(new[:, 0], old[:, 0], limit, new[:, 1], old[:, 1]).warned
+        count += detect_drift(new[:, 0], old[:, 0], limit, new[:, 1], old[:, 1]).warned
     return count / draws
 
 

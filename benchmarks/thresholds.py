@@ -50,7 +50,7 @@ from spade_faiss.images import Framing, read_image
 from spade_faiss.maps.smoothing import anomaly_map
 from spade_faiss.report.colours import rgb
 from spade_faiss.search import between_images, nearest
-from spade_faiss.verdict.copies import CANDIDATES, Copies, find_copies, independent
+from spade_faiss.verdict.copies import CANDIDATES, Copies, copy_weights, find_copies
 from spade_faiss.verdict.threshold import aimed_quantile, draw_threshold
 
 Floats = npt.NDArray[np.floating]
@@ -126,7 +126,7 @@ def sets_of(images: int, counts: Iterable[int], sets: int) -> Iterator[tuple[int
 
 def outcome(scores: Floats, copies: Copies, good: Floats, defects: Floats) -> Record:
     """Return the threshold that leave-one-out scores give, and what it does."""
-    weights = independent(copies)
+    weights = copy_weights(copies)
     record: Record = {
         "independent": round(float(weights.sum()), 2),
         "good": len(good),
@@ -138,7 +138,7 @@ def outcome(scores: Floats, copies: Copies, good: Floats, defects: Floats) -> Re
         record |= {
             f"aimed{key}": round(1 - threshold.quantile, 5),
             f"threshold{key}": threshold.value and round(threshold.value, 4),
-            f"odd{key}": len(threshold.odd),
+            f"odd{key}": len(threshold.outliers),
             f"found{key}": int((defects > limit).sum()),
             f"false_alarms{key}": int((good > limit).sum()),
         }

@@ -22,9 +22,7 @@ MODULES = (
     "spade_faiss.maps",
     "spade_faiss.metrics",
     "spade_faiss.search",
-    "spade_faiss.verdict.judge",
-    "spade_faiss.verdict.rates",
-    "spade_faiss.verdict.threshold",
+    "spade_faiss.verdict",
 )
 INTERNAL = frozenset(
     {

@@ -226,7 +226,7 @@ def info(
 ) -> None:
     """Show what an index holds, and whether it is whole."""
     from ..index import EnsembleManifest, read_manifest
-    from ..verdict.drawn import redrawn
+    from ..verdict.calibration import redraw_thresholds
 
     manifest = read_manifest(folder)
     record: dict[str, Any]
@@ -242,7 +242,7 @@ def info(
         }
         lines = show.ensemble_lines(manifest, members)
     else:
-        manifest = redrawn(manifest)
+        manifest = redraw_thresholds(manifest)
         members = [manifest]
         record, lines = manifest.model_dump(), show.index_lines(manifest)
     damaged = _damaged_files(folder, manifest) if verify else []
@@ -281,11 +281,11 @@ def _recall(folder: Path, search_params: str | None) -> tuple[list[dict[str, Any
 def _notes(manifest: Manifest | EnsembleManifest, first: Manifest) -> list[str]:
     """Return what should be known of an index, or of an ensemble whose first member's is given."""
     from ..detector.thresholds import kept_notes
-    from ..verdict.notes import USUAL_K, index_notes
+    from ..verdict.notes import DEFAULT_K, index_notes
 
     made = first.held_out or first.calibration
     drawn = not any(one.score == "map" and one.threshold is not None for one in first.by_hand)
     return [
-        *index_notes(first, made.k if made else USUAL_K, drawn),
+        *index_notes(first, made.k if made else DEFAULT_K, drawn=drawn),
         *kept_notes(manifest.by_hand, manifest.generation),
     ]

@@ -15,7 +15,7 @@ from ..images import Framing
 from ..index.ensemble import Statistics
 from ..index.manifest import Calibration
 from ..types import Floats
-from ..verdict.drawn import drawn_of, image_weights
+from ..verdict.calibration import draw_thresholds, image_weights
 from .leave_one_out import score_images
 from .pipeline import Pipeline
 from .result import Result
@@ -103,7 +103,7 @@ def _calibration(
         sigma=settings.sigma,
         descriptor_scores=tuple(scores),
         peaks=tuple(peaks),
-        **drawn_of(scores, peaks, settings.quantile, weights, shifts_of(statistics)),
+        **draw_thresholds(scores, peaks, settings.quantile, weights, shifts_of(statistics)),
     )
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from ..errors import SpadeError
 from ..images import OnError
 from ..index.manifest import ByHand, Counted, HeldOut, Scored
-from ..verdict.drawn import drawn_of, threshold_notes
+from ..verdict.calibration import draw_thresholds
 from ..verdict.judge import over
-from ..verdict.notes import BatchNotes
-from ..verdict.rates import Rate, chosen_rate, images_needed, observed_rate, percent
+from ..verdict.notes import BatchNotes, threshold_notes
+from ..verdict.rates import Rate, expected_rate, images_needed, observed_rate, percent
 from ..verdict.threshold import aimed_quantile
 from .extract import Images
 from .result import Result
@@ -60,7 +60,7 @@ class Report:
     chosen : Judged or None
         The threshold now; None where there is none. If the images chose it, its `false_alarms` are
         those to expect, not those counted among these images: see
-        `spade_faiss.verdict.rates.chosen_rate`.
+        `spade_faiss.verdict.rates.expected_rate`.
     review : float or None
         The score from which on images are to be reviewed.
     notes : tuple of str
@@ -145,7 +145,7 @@ def calibrate(
         rate,
         images_needed(quantile),
         present,
-        Judged(chosen.threshold, chosen_rate(count, n, quantile), chosen.found),
+        Judged(chosen.threshold, expected_rate(count, n, quantile), chosen.found),
         detector.review,
         tuple(notes),
     )
@@ -154,7 +154,7 @@ def calibrate(
 def _keep(detector: Detector, good: Scored, defects: Scored, quantile: float) -> list[str]:
     """Keep thresholds by good images in the index; return what no longer counts."""
     settings, scoring = detector.settings, detector.pipeline.scoring
-    drawn = drawn_of(good.descriptor_scores, good.peaks, quantile, None, detector._shifts())
+    drawn = draw_thresholds(good.descriptor_scores, good.peaks, quantile, None, detector._shifts())
     if None in drawn.values():
         raise SpadeError(
             "the good images to calibrate with are all alike, and say nothing of how "

@@ -16,7 +16,7 @@ from ..errors import SpadeError
 from ..features import Backbone
 from ..images import OnError
 from ..index import EnsembleManifest, Index, Manifest, rewrite_manifest
-from ..verdict.drift import Drift, compare
+from ..verdict.drift import Drift, detect_drift
 from .calibrate import Report, calibrate, keep_threshold
 from .extract import Images
 from .judging import Judging
@@ -213,7 +213,7 @@ class Detector(Judging):
         limit = self.image_threshold
         assert limit is not None
         good = held.good.scores(self.settings.score)
-        return compare(scores, good, limit, descriptor_scores, held.good.descriptor_scores)
+        return detect_drift(scores, good, limit, descriptor_scores, held.good.descriptor_scores)
 
     def _draw_if_needed(self) -> None:
         """Draw thresholds where the index was calibrated, but by other settings."""

@@ -24,7 +24,7 @@ from ..index import EnsembleManifest, Index, Manifest, index_lock, is_ensemble
 from ..index.ensemble import Member, Statistics
 from ..index.manifest import ENSEMBLE, MANIFEST, ByHand, file_sha256
 from ..index.store import discard_generations
-from ..verdict.drawn import asked_quantile
+from ..verdict.calibration import requested_quantile
 from .average import average_results, learn_statistics, shifts_of
 from .detector import Detector
 from .extract import Images, is_stream, sources_of
@@ -410,7 +410,7 @@ def _open(
     if options["kappa"] is None:
         settings["kappa"] = last.kappa
     if options["quantile"] is None:
-        settings["quantile"] = asked_quantile(manifest, manifests[0])
+        settings["quantile"] = requested_quantile(manifest, manifests[0])
     return [member.with_options(**settings) for member in members]
 
 

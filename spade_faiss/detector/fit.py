@@ -26,7 +26,7 @@ from ..index import (
 )
 from ..index.manifest import BackboneRecord, FramingRecord, Store
 from ..index.store import write_usual
-from ..verdict.copies import pairs_of
+from ..verdict.copies import to_pairs
 from .extract import Images, framing_for, itself, map_batches, sources_of
 from .leave_one_out import KnownScores, all_normal_distances, calibration_of
 from .neighbours import copies_in
@@ -280,7 +280,7 @@ class Generation:
     def _learn_from_images(self, index: Index, *, calibrate: bool) -> None:
         """Find copies, normal distances and thresholds: how the images lie to each other."""
         pipeline = self._pipeline.on(index, draft=True)
-        if copies := pairs_of(copies_in(index)):
+        if copies := to_pairs(copies_in(index)):
             index.manifest = index.manifest.extended(copies=copies)
         if pipeline.settings.contrast:
             with pipeline.stages("index"):

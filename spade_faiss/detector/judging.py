@@ -146,7 +146,7 @@ class Judging(ABC):
     def notes(self) -> tuple[str, ...]:
         """What should be known before the verdicts are relied on, each in one line."""
         thresholds = self._thresholds()
-        lines = [*index_notes(thresholds.images, self.settings.k, False)]
+        lines = [*index_notes(thresholds.images, self.settings.k, drawn=False)]
         if self.set_by_hand("threshold", "map") is None:
             lines += thresholds.notes()
         return (*lines, *self.by_hand_notes())

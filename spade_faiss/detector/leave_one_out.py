@@ -16,9 +16,8 @@ from ..index.manifest import Calibration
 from ..maps import anomaly_map
 from ..maps.contrast import NEAREST, usual
 from ..types import Floats, Ids
-from ..verdict.copies import Copies, from_pairs, independent
-from ..verdict.drawn import drawn_of
-from ..verdict.threshold import calibration_sample
+from ..verdict.calibration import calibration_sample, draw_thresholds
+from ..verdict.copies import Copies, copy_weights, from_pairs
 from .neighbours import copies_in, other_images
 from .pipeline import Pipeline
 from .query import correspond, maps_of
@@ -144,14 +143,14 @@ def calibration_of(
     found = _in_parts(pipeline, chosen[todo], [others[at] for at in todo], call, "the maps")
     for at, peak in zip(todo, pipeline.bar(found, "calibration", len(todo)), strict=True):
         peaks[at] = peak
-    weights = independent(copies_in(index))[chosen]
+    weights = copy_weights(copies_in(index))[chosen]
     return Calibration(
         k=settings.k,
         kappa=settings.kappa,
         sigma=settings.sigma,
         descriptor_scores=tuple(scores.tolist()) if enough else (),
         peaks=tuple(peaks.tolist()) if enough else (),
-        **drawn_of(scores.tolist(), peaks.tolist(), settings.quantile, weights),
+        **draw_thresholds(scores.tolist(), peaks.tolist(), settings.quantile, weights),
         sample=tuple(chosen.tolist()) if len(chosen) < len(names) else None,
     )
 

@@ -11,11 +11,11 @@ from ..features import DEFAULT_BACKBONE, Backbone
 from ..images import Framing
 from ..index import GallerySpec, Manifest
 from ..search import ENGINES
-from ..verdict.drawn import asked_quantile
-from ..verdict.notes import USUAL_K
+from ..verdict.calibration import requested_quantile
+from ..verdict.notes import DEFAULT_K
 from .presets import name_of_preset
 
-K, KAPPA, SIGMA = USUAL_K, 1, 4.0
+K, KAPPA, SIGMA = DEFAULT_K, 1, 4.0
 STORES = ("float32", "float16")
 SCORES = ("map", "descriptor")
 CALIBRATED = 1000
@@ -129,7 +129,7 @@ class Settings:
             "backbone": manifest.backbone.name,
             "resize": framing.resize,
             "crop": framing.height if framing.crop else None,
-            "quantile": asked_quantile(manifest),
+            "quantile": requested_quantile(manifest, manifest),
             "standardise": manifest.scales is not None,
             "contrast": manifest.usual is not None,
             "mirror": manifest.mirrored,

@@ -13,12 +13,12 @@ from functools import cached_property
 
 from ..index import EnsembleManifest, Manifest
 from ..index.manifest import ByHand, Calibration, HeldOut
-from ..verdict.drawn import (
+from ..verdict.calibration import (
     image_weights,
-    redrawn_calibration,
-    redrawn_held_out,
-    threshold_notes,
+    redraw_calibration,
+    redraw_held_out,
 )
+from ..verdict.notes import threshold_notes
 from .settings import Scoring
 
 Own = Mapping[tuple[str, str], float | None]
@@ -68,7 +68,7 @@ class Thresholds:
             held.k, held.kappa, held.sigma, held.search, len(self.images.images)
         ):
             return None
-        return redrawn_held_out(held, self.quantile, self.shifts)
+        return redraw_held_out(held, self.quantile, self.shifts)
 
     @cached_property
     def calibration(self) -> Calibration | None:
@@ -81,7 +81,7 @@ class Thresholds:
                 made.k, made.kappa, made.sigma, search, len(self.images.images) - 1
             ):
                 return None
-        drawn = redrawn_calibration(self.images, made, self.quantile, self.shifts)
+        drawn = redraw_calibration(self.images, made, self.quantile, self.shifts)
         return drawn.model_copy(update={"k": self.scoring.k})
 
     def notes(self) -> list[str]:

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..verdict.copies import Copies
-
 Floats = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.int64]
 
@@ -23,7 +21,7 @@ NEAREST = 5
 """Patches among which the nearest one of a second image is sought."""
 
 
-def usual(distances: Floats, images: Ids, copies: Copies) -> Floats:
+def usual(distances: Floats, images: Ids, copies: Sequence[Ids]) -> Floats:
     """Return what is usual for good patches, from their nearest patches in other good images.
 
     Parameters

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..verdict.judge import over
+from ..verdict import over
 from .plots import TIMES, clock, runs, ticks
 
 _BINS = 48

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..verdict import judge
+from ..types import Floats
+from ..verdict import over
 
 Picture = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -92,9 +93,7 @@ def verdict_colours(verdict: str) -> tuple[Colour, Colour]:
     return rgb(name), rgb(f"on-{name}" if f"on-{name}" in LIGHT else "on")
 
 
-def heat(
-    values: npt.NDArray[np.float32], threshold: float | None, top: float | None = None
-) -> Picture:
+def heat(values: Floats, threshold: float | None, top: float | None = None) -> Picture:
     """Return the colours that lie over an image where its map is high.
 
     Over the threshold they go from yellow to red, which is reached at `FULL` times its value.
@@ -117,7 +116,7 @@ def heat(
     if threshold is None:
         share = _ratio(values, _top(values, top))
         return np.dstack([_ramp(_COOL, (share - 0.5) / 0.5), _bytes(255 * (share - 0.5) / 0.5)])
-    share, high = _ratio(values, threshold), judge.over(values, threshold)
+    share, high = _ratio(values, threshold), over(values, threshold)
     faint = _FAINT * np.clip((share - CLEAR) / (1 - CLEAR), 0, 1)
     return np.dstack(
         [
@@ -127,23 +126,19 @@ def heat(
     )
 
 
-def whole_map(
-    values: npt.NDArray[np.float32], threshold: float | None, top: float | None = None
-) -> Picture:
+def whole_map(values: Floats, threshold: float | None, top: float | None = None) -> Picture:
     """Return a map alone, uint8 [h, w, 3], RGB: `heat`, on a dark blue that rises with values."""
     limit = _top(values, top) if threshold is None else threshold
-    return over(_ramp(_GROUND, _ratio(values, limit)), heat(values, threshold, top), 1)
+    return blend(_ramp(_GROUND, _ratio(values, limit)), heat(values, threshold, top), 1)
 
 
-def over(picture: Picture, painted: Picture, strength: float = STRENGTH) -> Picture:
+def blend(picture: Picture, painted: Picture, strength: float = STRENGTH) -> Picture:
     """Return a picture, uint8 [h, w, 3], with colours over it, uint8 [h, w, 4]."""
     alpha = painted[..., 3:] * np.float32(strength / 255)
     return _bytes(picture * (1 - alpha) + painted[..., :3] * alpha)
 
 
-def scale_of(
-    values: npt.NDArray[np.float32], threshold: float | None, length: int
-) -> tuple[npt.NDArray[np.float32], Picture]:
+def scale_of(values: Floats, threshold: float | None, length: int) -> tuple[Floats, Picture]:
     """Return the values that `heat` paints, from low to high, and their colours on grey.
 
     Returns
@@ -155,10 +150,10 @@ def scale_of(
     ends = (top / 2, top) if threshold is None else (CLEAR * threshold, FULL * threshold)
     shown = np.linspace(*ends, length, dtype=np.float32)
     grey = np.full((1, length, 3), rgb("edge"), np.uint8)
-    return shown, over(grey, heat(shown[None], threshold, top), 1)[0]
+    return shown, blend(grey, heat(shown[None], threshold, top), 1)[0]
 
 
-def resized(values: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+def resized(values: Floats, size: tuple[int, int]) -> Floats:
     """Return a map in another size (width, height); made smaller, it keeps its peaks.
 
     An average would hide a small place that is over the threshold.
@@ -207,11 +202,11 @@ def _gradient() -> str:
     return f"linear-gradient(90deg, {', '.join(stops)})"
 
 
-def _top(values: npt.NDArray[np.float32], top: float | None) -> float:
+def _top(values: Floats, top: float | None) -> float:
     return max(float(values.max()) if top is None else top, 1e-12)
 
 
-def _ratio(values: npt.NDArray[np.float32], limit: float) -> npt.NDArray[np.float64]:
+def _ratio(values: Floats, limit: float) -> npt.NDArray[np.float64]:
     """Return values over a limit; one that is not over 0 has all above it infinitely far away."""
     if limit <= 0:
         return np.where(values > limit, np.inf, 0.0)

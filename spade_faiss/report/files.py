@@ -8,14 +8,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
 from PIL import Image
 
-from ..detector import Detector, Result
-from ..verdict.regions import Region
+from ..detector.result import Result
+from ..index import Index
+from ..verdict import Finding
 from .folder import ResultFolder
 from .pictures import explanation_picture, overlay_picture
 
@@ -38,41 +40,55 @@ class Row:
 
 
 def write_image(
-    spade: Detector,
     result: Result,
+    finding: Finding,
+    index: Index,
     stem: Path,
     out: ResultFolder,
-    overlays: bool,
-    explained: Sequence[Region] | None,
+    *,
+    overlay: bool,
+    explain: bool,
 ) -> Row:
-    """Write the map of one image, its overlay, and its regions if given; return its row."""
-    score, threshold = spade.score_of(result), spade.image_threshold
-    word = spade.verdict_of(score)
-    framing = spade.index_.manifest.framing.framing()
+    """Write the map of one image, its overlay, and an explanation of its regions; return its row.
+
+    Parameters
+    ----------
+    result : Result
+    finding : Finding
+    index : Index
+        That the image was compared with.
+    stem : Path
+        What the files are called in `out`, without suffix.
+    out : ResultFolder
+    overlay, explain : bool
+        Whether to write them.
+    """
     files: dict[str, str] = {}
     tiff = io.BytesIO()
     tifffile.imwrite(tiff, result.map)
     files["map"] = out.put(f"maps/{stem}.tiff", tiff.getvalue())
-    if overlays:
-        picture = overlay_picture(
-            result, framing, score, threshold, spade.pixel_threshold, result.name, spade.review
-        )
+    if overlay:
+        picture = overlay_picture(result, finding, index.manifest.framing.framing())
         files["overlay"] = out.put(f"overlays/{stem}.png", as_png(picture))
-    if explained is not None:
-        record = {
-            "path": result.name,
-            "score": score,
-            "threshold": threshold,
-            "review": spade.review,
-            "verdict": word,
-            "pixel_threshold": spade.pixel_threshold,
-            "regions": [asdict(region) for region in explained],
-        }
-        data = (json.dumps(record, indent=1) + "\n").encode()
-        files["explanation"] = out.put(f"explain/{stem}.json", data)
-        picture = explanation_picture(result, spade.index_, explained)
+    if explain:
+        record = json.dumps(_explanation(result.name, finding), indent=1) + "\n"
+        files["explanation"] = out.put(f"explain/{stem}.json", record.encode())
+        picture = explanation_picture(result, index, finding.regions)
         out.put(f"explain/{stem}.png", as_png(picture))
-    return Row(result.name, score, threshold, word, **files)
+    return Row(result.name, finding.score, finding.threshold, finding.verdict, **files)
+
+
+def _explanation(name: str, finding: Finding) -> dict[str, Any]:
+    """Return what the explanation of an image says, as JSON values."""
+    return {
+        "path": name,
+        "score": finding.score,
+        "threshold": finding.threshold,
+        "review": finding.review,
+        "verdict": finding.verdict,
+        "pixel_threshold": finding.pixel_threshold,
+        "regions": [asdict(region) for region in finding.regions],
+    }
 
 
 def as_png(picture: npt.NDArray[np.uint8]) -> bytes:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from ..verdict.judge import over
+from ..types import Floats, Mask
+from ..verdict import over
 from .colours import Picture, heat, resized, whole_map
 from .pictures import fitted
 
@@ -44,13 +44,13 @@ class Layers:
 
 def layers_of(
     image: Picture,
-    values: npt.NDArray[np.float32],
+    values: Floats,
     side: int,
     threshold: float | None,
     *,
     top: float | None = None,
     seen: Sequence[int] | None = None,
-    truth: npt.NDArray[np.bool_] | None = None,
+    truth: Mask | None = None,
 ) -> Layers:
     """Return the layers of an image.
 
@@ -118,7 +118,7 @@ def _webp(picture: Picture, quality: int) -> bytes:
     return data.getvalue()
 
 
-def _outline(mask: npt.NDArray[np.bool_]) -> str:
+def _outline(mask: Mask) -> str:
     """Return the edges of regions as one SVG path, straightened by less than a pixel."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     lines = []

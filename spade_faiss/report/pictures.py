@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from ..detector.result import Result
 from ..images import Framing
 from ..index import Index
-from ..verdict.judge import over, verdict
-from ..verdict.regions import Region
+from ..types import Floats, Mask
+from ..verdict import Finding, Region, over
 from . import colours
 from .colours import MARK, OUTLINE, Picture, rgb
 
@@ -27,37 +26,42 @@ SHOWN_REGIONS = 6
 
 
 def overlay_picture(
-    result: Result,
-    framing: Framing,
-    score: float,
-    image_threshold: float | None,
-    pixel_threshold: float | None,
-    title: str,
-    review: float | None = None,
+    result: Result, finding: Finding, framing: Framing, title: str | None = None
 ) -> Picture:
     """Return the image beside itself with the anomaly map over it, under a verdict.
 
     Colours mean the same in every picture of an index (see `heat`), and what is over the pixel
     threshold is outlined. What the crop left unseen is hatched.
 
+    Parameters
+    ----------
+    result : Result
+    finding : Finding
+        Its score, its verdict, and the thresholds that it was judged by.
+    framing : Framing
+        Of the index.
+    title : str, optional
+        By default the image's name.
+
     Returns
     -------
     uint8 [h, w, 3], RGB
     """
     panel = fitted(result.image, _SIDE)
-    painted = overlaid(panel, result.map, pixel_threshold)
+    painted = overlaid(panel, result.map, finding.pixel_threshold)
     for view in (panel, painted):
         _hatch(view, framing, result.map.shape[:2])
-    bar = _scale(panel.shape[0], result.map, pixel_threshold)
+    bar = _scale(panel.shape[0], result.map, finding.pixel_threshold)
     gap = np.full((panel.shape[0], 8, 3), _PAPER, np.uint8)
     body = np.concatenate([panel, gap, painted, gap, bar], axis=1)
-    return np.concatenate([_banner(body.shape[1], title, score, image_threshold, review), body])
+    title = result.name if title is None else title
+    return np.concatenate([_banner(body.shape[1], title, finding), body])
 
 
-def overlaid(picture: Picture, values: npt.NDArray[np.float32], threshold: float | None) -> Picture:
+def overlaid(picture: Picture, values: Floats, threshold: float | None) -> Picture:
     """Return a picture with a map, of any size, over it; what is over the threshold, outlined."""
     shown = colours.resized(values, (picture.shape[1], picture.shape[0]))
-    painted = colours.over(picture, colours.heat(shown, threshold))
+    painted = colours.blend(picture, colours.heat(shown, threshold))
     if threshold is not None:
         contours, _ = cv2.findContours(
             over(shown, threshold).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
@@ -162,7 +166,7 @@ def _square(image: Picture, side: int) -> Picture:
     return square
 
 
-def unseen_in(image: Picture, framing: Framing, original: Sequence[int]) -> npt.NDArray[np.bool_]:
+def unseen_in(image: Picture, framing: Framing, original: Sequence[int]) -> Mask:
     """Return which pixels of an image, shown in any size, the network did not see, [h, w]."""
     scale = image.shape[1] / original[1]
     seen = framing.seen(original[0], original[1])
@@ -180,7 +184,7 @@ def _hatch(image: Picture, framing: Framing, original: Sequence[int]) -> None:
     image[unseen & diagonal] = 150
 
 
-def _scale(height: int, values: npt.NDArray[np.float32], threshold: float | None) -> Picture:
+def _scale(height: int, values: Floats, threshold: float | None) -> Picture:
     """Return the colour scale, with the threshold and both ends in figures."""
     shown, ramp = colours.scale_of(values, threshold, height)
     picture = np.full((height, 84, 3), _PAPER, np.uint8)
@@ -198,29 +202,24 @@ def _scale(height: int, values: npt.NDArray[np.float32], threshold: float | None
     return np.asarray(image)
 
 
-def _banner(
-    width: int, title: str, score: float, threshold: float | None, review: float | None
-) -> Picture:
-    word = verdict(score, threshold, review)
-    font = ImageFont.load_default(22)
-    room = max(64, round(font.getlength(word)) + 24)
-    fill, text = colours.verdict_colours(word)
+def _banner(width: int, title: str, finding: Finding) -> Picture:
+    """Return a line with the verdict, the score and the threshold, above the title."""
+    large, middle, small = map(ImageFont.load_default, (22, 16, 13))
+    word = finding.verdict
+    fill, ink = colours.verdict_colours(word)
     image = Image.new("RGB", (width, 44), _PAPER)
     draw = ImageDraw.Draw(image)
+    room = max(64, round(large.getlength(word)) + 24)
     draw.rectangle((0, 0, room - 1, 37), fill)
-    draw.text((room / 2, 19), word or "?", text, font, anchor="mm")
+    draw.text((room / 2, 19), word or "?", ink, large, anchor="mm")
     limit = (
         "no threshold: blue is where the map is highest"
-        if threshold is None
-        else f"threshold {threshold:.4g}"
+        if finding.threshold is None
+        else f"threshold {finding.threshold:.4g}"
     )
-    draw.text((room + 12, 2), f"score {score:.4g}, {limit}", _INK, ImageFont.load_default(16))
-    draw.text(
-        (room + 12, 22),
-        _shorten(title, max(10, (width - room - 26) // 7)),
-        _MUTED,
-        ImageFont.load_default(13),
-    )
+    draw.text((room + 12, 2), f"score {finding.score:.4g}, {limit}", _INK, middle)
+    title = _shorten(title, max(10, (width - room - 26) // 7))
+    draw.text((room + 12, 22), title, _MUTED, small)
     return np.asarray(image)
 
 

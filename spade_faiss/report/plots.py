@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from ..verdict.judge import over
+from ..types import Mask
+from ..verdict import over
 from .colours import SERIES, Colour, Picture, rgb
 
 Spot = tuple[float, float]
+Value = TypeVar("Value", float, npt.NDArray[np.float64])
 
 _INK, _PAPER, _MUTED, _GRID = map(rgb, ("ink", "paper", "muted", "line"))
 _LINE, _BAD, _ALARM, _PUBLISHED = map(rgb, ("accent", "ng", "ng-soft", "grey"))
 TIMES = (10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200)
 """Seconds between ticks."""
+_BAR, _GAP = 11, 11
 _FINE = 2  # pictures are drawn this much larger and averaged down, which smooths their lines
 
 
@@ -98,46 +103,98 @@ def timeline_picture(
     uint8 [320, 1200, 3], RGB
     """
     width, height = 1200, 320
-    left, right, top, bottom = 70, width - 24, 48, height - 40
-    canvas = _Canvas(width, height)
     times, values = np.asarray(seconds, float), np.asarray(scores, float)
-    start, span = times[0], max(times[-1] - times[0], 1e-9)
-    most = 1.08 * max(values.max(), threshold or 0, 1e-12)
-    x = left + (times - start) / span * (right - left)
-    y = bottom - values / most * (bottom - top)
+    canvas = _Canvas(width, height)
+    frame = _Frame(
+        left=70,
+        top=48,
+        right=width - 24,
+        bottom=height - 40,
+        start=float(times[0]),
+        span=max(float(times[-1] - times[0]), 1e-9),
+        most=1.08 * max(float(values.max()), threshold or 0, 1e-12),
+    )
     bad = over(values, threshold)
-    edges = np.concatenate([[left], (x[1:] + x[:-1]) / 2, [right]])
+    x = frame.x(times - frame.start)
+    edges = np.concatenate([[frame.left], (x[1:] + x[:-1]) / 2, [frame.right]])
     for first, last in runs(bad):
-        canvas.box(edges[first], top, max(edges[last + 1], edges[first] + 1), bottom, _ALARM)
-    for value in ticks(most, 5):
-        level = bottom - value / most * (bottom - top)
-        canvas.line([(left, level), (right, level)], _GRID)
-        canvas.text(left - 8, level, f"{value:.4g}", _MUTED, anchor="rm")
-    for value in ticks(span, 10, TIMES if span >= 60 else ()):
-        at = left + value / span * (right - left)
-        canvas.line([(at, bottom), (at, bottom + 4)], _MUTED)
-        canvas.text(at, bottom + 14, clock(start + value, span), _MUTED, anchor="mm")
-    level = bottom - threshold / most * (bottom - top) if threshold is not None else -1
+        end = max(edges[last + 1], edges[first] + 1)
+        canvas.box(edges[first], frame.top, end, frame.bottom, _ALARM)
+    _draw_grid(canvas, frame)
+    level = -1.0 if threshold is None else frame.y(threshold)
     if threshold is not None:
-        for dash in range(left, right, 10):
-            canvas.line([(dash, level), (min(dash + 6, right), level)], _BAD, 1.2)
-    points = list(zip(x.tolist(), y.tolist(), strict=True))
+        for dash in range(frame.left, frame.right, 10):
+            canvas.line([(dash, level), (min(dash + 6, frame.right), level)], _BAD, 1.2)
+    points = list(zip(x.tolist(), frame.y(values).tolist(), strict=True))
+    _draw_scores(canvas, points, level, [(mark, bool(bad[mark])) for mark in marks])
+    canvas.line([(frame.left, frame.bottom), (frame.right, frame.bottom)], _MUTED)
+    _write_captions(canvas, frame, title, threshold, bad)
+    return canvas.picture()
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Where a plot of scores over time lies on its canvas, and what its axes span."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    start: float
+    span: float
+    most: float
+
+    def x(self, seconds: Value) -> Value:
+        """Return where seconds after the start are."""
+        return self.left + seconds / self.span * (self.right - self.left)
+
+    def y(self, scores: Value) -> Value:
+        """Return where scores are."""
+        return self.bottom - scores / self.most * (self.bottom - self.top)
+
+
+def _draw_grid(canvas: _Canvas, frame: _Frame) -> None:
+    """Draw a plot's lines of scores and ticks of time, with their figures."""
+    for value in ticks(frame.most, 5):
+        level = frame.y(value)
+        canvas.line([(frame.left, level), (frame.right, level)], _GRID)
+        canvas.text(frame.left - 8, level, f"{value:.4g}", _MUTED, anchor="rm")
+    for value in ticks(frame.span, 10, TIMES if frame.span >= 60 else ()):
+        at = frame.x(value)
+        canvas.line([(at, frame.bottom), (at, frame.bottom + 4)], _MUTED)
+        said = clock(frame.start + value, frame.span)
+        canvas.text(at, frame.bottom + 14, said, _MUTED, anchor="mm")
+
+
+def _draw_scores(
+    canvas: _Canvas, points: Sequence[Spot], level: float, marks: Sequence[tuple[int, bool]]
+) -> None:
+    """Draw the line through points, red above a level, and rings around some, red if bad."""
     for one, other in pairwise(_parted(points, level)):
         canvas.line([one, other], _BAD if one[1] + other[1] < 2 * level else _LINE, 1.6)
     if len(points) == 1:
         canvas.ring(*points[0], 2, _LINE)
-    for mark in marks:
-        canvas.ring(*points[mark], 4.5, _BAD if bad[mark] else _LINE)
-    canvas.line([(left, bottom), (right, bottom)], _MUTED)
+    for mark, bad in marks:
+        canvas.ring(*points[mark], 4.5, _BAD if bad else _LINE)
+
+
+def _write_captions(
+    canvas: _Canvas,
+    frame: _Frame,
+    title: str,
+    threshold: float | None,
+    bad: Mask,
+) -> None:
+    """Write a plot's title, how many frames are over the threshold, and the unit of time."""
     said = (
         "no threshold"
         if threshold is None
-        else (f"threshold {threshold:.4g}, {bad.sum()} of {len(values)} frames over it")
+        else f"threshold {threshold:.4g}, {bad.sum()} of {len(bad)} frames over it"
     )
-    canvas.text(left, 22, title, size=17)
-    canvas.text(right, 22, said, _BAD if bad.any() else _MUTED, anchor="rm")
-    canvas.text(right, height - 10, "seconds" if span < 60 else "time", _MUTED, 12, "rm")
-    return canvas.picture()
+    canvas.text(frame.left, 22, title, size=17)
+    canvas.text(frame.right, 22, said, _BAD if bad.any() else _MUTED, anchor="rm")
+    unit = "seconds" if frame.span < 60 else "time"
+    canvas.text(frame.right, frame.bottom + 30, unit, _MUTED, 12, "rm")
 
 
 def _parted(points: Sequence[Spot], level: float) -> Iterator[Spot]:
@@ -169,20 +226,16 @@ def bars_picture(
     -------
     uint8 [H, W, 3], RGB
     """
-    width, bar, gap = 960, 11, 11
     legend = [(published[0], _PUBLISHED), *zip(ours, map(rgb, SERIES * len(ours)), strict=False)]
     columns = [published[1], *ours.values()]
-    row = bar * len(columns) + gap
-    keys: list[Spot] = [(20, 60)]
-    for label, _ in legend:
-        after = keys[-1][0] + 18 + text_width(label) + 26
-        keys.append((after, keys[-1][1]) if after < 0.75 * width else (20, keys[-1][1] + 22))
-    top = keys[len(legend) - 1][1] + 32
+    width, row = 960, _BAR * len(columns) + _GAP
+    keys = _key_places([label for label, _ in legend], width)
+    top = keys[-1][1] + 32
     bottom = top + row * len(groups)
     left, right = 36 + max(text_width(group) for group in groups), width - 64
     canvas = _Canvas(width, round(bottom + 44))
     canvas.text(20, 28, title, size=19)
-    for (x, y), (label, colour) in zip(keys, legend, strict=False):
+    for (x, y), (label, colour) in zip(keys, legend, strict=True):
         canvas.box(x, y - 6, x + 12, y + 6, colour)
         canvas.text(x + 18, y, label)
     for percent in range(0, 101, 20):
@@ -191,29 +244,42 @@ def bars_picture(
         canvas.text(x, bottom + 14, f"{percent}", _MUTED, anchor="mm")
     canvas.text(right + 18, bottom + 14, "%", _MUTED, anchor="lm")
     for i, group in enumerate(groups):
-        middle = top + i * row + bar * len(columns) / 2
+        middle = top + i * row + _BAR * len(columns) / 2
         canvas.text(left - 10, middle, group, anchor="rm")
-        there = [
+        figures = [
             (value, colour)
             for values, (_, colour) in zip(columns, legend, strict=True)
             if (value := values[i]) is not None
         ]
-        for j, (value, colour) in enumerate(there):
-            y = middle + (j - len(there) / 2) * bar
-            end = left + value * (right - left)
-            canvas.box(left, y + 0.5, end, y + bar - 0.5, colour)
-            canvas.text(
-                end + 5,
-                y + bar / 2,
-                f"{100 * value:.1f}",
-                _MUTED if colour == _PUBLISHED else _INK,
-                11,
-            )
+        _draw_bars(canvas, figures, middle, (left, right))
     canvas.line([(left, top - 6), (left, bottom)], _MUTED)
     return canvas.picture()
 
 
-def runs(flags: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+def _key_places(labels: Sequence[str], width: int) -> list[Spot]:
+    """Return where the keys of a legend stand, in lines of three quarters of a width."""
+    places: list[Spot] = [(20, 60)]
+    for label in labels[:-1]:
+        after = places[-1][0] + 18 + text_width(label) + 26
+        line = places[-1][1]
+        places.append((after, line) if after < 0.75 * width else (20, line + 22))
+    return places
+
+
+def _draw_bars(
+    canvas: _Canvas, figures: Sequence[tuple[float, Colour]], middle: float, sides: Spot
+) -> None:
+    """Draw the bars of a group, of figures in 0…1 between two sides, each with its figure."""
+    left, right = sides
+    for j, (value, colour) in enumerate(figures):
+        y = middle + (j - len(figures) / 2) * _BAR
+        end = left + value * (right - left)
+        canvas.box(left, y + 0.5, end, y + _BAR - 0.5, colour)
+        ink = _MUTED if colour == _PUBLISHED else _INK
+        canvas.text(end + 5, y + _BAR / 2, f"{100 * value:.1f}", ink, 11)
+
+
+def runs(flags: Mask) -> list[tuple[int, int]]:
     """Return the first and last place of each run of True."""
     steps = np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8))
     starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1) - 1

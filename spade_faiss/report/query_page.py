@@ -2,82 +2,56 @@
 
 from __future__ import annotations
 
-import heapq
-import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from .._support.text import printable
 from ..detector import Detector
 from ..detector.result import Result
-from ..verdict.judge import ERROR, VERDICTS
-from ..verdict.rates import percent
-from ..verdict.regions import Region
+from ..verdict import VERDICTS, Finding, percent
+from ..verdict.judge import ERROR
+from .cards import MOST_CARDS, Cards, card_of, room_for
 from .charts import Timeline, histogram, timeline
-from .colours import Picture
 from .files import Row
-from .layers import encoded, layers_of
 from .page import common_folder, within, write_page
-from .pictures import SHOWN_REGIONS, closer_looks
-
-MOST_CARDS = 2000
-"""Images that a report shows, the worst; more would be no use to a person, nor to a browser."""
-_BUDGET = 48 << 20
-_LEAST, _MOST = 12 << 10, 192 << 10
-_FEW = 200
-_SIDE, _SIDE_OF_FEW = 320, 512
 
 
 class QueryReport:
     """Takes results as they come, and writes the page when all are there.
 
-    Pictures wait in a file without a name, so that memory does not grow with their number (but
-    for a row an image). They are made smaller where there are many: an image's take 12 to
-    192 KiB, and all together 48 MiB where each can be had in that, which base64 makes 64 MiB.
-
     Parameters
     ----------
-    spade : Spade or Ensemble
+    detector : Detector
     folder : Path
-        Where the file without a name is made.
+        Where pictures wait, in a file without a name.
     expected : int
-        How many results there may be.
+        How many results there may be; pictures are made smaller where there are many.
+    most : int
+        Images that are shown, the worst.
+
+    Attributes
+    ----------
+    cards : Cards
     """
 
-    def __init__(self, spade: Detector, folder: Path, expected: int) -> None:
-        cards = max(1, min(expected, MOST_CARDS))
-        self._spade = spade
-        self._bytes = min(max(_BUDGET // cards, _LEAST), _MOST)
-        self._side = _SIDE_OF_FEW if cards <= _FEW else _SIDE
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-        self._lock = Lock()
-        self._numbers = count()
-        # Of equal scores the later image, whose number is less, goes first.
-        self._kept: list[tuple[float, int, int, int]] = []
+    def __init__(
+        self, detector: Detector, folder: Path, expected: int, most: int = MOST_CARDS
+    ) -> None:
+        self.cards = Cards(folder, most)
+        self._detector = detector
+        self._room = room_for(max(1, min(expected, most)))
         self._timelines: list[tuple[str, Timeline]] = []
-        self._good = common_folder(image.path for image in spade.index_.manifest.images)
+        self._good = common_folder(image.path for image in detector.index_.manifest.images)
         self._reasons: dict[str, str] = {}
         self._notes: list[str] = []
 
-    def add(self, result: Result, score: float, regions: Sequence[Region]) -> None:
+    def add(self, result: Result, finding: Finding) -> None:
         """Keep an image's card, unless enough are worse; from any thread."""
-        with self._lock:
-            number = -next(self._numbers)
-            if len(self._kept) == MOST_CARDS and self._kept[0] >= (score, number):
-                return
-        data = json.dumps(self._card(result, score, regions)).encode()
-        with self._lock:
-            self._file.seek(0, 2)
-            entry = (score, number, self._file.tell(), len(data))
-            self._file.write(data)
-            if len(self._kept) < MOST_CARDS:
-                heapq.heappush(self._kept, entry)
-            else:
-                heapq.heappushpop(self._kept, entry)
+        index = self._detector.index_
+        self.cards.add(
+            finding.score, lambda: card_of(result, finding, index, self._room, self._short)
+        )
 
     def add_timeline(
         self,
@@ -87,7 +61,7 @@ class QueryReport:
         marks: Sequence[tuple[int, str]],
     ) -> None:
         """Keep a video's scores; `marks` are the places and names of the frames that are shown."""
-        chart = timeline(seconds, scores, self._spade.image_threshold, marks)
+        chart = timeline(seconds, scores, self._detector.image_threshold, marks)
         self._timelines.append((str(path), chart))
 
     def fail(self, name: str, why: str) -> None:
@@ -107,47 +81,52 @@ class QueryReport:
         rows : sequence of Row
             All images and frames, those without a card, too.
         """
-        spade = self._spade
-        threshold, review = spade.image_threshold, spade.review
-        good, good_are = self._good_scores()
-        scored = [row for row in rows if row.score is not None]
-        scores = [row.score for row in scored if row.score is not None]
-        firsts: dict[str, int] = {}  # places of videos' first frames
-        for at, row in enumerate(scored):
-            firsts.setdefault(row.path.rpartition("#")[0], at)
-        chart = histogram(scores, good, threshold, [row.verdict for row in scored])
-        failed = list(dict.fromkeys(row.path for row in rows if row.verdict == ERROR))
-        others = [name for name in self._reasons if name not in set(failed)]
         folder = common_folder(row.path for row in rows)
-
-        def said(names: Sequence[str]) -> list[tuple[str, str]]:
-            return [
-                (printable(within(name, folder)), printable(self._reasons.get(name, "")))
-                for name in names
-            ]
-
         write_page(
             path,
             "query.html",
             facts=self._facts(),
             folder=printable(folder),
-            threshold=threshold,
-            mapped=spade.pixel_threshold is not None,
-            review=review,
-            by_hand=spade.by_hand,
-            aim=_aim(spade) if good else None,
-            good_are=good_are,
-            counts={word: sum(row.verdict == word for row in rows) for word in (*VERDICTS, "")},
-            total=len(rows),
             cards=self._cards(folder),
-            shown=len(self._kept),
-            notes=[printable(note) for note in (*spade.notes, *self._notes)],
-            failed=said(failed),
-            warnings=said(others),
-            histogram=chart,
-            scored=len(scores),
-            good=len(good),
-            known={
+            shown=len(self.cards),
+            notes=[printable(note) for note in (*self._detector.notes, *self._notes)],
+            short=lambda name: printable(within(name, folder)),
+            **self._judged(rows),
+            **self._scored(rows),
+            **self._unused(rows, folder),
+            timelines=[
+                (printable(within(name, folder)), chart, first)
+                for name, chart, first in self._placed_timelines(rows)
+            ],
+        )
+
+    def _judged(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Return what images are judged by, and how many there are of each verdict."""
+        detector = self._detector
+        share = detector.quantile_
+        return {
+            "threshold": detector.image_threshold,
+            "mapped": detector.pixel_threshold is not None,
+            "review": detector.review,
+            "by_hand": detector.by_hand,
+            "aim": None if share is None or not self._good_scores()[0] else percent(1 - share),
+            "counts": {word: sum(row.verdict == word for row in rows) for word in (*VERDICTS, "")},
+            "total": len(rows),
+        }
+
+    def _scored(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Return the histogram of scores, and what the page needs to try other thresholds."""
+        threshold, review = self._detector.image_threshold, self._detector.review
+        good, good_are = self._good_scores()
+        pairs = [(row.score, row.verdict) for row in rows if row.score is not None]
+        scores = [score for score, _ in pairs]
+        chart = histogram(scores, good, threshold, [verdict for _, verdict in pairs])
+        return {
+            "histogram": chart,
+            "scored": len(scores),
+            "good": len(good),
+            "good_are": good_are,
+            "known": {
                 "threshold": threshold,
                 "review": review,
                 "scores": scores,
@@ -155,36 +134,51 @@ class QueryReport:
                 "low": chart.low,
                 "high": chart.high,
             },
-            timelines=[
-                (printable(within(name, folder)), line, firsts.get(name, 0))
-                for name, line in self._timelines
-            ],
-            short=lambda name: printable(within(name, folder)),
-            full=max([*scores, 1.25 * (threshold or 0), 1e-12]),
-        )
+            "full": max([*scores, 1.25 * (threshold or 0), 1e-12]),
+        }
+
+    def _unused(self, rows: Sequence[Row], folder: str) -> dict[str, list[tuple[str, str]]]:
+        """Return the names of what could not be used, and why; and what else is wrong."""
+        failed = dict.fromkeys(row.path for row in rows if row.verdict == ERROR)
+        warnings = [name for name in self._reasons if name not in failed]
+        return {
+            kind: [
+                (printable(within(name, folder)), printable(self._reasons.get(name, "")))
+                for name in names
+            ]
+            for kind, names in (("failed", failed), ("warnings", warnings))
+        }
+
+    def _placed_timelines(self, rows: Sequence[Row]) -> Iterator[tuple[str, Timeline, int]]:
+        """Yield videos' names and charts, and the places of their first frames among the scores."""
+        firsts: dict[str, int] = {}
+        for at, row in enumerate(row for row in rows if row.score is not None):
+            firsts.setdefault(row.path.rpartition("#")[0], at)
+        for name, chart in self._timelines:
+            yield name, chart, firsts.get(name, 0)
 
     def _good_scores(self) -> tuple[Sequence[float], str]:
         """Return the good images' scores, and what these images are."""
-        made, held = self._spade.calibration, self._spade.held_out
+        made, held = self._detector.calibration, self._detector.held_out
         if held:
-            return held.good.scores(self._spade.score), "set aside"
+            return held.good.scores(self._detector.score), "set aside"
         if made is None:
             return (), ""
-        by_map = self._spade.score == "map"
+        by_map = self._detector.score == "map"
         return made.peaks if by_map else made.descriptor_scores, "leave-one-out"
 
     def _facts(self) -> dict[str, str]:
-        spade, members = self._spade, self._spade.members
+        detector, members = self._detector, self._detector.members
         networks = dict.fromkeys(one.index_.manifest.backbone.name for one in members)
         facts = {
-            "index": spade.folder,
-            "good images": len(spade.index_),
+            "index": detector.folder,
+            "good images": len(detector.index_),
             "of the folder": self._good,
             "backbone": ", ".join(networks),
             "members": len(members) if len(members) > 1 else "",
-            "K": spade.k,
-            "κ": spade.kappa,
-            "score": "map maximum" if spade.score == "map" else "descriptor distance",
+            "K": detector.k,
+            "κ": detector.kappa,
+            "score": "map maximum" if detector.score == "map" else "descriptor distance",
         }
         return {name: printable(str(value)) for name, value in facts.items() if value != ""}
 
@@ -192,67 +186,5 @@ class QueryReport:
         return printable(within(path, self._good))
 
     def _cards(self, folder: str) -> Iterator[Mapping[str, Any]]:
-        for _, _, start, length in sorted(self._kept, key=lambda one: (-one[0], -one[1])):
-            self._file.seek(start)
-            card = json.loads(self._file.read(length))
-            card["name"] = printable(within(card["name"], folder))
-            yield card
-
-    def _card(self, result: Result, score: float, regions: Sequence[Region]) -> dict[str, Any]:
-        limit = self._spade.pixel_threshold
-        index = self._spade.index_
-        size = result.map.shape[0], result.map.shape[1]
-        layers = layers_of(
-            result.image,
-            result.map,
-            self._side,
-            limit,
-            seen=index.manifest.framing.framing().seen(*size),
-        )
-        pictures: dict[str, Picture] = dict(layers.pictures)
-        shown = []
-        for i, region in enumerate(regions[:SHOWN_REGIONS]):
-            here, good = closer_looks(result, index, region)
-            side = here.picture.shape[0]
-            pictures |= {f"here{i}": here.picture, f"good{i}": good.picture}
-            shown.append(
-                {
-                    "box": _percent(region.box, (size[1], size[0])),
-                    "peak": region.peak,
-                    "area": region.area,
-                    "image": self._short(region.matches[0].image),
-                    "here": _percent(here.box, (side, side)),
-                    "good": _percent(good.box, (side, side)),
-                    "matches": [
-                        {
-                            "level": match.level,
-                            "distance": match.distance,
-                            "image": self._short(match.image),
-                        }
-                        for match in region.matches
-                    ],
-                }
-            )
-        return {
-            "name": result.name,
-            "score": score,
-            "peak": result.peak,
-            "verdict": self._spade.verdict_of(score),
-            "size": layers.size,
-            "pixels": [size[1], size[0]],
-            "regions": shown,
-            "more": len(regions) - len(shown),
-            "paths": layers.paths,
-            "pictures": encoded(pictures, self._bytes),
-        }
-
-
-def _aim(spade: Detector) -> str | None:
-    share = spade.quantile_
-    return None if share is None else percent(1 - share)
-
-
-def _percent(box: Sequence[float], size: tuple[int, int]) -> list[float]:
-    """Return a box (left, top, right, bottom) as left, top, width and height in percent."""
-    left, top, right, bottom = (100 * side / size[i % 2] for i, side in enumerate(box))
-    return [round(value, 2) for value in (left, top, right - left, bottom - top)]
+        for card in self.cards.worst_first():
+            yield {**card, "name": printable(within(card["name"], folder))}

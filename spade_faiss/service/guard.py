@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .context import State
 from .limits import Limits, Refusal
 from .metrics import Metrics
+from .places import COUNTED, OPEN, QUERY, STATIC
 
 logger = logging.getLogger("spade_faiss")
 
@@ -31,20 +33,8 @@ HEADERS = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
 }
-OPEN = ("/", "/docs", "/openapi.json", "/healthz", "/readyz")
-"""Answered without the token: they tell nothing of the index."""
-STATIC = "/static/"
-QUERY = "/v1/query"
 _LINGER = 2.0
-
-
-class State:
-    """What the service is about to do."""
-
-    def __init__(self) -> None:
-        self.draining = False
-        self.requests = 0
-        """Requests whose answers are not out yet."""
+"""Seconds for which the rest of a body is waited for."""
 
 
 class Guard:
@@ -86,62 +76,42 @@ class Guard:
             return
         if scope["method"] == "HEAD":  # answered like GET; the server sends no body
             scope = {**scope, "method": "GET"}
-        path, start, status = scope["path"], time.perf_counter(), 0
+        path, start = scope["path"], time.perf_counter()
         headers = {
             key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
         }
         body = _Body(receive, headers, 2 * self._limits.bytes)
-        own = dict(HEADERS)
-
-        async def answer(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                if self._state.draining:
-                    own["connection"] = "close"
-                message["headers"] = [
-                    *((k, v) for k, v in message.get("headers", ()) if k.decode() not in own),
-                    *((key.encode(), value.encode()) for key, value in own.items()),
-                ]
-                if status != 408:
-                    await body.discard()
-            await send(message)
-
+        answer = _Answer(send, body, self._state)
         self._state.requests += 1
         try:
-            try:
-                self._check(path, scope["method"], headers)
-            except Refusal as refusal:
-                await refuse(answer, refusal)
-            else:
-                await self._app(scope, body.receive, answer)
+            await self._answer(scope, headers, body, answer)
         except Exception:
             logger.exception("a request for %s failed", path)
-            if status:  # half of an answer is out
+            if answer.status:  # half of it is out
                 raise
             await refuse(answer, Refusal(500, "something went wrong; the service's log says what"))
         finally:
             self._state.requests -= 1
-            known = path if path in OPEN or path in (QUERY, "/v1/index", "/metrics") else "other"
-            self._metrics.requests.labels(known, str(status)).inc()
+            known = path if path in COUNTED else "other"
+            self._metrics.requests.labels(known, str(answer.status)).inc()
             self._metrics.seconds.labels(known).observe(time.perf_counter() - start)
 
+    async def _answer(
+        self, scope: Scope, headers: Mapping[str, str], body: _Body, answer: _Answer
+    ) -> None:
+        """Answer a request if it may be asked, or say why not."""
+        try:
+            self._check(scope["path"], scope["method"], headers)
+        except Refusal as refusal:
+            await refuse(answer, refusal)
+        else:
+            await self._app(scope, body.receive, answer)
+
     def _check(self, path: str, method: str, headers: Mapping[str, str]) -> None:
-        host = headers.get("host", "")
-        if self._hosts is not None and not _is_called(host, self._hosts):
-            raise Refusal(
-                421, f"this service does not go by the name {host!r}; allow it with --allow-host"
-            )
-        origin = headers.get("origin")
-        if method == "POST" and origin is not None and origin.partition("://")[2] != host:
-            raise Refusal(403, f"pages of {origin} may not send images here")
-        if self._token is not None and path not in OPEN and not path.startswith(STATIC):
-            kind, _, shown = headers.get("authorization", "").partition(" ")
-            same = hmac.compare_digest(shown.strip().encode("latin-1"), self._token)
-            if kind.lower() != "bearer" or not same:
-                refusal = Refusal(401, "send the service's token: Authorization: Bearer …")
-                refusal.headers["www-authenticate"] = "Bearer"
-                raise refusal
+        """Raise Refusal if a request may not be asked, or not now."""
+        self._check_site(method, headers)
+        if self._token is not None and path not in OPEN and not path.startswith(f"{STATIC}/"):
+            self._check_token(headers, self._token)
         if path == QUERY and self._state.draining:
             raise Refusal(503, "the service is shutting down; ask another, or again later", 5)
         length = headers.get("content-length", "")
@@ -151,6 +121,27 @@ class Guard:
                 f"the body has {length} bytes, and may have {self._limits.bytes}; "
                 "send fewer or smaller images",
             )
+
+    def _check_site(self, method: str, headers: Mapping[str, str]) -> None:
+        """Raise Refusal if this host is not called so, or a page of another site asks."""
+        host = headers.get("host", "")
+        if self._hosts is not None and not _is_called(host, self._hosts):
+            raise Refusal(
+                421, f"this service does not go by the name {host!r}; allow it with --allow-host"
+            )
+        origin = headers.get("origin")
+        if method == "POST" and origin is not None and origin.partition("://")[2] != host:
+            raise Refusal(403, f"pages of {origin} may not send images here")
+
+    @staticmethod
+    def _check_token(headers: Mapping[str, str], token: bytes) -> None:
+        """Raise Refusal if a request does not show the token."""
+        kind, _, shown = headers.get("authorization", "").partition(" ")
+        same = hmac.compare_digest(shown.strip().encode("latin-1"), token)
+        if kind.lower() != "bearer" or not same:
+            refusal = Refusal(401, "send the service's token: Authorization: Bearer …")
+            refusal.headers["www-authenticate"] = "Bearer"
+            raise refusal
 
 
 def _is_called(host: str, hosts: Collection[str]) -> bool:
@@ -177,6 +168,35 @@ async def refuse(send: Send, refusal: Refusal) -> None:
         }
     )
     await send({"type": "http.response.body", "body": data})
+
+
+class _Answer:
+    """Sends an answer with the headers that all have, once the request's body is out of the way.
+
+    Attributes
+    ----------
+    status : int
+        Of the answer, once it is sent; 0 before.
+    """
+
+    def __init__(self, send: Send, body: _Body, state: State) -> None:
+        self._send = send
+        self._body = body
+        self._state = state
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        """Send a message, as ASGI has it."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            own = HEADERS | ({"connection": "close"} if self._state.draining else {})
+            message["headers"] = [
+                *((k, v) for k, v in message.get("headers", ()) if k.decode() not in own),
+                *((key.encode(), value.encode()) for key, value in own.items()),
+            ]
+            if self.status != 408:
+                await self._body.discard()
+        await self._send(message)
 
 
 class _Body:

@@ -30,7 +30,7 @@ class Served:
 
     Attributes
     ----------
-    spade : Detector
+    detector : Detector
     manifest_sha256 : str
         Of the manifest's file. Every change makes another, also one of the thresholds alone.
     stamp : tuple
@@ -39,7 +39,7 @@ class Served:
         How long it took to open.
     """
 
-    spade: Detector
+    detector: Detector
     manifest_sha256: str
     stamp: _Stamp
     seconds: float
@@ -71,7 +71,7 @@ class Awaited:
 class LiveIndex:
     """An index or ensemble, opened anew in a thread of its own when another took its place.
 
-    Whoever has taken `spade` goes on with that one: its files stay mapped, though a writer
+    Whoever has taken `detector` goes on with that one: its files stay mapped, though a writer
     may have removed their names.
 
     Parameters
@@ -111,9 +111,9 @@ class LiveIndex:
         self._served = self._open(())
 
     @property
-    def spade(self) -> Detector:
+    def detector(self) -> Detector:
         """The index or ensemble in service."""
-        return self._served.spade
+        return self._served.detector
 
     def take(self) -> tuple[Served, Awaited | None]:
         """Return what is in service, and what the folder holds now if that is another.
@@ -180,11 +180,11 @@ class LiveIndex:
             if self._digest() == old.manifest_sha256:  # touched, or copied onto itself
                 self._served = replace(old, stamp=awaited.stamp)
             else:
-                self._served = self._open([one.network for one in old.spade.members])
+                self._served = self._open([one.network for one in old.detector.members])
                 logger.warning(
                     "%s was replaced; generation %s, manifest %.8s, is in service now",
                     self.folder,
-                    self.spade.manifest.generation,
+                    self.detector.manifest.generation,
                     self._served.manifest_sha256,
                 )
                 self.on_reload(True)
@@ -204,18 +204,14 @@ class LiveIndex:
         start = time.monotonic()
         while True:
             stamp = self._look()
-            spade = self._opener(networks)
+            detector = self._opener(networks)
             digest = self._digest()
             if self._look() == stamp:  # else a writer came between
                 break
-        crop = np.array(spade.index_.crops[0])
-        for size in {1, spade.settings.batch_size}:
-            for result in spade.query([crop] * size):
-                spade.score_of(result)
-        _ = spade.image_threshold  # may have to be found anew
-        for note in spade.notes:
+        _warm_up(detector)
+        for note in detector.notes:
             logger.warning("note: %s", note)
-        return Served(spade, digest, stamp, time.monotonic() - start)
+        return Served(detector, digest, stamp, time.monotonic() - start)
 
     def _digest(self) -> str:
         """Return the SHA-256 of the manifest's file; of none if it is just gone."""
@@ -224,3 +220,12 @@ class LiveIndex:
             return file_sha256(self.folder / name)
         except FileNotFoundError:
             return ""
+
+
+def _warm_up(detector: Detector) -> None:
+    """Query once, alone and as a batch, and find the threshold, which may have to be drawn anew."""
+    crop = np.array(detector.index_.crops[0])
+    for size in {1, detector.settings.batch_size}:
+        for result in detector.query([crop] * size):
+            detector.score_of(result)
+    _ = detector.image_threshold

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 from fastapi import Request
-from starlette.routing import Route
 
 from .._support.text import printable
 from .limits import Refusal
+from .places import PLACES
 
 _LONGEST = 60
 """Characters of a name that are repeated to a client."""
@@ -46,8 +46,7 @@ def no_such_place(request: Request, allowed: str | None) -> str:
     path = request.url.path
     if allowed:
         return f"{request.method} cannot be done at {quoted(path)}: use {allowed}"
-    paths = [route.path for route in request.app.routes if isinstance(route, Route)]
-    return f"there is no {quoted(path)}" + (nearest(path, paths) or "; /docs says what there is")
+    return f"there is no {quoted(path)}" + (nearest(path, PLACES) or "; /docs says what there is")
 
 
 def quoted(name: str) -> str:

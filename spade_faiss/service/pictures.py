@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,9 @@ from PIL import Image
 from ..detector.result import Result
 from ..images import Framing
 from ..index import Index
-from ..report import Region
 from ..report.pictures import View, closer_looks, draw_box, fitted, overlaid, unseen_in
+from ..types import Floats
+from ..verdict import Region
 from .answers import Picture
 
 _SIDE = 640
@@ -24,6 +26,13 @@ _LOOK = 160
 _GREY = 150
 
 Pixels = npt.NDArray[np.uint8]
+
+
+class MapFormat(StrEnum):
+    """How maps are sent: 16-bit grey PNG with a scale, or float32 TIFF."""
+
+    PNG = "png"
+    TIFF = "tiff"
 
 
 def photo(result: Result) -> Pixels:
@@ -63,17 +72,16 @@ def jpeg(pixels: Pixels) -> Picture:
     return _picture("image/jpeg", pixels, data)
 
 
-def tiff_map(values: npt.NDArray[np.float32]) -> Picture:
-    """Return a map with all its digits: TIFF, float32."""
+def map_picture(values: Floats, form: MapFormat) -> Picture:
+    """Return a map with all its digits as TIFF, float32; or as 16-bit grey PNG.
+
+    A sample of the PNG times `scale` is the map's value, 0 or more.
+    """
     data = io.BytesIO()
-    tifffile.imwrite(data, values)
-    return _picture("image/tiff", values, data)
-
-
-def png_map(values: npt.NDArray[np.float32]) -> Picture:
-    """Return a map as 16-bit grey PNG; a sample times `scale` is the map's value, 0 or more."""
+    if form is MapFormat.TIFF:
+        tifffile.imwrite(data, values)
+        return _picture("image/tiff", values, data)
     scale = max(float(values.max()), 1e-12) / 65535
-    data = io.BytesIO()
     grey = np.round(np.maximum(values, 0) / scale).astype(np.uint16)
     Image.fromarray(grey).save(data, "png", compress_level=3)
     return _picture("image/png", values, data, scale)

@@ -15,12 +15,13 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from ..detector import Detector, open_detector
 from ..errors import SpadeError
 from ..features import Backbone
 from .app import create_app
-from .guard import State
+from .context import State
 from .limits import Limits
 from .live import LiveIndex
 
@@ -65,16 +66,7 @@ def serve(
         If it cannot be opened, the address cannot be had, or a token is missing.
     """
     limits = limits or Limits()
-    if token is not None and (
-        len(token) < _SHORTEST_TOKEN
-        or not token.isascii()
-        or not token.isprintable()
-        or " " in token
-    ):
-        raise SpadeError(
-            f"a token must have {_SHORTEST_TOKEN} printable ASCII characters or more, no spaces; "
-            "make one: python3 -c 'import secrets; print(secrets.token_urlsafe())'"
-        )
+    _check_token(token)
     family, address = _resolve(host, port)
     local = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
     if not local and token is None:
@@ -86,46 +78,64 @@ def serve(
     def opener(networks: Sequence[Backbone]) -> Detector:
         return open_detector(folder, networks=networks, batch_size=limits.batch, **options)
 
-    logging.basicConfig(format="spade-faiss: %(message)s")
-    # What is wrong with uploads is answered, and not logged.
-    for name in ("tifffile", "python_multipart"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", module="PIL")
+    _log()
     with _listen(family, address) as listening:
         live = LiveIndex(folder, opener)
         state = State()
         app = create_app(live, limits, state, token, (host, *allow_hosts) if local else None)
-        config = uvicorn.Config(
-            app,
-            http="h11",
-            ws="none",
-            lifespan="on",
-            access_log=False,
-            log_level="warning",
-            server_header=False,
-            timeout_graceful_shutdown=10,
-        )
-        bound = listening.getsockname()
-        shown = f"[{bound[0]}]" if ":" in bound[0] else bound[0]
         # What is there now stays; what requests leave behind is to be found in time.
         gc.freeze()
         gc.set_threshold(1000, 10, 10)
-        server = Server(
-            config,
-            state,
-            (
-                f"spade-faiss: {folder} ({_summary(live.spade)}) is served on "
-                f"http://{shown}:{bound[1]}/ until Ctrl-C"
-            ),
-        )
+        server = Server(_config(app), state, _greeting(live, listening))
         server.run([listening])
     return not server.force_exit
 
 
-def _summary(spade: Detector) -> str:
-    n, limit = len(spade.index_), spade.image_threshold
-    return f"{n} good image{'' if n == 1 else 's'}, " + (
-        "no threshold, so no verdicts" if limit is None else f"threshold {limit:.4g}"
+def _check_token(token: str | None) -> None:
+    """Refuse a token that could be guessed, or that no header can hold."""
+    if token is not None and (
+        len(token) < _SHORTEST_TOKEN
+        or not token.isascii()
+        or not token.isprintable()
+        or " " in token
+    ):
+        raise SpadeError(
+            f"a token must have {_SHORTEST_TOKEN} printable ASCII characters or more, no spaces; "
+            "make one: python3 -c 'import secrets; print(secrets.token_urlsafe())'"
+        )
+
+
+def _log() -> None:
+    """Log to standard error, but not what is wrong with uploads: that is answered."""
+    logging.basicConfig(format="spade-faiss: %(message)s")
+    for name in ("tifffile", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="PIL")
+
+
+def _config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+def _greeting(live: LiveIndex, listening: socket.socket) -> str:
+    """Return the line that says what is served, and where."""
+    address, port = listening.getsockname()[:2]
+    shown = f"[{address}]" if ":" in address else address
+    n, limit = len(live.detector.index_), live.detector.image_threshold
+    images = f"{n} good image{'' if n == 1 else 's'}"
+    threshold = "no threshold, so no verdicts" if limit is None else f"threshold {limit:.4g}"
+    return (
+        f"spade-faiss: {live.folder} ({images}, {threshold}) is served on http://{shown}:{port}/ "
+        "until Ctrl-C"
     )
 
 

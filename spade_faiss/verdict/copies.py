@@ -11,8 +11,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
+from ..types import Floats, Ids
+
 Copies = tuple[Ids, ...]
 """For each image, the other images that show the same part, ascending."""
 
@@ -66,13 +66,13 @@ def find_copies(distances: Floats, images: Ids) -> Copies:
     return tuple(np.array(sorted(one), np.int64) for one in found)
 
 
-def pairs_of(copies: Copies) -> tuple[tuple[int, int], ...]:
+def to_pairs(copies: Copies) -> tuple[tuple[int, int], ...]:
     """Return copies as a manifest keeps them: pairs of places, the lower first."""
     return tuple((i, j) for i, some in enumerate(copies) for j in some.tolist() if i < j)
 
 
 def from_pairs(pairs: Iterable[tuple[int, int]], images: int) -> Copies:
-    """Return what `pairs_of` was made of, for so many images."""
+    """Return what `to_pairs` was made of, for so many images."""
     found: list[list[int]] = [[] for _ in range(images)]
     for i, j in pairs:
         found[i].append(j)
@@ -80,7 +80,7 @@ def from_pairs(pairs: Iterable[tuple[int, int]], images: int) -> Copies:
     return tuple(np.array(sorted(one), np.int64) for one in found)
 
 
-def independent(copies: Copies) -> npt.NDArray[np.float64]:
+def copy_weights(copies: Copies) -> npt.NDArray[np.float64]:
     """Return for how many independent images each of n stands, [n]: 1 / (1 + its copies).
 
     Their sum is the number of parts, where copies of copies are copies.
@@ -88,7 +88,7 @@ def independent(copies: Copies) -> npt.NDArray[np.float64]:
     return 1 / (1 + np.array([len(one) for one in copies], np.float64))
 
 
-def groups(copies: Copies) -> list[list[int]]:
+def copy_groups(copies: Copies) -> list[list[int]]:
     """Return the images that show one part, a list for each part that is shown several times."""
     seen: set[int] = set()
     joined = []

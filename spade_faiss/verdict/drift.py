@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import judge
+from .judge import over
 
 _Pairs = npt.NDArray[np.float64]
 
@@ -52,7 +52,7 @@ class Drift:
     text: str
 
 
-def compare(
+def detect_drift(
     batch: npt.ArrayLike,
     reference: npt.ArrayLike,
     threshold: float,
@@ -89,51 +89,56 @@ def compare(
     --------
     >>> import numpy as np
     >>> good, later = np.linspace(1, 2, 20), np.linspace(1.6, 2.6, 20)
-    >>> found = compare(good, good, 3.0, later, good)
+    >>> found = detect_drift(good, good, 3.0, later, good)
     >>> found.warned, round(found.effect, 2)
     (True, 0.91)
     """
-    sides = []
-    for scores, descriptors in ((batch, batch_descriptors), (reference, reference_descriptors)):
-        both = np.stack([np.asarray(scores, np.float64), np.asarray(descriptors, np.float64)])
-        if np.isnan(both).any():
-            raise ValueError("scores hold NaN")
-        sides.append(both)
+    sides = _pairs(batch, batch_descriptors), _pairs(reference, reference_descriptors)
     m, n = sides[0].shape[1], sides[1].shape[1]
-    over, over_before = (int(judge.over(scores, threshold).sum()) for scores, _ in sides)
+    high, high_before = (int(over(scores, threshold).sum()) for scores, _ in sides)
     # The threshold may be one of the calibration's own scores, which would weigh on its side.
     here, before = (side[:, side[0] < threshold] for side in sides)
     found = _hotelling(here, before)
-    warned, text = True, ""
-    if 2 * over > m and _more(over, m, over_before, n) < LEVEL / 2:
-        text = (
-            f"{over} of {m} images are over the threshold: they are wrong, or good ones look "
-            "otherwise than the calibration's (light, focus, position); look at some"
-        )
-    elif found is None:
-        warned = False
-        text = (
-            f"no telling from {here.shape[1]} images under the threshold and the calibration's "
-            f"{before.shape[1]}"
+    if 2 * high > m and _p_of_more(high, m, high_before, n) < LEVEL / 2:
+        warned, text = (
+            True,
+            (
+                f"{high} of {m} images are over the threshold: they are wrong, or good ones look "
+                "otherwise than the calibration's (light, focus, position); look at some"
+            ),
         )
     else:
-        warned = found.p_value < LEVEL / 2 and found.apart >= CLEAR
-        far, high = found.effect, found.score_effect
-        how = (
-            f"{'farther from' if far > 0.5 else 'nearer to'} the index's images in "
-            f"{100 * max(far, 1 - far):.0f} % of pairs, scores "
-            f"{'higher' if high > 0.5 else 'lower'} in {100 * max(high, 1 - high):.0f} %, "
-            f"p = {found.p_value:.2g}"
-        )
-        text = (
-            f"the {here.shape[1]} images called good differ from the calibration's "
-            f"{before.shape[1]} ({how}): light, focus or position may have changed; look at "
-            "some, and calibrate again"
-            if warned
-            else f"none seen in the {here.shape[1]} images called good ({how})"
-        )
+        warned = found is not None and found.p_value < LEVEL / 2 and found.apart >= CLEAR
+        text = _said(found, here.shape[1], before.shape[1], warned=warned)
     effect, score_effect, apart, p_value = found or (None, None, None, None)
-    return Drift(m, over, n, effect, score_effect, apart, p_value, warned, text)
+    return Drift(m, high, n, effect, score_effect, apart, p_value, warned, text)
+
+
+def _pairs(scores: npt.ArrayLike, descriptors: npt.ArrayLike) -> _Pairs:
+    """Return scores and descriptor scores, [2, n]."""
+    both = np.stack([np.asarray(scores, np.float64), np.asarray(descriptors, np.float64)])
+    if np.isnan(both).any():
+        raise ValueError("scores hold NaN")
+    return both
+
+
+def _said(found: _Found | None, here: int, before: int, *, warned: bool) -> str:
+    """Return what the test says of so many images under the threshold, and of so many before."""
+    if found is None:
+        return f"no telling from {here} images under the threshold and the calibration's {before}"
+    far, high = found.effect, found.score_effect
+    how = (
+        f"{'farther from' if far > 0.5 else 'nearer to'} the index's images in "
+        f"{100 * max(far, 1 - far):.0f} % of pairs, scores "
+        f"{'higher' if high > 0.5 else 'lower'} in {100 * max(high, 1 - high):.0f} %, "
+        f"p = {found.p_value:.2g}"
+    )
+    if not warned:
+        return f"none seen in the {here} images called good ({how})"
+    return (
+        f"the {here} images called good differ from the calibration's {before} ({how}): light, "
+        "focus or position may have changed; look at some, and calibrate again"
+    )
 
 
 class _Found(NamedTuple):
@@ -171,9 +176,9 @@ def _hotelling(here: _Pairs, before: _Pairs) -> _Found | None:
     return _Found(share(ranks[1]), share(ranks[0]), share(rankdata(fit)), p_value)
 
 
-def _more(over: int, m: int, over_before: int, n: int) -> float:
+def _p_of_more(high: int, m: int, high_before: int, n: int) -> float:
     """Return p of Fisher's exact test that a batch has no more images over the threshold."""
     from scipy.stats import fisher_exact
 
-    table = [[over, m - over], [over_before, n - over_before]]
+    table = [[high, m - high], [high_before, n - high_before]]
     return float(fisher_exact(table, alternative="greater").pvalue)

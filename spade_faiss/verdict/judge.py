@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SpadeError
+from ..types import Mask
 
 NG, REVIEW, OK, ERROR = "NG", "REVIEW", "OK", "ERROR"
 VERDICTS = (NG, REVIEW, OK, ERROR)
@@ -41,7 +42,7 @@ def verdict(score: float, threshold: float | None, review: float | None = None) 
     return OK if review is None or score < review else REVIEW
 
 
-def over(values: npt.ArrayLike, threshold: float | None) -> npt.NDArray[np.bool_]:
+def over(values: npt.ArrayLike, threshold: float | None) -> Mask:
     """Say of each value whether it is over a threshold, as `verdict` would; none is over None.
 
     NumPy would round the threshold to the values' own precision first, and a pixel could be over

@@ -7,30 +7,38 @@ from collections.abc import Iterable, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING
 
-from ..images import Framing
-from .copies import from_pairs, groups
-from .drawn import threshold_notes, weights_of
+import numpy as np
+import numpy.typing as npt
+
+from .calibration import scored_weights
+from .copies import copy_groups, from_pairs
+from .rates import images_needed, percent
+from .threshold import Threshold, draw_threshold
 
 if TYPE_CHECKING:
+    from ..images import Framing
     from ..index.manifest import Manifest, TrainingImage
 
 LITTLE = 0.5
 """The share of its pixels from which on an image counts as looked at."""
 STRETCHED = 1.1
 """How many times as far one way as the other an image may be stretched, cells aside."""
-USUAL_K = 50
-"""The paper's K. It is asked for by default, and means all images where there are fewer."""
+DEFAULT_K = 50
+"""The paper's K. It means all images where there are fewer."""
 _NAMED = 3
 """Images that a line names."""
 _PART = "seen only in part"
 _OUT_OF_SHAPE = "stretched out of shape"
+_LEARNT = "in the index itself"
 _MEND = {
     _PART: "an index built with --crop none sees all of them",
     _OUT_OF_SHAPE: "an index of their own would suit them better",
+    _LEARNT: "a score against itself says nothing of an image",
 }
+"""By kind of note: what to do about the images of it, or what it means."""
 
 
-def index_notes(manifest: Manifest, k: int, drawn: bool = True) -> tuple[str, ...]:
+def index_notes(manifest: Manifest, k: int, *, drawn: bool = True) -> tuple[str, ...]:
     """Return what is odd about an index, for every face to show: command, report and service.
 
     Parameters
@@ -57,10 +65,64 @@ def image_notes(manifest: Manifest, size: tuple[int, int]) -> tuple[str, ...]:
     """
     framing = manifest.framing.framing()
     if (share := framing.share(*size)) < LITTLE:
-        usual = framing.share(*_usual_size(manifest.images))
-        if share < 0.9 * min(usual, LITTLE):
+        others = framing.share(*_most_common_size(manifest.images))
+        if share < 0.9 * min(others, LITTLE):
             return (f"{_PART}: {_seen(framing, size)}",)
-    return (f"{_OUT_OF_SHAPE}: {_seen(framing, size)}",) if _is_odd(framing, size) else ()
+    return (f"{_OUT_OF_SHAPE}: {_seen(framing, size)}",) if _is_stretched(framing, size) else ()
+
+
+def seen_before(
+    image: npt.NDArray[np.uint8], nearest: npt.NDArray[np.uint8], path: str
+) -> str | None:
+    """Return a note if the network saw the very pixels of the nearest training image.
+
+    Such an image finds itself, so that it scores 0 and is called good, whatever it shows.
+
+    Parameters
+    ----------
+    image, nearest : uint8 [h, w, 3]
+        What the network sees of a queried image, and saw of the training image whose descriptor
+        is nearest. No other can be of the same pixels, unless it is a copy of that.
+    path : str
+        The training image's.
+    """
+    return f"{_LEARNT}: as {path}" if np.array_equal(image, nearest) else None
+
+
+def threshold_notes(
+    names: Sequence[str],
+    scores: Sequence[float],
+    quantile: float | None,
+    weights: npt.NDArray[np.float64] | None = None,
+    shift: float = 0,
+) -> list[str]:
+    """Return what should be known of a threshold that was drawn from good images' scores.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The images'.
+    scores : float [n]
+    quantile : float or None
+    weights : float [n], optional
+    shift : float
+        The mean that was taken off scores, of which the rest may be below 0.
+    """
+    drawn = draw_threshold(np.asarray(scores) + shift, quantile, weights)
+    notes = [_outlier_note(names, np.asarray(scores), drawn)] if drawn.outliers else []
+    if drawn.value is None:
+        alike = len(scores) > 1
+        why = "its good images are all alike" if alike else "it takes two good images or more"
+        return [*notes, f"no threshold, so no verdicts: {why}"]
+    rate, needed = 1 - drawn.quantile, images_needed(drawn.quantile)
+    n = round(float(len(scores) if weights is None else weights.sum()))
+    if n < needed:
+        notes.append(
+            f"the threshold rests on {n} good image{'' if n == 1 else 's'}: it aims at "
+            f"{percent(rate)} of false alarms, which takes {needed} to show; give more good "
+            "images, by add or by calibrate"
+        )
+    return notes
 
 
 class BatchNotes:
@@ -91,19 +153,19 @@ def _framing_notes(manifest: Manifest) -> list[str]:
     framing, images = manifest.framing.framing(), manifest.images
     sizes = [(one.height, one.width) for one in images]
     little = [framing.share(*size) < LITTLE for size in sizes]
-    odd = [_is_odd(framing, size) for size in sizes]
+    stretched = [_is_stretched(framing, size) for size in sizes]
     return [
         _line(
             kind, _of_all(sum(which), len(images)), _shown(list(compress(images, which)), framing)
         )
-        for kind, which in ((_PART, little), (_OUT_OF_SHAPE, odd))
+        for kind, which in ((_PART, little), (_OUT_OF_SHAPE, stretched))
         if any(which)
     ]
 
 
 def _k_notes(manifest: Manifest, k: int) -> list[str]:
     n = len(manifest.images)
-    if k <= n or k == USUAL_K:
+    if k <= n or k == DEFAULT_K:
         return []
     return [f"K = {k} is more than the index's {_images(n)}: a query is compared with all of them"]
 
@@ -111,7 +173,7 @@ def _k_notes(manifest: Manifest, k: int) -> list[str]:
 def _copy_notes(manifest: Manifest) -> list[str]:
     if not manifest.copies:
         return []
-    parts = groups(from_pairs(manifest.copies, len(manifest.images)))
+    parts = copy_groups(from_pairs(manifest.copies, len(manifest.images)))
     said = [
         _listed([manifest.images[i].path for i in part[:_NAMED]], len(part))
         for part in parts[:_NAMED]
@@ -133,7 +195,20 @@ def _threshold_notes(manifest: Manifest) -> list[str]:
         return []
     names = [manifest.images[i].path for i in made.scored]
     return threshold_notes(
-        names, made.peaks, made.quantile, weights_of(manifest, made) if made.peaks else None
+        names, made.peaks, made.quantile, scored_weights(manifest, made) if made.peaks else None
+    )
+
+
+def _outlier_note(names: Sequence[str], scores: npt.NDArray[np.float64], drawn: Threshold) -> str:
+    """Return a line that names the scores that the threshold was drawn without."""
+    order = sorted(drawn.outliers, key=lambda i: -scores[i])
+    named = [f"{names[i]} scores {scores[i]:.3g}" for i in order[:_NAMED]]
+    others = np.delete(scores, order)
+    them = "them" if len(order) > 1 else "it"
+    return (
+        f"{_listed(named, len(order))}, the other good images {others.min():.3g} to "
+        f"{others.max():.3g}: look at {them}, or remove {them}; the threshold is drawn from "
+        "the others"
     )
 
 
@@ -141,7 +216,7 @@ def _line(kind: str, many: str, which: str) -> str:
     return f"{kind}: {many}, {which}; {_MEND[kind]}"
 
 
-def _is_odd(framing: Framing, size: tuple[int, int]) -> bool:
+def _is_stretched(framing: Framing, size: tuple[int, int]) -> bool:
     return framing.stretch(*size) > STRETCHED
 
 
@@ -162,7 +237,7 @@ def _shown(images: Sequence[TrainingImage], framing: Framing) -> str:
     return _listed([f"{one.path} ({how})" for one, how in some], len(images))
 
 
-def _usual_size(images: Iterable[TrainingImage]) -> tuple[int, int]:
+def _most_common_size(images: Iterable[TrainingImage]) -> tuple[int, int]:
     """Return the height and width that most images have."""
     return Counter((one.height, one.width) for one in images).most_common(1)[0][0]
 

@@ -56,7 +56,7 @@ def observed_rate(count: int, n: int) -> Rate:
     return Rate(count, n, count / n, low, high)
 
 
-def chosen_rate(count: int, n: int, quantile: float) -> Rate:
+def expected_rate(count: int, n: int, quantile: float) -> Rate:
     """Return the false alarms to expect of `draw_threshold(scores, quantile)` of n good images.
 
     Of the images that it was chosen by, a threshold calls too few wrong (`count` of n), so the
@@ -110,16 +110,25 @@ def conformal_rank(n: int, quantile: float) -> int:
     return max(1, math.ceil((n + 1) * quantile - 1e-9))
 
 
-def images_needed(quantile: float) -> int:
-    """Return from how many good images on a threshold holds whatever the scores' distribution.
+def images_needed(quantile: float, *, spare: int = 0) -> int:
+    """Return from how many good images on a rank holds the rate, whatever their distribution.
 
-    >>> images_needed(0.995)
-    199
+    Parameters
+    ----------
+    quantile : float in (0, 1)
+    spare : int
+        How many scores there must be above that of the rank. Of none, the largest score itself
+        may be the threshold; `draw_threshold` takes a rank only if there is another above.
+
+    Examples
+    --------
+    >>> images_needed(0.995), images_needed(0.995, spare=1)
+    (199, 399)
     """
-    n = max(1, math.ceil(quantile / (1 - quantile) - 1e-6))
-    while conformal_rank(n, quantile) > n:
+    n = max(1, math.ceil((quantile + spare) / (1 - quantile) - 1e-6))
+    while conformal_rank(n, quantile) > n - spare:
         n += 1
-    while n > 1 and conformal_rank(n - 1, quantile) <= n - 1:
+    while n > 1 and conformal_rank(n - 1, quantile) <= n - 1 - spare:
         n -= 1
     return n
 

@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
 
-from ..detector.result import Result
-from ..images import Framing
-from ..index import Index
+from ..types import Floats, Ids
 from .judge import over
 
+if TYPE_CHECKING:
+    from ..images import Framing
+    from ..index import Index
+
 Box = tuple[float, float, float, float]
+
+
+class Compared(Protocol):
+    """An image that was compared with an index, such as `spade_faiss.Result`."""
+
+    @property
+    def map(self) -> Floats:
+        """The anomaly map on the image's own grid, float32 [H, W]."""
+
+    @property
+    def distances(self) -> tuple[Floats, ...]:
+        """Per level, each patch's distance to its nearest good patches, float32 [h, w]."""
+
+    @property
+    def matches(self) -> tuple[Ids, ...]:
+        """Per level, each patch's nearest good patch, as a row of the level, int64 [h, w]."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +87,8 @@ class Region:
     matches: tuple[Match, ...]
 
 
-def find_regions(result: Result, index: Index, threshold: float) -> list[Region]:
-    """Return the regions of a result's map over a threshold, the highest peak first."""
+def find_regions(result: Compared, index: Index, threshold: float) -> list[Region]:
+    """Return the regions of an image's map over a threshold, the highest peak first."""
     wrong = over(result.map, threshold).view(np.uint8)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(wrong, connectivity=8)
     regions = []
@@ -91,7 +110,7 @@ def find_regions(result: Result, index: Index, threshold: float) -> list[Region]
     return sorted(regions, key=lambda region: -region.peak)
 
 
-def _matches(result: Result, index: Index, peak: tuple[int, int]) -> tuple[Match, ...]:
+def _matches(result: Compared, index: Index, peak: tuple[int, int]) -> tuple[Match, ...]:
     framing = index.manifest.framing.framing()
     size = result.map.shape[0], result.map.shape[1]
     x, y = framing.to_input(peak, size)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from ..types import Mask
 
 Values = npt.NDArray[np.float64]
 
 LEAST_RATE, MOST_RATE = 0.005, 0.05
 """Between these lies the rate of false alarms that is aimed at where none is asked for."""
 FENCE = 3.5
-"""Standard deviations of the logarithms, from their median, beyond which a score is odd."""
+"""Standard deviations of the logarithms, from their median, beyond which a score is an outlier."""
 SPREAD, SPREAD_IMAGES = 0.12, 2
 """The standard deviation of good scores' logarithms to start from, and for how many images that
 counts: it is 0.05 to 0.21 for seven kinds of parts."""
@@ -35,14 +35,14 @@ class Threshold:
         The share of new good images that is to stay under it.
     images : float
         Independent images that it was drawn from: copies of one part count for one together.
-    odd : tuple of int
+    outliers : tuple of int
         Places of scores that are far above the others. It was drawn without them.
     """
 
     value: float | None
     quantile: float
     images: float
-    odd: tuple[int, ...] = ()
+    outliers: tuple[int, ...] = ()
 
 
 def aimed_quantile(images: float) -> float:
@@ -64,25 +64,18 @@ def draw_threshold(
     """Draw the value that a new good image's score stays under with chance `quantile`.
 
     Scores are distances, positive and skew, so their logarithms are taken. A score more than
-    `FENCE` standard deviations from the median is odd: a part that is not good, a black frame, or,
-    far below, a copy that nobody noticed. Median and median absolute deviation find them however
-    large they are, as long as they are fewer than half. A threshold that is never under the largest
-    good score would be hostage to them.
+    `FENCE` standard deviations from the median is an outlier: a part that is not good, a black
+    frame, or, far below, a copy that nobody noticed.
 
-    - Where the rank that conformal prediction takes (the ceil((n + 1) q)-th smallest; Vovk et al.,
-      *Algorithmic Learning in a Random World*, 2005) is that of a score which is not odd and not
-      the largest, it is that score. A new good image exceeds it with a chance of at most 1 - q,
-      whatever the distribution: from 399 images on at q = 0.995, 39 at 0.95.
-    - Else it is an upper prediction limit of the logarithms of those that are not odd,
-      m + t' s sqrt(1 + 1/n), with Student's t at q, and t' = t + g (t^2 - 1) / 6 for skewness g
-      (Cornish & Fisher, 1938). Few images say little of s and less of g: s^2 is averaged with that
-      of `SPREAD_IMAGES` more images of the spread `SPREAD`, which are degrees of freedom, too, and
-      g counts n / (n + `SKEW_IMAGES`).
+    - Where the conformal rank (Vovk et al., *Algorithmic Learning in a Random World*, 2005) is
+      that of a score which is no outlier and not the largest, the threshold is that score. A new
+      good image exceeds it with a chance of at most 1 - q, whatever the distribution. It takes
+      `images_needed(q, spare=1)` images.
+    - Else it is Student's upper prediction limit of the logarithms, corrected for skewness
+      (Cornish & Fisher, 1938), but at least the score of the highest rank that would do.
 
-    One score moves it little: a single one of 20, whatever it is, by less than a third. New good
-    images exceed it 0.8 to 1.25 times as often as is aimed at if scores are log-normal, by
-    simulation for 2 to 200 images. Real scores are skewer, and exceed it up to 2.8 times as often:
-    see `docs/threshold.md`.
+    So a stricter quantile never gives a lower threshold, and one score moves it little.
+    `docs/threshold.md` has the formula, and what a threshold is worth.
 
     Parameters
     ----------
@@ -103,7 +96,7 @@ def draw_threshold(
     >>> draw_threshold(range(1, 100), 0.9).value  # the 90th of 99
     90.0
     >>> drawn = draw_threshold([3.0, 4.0, 5.0, 70.0])
-    >>> round(drawn.value, 2), drawn.odd
+    >>> round(drawn.value, 2), drawn.outliers
     (6.4, (3,))
     """
     values = np.asarray(scores, np.float64)
@@ -112,16 +105,15 @@ def draw_threshold(
         raise ValueError("scores hold NaN")
     if quantile is not None and not 0 < quantile < 1:
         raise ValueError(f"quantile {quantile} must lie between 0 and 1")
-    near = _not_odd(values, each)
-    n = float(each[near].sum())
     q = aimed_quantile(float(each.sum())) if quantile is None else quantile
+    near = _no_outliers(values, each)
+    n = float(each[near].sum())
     if n < 1.5:
         return Threshold(None, q, n)
-    center = np.median(values[near])
-    odd = tuple(np.flatnonzero(~near & (values > center)).tolist())
-    ranked = _ranked(values, each, near, q)
-    limit = _limit(np.log(values[near]), each[near], q) if ranked is None else ranked
-    return Threshold(limit, q, n, odd)
+    outliers = np.flatnonzero(~near & (values > np.median(values[near])))
+    ranked, holds = _ranked(values, each, near, q)
+    value = ranked if holds else max(ranked, _limit(np.log(values[near]), each[near], q))
+    return Threshold(value, q, n, tuple(outliers.tolist()))
 
 
 def good_threshold(
@@ -131,15 +123,15 @@ def good_threshold(
     return draw_threshold(scores, quantile, weights).value
 
 
-def _not_odd(values: Values, weights: Values) -> npt.NDArray[np.bool_]:
+def _no_outliers(values: Values, weights: Values) -> Mask:
     """Return which scores are near the others; none if half of them or more are 0."""
-    if not len(values) or (middle := _median(values, weights)) <= 0:
+    positive = values > 0
+    if 2 * weights[positive].sum() <= weights.sum() * (1 + 1e-8):
         return np.zeros(len(values), bool)
-    logs = np.log(np.maximum(values, middle * 1e-30))
-    apart = np.abs(logs - math.log(middle))
+    logs = np.log(values, where=positive, out=np.full(len(values), -np.inf))
+    apart = np.abs(logs - math.log(_median(values, weights)))
     spread = _pooled((1.4826 * _median(apart, weights)) ** 2, float(weights.sum()))
-    near: npt.NDArray[np.bool_] = apart <= FENCE * spread
-    return near
+    return np.asarray(apart <= FENCE * spread)
 
 
 def _median(values: Values, weights: Values) -> float:
@@ -151,21 +143,26 @@ def _median(values: Values, weights: Values) -> float:
 
 
 def _pooled(variance: float, n: float) -> float:
-    """Return a standard deviation, averaged with the usual one."""
+    """Return a standard deviation, averaged with the one to start from."""
     freedom = max(n - 1, 0)
     return math.sqrt((SPREAD_IMAGES * SPREAD**2 + freedom * variance) / (SPREAD_IMAGES + freedom))
 
 
-def _ranked(
-    values: Values, weights: Values, near: npt.NDArray[np.bool_], quantile: float
-) -> float | None:
-    """Return the score of the conformal rank; None if it is odd, or no other is above it."""
+def _ranked(values: Values, weights: Values, near: Mask, quantile: float) -> tuple[float, bool]:
+    """Return the score of the conformal rank, or of the nearest rank that would do, and which.
+
+    A rank does if its score is no outlier, and those above it that are none stand for one
+    independent image or more. Of a rank that is too low, the least score that is no outlier holds
+    the rate, too. Where no rank would do, the score is 0.
+    """
     order = np.argsort(values)
     below = np.cumsum(weights[order])
+    first, last = np.flatnonzero(near[order])[[0, -1]]
+    highest = int(np.searchsorted(below, below[last] - 1 + 1e-9, side="right")) - 1
+    if highest < first:
+        return 0.0, False
     at = int(np.searchsorted(below, (below[-1] + 1) * quantile - 1e-9))
-    if at >= len(order) or not near[order[at]] or not near[order[at + 1 :]].any():
-        return None
-    return float(values[order[at]])
+    return float(values[order[np.clip(at, first, highest)]]), at <= highest
 
 
 def _limit(logs: Values, weights: Values, quantile: float) -> float:
@@ -179,27 +176,8 @@ def _limit(logs: Values, weights: Values, quantile: float) -> float:
     spread = _pooled(squares / (n - 1), n)
     skew = (weights * apart**3).sum() / n / max(squares / n, 1e-24) ** 1.5
     t = float(student.ppf(quantile, SPREAD_IMAGES + n - 1))
-    t += skew * n / (n + SKEW_IMAGES) * (t * t - 1) / 6
+    lean = skew * n / (n + SKEW_IMAGES)
+    if lean:  # beyond its turning point the correction would lead back
+        t = min(t, -3 / lean) if lean < 0 else max(t, -3 / lean)
+    t += lean * (t * t - 1) / 6
     return math.exp(mean + t * spread * math.sqrt(1 + 1 / n))
-
-
-def calibration_sample(names: Sequence[str], count: int) -> npt.NDArray[np.int64]:
-    """Return which images to draw thresholds from, ascending: all, or `count` of them.
-
-    Those whose names' digests are the smallest: a fixed draw that has nothing to do with what
-    the images show, and that mostly stays when images come and go.
-
-    Parameters
-    ----------
-    names : sequence of str, n long
-    count : int
-
-    Returns
-    -------
-    int64 [min(n, count)]
-    """
-    if len(names) <= count:
-        return np.arange(len(names))
-    digests = [hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest() for name in names]
-    order = sorted(range(len(names)), key=lambda i: (digests[i], i))
-    return np.sort(np.array(order[:count], np.int64))

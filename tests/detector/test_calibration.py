@@ -9,7 +9,7 @@ import pytest
 from spade_faiss import Spade, SpadeError
 from spade_faiss.datasets.demo import render
 from spade_faiss.index import Index, Manifest
-from spade_faiss.verdict.rates import chosen_rate, observed_rate
+from spade_faiss.verdict.rates import expected_rate, observed_rate
 from spade_faiss.verdict.threshold import good_threshold
 from tests.command import done, one_line, run
 from tests.conftest import texture
@@ -65,7 +65,7 @@ def test_the_report_counts_what_a_query_of_the_same_images_says(tiny, built, cal
     limit = report.chosen.threshold
     assert limit == pytest.approx(good_threshold(good, 0.9), rel=1e-5) and report.needed == 9
     # The 23rd of 24: by exchangeability 2 in 25 are above it, though only 1 in 24 of these is.
-    assert report.chosen.false_alarms == chosen_rate(1, 24, 0.9)
+    assert report.chosen.false_alarms == expected_rate(1, 24, 0.9)
     assert report.chosen.false_alarms.value == 2 / 25
     assert report.chosen.found == observed_rate(int((bad > limit).sum()), 6)
     assert report.chosen.found.count >= 1
@@ -224,7 +224,7 @@ def test_drift_of_real_images(real, change):
 
 @pytest.mark.slow
 def test_real_batches_that_have_not_changed_are_seldom_warned_of(real):
-    from spade_faiss.verdict.drift import LEVEL, compare
+    from spade_faiss.verdict.drift import LEVEL, detect_drift
 
     held = real.held_out.good
     scores = np.stack([held.peaks, held.descriptor_scores])
@@ -233,7 +233,7 @@ def test_real_batches_that_have_not_changed_are_seldom_warned_of(real):
     for _ in range(1500):
         mixed = scores[:, rng.permutation(24)]
         new, old = mixed[:, :8], mixed[:, 8:]
-        count += compare(new[0], old[0], np.sort(old[0])[-2], new[1], old[1]).warned
+        count += detect_drift(new[0], old[0], np.sort(old[0])[-2], new[1], old[1]).warned
     assert count / 1500 <= 1.6 * LEVEL
 
 

@@ -14,7 +14,7 @@ from spade_faiss.detector.extract import itself
 from spade_faiss.detector.query import query_by
 from spade_faiss.index import Index, Manifest
 from spade_faiss.index.store import IndexWriter
-from spade_faiss.verdict.threshold import calibration_sample
+from spade_faiss.verdict.calibration import calibration_sample
 from tests.conftest import texture, with_hole
 
 

@@ -23,6 +23,7 @@ def test_every_public_name_is_on_it():
         "spade_faiss.features",
         "spade_faiss.images",
         "spade_faiss.datasets",
+        "spade_faiss.verdict",
     ):
         section = page.split(f"## `{name}`\n")[1].split("\n## ")[0]
         for public in importlib.import_module(name).__all__:

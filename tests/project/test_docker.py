@@ -305,3 +305,10 @@ def test_health_of_a_service_that_is_not_there_and_of_other_commands(tmp_path):
     command = ["spade-faiss", "serve", "i", "--port"]
     assert healthcheck([*command, "1"], tmp_path).returncode == 1
     assert healthcheck(["spade-faiss", "build", "good", "--index", "i"], tmp_path).returncode == 0
+
+
+def test_the_health_check_asks_a_place_that_the_service_has():
+    pytest.importorskip("fastapi", reason="needs the extra 'serve'")
+    from spade_faiss.service.places import ALIVE
+
+    assert f'}}{ALIVE}"' in (ROOT / "docker" / "healthcheck.py").read_text()

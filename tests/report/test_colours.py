@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from spade_faiss.report import colours
-from spade_faiss.report.colours import DARK, LIGHT, heat, over, resized, whole_map
+from spade_faiss.report.colours import DARK, LIGHT, blend, heat, resized, whole_map
 from spade_faiss.report.pictures import overlaid
 
 TEXT, SHAPE = 4.5, 3.0
@@ -218,7 +218,7 @@ def test_without_a_threshold_nothing_has_an_alarm_s_colours():
 def test_the_ramp_darkens_and_stands_out_from_any_ground(person, ground):
     shares = np.array([[1.0001, 1.125, 1.25, 1.375, 1.5]], np.float32)
     picture = np.broadcast_to(np.uint8(ground), (1, 5, 3))
-    shown = seen(over(picture, heat(shares, 1.0))[0], person)
+    shown = seen(blend(picture, heat(shares, 1.0))[0], person)
     assert (np.diff(shown[:, 0]) < -3).all()  # lightness, of 100
     assert deltaE_ciede2000(shown, seen(ground, person)[None]).min() >= 12
 

@@ -140,11 +140,11 @@ def test_results_that_no_list_tells_of_are_named_not_removed(spade, parts, tmp_p
     assert {"maps/b.tiff", "overlays/b.png", "report.html"} < files(out)
 
 
-def test_a_query_that_stops_leaves_nothing_of_an_earlier_one(spade, parts, tmp_path, monkeypatch):
+def test_a_query_that_stops_leaves_nothing_of_an_earlier_one(spade, parts, tmp_path):
     out = tmp_path / "out"
     query(spade, parts, out, explain=True, report=True)
     (parts / "b.png").write_bytes(b"no image")
-    monkeypatch.setattr(spade, "batch_size", 1)
+    spade = spade.with_options(batch_size=1)
     with pytest.raises(SpadeError, match=r"b\.png"):
         query(spade, parts, out)
     assert files(out) == {"maps/a.tiff", "overlays/a.png", "scores.csv", LIST}

@@ -1,13 +1,14 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from spade_faiss import Spade, SpadeError
 from spade_faiss.images import Found, Framing, find_images
-from spade_faiss.report import explanation_picture, find_regions, overlay_picture, write_query
+from spade_faiss.report import explanation_picture, overlay_picture, write_query
+from spade_faiss.verdict import find_regions, judge_result
 from tests.conftest import texture, with_hole
 
 
@@ -22,43 +23,10 @@ def holed(spade):
     return next(spade.query([image]))
 
 
-def test_regions_are_the_connected_places_over_the_threshold(spade, holed):
-    limit = spade.pixel_threshold
-    regions = find_regions(holed, spade.index_, limit)
-    labels, count = ndimage.label(holed.map > limit, np.ones((3, 3)))
-    assert len(regions) == count >= 2
-    assert [r.peak for r in regions] == sorted((r.peak for r in regions), reverse=True)
-    assert sorted(r.area for r in regions) == sorted(np.bincount(labels.ravel())[1:])
-    for region in regions:
-        left, top, right, bottom = region.box
-        x, y = region.peak_at
-        assert left <= x < right and top <= y < bottom
-        inside = labels == labels[y, x]
-        assert holed.map[inside].max() == np.float32(region.peak) == holed.map[y, x]
-        rows, cols = np.nonzero(inside)
-        assert region.box == (cols.min(), rows.min(), cols.max() + 1, rows.max() + 1)
-
-
-def test_matches_lead_to_the_patch_that_the_search_found(spade, holed):
-    region = find_regions(holed, spade.index_, spade.pixel_threshold)[0]
-    assert sorted(match.level for match in region.matches) == [1, 2, 3]
-    for match in region.matches:
-        level = spade.index_.manifest.levels[match.level - 1]
-        cell = 224 / level.width
-        column, line = ((np.array(match.query_box[:2]) - 16) / cell).round().astype(int)
-        x, y = region.peak_at
-        assert match.query_box[0] <= x + 0.5 <= match.query_box[2]
-        assert match.query_box[1] <= y + 0.5 <= match.query_box[3]
-        row = match.row * level.patches + match.patch[1] * level.width + match.patch[0]
-        assert row == holed.matches[match.level - 1][line, column]
-        assert match.image == spade.index_.manifest.images[match.row].path
-        assert match.box[:2] == pytest.approx(np.array(match.patch) * cell + 16, abs=0.1)
-
-
 def test_the_overlay_marks_the_hole_and_hatches_what_was_not_seen(spade, holed):
     framing = spade.index_.manifest.framing.framing()
-    limit = spade.pixel_threshold
-    picture = overlay_picture(holed, framing, holed.peak, limit, limit, "brick")
+    finding = judge_result(spade, holed)
+    picture = overlay_picture(holed, finding, framing, "brick")
     assert picture.dtype == np.uint8 and picture.shape[1] > 2 * 448
     left = picture[44:, :448].astype(int)
     right = picture[44:, 456:904].astype(int)
@@ -68,7 +36,8 @@ def test_the_overlay_marks_the_hole_and_hatches_what_was_not_seen(spade, holed):
     assert not changed[:20].any()  # hatched alike
     red, _, blue = right[round(130 * scale), round(120 * scale)]
     assert red > blue + 80
-    clear = overlay_picture(holed, framing, 1.0, None, None, "no threshold")
+    unjudged = replace(finding, verdict="", threshold=None, pixel_threshold=None)
+    clear = overlay_picture(holed, unjudged, framing)
     assert clear.shape == picture.shape
     red, _, blue = clear[44:, 456:904].astype(int)[round(130 * scale), round(120 * scale)]
     assert blue > red + 40  # nothing is judged, so nothing is red
@@ -82,7 +51,7 @@ def test_pictures_of_any_aspect(tiny, shape):
         result = next(spade.query([255 - train[0]]))
         framing = spade.index_.manifest.framing.framing()
         assert result.map.shape == shape
-        overlay_picture(result, framing, 1.0, 2.0, 2.0, "x" * 500)
+        overlay_picture(result, judge_result(spade, result), framing, "x" * 500)
         regions = find_regions(result, spade.index_, 1e-3)
         assert regions
         explanation_picture(result, spade.index_, regions)

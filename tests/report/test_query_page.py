@@ -4,7 +4,6 @@ import json
 import os
 import re
 import tracemalloc
-from dataclasses import replace
 from itertools import cycle, pairwise
 from pathlib import Path
 
@@ -16,11 +15,13 @@ from PIL import Image
 from spade_faiss import Spade, SpadeError
 from spade_faiss.images import find_images
 from spade_faiss.images.video import VIDEO_SUFFIXES
-from spade_faiss.report import find_regions, query_page, write_query
+from spade_faiss.report import write_query
+from spade_faiss.report.cards import MOST_CARDS, card_of, room_for
 from spade_faiss.report.colours import DARK, LIGHT, rgb
 from spade_faiss.report.files import Row
 from spade_faiss.report.layers import encoded, layers_of
 from spade_faiss.report.query_page import QueryReport
+from spade_faiss.verdict import judge_result
 from tests.command import done
 from tests.conftest import texture, with_hole
 from tests.images.video.videos import street, walk, write_video
@@ -60,27 +61,27 @@ def results(spade):
     return list(spade.query([*good, *bad]))
 
 
-def many(spade, results, path, count, expected=None):
+def many(spade, results, path, count, expected=None, most=MOST_CARDS):
     """Write a report of many images, made of few: their cards' pictures are the same."""
-    page = QueryReport(spade, path.parent, expected or count)
-    limit = spade.pixel_threshold
-    made = [page._card(one, one.peak, find_regions(one, spade.index_, limit)) for one in results]
+    page = QueryReport(spade, path.parent, expected or count, most)
+    limit, room = spade.pixel_threshold, room_for(min(expected or count, most))
+    made = [
+        card_of(one, judge_result(spade, one), spade.index_, room, os.path.basename)
+        for one in results
+    ]
     scale = np.random.default_rng(0).uniform(0.8, 1.2, count)
     rows = []
     for i, (one, card) in enumerate(zip(cycle(results), cycle(made), strict=False)):
         if i == count:
             break
         score = float(one.peak * scale[i])
-        verdict = "NG" if score > limit else "OK"
-        named = replace(one, name=f"/parts/{i:04}.png")
-        page._card = lambda result, score, regions, card=card, verdict=verdict: {
-            **card,
-            "name": result.name,
+        said = {
+            "name": f"/parts/{i:04}.png",
             "score": score,
-            "verdict": verdict,
+            "verdict": "NG" if score > limit else "OK",
         }
-        page.add(named, score, [])
-        rows.append(Row(named.name, score, limit, verdict))
+        page.cards.add(score, lambda card=card, said=said: {**card, **said})
+        rows.append(Row(said["name"], score, limit, said["verdict"]))
     page.write(path, rows)
     return rows
 
@@ -200,9 +201,8 @@ def test_a_place_of_one_pixel_is_outlined_in_a_thumbnail():
     assert layers.paths["outline"] and layers.pictures["heat"][..., 3].max() == 255
 
 
-def test_only_the_worst_are_kept_of_very_many(spade, results, tmp_path, monkeypatch):
-    monkeypatch.setattr(query_page, "MOST_CARDS", 30)
-    rows = many(spade, results, tmp_path / "report.html", 200)
+def test_only_the_worst_are_kept_of_very_many(spade, results, tmp_path):
+    rows = many(spade, results, tmp_path / "report.html", 200, most=30)
     cards = cards_of(tmp_path / "report.html")
     assert [card["score"] for card in cards] == sorted(row.score for row in rows)[:-31:-1]
     text = (tmp_path / "report.html").read_text()
@@ -222,10 +222,10 @@ def test_memory_and_size_stay_bounded(spade, results, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "report.html"]
 
 
-def test_a_query_that_stops_leaves_a_report_of_what_was_done(spade, tmp_path, monkeypatch):
+def test_a_query_that_stops_leaves_a_report_of_what_was_done(spade, tmp_path):
     write_parts(tmp_path / "parts", ["0.png", "1.png"])
     (tmp_path / "parts" / "9.png").write_bytes(b"")
-    monkeypatch.setattr(spade, "batch_size", 1)
+    spade = spade.with_options(batch_size=1)
     with pytest.raises(SpadeError, match=r"9\.png"):
         write_query(spade, find_images([tmp_path / "parts"], print), tmp_path / "out", report=True)
     text = (tmp_path / "out" / "report.html").read_text()

@@ -16,7 +16,7 @@ from PIL import Image
 
 from spade_faiss import Spade, open_detector
 from spade_faiss.service import Limits, LiveIndex, create_app
-from spade_faiss.service.guard import State
+from spade_faiss.service.context import State
 from spade_faiss.service.server import Server
 from tests.conftest import texture, with_hole
 

@@ -126,7 +126,7 @@ def test_index_and_ensemble_take_each_others_place_without_losing_a_request(tiny
                 wait_for(lambda now=now: any(one.get("generation") == now for _, one in answers))
                 networks = {
                     one.network
-                    for one in getattr(service.live.spade, "members", [service.live.spade])
+                    for one in getattr(service.live.detector, "members", [service.live.detector])
                 }
                 assert networks == {tiny}  # not loaded again
         finally:

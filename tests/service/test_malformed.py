@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from spade_faiss.service import app
+from spade_faiss.service.routes import query
 from tests.conftest import texture
 from tests.service.serving import form
 
@@ -187,7 +187,7 @@ def test_bombs_are_refused_by_their_headers(service, monkeypatch):
     def never(data):
         raise AssertionError("a bomb was decoded")
 
-    monkeypatch.setattr(app, "decode_image", never)
+    monkeypatch.setattr(query, "decode_image", never)
     for name, data in bombs():
         assert len(data) < 1 << 20
         answer = service.client.post("/v1/query", files=form(data))

@@ -161,7 +161,7 @@ def test_a_request_is_answered_by_one_index_though_its_images_are_of_several_bat
         serving(tmp_path, tiny, limits=Limits(batch=1), every=0.02) as service,
         ThreadPoolExecutor(1) as pool,
     ):
-        old = service.live.spade
+        old = service.live.detector
         threshold, query = old.image_threshold, old.query
 
         def slow(images):
@@ -172,7 +172,7 @@ def test_a_request_is_answered_by_one_index_though_its_images_are_of_several_bat
         waiting = pool.submit(service.client.post, "/v1/query", files=form(image, image, image))
         wait_for(lambda: "batch_images_count 1.0" in service.client.get("/metrics").text)
         set_threshold(tmp_path, 77.5)
-        wait_for(lambda: service.live.spade is not old)
+        wait_for(lambda: service.live.detector is not old)
         go_on.set()
         answer = waiting.result().json()
         assert [one["threshold"] for one in answer["images"]] == [threshold] * 3
@@ -185,11 +185,11 @@ def test_an_index_of_the_same_bytes_is_not_opened_again(tiny, tmp_path):
     Spade(tiny, **SMALL).fit(texture("gravel", 3), tmp_path)
     whole = (tmp_path / MANIFEST).read_bytes()
     with serving(tmp_path, tiny, every=0.02) as service:
-        spade = service.live.spade
+        spade = service.live.detector
         (tmp_path / "copy").write_bytes(whole)
         (tmp_path / "copy").replace(tmp_path / MANIFEST)
         wait_for(lambda: service.client.get("/v1/index").json()["outdated"] is None)
-        assert service.live.spade is spade
+        assert service.live.detector is spade
         assert "reloads_total{" not in service.client.get("/metrics").text
 
 
@@ -216,7 +216,7 @@ def test_what_cannot_be_served_leaves_the_old_index_in_service(tiny, tmp_path, m
         Spade(tiny, **SMALL).fit(texture("gravel", 5), other)
         generation = Spade.load(other, backbone=tiny).index_.manifest.generation
         (tmp_path / MANIFEST).write_bytes((other / MANIFEST).read_bytes())
-        assert service.live.spade.index_.manifest.generation != generation
+        assert service.live.detector.index_.manifest.generation != generation
         (other / generation).rename(tmp_path / generation)
         wait_for(lambda: service.client.get("/v1/index").json()["images"] == 5)
         assert service.client.get("/v1/index").json()["outdated"] is None

@@ -9,9 +9,9 @@ import pytest
 
 from spade_faiss import Spade, SpadeError
 from spade_faiss.images import Frame
-from spade_faiss.report import find_regions
 from spade_faiss.service import Limits
 from spade_faiss.service.limits import Admission, Refusal
+from spade_faiss.verdict import find_regions
 from tests.conftest import texture
 from tests.service.serving import form, png, read_picture, serving, wait_for
 
@@ -89,7 +89,7 @@ def test_images_of_a_request_keep_their_order_and_names(service, parts):
     assert [(one["height"], one["width"]) for one in images] == [v.shape[:2] for v in parts]
     assert [one["verdict"] for one in images] == ["OK", "NG"] * 4
     assert all(one["map"] is None and one["photo"] is None for one in images)
-    assert answer.json()["generation"] == service.live.spade.index_.manifest.generation
+    assert answer.json()["generation"] == service.live.detector.index_.manifest.generation
 
 
 def test_an_image_that_was_hardly_seen_is_noted(service, parts):
@@ -142,7 +142,7 @@ def test_pictures_show_the_place_and_the_good_patch(service, parts, index):
 
 def test_the_index_is_described(service, index):
     answer = service.client.get("/v1/index").json()
-    manifest = service.live.spade.index_.manifest
+    manifest = service.live.detector.index_.manifest
     assert answer["images"] == 10 and answer["generation"] == manifest.generation
     assert answer["threshold"] == manifest.calibration.pixel_threshold
     assert answer["backbone"] == "tiny" and answer["cropped"]
@@ -303,13 +303,13 @@ def test_a_client_that_leaves_takes_no_room(small):
 
 def test_a_full_queue_says_when_to_try_again(small, parts, monkeypatch):
     go_on = threading.Event()
-    query = small.live.spade.query
+    query = small.live.detector.query
 
     def slow(images):
         go_on.wait(60)
         return query(images)
 
-    monkeypatch.setattr(small.live.spade, "query", slow)
+    monkeypatch.setattr(small.live.detector, "query", slow)
     image = png(parts[1])
     with ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(small.client.post, "/v1/query", files=form(image)) for _ in range(3)]
@@ -324,7 +324,7 @@ def test_a_worker_that_fails_is_told_apart_from_a_bad_image(small, parts, monkey
     def broken(images):
         raise RuntimeError("no memory")
 
-    monkeypatch.setattr(small.live.spade, "query", broken)
+    monkeypatch.setattr(small.live.detector, "query", broken)
     answer = small.client.post("/v1/query", files=form(png(parts[0])))
     assert "log" in why(answer, 500) and "no memory" not in answer.text
     monkeypatch.undo()

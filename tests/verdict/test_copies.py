@@ -6,7 +6,7 @@ from skimage import data
 from spade_faiss import Spade
 from spade_faiss.detector.neighbours import copies_in
 from spade_faiss.index import Manifest
-from spade_faiss.verdict.copies import find_copies, groups, independent
+from spade_faiss.verdict.copies import copy_groups, copy_weights, find_copies
 from tests.conftest import texture
 
 
@@ -27,25 +27,26 @@ def parts(sizes, within, between):
 def test_shots_of_a_part_stand_before_a_step():
     found = find_copies(*neighbours(parts([1, 3, 1, 2, 1, 1], 0.5, 1.0)))
     assert [one.tolist() for one in found] == [[], [2, 3], [1, 3], [1, 2], [], [6], [5], [], []]
-    assert groups(found) == [[1, 2, 3], [5, 6]]
-    assert independent(found).sum() == pytest.approx(6)
+    assert copy_groups(found) == [[1, 2, 3], [5, 6]]
+    assert copy_weights(found).sum() == pytest.approx(6)
 
 
 def test_other_parts_are_none_though_some_are_nearer():
-    assert groups(find_copies(*neighbours(parts([1] * 12, 0, 1.0)))) == []
-    assert groups(find_copies(*neighbours(parts([1, 2, 1, 1, 1], 0.8, 1.0)))) == []
+    assert copy_groups(find_copies(*neighbours(parts([1] * 12, 0, 1.0)))) == []
+    assert copy_groups(find_copies(*neighbours(parts([1, 2, 1, 1, 1], 0.8, 1.0)))) == []
 
 
 def test_a_kind_of_part_of_its_own_is_not_left_out_as_a_whole():
-    assert groups(find_copies(*neighbours(parts([12, 12, 12], 0.5, 1.0)))) == []
+    assert copy_groups(find_copies(*neighbours(parts([12, 12, 12], 0.5, 1.0)))) == []
     # But stuck frames are one, however many there are.
     stuck = find_copies(*neighbours(parts([20, *[1] * 9], 1e-4, 1.0)))
-    assert groups(stuck) == [list(range(20))] and independent(stuck).sum() == pytest.approx(10)
+    assert copy_groups(stuck) == [list(range(20))]
+    assert copy_weights(stuck).sum() == pytest.approx(10)
 
 
 def test_a_few_images_leave_something_to_compare_with():
-    assert groups(find_copies(*neighbours(np.zeros((2, 2))))) == []
-    assert groups(find_copies(*neighbours(parts([2, 1], 0.1, 1.0)))) == [[0, 1]]
+    assert copy_groups(find_copies(*neighbours(np.zeros((2, 2))))) == []
+    assert copy_groups(find_copies(*neighbours(parts([2, 1], 0.1, 1.0)))) == [[0, 1]]
 
 
 def noisy(image, sigma, seed=0):
@@ -80,7 +81,7 @@ def test_a_copy_does_not_move_the_threshold(tiny, again, preset):
     good = texture("brick", 10)
     plain = Spade(tiny, preset=preset).fit(good)
     spade = Spade(tiny, preset=preset).fit([*good, again(good[3])])
-    assert groups(copies_in(spade.index_)) == [[3, 10]]
+    assert copy_groups(copies_in(spade.index_)) == [[3, 10]]
     assert spade.index_.manifest.copies == ((3, 10),)
     assert spade.image_threshold == pytest.approx(plain.image_threshold, rel=0.05)
     assert spade.quantile_ == plain.quantile_
@@ -92,7 +93,7 @@ def test_every_part_shown_twice_is_as_shown_once(tiny):
     good = texture("gravel", 8)
     once = Spade(tiny).fit(good)
     twice = Spade(tiny).fit([*good, *(noisy(image, 1, i) for i, image in enumerate(good))])
-    assert len(groups(copies_in(twice.index_))) == 8
+    assert len(copy_groups(copies_in(twice.index_))) == 8
     assert twice.image_threshold == pytest.approx(once.image_threshold, rel=0.05)
     assert twice.quantile_ == once.quantile_
 
@@ -139,7 +140,7 @@ def test_a_video_s_stuck_frames_count_once(tiny):
     settings = {"resize": 96, "crop": 96}
     plain = Spade(tiny, **settings).fit(iter(moving))
     spade = Spade(tiny, **settings).fit(iter([*moving[:8], *[moving[7]] * 12, *moving[8:]]))
-    assert groups(copies_in(spade.index_)) == [list(range(7, 20))]
+    assert copy_groups(copies_in(spade.index_)) == [list(range(7, 20))]
     assert spade.image_threshold == pytest.approx(plain.image_threshold, rel=0.05)
 
 

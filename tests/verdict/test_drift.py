@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import f, norm, rankdata, ttest_ind
 
-from spade_faiss.verdict.drift import CLEAR, LEVEL, _hotelling, compare
+from spade_faiss.verdict.drift import CLEAR, LEVEL, _hotelling, detect_drift
 
 
 def warned(rng, m, n, shift=(0.0, 0.0), defects=0, trials=400):
@@ -18,7 +18,7 @@ def warned(rng, m, n, shift=(0.0, 0.0), defects=0, trials=400):
         new += np.array(shift)[:, None]
         new[:, :defects] += 8  # seen by both scores
         limit = np.sort(old[0])[-2]
-        count += compare(new[0], old[0], limit, new[1], old[1]).warned
+        count += detect_drift(new[0], old[0], limit, new[1], old[1]).warned
     return count / trials
 
 
@@ -37,7 +37,7 @@ def test_one_calibration_and_many_batches_make_no_storm():
         limit = np.sort(old[0])[-2]
         new = rng.normal(size=(40, 2, 30))
         shares.append(
-            np.mean([compare(one[0], old[0], limit, one[1], old[1]).warned for one in new])
+            np.mean([detect_drift(one[0], old[0], limit, one[1], old[1]).warned for one in new])
         )
     assert np.mean(shares) <= 2 * LEVEL and np.median(shares) == 0
 
@@ -90,11 +90,11 @@ def test_one_score_alone_is_compared_alone():
 
 def test_a_batch_that_is_mostly_over_the_threshold_is_seen():
     old = np.linspace(0, 1, 20)
-    found = compare(np.full(8, 2.0), old, 1.0, np.full(8, 2.0), old)
+    found = detect_drift(np.full(8, 2.0), old, 1.0, np.full(8, 2.0), old)
     assert found.warned and (found.over, found.images, found.effect) == (8, 8, None)
     assert "8 of 8 images are over" in found.text
     # One or two wrong parts alone say nothing.
-    assert not compare([2.0], old, 1.0, [2.0], old).warned
+    assert not detect_drift([2.0], old, 1.0, [2.0], old).warned
 
 
 @given(
@@ -103,7 +103,7 @@ def test_a_batch_that_is_mostly_over_the_threshold_is_seen():
     st.floats(0, 100),
 )
 def test_figures_stay_in_range_and_the_effect_is_that_of_all_pairs(new, old, limit):
-    found = compare(new, old, limit, new, old)
+    found = detect_drift(new, old, limit, new, old)
     here, before = (np.array([v for v in side if v < limit]) for side in (new, old))
     assert found.over == sum(v > limit for v in new) and "\n" not in found.text
     if found.effect is None:
@@ -123,6 +123,6 @@ def test_figures_stay_in_range_and_the_effect_is_that_of_all_pairs(new, old, lim
 
 def test_nan_and_unequal_lengths_are_refused():
     with pytest.raises(ValueError, match="NaN"):
-        compare([1.0, float("nan")], [1.0, 2.0], 3.0, [1.0, 2.0], [1.0, 2.0])
+        detect_drift([1.0, float("nan")], [1.0, 2.0], 3.0, [1.0, 2.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="shape"):
-        compare([1.0], [1.0, 2.0], 3.0, [1.0, 2.0], [1.0, 2.0])
+        detect_drift([1.0], [1.0, 2.0], 3.0, [1.0, 2.0], [1.0, 2.0])

@@ -6,7 +6,7 @@ from PIL import Image
 from spade_faiss import Ensemble, Spade
 from spade_faiss.images import Frame, Framing, sizes_of
 from spade_faiss.index.manifest import FramingRecord, TrainingImage
-from spade_faiss.verdict.notes import BatchNotes, image_notes, index_notes
+from spade_faiss.verdict.notes import BatchNotes, image_notes, index_notes, seen_before
 from tests.conftest import texture
 
 
@@ -184,6 +184,39 @@ def test_a_result_says_that_the_image_was_stretched(tiny):
             (),
             ("stretched out of shape: 100x200 pixels, 1.6 times as far one way as the other",),
         ]
+
+
+def test_an_image_of_the_index_itself_is_told_from_its_like(tiny, tmp_path):
+    good = views((64, 64), (64, 70), (80, 64))
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, image in zip(paths, good, strict=True):
+        Image.fromarray(image).save(path)
+    spade = fitted(tiny, paths)
+    index, like = spade.index_, good[1].copy()
+    like[30, 30] ^= 1
+    notes = []
+    for result in spade.query([good[1], like, paths[2], views((64, 90))[0]]):
+        nearest = result.neighbours[0]
+        notes.append(
+            seen_before(result.input, index.crops[nearest], index.manifest.images[nearest].path)
+        )
+    assert notes == [
+        f"in the index itself: as {paths[1]}",
+        None,
+        f"in the index itself: as {paths[2]}",
+        None,
+    ]
+    assert seen_before(good[0], good[2], "of another shape") is None
+
+
+def test_a_batch_names_images_of_the_index_itself():
+    notes = BatchNotes()
+    notes.add("a.png", ("in the index itself: as good/a.png",))
+    notes.add("b.png", ("in the index itself: as good/c: d.png",))
+    assert notes.lines() == [
+        "in the index itself: 2 images, a.png (as good/a.png), b.png (as good/c: d.png); "
+        "a score against itself says nothing of an image"
+    ]
 
 
 def test_a_batch_says_the_same_of_many_images_in_one_line():

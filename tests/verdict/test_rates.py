@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from spade_faiss.verdict.rates import chosen_rate, conformal_rank, images_needed, observed_rate
+from spade_faiss.verdict.rates import conformal_rank, expected_rate, images_needed, observed_rate
 from spade_faiss.verdict.threshold import good_threshold
 
 counts = st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
@@ -74,7 +74,7 @@ def test_a_chosen_threshold_does_what_is_said_of_it(draw, n, quantile):
     for scores in draw(rng, 2000, n):
         limit = good_threshold(scores, quantile)
         true.append(1 - np.searchsorted(pool, limit, side="right") / len(pool))
-        said.append(chosen_rate(int((scores > limit).sum()), n, quantile))
+        said.append(expected_rate(int((scores > limit).sum()), n, quantile))
     # Whatever the distribution, and whichever rule drew it.
     assert np.mean(true) <= np.mean([one.value for one in said]) + 0.005
     inside = [one.low <= share <= one.high for one, share in zip(said, true, strict=True)]
@@ -84,7 +84,7 @@ def test_a_chosen_threshold_does_what_is_said_of_it(draw, n, quantile):
 def test_where_the_rank_decides_the_rate_is_exact():
     rng = np.random.default_rng(0)
     true = [1 - good_threshold(scores, 0.9) for scores in 1 + rng.random((2000, 60))]
-    said = chosen_rate(5, 60, 0.9)
+    said = expected_rate(5, 60, 0.9)
     assert 1 + np.mean(true) == pytest.approx(said.value, abs=0.005)
     inside = [said.low <= 1 + share <= said.high for share in true]
     assert said.low > 0 and np.mean(inside) == pytest.approx(0.95, abs=0.02)
@@ -106,7 +106,7 @@ scores_of = st.lists(st.floats(1, 2.0**60, width=32), min_size=2, max_size=120)
 @given(scores_of, quantiles, quantiles)
 def test_a_stricter_rate_says_less_false_alarms(scores, one, two):
     low, high = sorted((one, two))
-    loose, strict = (chosen_rate(0, len(scores), q) for q in (low, high))
+    loose, strict = (expected_rate(0, len(scores), q) for q in (low, high))
     assert strict.value <= loose.value and strict.high <= loose.high
 
 
@@ -124,7 +124,7 @@ def test_nonsense_is_refused():
         with pytest.raises(ValueError, match="no share"):
             observed_rate(count, n)
         with pytest.raises(ValueError, match="no share"):
-            chosen_rate(count, n, 0.9)
+            expected_rate(count, n, 0.9)
     with pytest.raises(ValueError, match="NaN"):
         good_threshold([1.0, float("nan"), 2.0])
     for quantile in (0.0, 1.0, float("nan")):

@@ -2,8 +2,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import norm
 
-from spade_faiss.verdict.threshold import aimed_quantile, draw_threshold, good_threshold
+from spade_faiss.verdict import aimed_quantile, draw_threshold, good_threshold, images_needed
+
+quantiles = st.floats(0.01, 0.9999)
+some_scores = st.lists(st.floats(0, 1e6) | st.floats(20, 30), min_size=2, max_size=80)
+
+
+def one_kind(n, spread=0.15):
+    """Return n scores as evenly spread as a log-normal distribution's, ascending."""
+    return 20 * np.exp(spread * norm.ppf((np.arange(n) + 0.5) / n))
 
 
 def false_alarms(draw, n, quantile=None, trials=1500):
@@ -49,10 +58,20 @@ def test_large_samples_hold_the_rate_whatever_the_distribution(draw):
     assert false_alarms(draw, 99, 0.9)[0] == pytest.approx(0.1, abs=0.02)
 
 
-@given(st.lists(st.floats(20, 30), min_size=8, max_size=60), st.floats(0, 1e30) | st.floats(1, 100))
-def test_no_single_score_moves_it_far(scores, one):
+@given(
+    st.lists(st.floats(-0.05, 0.05), min_size=8, max_size=60),
+    st.floats(0, 1e30) | st.floats(1, 100),
+)
+def test_no_single_score_moves_it_far(jitter, one):
+    scores = one_kind(len(jitter)) * np.exp(jitter)
     without, among = good_threshold(scores), good_threshold([*scores, one])
-    assert 2 / 3 < among / without < 3 / 2
+    assert 3 / 4 < among / without < 4 / 3
+
+
+@given(st.lists(st.floats(20, 30), min_size=8, max_size=60), st.floats(0, 1e30) | st.floats(1, 100))
+def test_no_single_score_takes_it_along_even_where_there_are_two_kinds(scores, one):
+    # Half of 20 and half of 30: one more decides on which side the median is.
+    assert min(scores) <= good_threshold([*scores, one]) <= 5 * max(scores)
 
 
 def test_one_of_twenty_moves_it_by_less_than_a_third():
@@ -69,14 +88,14 @@ def test_odd_scores_are_named_and_do_not_count():
     rng = np.random.default_rng(1)
     scores = rng.lognormal(3, 0.1, 30)
     drawn = draw_threshold(scores)
-    assert drawn.odd == () and drawn.images >= 29
+    assert drawn.outliers == () and drawn.images >= 29
     for factor in (2, 10, 1e20):
         again = draw_threshold([*scores, factor * 20, factor * 21])
-        assert again.odd == (30, 31) and again.images == drawn.images
+        assert again.outliers == (30, 31) and again.images == drawn.images
         assert again.value == pytest.approx(drawn.value, rel=0.03)
     # What is oddly small is nothing to look at, but must not widen the spread either.
     low = draw_threshold([*scores, 1e-10, 0])
-    assert low.odd == () and low.value == pytest.approx(drawn.value, rel=0.03)
+    assert low.outliers == () and low.value == pytest.approx(drawn.value, rel=0.03)
 
 
 def test_copies_count_once():
@@ -87,6 +106,55 @@ def test_copies_count_once():
     assert (twice.images, twice.quantile) == (12, once.quantile)
     uncounted = draw_threshold(np.repeat(scores, 2))
     assert uncounted.images == 24 and uncounted.value != pytest.approx(once.value, rel=1e-3)
+
+
+@given(some_scores, quantiles)
+def test_parts_that_are_shown_twice_count_once_for_any_quantile(scores, quantile):
+    once = good_threshold(scores, quantile)
+    twice = good_threshold(np.repeat(scores, 2), quantile, [0.5] * 2 * len(scores))
+    assert twice == (None if once is None else pytest.approx(once, rel=1e-9))
+
+
+@given(some_scores, quantiles, quantiles, st.booleans())
+def test_a_stricter_quantile_never_gives_a_lower_threshold(scores, one, two, weighted):
+    weights = [1 / (1 + i % 3) for i in range(len(scores))] if weighted else None
+    lax, strict = (good_threshold(scores, q, weights) for q in sorted((one, two)))
+    assert (lax is None) == (strict is None)
+    assert lax is None or strict >= lax * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_rises_with_the_quantile_where_rank_and_limit_meet(seed):
+    """Of skew scores the limit alone is below the last score that a rank takes."""
+    scores = np.random.default_rng(seed).pareto(4, 60) + 1
+    drawn = [good_threshold(scores, q) for q in np.linspace(0.3, 0.9999, 200)]
+    assert (np.diff(drawn) >= 0).all() and drawn[0] < drawn[-1]
+
+
+@pytest.mark.parametrize("quantile", [0.9, 0.95, 0.99, 0.995])
+def test_from_how_many_images_on_the_rank_decides(quantile):
+    least, ranked = images_needed(quantile), images_needed(quantile, spare=1)
+    assert ranked == 2 * least + 1
+    scores = np.arange(100.0, 100 + ranked)  # far less skew than the limit allows for
+    assert good_threshold(scores, quantile) == scores[-2]
+    # Before, the rank is that of the largest score, which is not to decide alone.
+    for n in (least, ranked - 1):
+        drawn, larger = (
+            good_threshold([*scores[: n - 1], scores[n - 1] * more], quantile) for more in (1, 1.01)
+        )
+        assert scores[n - 2] <= drawn <= larger < 1.01 * drawn
+
+
+def test_where_the_limit_is_taken_for_the_rank_twice_the_rate_holds_for_any_distribution():
+    """From 199 images to 398 at 0.5 %: it is the second largest score, at least."""
+    rng = np.random.default_rng(4)
+    for n in (199, 300, 398):
+        seen = []
+        for scores in rng.uniform(1, 2, (300, n)):  # no score of these is an outlier
+            limit = good_threshold(scores, 0.995)
+            assert limit >= np.sort(scores)[-2]
+            seen.append(max(0.0, 2 - limit))
+        assert np.mean(seen) <= 2 / (n + 1) <= 0.01
 
 
 def test_the_rank_decides_where_no_single_image_does():
@@ -100,6 +168,7 @@ def test_too_few_or_equal_scores_give_none():
     assert good_threshold([]) is None
     assert good_threshold([1.0]) is None
     assert good_threshold([0.0, 0.0, 0.0]) is None
+    assert good_threshold([0.0, 1.0]) is good_threshold([0.0, 0.0, 1.0, 1.1]) is None
     assert good_threshold([2.0, 2.0], weights=[0.5, 0.5]) is None  # one part, shown twice
     few = draw_threshold([14.2, 14.3])
     assert 14.3 < few.value < 30 and few.quantile == 0.95

@@ -1,0 +1,165 @@
+"""From what a detector finds to what the service answers."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from .._support.text import printable
+from ..detector import Detector
+from ..detector.result import Result
+from ..index import Manifest
+from ..report.pictures import SHOWN_REGIONS
+from ..verdict import Finding, Region, judge_result
+from . import pictures
+from .answers import (
+    IndexAnswer,
+    IndexMember,
+    LevelShape,
+    MatchedPatch,
+    Outdated,
+    Picture,
+    QueriedImage,
+    Score,
+    Verdict,
+    WrongRegion,
+)
+from .live import Awaited, Served
+from .pictures import MapFormat
+
+
+def image_answer(
+    name: str,
+    notes: list[str],
+    detector: Detector,
+    result: Result,
+    maps: MapFormat | None,
+    with_pictures: bool,
+) -> QueriedImage:
+    """Return what is answered of one image.
+
+    Parameters
+    ----------
+    name : str
+        As the client called it.
+    notes : list of str
+        Of its file, a line each.
+    detector : Detector
+    result : Result
+    maps : MapFormat or None
+        How the map is to be sent, if it is.
+    with_pictures : bool
+    """
+    finding = judge_result(detector, result)
+    photo = pictures.jpeg(pictures.photo(result)) if with_pictures else None
+    return QueriedImage(
+        name=name,
+        width=result.map.shape[1],
+        height=result.map.shape[0],
+        score=finding.score,
+        threshold=finding.threshold,
+        review=finding.review,
+        verdict=cast(Verdict, finding.verdict) or None,
+        peak=result.peak,
+        pixel_threshold=finding.pixel_threshold,
+        descriptor_score=result.descriptor_score,
+        regions=_regions(detector, result, finding, with_pictures),
+        notes=[*notes, *result.notes],
+        map=pictures.map_picture(result.map, maps) if maps else None,
+        photo=photo,
+        overlay=_overlay(detector, result, finding) if with_pictures else None,
+    )
+
+
+def _overlay(detector: Detector, result: Result, finding: Finding) -> Picture:
+    framing = detector.index_.manifest.framing.framing()
+    return pictures.jpeg(pictures.overlay(result, framing, finding.pixel_threshold))
+
+
+def _regions(
+    detector: Detector, result: Result, finding: Finding, with_pictures: bool
+) -> list[WrongRegion]:
+    """Return what is answered of an image's regions; the first have closer looks."""
+    answers = []
+    for number, region in enumerate(finding.regions):
+        looks: tuple[Picture | None, Picture | None] = (None, None)
+        if with_pictures and number < SHOWN_REGIONS:
+            here, good = pictures.looks(result, detector.index_, region)
+            looks = pictures.jpeg(here), pictures.jpeg(good)
+        answers.append(_region(region, *looks))
+    return answers
+
+
+def _region(region: Region, here: Picture | None, good: Picture | None) -> WrongRegion:
+    return WrongRegion(
+        box=region.box,
+        area=region.area,
+        peak=region.peak,
+        peak_at=region.peak_at,
+        matches=[
+            MatchedPatch(
+                level=match.level,
+                distance=match.distance,
+                image=printable(match.image),
+                box=match.box,
+                query_box=match.query_box,
+            )
+            for match in region.matches
+        ],
+        here=here,
+        good=good,
+    )
+
+
+def answering(served: Served, awaited: Awaited | None) -> dict[str, Any]:
+    """Return the fields that say which index answers, and whether that is the newest."""
+    manifest = served.detector.manifest
+    outdated = awaited and Outdated(
+        since=awaited.since, until=awaited.until, problem=awaited.problem
+    )
+    return {
+        "generation": manifest.generation,
+        "created": manifest.created,
+        "manifest_sha256": served.manifest_sha256,
+        "outdated": outdated,
+    }
+
+
+def index_answer(served: Served, awaited: Awaited | None) -> IndexAnswer:
+    """Return what is answered of the index or ensemble in service."""
+    detector, n = served.detector, len(served.detector.index_)
+    held_out = detector.held_out
+    members = [_member(one.index_.manifest) for one in detector.members]
+    first = members[0].model_dump(exclude={"mirrored", "bytes"})
+    return IndexAnswer(
+        **first,
+        **answering(served, awaited),
+        images=n,
+        calibrated=held_out.created if held_out else None,
+        bytes=sum(member.bytes for member in members),
+        k=min(detector.k, n),
+        kappa=detector.kappa,
+        quantile=detector.quantile_,
+        score=cast(Score, detector.score),
+        threshold=detector.image_threshold,
+        pixel_threshold=detector.pixel_threshold,
+        by_hand=detector.by_hand,
+        review=detector.review,
+        notes=list(detector.notes),
+        members=members,
+    )
+
+
+def _member(manifest: Manifest) -> IndexMember:
+    return IndexMember(
+        backbone=manifest.backbone.name,
+        weights_sha256=manifest.backbone.weights_sha256,
+        mirrored=manifest.mirrored,
+        bytes=sum(file.bytes for file in manifest.files),
+        input_width=manifest.framing.width,
+        input_height=manifest.framing.height,
+        cropped=manifest.framing.crop,
+        levels=[
+            LevelShape(height=level.height, width=level.width, channels=level.channels)
+            for level in manifest.levels
+        ],
+    )

@@ -1,0 +1,15 @@
+"""The paths of the service."""
+
+PAGE, DOCS, DESCRIPTION = "/", "/docs", "/openapi.json"
+ALIVE, READY = "/healthz", "/readyz"
+QUERY, INDEX, METRICS = "/v1/query", "/v1/index", "/metrics"
+STATIC = "/static"
+"""The folder of the page's files."""
+COLOURS = f"{STATIC}/colours.css"
+
+OPEN = (PAGE, DOCS, DESCRIPTION, ALIVE, READY)
+"""Answered without the token: they tell nothing of the index."""
+COUNTED = (*OPEN, QUERY, INDEX, METRICS)
+"""Whose requests are counted each by its name."""
+PLACES = (*COUNTED, COLOURS)
+"""What may be meant by a path that is not there."""

@@ -1,0 +1,1 @@
+"""The places of the service, a module for each group of them."""

@@ -1,0 +1,31 @@
+"""What Prometheus reads."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from fastapi.responses import PlainTextResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from ..context import Shared
+from ..openapi import Access
+from ..places import METRICS
+
+
+def router(access: Access) -> APIRouter:
+    """Return the place of the metrics."""
+    made = APIRouter()
+    made.add_api_route(
+        METRICS,
+        scrape,
+        methods=["GET"],
+        response_class=PlainTextResponse,
+        summary="Metrics for Prometheus",
+        responses=access.responses,
+        dependencies=access.dependencies,
+    )
+    return made
+
+
+async def scrape(context: Shared) -> Response:
+    """Give requests, latency, queue, batch sizes and verdicts in Prometheus' text format."""
+    return Response(generate_latest(context.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,45 @@
+"""The page that asks for images, the page that describes the service, and their files."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, Response
+from jinja2 import Environment, FileSystemLoader
+
+from ...report.colours import CLEAR, FULL, style_sheet
+from ..places import COLOURS, DOCS, PAGE
+
+FOLDER = Path(__file__).parents[1] / "page"
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get(COLOURS)
+async def colours() -> Response:
+    """Give the colours of maps and verdicts, as reports have them."""
+    return Response(style_sheet(), media_type="text/css")
+
+
+@router.get(PAGE, response_class=HTMLResponse)
+async def page() -> HTMLResponse:
+    """Give the page that images are dropped on."""
+    return HTMLResponse(_templates().get_template("index.html").render(clear=CLEAR, full=FULL))
+
+
+@router.get(DOCS, response_class=HTMLResponse)
+async def docs(request: Request) -> HTMLResponse:
+    """Give the description for people to read."""
+    text = (
+        _templates()
+        .get_template("docs.html")
+        .render(api=request.app.openapi(), origin=str(request.base_url).rstrip("/"))
+    )
+    return HTMLResponse(text)
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(loader=FileSystemLoader(FOLDER), autoescape=True)

@@ -1,0 +1,89 @@
+"""Query images."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from ...errors import SpadeError
+from ...images import decode_image
+from ..answers import QueryAnswer, Score
+from ..context import Shared
+from ..describe import answering, image_answer
+from ..limits import Limits, Refusal
+from ..openapi import Access, images_body, problems
+from ..pictures import MapFormat, Pixels
+from ..places import QUERY
+from ..uploads import Upload, count_pixels, read_uploads
+
+
+def router(access: Access, limits: Limits) -> APIRouter:
+    """Return the place that images are sent to."""
+    made = APIRouter()
+    made.add_api_route(
+        QUERY,
+        query,
+        methods=["POST"],
+        response_model=QueryAnswer,
+        summary="Query images",
+        responses=access.responses | problems(403, 408, 413, 415, 429, 503),
+        openapi_extra={"requestBody": images_body(limits)},
+        dependencies=access.dependencies,
+    )
+    return made
+
+
+async def query(
+    request: Request,
+    context: Shared,
+    maps: Annotated[
+        MapFormat | None,
+        Query(description="Also send the anomaly maps: tiff is float32, png 16-bit grey."),
+    ] = None,
+    pictures: Annotated[
+        bool,
+        Query(
+            description="Also send each image, its overlay, and closer looks at the wrong "
+            "places and at the good patches matched with them."
+        ),
+    ] = False,
+) -> Response:
+    """Score images, and say where they are wrong and what the places should look like."""
+    run, admission = context.run, context.admission
+    with ExitStack() as held:
+        held.enter_context(admission.enter(1))  # a body takes room before its end is known
+        uploads = await read_uploads(request, context.limits)
+        pixels = await run(count_pixels, uploads, context.limits)
+        held.enter_context(admission.enter(len(uploads) - 1, pixels))
+        decoded = await asyncio.gather(*(run(_decode, one) for one in uploads))
+        # All images of a request are for one index, whatever comes meanwhile.
+        served, awaited = await context.take()
+        detector = served.detector
+        results = await context.query(served, [image for image, _ in decoded])
+        answers = await asyncio.gather(
+            *(
+                run(image_answer, upload.name, notes, detector, result, maps, pictures)
+                for upload, (_, notes), result in zip(uploads, decoded, results, strict=True)
+            )
+        )
+        for answer in answers:
+            context.metrics.verdicts.labels(answer.verdict or "none").inc()
+        whole = QueryAnswer(
+            **answering(served, awaited), score=cast(Score, detector.score), images=answers
+        )
+        return Response(await run(whole.model_dump_json), media_type="application/json")
+
+
+def _decode(upload: Upload) -> tuple[Pixels, list[str]]:
+    """Return an image, and what is noted of it."""
+    notes: list[str] = []
+    try:
+        return decode_image(upload.data, notes.append), notes
+    except SpadeError as error:
+        raise Refusal(422, f"{upload.name}: {error}") from None
+    finally:
+        upload.data = bytearray()
