@@ -240,9 +240,8 @@ class Generation:
             manifest = self._manifest(writer, framing)
         index = Index(self._folder, manifest)
         if self._spec:
-            made = build_galleries(
-                writer.place, index.levels, self._spec, self._pipeline.settings.progress
-            )
+            progress = self._pipeline.settings.progress
+            made = build_galleries(writer.place, index.levels, self._spec, progress=progress)
             index = Index(self._folder, manifest.extended(gallery=made))
         self._learn_from_images(index, calibrate=calibrate)
         index.manifest.write(self._folder)

@@ -9,8 +9,8 @@ from typing import Any, TypedDict, Unpack
 from ..errors import SpadeError
 from ..features import DEFAULT_BACKBONE, Backbone
 from ..images import Framing
-from ..index import GallerySpec, Manifest
-from ..search import ENGINES
+from ..index import Manifest
+from ..search import ENGINES, GallerySpec
 from ..verdict.drawn import asked_quantile
 from ..verdict.notes import USUAL_K
 from .presets import name_of_preset

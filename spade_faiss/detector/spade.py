@@ -14,8 +14,8 @@ from .._support.stages import Stages
 from ..features import DEFAULT_BACKBONE, Backbone
 from ..images import OnError
 from ..index import EnsembleManifest, Index, Manifest
-from ..index.gallery import set_search_params
 from ..index.manifest import BackboneRecord
+from ..search import set_search_params
 from ..types import Floats
 from . import fit as fitting
 from .detector import Detector
@@ -81,7 +81,7 @@ class Spade(Detector):
         Share of each level's patches, chosen as in PatchCore, to be searched whole instead;
         exactly, or with `factory` too, through such an index over them.
     search_params : str, optional
-        How thoroughly that index is searched: "nprobe=16"; see `spade_faiss.index.GallerySpec`.
+        How thoroughly that index is searched: "nprobe=16"; see `spade_faiss.search.GallerySpec`.
     exact : bool
         Whether to search exactly among the K nearest images, even so.
     device : str

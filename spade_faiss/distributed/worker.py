@@ -184,7 +184,7 @@ class Worker:
 
 def _opened(folder: Path, manifest: Manifest, draft: bool, search_params: str | None) -> Index:
     from ..index import Index, damaged_files
-    from ..index.gallery import set_search_params
+    from ..search import set_search_params
 
     if not (folder / manifest.generation).is_dir():
         raise SpadeError(

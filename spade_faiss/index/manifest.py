@@ -89,7 +89,7 @@ class GalleryFiles(_Data):
 
 
 class GalleryRecord(_Data):
-    """How the galleries were made: see `spade_faiss.index.GallerySpec`."""
+    """How the galleries were made: see `spade_faiss.search.GallerySpec`."""
 
     factory: str | None
     coreset: float | None = Field(gt=0, lt=1)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import SpadeError
-from ..search.whole import nearest_in_gallery, nearest_outside
-from . import Index
-from .gallery import set_search_params
+from ..search.approximate import nearest_in_gallery, nearest_outside, set_search_params
+from .store import Index
 
 QUERIES, IMAGES = 1000, 20
 """Stored patches a level that are searched for, and the images that they come from, at most."""

@@ -37,7 +37,7 @@ from filelock import FileLock, Timeout
 from .._support.faiss import faiss
 from .._support.files import sync_folder
 from ..errors import SpadeError
-from .gallery import open_gallery
+from .gallery_files import open_gallery
 from .manifest import MANIFEST, DataFile, Level, Manifest, Store, file_sha256
 from .stamp import Look, look_of, read_stamp, write_stamp
 

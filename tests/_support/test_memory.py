@@ -180,9 +180,9 @@ def test_fewer_images_go_through_the_network_where_memory_is_short(lite, monkeyp
 
 
 def test_a_gallery_that_would_not_fit_is_refused(lite, monkeypatch):
-    from spade_faiss.index import gallery
+    from spade_faiss.search.approximate import spec
 
-    monkeypatch.setattr(gallery, "available", lambda: 100_000)
+    monkeypatch.setattr(spec, "available", lambda: 100_000)
     for way in ({"factory": "Flat"}, {"coreset": 0.1}, {"factory": "HNSW8", "coreset": 0.5}):
         with pytest.raises(SpadeError, match=r"the gallery of level 1 takes .* of memory"):
             Spade(lite, **way).fit(texture("gravel", 3))
