@@ -25,7 +25,7 @@ from ..index import (
     index_lock,
 )
 from ..index.manifest import BackboneRecord, FramingRecord, Store
-from ..index.store import write_usual
+from ..index.writer import write_usual
 from ..verdict.copies import pairs_of
 from .extract import Images, framing_for, itself, map_batches, sources_of
 from .leave_one_out import KnownScores, all_normal_distances, calibration_of

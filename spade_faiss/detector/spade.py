@@ -367,7 +367,7 @@ class Spade(Detector):
         TypeError
             If a setting is one that the index itself decides.
         """
-        index = Index.open(folder, verify)
+        index = Index.open(folder, verify=verify)
         chosen = Settings.of_index(index.manifest, **settings)
         if search_params := settings.get("search_params"):
             for opened in index.galleries:

@@ -2,8 +2,11 @@
 
 from .ensemble import EnsembleManifest, is_ensemble, read_manifest, rewrite_manifest
 from .gallery_files import build_galleries
+from .generation import discard_leftovers, index_lock
 from .manifest import Manifest, TrainingImage
-from .store import Index, IndexWriter, damaged_files, discard_leftovers, index_lock
+from .store import Index
+from .verify import damaged_files
+from .writer import IndexWriter
 
 __all__ = [
     "EnsembleManifest",

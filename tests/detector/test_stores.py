@@ -12,8 +12,7 @@ from spade_faiss.cli.app import app
 from spade_faiss.detector.executor import ThisProcess
 from spade_faiss.detector.extract import itself
 from spade_faiss.detector.query import query_by
-from spade_faiss.index import Index, Manifest
-from spade_faiss.index.store import IndexWriter
+from spade_faiss.index import Index, IndexWriter, Manifest
 from spade_faiss.verdict.threshold import calibration_sample
 from tests.conftest import texture, with_hole
 

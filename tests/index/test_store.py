@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import faiss
 import numpy as np
@@ -21,8 +20,11 @@ from spade_faiss.index import (
     damaged_files,
     discard_leftovers,
     index_lock,
+    verify,
 )
+from spade_faiss.index.verify import STAMP, look_of
 from tests.conftest import texture
+from tests.index.full_disk import no_file_over
 
 
 @pytest.fixture(scope="module")
@@ -88,11 +90,9 @@ def settle(index):
 
 
 def test_files_found_good_are_not_read_again_until_they_change(index, monkeypatch):
-    from spade_faiss.index import store
-
     read = []
-    real = store.file_sha256
-    monkeypatch.setattr(store, "file_sha256", lambda path: read.append(path.name) or real(path))
+    real = verify.file_sha256
+    monkeypatch.setattr(verify, "file_sha256", lambda path: read.append(path.name) or real(path))
     settle(index)
     assert len(read) == 5
     Index.open(index)
@@ -111,12 +111,10 @@ def test_files_found_good_are_not_read_again_until_they_change(index, monkeypatc
 
 
 def test_a_copy_is_read_once_more(index, tmp_path, monkeypatch):
-    from spade_faiss.index import store
-
     settle(index)
     copy = shutil.copytree(index, tmp_path / "copy")
     read = []
-    monkeypatch.setattr(store, "file_sha256", lambda path: read.append(path.name) or "0" * 64)
+    monkeypatch.setattr(verify, "file_sha256", lambda path: read.append(path.name) or "0" * 64)
     with pytest.raises(SpadeError, match="is damaged"):
         Index.open(copy)
     assert len(read) == 5
@@ -124,8 +122,6 @@ def test_a_copy_is_read_once_more(index, tmp_path, monkeypatch):
 
 def test_verify_reads_everything_and_what_it_finds_is_not_forgotten(index):
     """Bits that a disk changed by itself: the file looks as it did when it was found whole."""
-    from spade_faiss.index.stamp import STAMP, look_of
-
     settle(index)
     manifest = Manifest.read(index)
     path = index / manifest.crops.name
@@ -314,39 +310,25 @@ def test_what_is_stopped_just_after_a_step_leaves_what_counts_whole(
     assert len([path for path in index.iterdir() if path.is_dir()]) == 1
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_leaves_the_old_index_whole(lite, index, monkeypatch):
-    from spade_faiss.index import store
-
+def test_a_full_disk_leaves_the_old_index_whole(lite, index):
     before = Manifest.read(index)
-    append = store._FlatFile.append
-
-    def full(self, rows):
-        append(self, rows)
-        with Path("/dev/full").open("wb", buffering=0) as disk:
-            disk.write(b"x")
-
-    monkeypatch.setattr(store._FlatFile, "append", full)
-    with pytest.raises(SpadeError, match="No space left"):
+    # Of the finest level's 900 kB, that is.
+    with no_file_over(500_000), pytest.raises(SpadeError, match="File too large"):
         Spade(lite).fit(texture("brick", 3), index)
     assert Index.open(index).manifest == before
     assert len(list(index.iterdir())) == 3
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is full")
 def test_what_does_not_fit_on_the_disk_is_removed_though_closing_fails_too(tmp_path):
     writer = IndexWriter(tmp_path, 4, [(2, 2, 3)])
-    writer._crops.close()
-    writer._flat[1]._file.close()
-    writer._crops = Path("/dev/full").open("wb")  # noqa: SIM115
-    writer._flat[1]._file = Path("/dev/full").open("wb")  # noqa: SIM115
     writer.append(
         np.zeros((1, 4), np.float32),
         [np.zeros((4, 3), np.float32)],
         np.zeros((1, 2, 2, 3), np.uint8),
     )
-    with pytest.raises(OSError, match="No space left"):
-        writer.finish()
-    writer.abandon()
+    with no_file_over(0):
+        with pytest.raises(OSError, match="File too large"):
+            writer.finish()
+        writer.abandon()
     discard_leftovers(tmp_path)
     assert not list(tmp_path.iterdir())
