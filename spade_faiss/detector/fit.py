@@ -25,7 +25,7 @@ from ..index import (
     index_lock,
 )
 from ..index.manifest import BackboneRecord, FramingRecord, Store
-from ..index.writer import write_usual
+from ..index.writer import write_normal_distances
 from ..verdict.copies import pairs_of
 from .extract import Images, framing_for, itself, map_batches, sources_of
 from .leave_one_out import KnownScores, all_normal_distances, calibration_of
@@ -284,8 +284,9 @@ class Generation:
         if pipeline.settings.contrast:
             with pipeline.stages("index"):
                 found = all_normal_distances(pipeline)
-                file = write_usual(self._folder, index.manifest.generation, found)
-            index.manifest = index.manifest.extended(usual=file)
+                generation = index.manifest.generation
+                file = write_normal_distances(self._folder, generation, found)
+            index.manifest = index.manifest.extended(normal_distances=file)
         if calibrate:
             known = KnownScores.of(pipeline, self._old, self._kept) if self._old else None
             with pipeline.stages("calibration"):

@@ -131,7 +131,7 @@ class Settings:
             "crop": framing.height if framing.crop else None,
             "quantile": asked_quantile(manifest),
             "standardise": manifest.scales is not None,
-            "contrast": manifest.usual is not None,
+            "contrast": manifest.normal_distances is not None,
             "mirror": manifest.mirrored,
             "store": manifest.store or "float32",
         }

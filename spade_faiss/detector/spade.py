@@ -64,7 +64,7 @@ class Spade(Detector):
         images that an index is first made of, and each of the descriptors by the root of that.
         By default as the preset says.
     contrast : bool, optional
-        Whether maps say how much farther patches are from their matches than is usual for these
+        Whether maps say how much farther patches are from their matches than is normal for these
         (see `spade_faiss.maps.contrast`). By default as the preset says.
     store : {"float32", "float16"}
         What patches are stored as; float16 takes half the space. A query is compared exactly

@@ -114,7 +114,7 @@ def decode_tiff(data: bytes | bytearray, on_note: OnNote) -> npt.NDArray[np.uint
 
 
 def _check_tags(page: tifffile.TiffPage, data: bytes | bytearray) -> None:
-    """Raise SpadeError if a tag could not be read: tifffile would go on with a usual value."""
+    """Raise SpadeError if a tag could not be read: tifffile would go on with a default value."""
     layout = page.parent.tiff
     (count,) = struct.unpack_from(layout.tagnoformat, data, page.offset)
     first = page.offset + layout.tagnosize

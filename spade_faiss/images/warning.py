@@ -40,7 +40,7 @@ def notes_to(on_note: Callable[[str], object], pass_on: bool = False) -> Iterato
     """
     with warnings.catch_warnings():
         warnings.simplefilter("always", ImageWarning)
-        usual = warnings.showwarning
+        shown = warnings.showwarning
         said: set[str] = set()
 
         def show(
@@ -58,7 +58,7 @@ def notes_to(on_note: Callable[[str], object], pass_on: bool = False) -> Iterato
                 said.add(str(message))
                 on_note(str(message))
             if pass_on or not ours:
-                usual(message, category, filename, lineno, file, line)
+                shown(message, category, filename, lineno, file, line)
 
         warnings.showwarning = show
         yield

@@ -10,7 +10,8 @@ Layout of an index folder::
         crops.u8                  what the network saw, uint8 [n, h, w, 3], to show matches
         level1.coreset.i64 …      a coreset's rows of the level, where one was asked for
         level1.gallery.faiss …    a FAISS index to search in whole, where one was asked for
-        usual.f32                 with contrast: float32 [rows, 3], all levels' rows in turn
+        usual.f32                 with contrast: normal distances, float32 [rows, 3], all
+                                  levels' rows in turn
         verified.json             which of these files were found whole (see `verify`)
 
 Replacing the manifest is the one step that makes a change count. A process killed before it

@@ -17,7 +17,16 @@ from ..images import Framing
 MANIFEST = "manifest.json"
 FORMAT = "spade-faiss index"
 VERSIONS = (1, 2)
-_SECOND = ("mirrored", "scales", "usual", "gallery", "store", "held_out", "copies", "by_hand")
+_SECOND = (
+    "mirrored",
+    "scales",
+    "normal_distances",
+    "gallery",
+    "store",
+    "held_out",
+    "copies",
+    "by_hand",
+)
 """What the second version has; an index without any is written as the first, for older programs."""
 
 Store = Literal["float16"]
@@ -29,7 +38,10 @@ Record = TypeVar("Record", bound=BaseModel)
 
 
 class _Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Keys in files, and in what `info --json` prints, stay where names have changed: by aliases.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True
+    )
 
 
 class TrainingImage(_Data):
@@ -227,8 +239,8 @@ class Manifest(_Data):
     """Whether the network saw each image's mirror image."""
     scales: tuple[tuple[float, ...], ...] | None = None
     """What channels were multiplied by: the descriptors', then each level's. None: by nothing."""
-    usual: DataFile | None = None
-    """float32 [rows, 3], all levels' patches in turn; see `spade_faiss.maps.contrast.usual`."""
+    normal_distances: DataFile | None = Field(default=None, alias="usual")
+    """float32 [rows, 3], all levels' patches in turn; `spade_faiss.maps.contrast` has more."""
     gallery: GalleryRecord | None = None
     store: Store | None = None
     """What patches are stored as, if not as float32."""
@@ -252,12 +264,12 @@ class Manifest(_Data):
     def files(self) -> tuple[DataFile, ...]:
         """Every data file."""
         galleries = self.gallery.levels if self.gallery else ()
-        usual = (self.usual,) if self.usual else ()
+        normal_distances = (self.normal_distances,) if self.normal_distances else ()
         return (
             self.descriptors,
             *(level.file for level in self.levels),
             self.crops,
-            *usual,
+            *normal_distances,
             *(file for gallery in galleries for file in gallery.files),
         )
 

@@ -43,7 +43,7 @@ class Index:
         self.folder = folder
         self.manifest = manifest
         self.copies: tuple[npt.NDArray[np.int64], ...] | None = None
-        self._usual: list[Floats] | None = None
+        self._normal: list[Floats] | None = None
         self._mapped: list[tuple[mmap.mmap, int]] = []
         n = len(manifest.images)
         self._read = np.zeros(n, bool)
@@ -137,16 +137,19 @@ class Index:
     def __len__(self) -> int:
         return len(self.manifest.images)
 
-    def usual(self) -> list[Floats] | None:
-        """Return what is usual for each level's patches, [n * h * w, 3], if that was found."""
-        if self.manifest.usual is None:
+    def normal_distances(self) -> list[Floats] | None:
+        """Return the normal distances of each level's patches, [n * h * w, 3], if there are any.
+
+        `spade_faiss.maps.contrast.normal_distances` says what they are.
+        """
+        if self.manifest.normal_distances is None:
             return None
-        if self._usual is None:  # kept, as the file goes when a writer replaces the index
+        if self._normal is None:  # kept, as the file goes when a writer replaces the index
             rows = [len(self) * level.patches for level in self.manifest.levels]
-            path = self.folder / self.manifest.usual.name
+            path = self.folder / self.manifest.normal_distances.name
             values = np.memmap(path, np.float32, "r", shape=(sum(rows), 3))
-            self._usual = np.split(values, np.cumsum(rows)[:-1])
-        return self._usual
+            self._normal = np.split(values, np.cumsum(rows)[:-1])
+        return self._normal
 
     def rows(self, level: int, start: int, stop: int) -> Floats:
         """Return a level's patches of images `start` to `stop`, [(stop - start) * h * w, C]."""

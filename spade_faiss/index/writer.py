@@ -94,8 +94,16 @@ class IndexWriter:
             self._crops.close()
 
 
-def write_usual(folder: Path, generation: str, parts: Iterable[Floats]) -> DataFile:
-    """Write what is usual for each patch beside a generation's other files, synced."""
+def write_normal_distances(folder: Path, generation: str, parts: Iterable[Floats]) -> DataFile:
+    """Write the normal distances of all patches beside a generation's other files, synced.
+
+    Parameters
+    ----------
+    folder : Path
+    generation : str
+    parts : iterable of float32 [rows, 3]
+        All levels' rows in turn; see `spade_faiss.maps.contrast.normal_distances`.
+    """
     path = folder / generation / "usual.f32"
     with path.open("xb") as file:
         for part in parts:

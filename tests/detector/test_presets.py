@@ -8,14 +8,14 @@ from spade_faiss.datasets import load_mvtec, make_demo
 from spade_faiss.evaluation import evaluate_category
 from spade_faiss.features.scale import Spread
 from spade_faiss.index import Index
-from spade_faiss.maps.contrast import SHARE, contrast, usual
+from spade_faiss.maps.contrast import SHARE, contrast, normal_distances
 from tests.command import LITE, done, one_line, run
 from tests.conftest import texture, with_hole
 from tests.detector.test_detector import in_float64, oracle
 
 
 def whole(distances, own, n):
-    """What is usual, by brute force: distances [n, Q, n, G] from each patch to each, self aside."""
+    """Normal distances by brute force, of distances [n, Q, n, G] from each patch to each."""
     rows = []
     for i in range(n):
         near = distances[i].min(-1)  # [Q, n]
@@ -44,15 +44,15 @@ def test_channels_that_never_vary_are_left_alone():
     assert np.isfinite(spread.factors()).all()
 
 
-def test_usual_and_contrast_say_what_they_say():
+def test_normal_distances_and_contrast_say_what_they_say():
     distances = np.array([[1, 2, 3], [1, 2, 3]], np.float32)
     none = (np.empty(0, np.int64),) * 8
-    own = usual(distances, np.array([[4, 4, 7], [4, 4, 4]]), none)
+    own = normal_distances(distances, np.array([[4, 4, 7], [4, 4, 4]]), none)
     assert own.tolist() == [[1, 4, 3], [1, 4, 3]]
     copies = (*none[:4], np.array([6]), none[5], np.array([4]), none[7])
     images = np.array([[4, 6, 7], [7, 4, 6]])
-    assert usual(distances, images, none).tolist() == [[1, 4, 2], [1, 7, 2]]
-    assert usual(distances, images, copies).tolist() == [[1, 4, 3], [1, 7, 2]]
+    assert normal_distances(distances, images, none).tolist() == [[1, 4, 2], [1, 7, 2]]
+    assert normal_distances(distances, images, copies).tolist() == [[1, 4, 3], [1, 7, 2]]
     far = np.array([[5, 0.1]], np.float32)
     match = np.array([[0, 1]])
     np.testing.assert_allclose(contrast(far, match, own), [[5 - SHARE, 0]])
@@ -66,7 +66,7 @@ def test_best_equals_a_float64_brute_force(lite):
     spade = Spade(lite, preset="best", batch_size=4).fit(train, calibrate=False)
     good, seen = in_float64(lite, train), in_float64(lite, new)
     result = next(spade.query(new))
-    stored = spade.index_.usual()
+    stored = spade.index_.normal_distances()
     # Descriptors are scaled by less: by the root of the deviations.
     std = good[0].std(0)
     std = np.maximum(std, 0.01 * np.sqrt((std**2).mean()))
@@ -96,7 +96,7 @@ def test_the_paper_is_the_default_and_untouched(lite):
     train, new = texture("grass", 4), texture("grass", 1, seed=3)
     spade = Spade(lite, batch_size=4).fit(train)
     manifest = spade.index_.manifest
-    assert (manifest.scales, manifest.usual, manifest.mirrored) == (None, None, False)
+    assert (manifest.scales, manifest.normal_distances, manifest.mirrored) == (None, None, False)
     good, seen = in_float64(lite, train), in_float64(lite, new)
     expected = oracle((seen[0][0], [level[0] for level in seen[1]]), good, 50, 1, (224, 224))
     result = next(spade.query(new))
@@ -117,7 +117,7 @@ def test_an_index_remembers_its_preset(lite, tmp_path):
     )
     assert np.array_equal(loaded.predict(new).scores, expected.scores)
     assert loaded.image_threshold == spade.image_threshold
-    file = tmp_path / "index" / spade.index_.manifest.usual.name
+    file = tmp_path / "index" / spade.index_.manifest.normal_distances.name
     data = bytearray(file.read_bytes())
     data[5] ^= 1
     file.write_bytes(data)
@@ -125,11 +125,11 @@ def test_an_index_remembers_its_preset(lite, tmp_path):
         Spade.load(tmp_path / "index")
 
 
-def test_add_and_remove_keep_the_scale_and_renew_what_is_usual(lite, tmp_path):
+def test_add_and_remove_keep_the_scale_and_renew_normal_distances(lite, tmp_path):
     paths = make_good(tmp_path, 7)
     spade = Spade(lite, preset="best", batch_size=7).fit(paths[:5], tmp_path / "index")
     first = spade.index_
-    before = [part.copy() for part in first.usual()]
+    before = [part.copy() for part in first.normal_distances()]
     rows, made = first.levels[2].copy(), first.manifest.calibration
     spade.add(paths[5:])
     now = spade.index_
@@ -142,12 +142,12 @@ def test_add_and_remove_keep_the_scale_and_renew_what_is_usual(lite, tmp_path):
         now.levels[2][len(rows) :], raw.index_.levels[2] * scale, rtol=1e-3, atol=1e-3
     )
     # More images can only bring the nearest one closer.
-    for old, new in zip(before, now.usual(), strict=True):
+    for old, new in zip(before, now.normal_distances(), strict=True):
         assert (new[: len(old), 0] <= old[:, 0] * (1 + 1e-5)).all() and not np.array_equal(
             new[: len(old)], old
         )
     spade.remove([str(path) for path in paths[5:]])
-    for old, new in zip(before, spade.index_.usual(), strict=True):
+    for old, new in zip(before, spade.index_.normal_distances(), strict=True):
         np.testing.assert_allclose(new, old, rtol=1e-5)
     assert spade.index_.manifest.calibration.peaks == pytest.approx(made.peaks, rel=1e-4)
     assert Index.open(tmp_path / "index").manifest == spade.index_.manifest
