@@ -31,7 +31,7 @@ class Notes:
 
 
 @contextmanager
-def notes_to(on_note: Callable[[str], object], pass_on: bool = False) -> Iterator[None]:
+def notes_to(on_note: Callable[[str], object], *, pass_on: bool = False) -> Iterator[None]:
     """Within a `with` block, give the text of each `ImageWarning` to `on_note`, once.
 
     Each member of an ensemble may read the same images, and note the same. With `pass_on` a text

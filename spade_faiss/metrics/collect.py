@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from spade_faiss.metrics.arrays import as_mask, as_scores
-from spade_faiss.metrics.ranking import WORKERS, Array, Floats, Ranking, rank
+from .arrays import as_mask, as_scores
+from .ranking import WORKERS, Array, Floats, Ranking, rank
 
 Mask = npt.NDArray[np.bool_]
 Region = tuple[Any, float]
 """A defect by itself: its mask [H, W], and the area in pixels at which its overlap saturates."""
 
-_BLOCK = 1 << 17  # the fewest good pixels worth a search of their own
+BLOCK = 1 << 17  # the fewest good pixels worth a search of their own
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Images:
     def _blocks(self, good: int, dtype: np.dtype[Any]) -> list[Callable[[], Array]]:
         """Return what gathers the good pixels, a group of images at a time."""
         counts = [found.good for found in self.defects]
-        size = max(_BLOCK, min(good // 5, self.most or good) // WORKERS)
+        size = max(BLOCK, min(good // 5, self.most or good) // WORKERS)
         groups: list[list[int]] = [[]]
         held = 0
         for i, count in enumerate(counts):

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spade_faiss.metrics.collect import Images
-from spade_faiss.metrics.ranking import WORKERS, Array, Floats
+from .collect import Images
+from .ranking import WORKERS, Array, Floats
 
 BOUNDS = (1e-5, 1e-4)
 """The false-positive rates between which AUPIMO is integrated, by its authors' choice."""

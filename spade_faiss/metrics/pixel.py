@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from spade_faiss.metrics.arrays import as_mask
-from spade_faiss.metrics.collect import Images, Region, collect_twice, in_memory
-from spade_faiss.metrics.pimo import BOUNDS, aupimo_of
-from spade_faiss.metrics.ranking import Curve, Floats
-from spade_faiss.metrics.stream import PixelMetrics, PixelScores, check_limit, scores_of
+from .arrays import as_mask
+from .collect import Images, Region, collect_twice, in_memory
+from .pimo import BOUNDS, aupimo_of
+from .ranking import Curve, Floats
+from .stream import PixelMetrics, PixelScores, check_limit, scores_of
 
 
 def pro(maps: Iterable[Any], masks: Iterable[Any], max_fpr: float = 0.3) -> float:

@@ -17,8 +17,8 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
 WORKERS = os.cpu_count() or 1
-_PIECE = 1 << 14  # defect scores looked up together: their part of a block stays in cache
-_STEP = 1 << 14  # defect scores summed together
+PIECE = 1 << 14  # defect scores looked up together: their part of a block stays in cache
+STEP = 1 << 14  # defect scores summed together
 
 
 class Curve(NamedTuple):
@@ -130,7 +130,7 @@ class Ranking:
 
     def _pieces(self) -> list[slice]:
         """Return slices that part no equal scores, so that no step needs all scores' room."""
-        cuts = np.searchsorted(self.values, self.values[::_STEP])
+        cuts = np.searchsorted(self.values, self.values[::STEP])
         ends = np.unique(np.append(cuts, len(self.values))).tolist()
         return [slice(*ends) for ends in pairwise(ends)]
 
@@ -166,8 +166,8 @@ def rank(values: Array, blocks: Sequence[Callable[[], Array]], good: int) -> Ran
     def count(make: Callable[[], Array]) -> None:
         block = make().astype(values.dtype, copy=False)
         block.sort()
-        for start in range(0, len(values), _PIECE):
-            piece = slice(start, start + _PIECE)
+        for start in range(0, len(values), PIECE):
+            piece = slice(start, start + PIECE)
             asked = values[piece]
             low = np.searchsorted(block, asked[0])
             high = np.searchsorted(block, asked[-1], "right")

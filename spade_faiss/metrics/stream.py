@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spade_faiss.metrics.collect import (
+from .collect import (
     Defects,
     Images,
     Pixels,
@@ -17,8 +17,8 @@ from spade_faiss.metrics.collect import (
     find_defects,
     saturated_weights,
 )
-from spade_faiss.metrics.pimo import BOUNDS, aupimo_of
-from spade_faiss.metrics.ranking import Array, Curve, Floats
+from .pimo import BOUNDS, aupimo_of
+from .ranking import Array, Curve, Floats
 
 _SPILLED = 1 << 25  # the most that are read back from disk at a time, by all workers together
 
