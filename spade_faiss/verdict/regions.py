@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from ..detector.result import Result
 from ..images import Framing
 from ..index import Index
 from .judge import over
 
 Box = tuple[float, float, float, float]
+
+
+class Found(Protocol):
+    """What was found of an image, such as a detector's `Result`.
+
+    Attributes
+    ----------
+    map : float32 [H, W]
+        Anomaly map on the image's own pixel grid.
+    distances : sequence of float32 [h, w]
+        Per level, each patch's distance to its nearest good patches.
+    matches : sequence of int64 [h, w]
+        Per level, each patch's nearest good patch, as a row of the index's level.
+    """
+
+    @property
+    def map(self) -> npt.NDArray[np.float32]: ...  # noqa: D102
+    @property
+    def distances(self) -> Sequence[npt.NDArray[np.float32]]: ...  # noqa: D102
+    @property
+    def matches(self) -> Sequence[npt.NDArray[np.int64]]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -68,7 +91,7 @@ class Region:
     matches: tuple[Match, ...]
 
 
-def find_regions(result: Result, index: Index, threshold: float) -> list[Region]:
+def find_regions(result: Found, index: Index, threshold: float) -> list[Region]:
     """Return the regions of a result's map over a threshold, the highest peak first."""
     wrong = over(result.map, threshold).view(np.uint8)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(wrong, connectivity=8)
@@ -91,7 +114,7 @@ def find_regions(result: Result, index: Index, threshold: float) -> list[Region]
     return sorted(regions, key=lambda region: -region.peak)
 
 
-def _matches(result: Result, index: Index, peak: tuple[int, int]) -> tuple[Match, ...]:
+def _matches(result: Found, index: Index, peak: tuple[int, int]) -> tuple[Match, ...]:
     framing = index.manifest.framing.framing()
     size = result.map.shape[0], result.map.shape[1]
     x, y = framing.to_input(peak, size)
