@@ -17,7 +17,7 @@ from ..images import Framing
 MANIFEST = "manifest.json"
 FORMAT = "spade-faiss index"
 VERSIONS = (1, 2)
-_SECOND = (
+_SINCE_VERSION_2 = (
     "mirrored",
     "scales",
     "normal_distances",
@@ -257,7 +257,7 @@ class Manifest(_Data):
         return self
 
     def extended(self, **more: object) -> Manifest:
-        """Return a copy with something that the second version brought: see `_SECOND`."""
+        """Return a copy with something that the second version brought: see `_SINCE_VERSION_2`."""
         return self.model_copy(update={**more, "version": 2})
 
     @property
@@ -280,7 +280,9 @@ class Manifest(_Data):
 
     def write(self, folder: Path) -> None:
         """Put the manifest in place at once, synced: this is the moment a change takes effect."""
-        absent: dict[str, Any] = {name: True for name in _SECOND if not getattr(self, name)}
+        absent: dict[str, Any] = {
+            name: True for name in _SINCE_VERSION_2 if not getattr(self, name)
+        }
         if self.calibration and self.calibration.sample is None:
             absent["calibration"] = {"sample"}
         write_record(folder / MANIFEST, self.model_dump(exclude=absent))
