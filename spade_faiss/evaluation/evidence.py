@@ -20,8 +20,8 @@ from ..report.charts import thinned
 from ..report.colours import FULL, resized
 from ..report.layers import encoded, layers_of
 from ..report.pictures import fitted
+from ..types import Mask
 from .scores import Scorer
-from .truth import Mask
 
 _MISSES = 4
 _SIDE = 256

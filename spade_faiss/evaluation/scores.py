@@ -19,8 +19,9 @@ from ..errors import SpadeError
 from ..images import Framing, OnError, Source
 from ..metrics import PixelMetrics, image_rocauc
 from ..metrics.collect import Region
+from ..types import Mask
 from .images import RECORDED, Confusion, Judge, confusion_of, judge_of, ranked
-from .truth import Mask, RegionTruth, Truth
+from .truth import RegionTruth, Truth
 
 METRICS = (
     "image_rocauc",

@@ -19,6 +19,7 @@ from ..errors import SpadeError
 from ..images import Found, Framing, OnError, OnNote
 from ..images.video import open_sources
 from ..metrics import image_rocauc
+from ..types import Mask
 from .config import config_of, level_count
 from .evidence import Evidence
 from .localisation import PRO_LIMIT, check_limit, localised, missing_notes
@@ -27,7 +28,6 @@ from .resume import Job, run_jobs
 from .scores import Point, Scorer, Scores, evaluate_points, point_of
 from .sweep import Sweep
 from .tables import write_points
-from .truth import Mask
 
 _UNJUDGED = (
     "no threshold is judged: a video's frames resemble their neighbours, so a threshold drawn from "

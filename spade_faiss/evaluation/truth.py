@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-
 from ..datasets import Category
 from ..detector import Result
 from ..images import Framing
 from ..metrics.collect import Region
-
-Mask = npt.NDArray[np.bool_]
+from ..types import Mask
 
 
 class Truth(Protocol):

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from .._support.faiss import faiss
 from ..errors import SpadeError
+from ..types import Floats
 
-Floats = npt.NDArray[np.float32]
 Half = np.float16
 
 _BLOCK = 1 << 16

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
 from .._support.faiss import faiss, faiss_errors
@@ -18,10 +17,8 @@ from .._support.files import sync_folder
 from ..errors import SpadeError
 from ..search.approximate import Gallery, GallerySpec, set_search_params
 from ..search.approximate.gallery import choose_rows, train_index
+from ..types import Floats, Ids
 from .manifest import DataFile, GalleryFiles, GalleryRecord
-
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 
 _PIECE = 1 << 16
 """Bytes that FAISS writes at a time."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import SpadeError
 from ..search.approximate import Gallery, nearest_in_gallery, nearest_outside, set_search_params
+from ..types import Floats
 from .store import Index
-
-Floats = npt.NDArray[np.float32]
 
 QUERIES, IMAGES = 1000, 20
 """Stored patches a level that are searched for, and the images that they come from, at most."""

@@ -12,12 +12,11 @@ import numpy.typing as npt
 
 from .._support.faiss import faiss
 from ..errors import SpadeError
+from ..types import Floats, Ids
 from .flat_file import Half
 from .gallery_files import open_gallery
 from .manifest import DataFile, Manifest
 from .verify import damaged_files
-
-Floats = npt.NDArray[np.float32]
 
 _ADVISED = 128 << 10
 """Bytes that the system is asked to read ahead at a time; of more it may leave out the rest."""
@@ -42,7 +41,7 @@ class Index:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
-        self.copies: tuple[npt.NDArray[np.int64], ...] | None = None
+        self.copies: tuple[Ids, ...] | None = None
         self._normal: list[Floats] | None = None
         self._mapped: list[tuple[mmap.mmap, int]] = []
         n = len(manifest.images)
@@ -115,7 +114,7 @@ class Index:
         self._mapped.append((mapped, header))
         return np.frombuffer(mapped, dtype, rows * columns, header).reshape(rows, columns)
 
-    def read_ahead(self, images: npt.NDArray[np.int64]) -> None:
+    def read_ahead(self, images: Ids) -> None:
         """Have the system begin to read training images' patches, of each image once.
 
         Else it would read as the pages are touched, one after another, and more around each.

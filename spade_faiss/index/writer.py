@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.files import sync_folder
+from ..types import Floats
 from .flat_file import FlatFile, Half
 from .manifest import DataFile, Level, Store
-
-Floats = npt.NDArray[np.float32]
 
 
 class IndexWriter:

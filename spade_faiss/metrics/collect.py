@@ -12,13 +12,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
+from ..types import Doubles, Mask
 from .arrays import as_mask, as_scores
-from .ranking import WORKERS, Array, Floats, Ranking, rank
+from .ranking import WORKERS, Array, Ranking, rank
 
-Mask = npt.NDArray[np.bool_]
 Region = tuple[Any, float]
 """A defect by itself: its mask [H, W], and the area in pixels at which its overlap saturates."""
 
@@ -43,10 +42,10 @@ class Defects:
     """
 
     scores: Array
-    weights: Floats
+    weights: Doubles
     regions: int
     good: int
-    saturated: Floats | None = None
+    saturated: Doubles | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class Pixels:
     """All images' pixels, ranked; the weights [n] belong to the ranking's scores."""
 
     ranking: Ranking
-    weights: Floats
-    saturated: Floats | None
+    weights: Doubles
+    saturated: Doubles | None
     regions: int
     images: int
 
@@ -190,7 +189,7 @@ def collect_twice(maps: Any, masks: Any) -> Images:
         return Images(list(pool.map(find, range(len(maps)))), good)
 
 
-def find_defects(scores: Array, defect: Mask, saturated: Floats | None = None) -> Defects:
+def find_defects(scores: Array, defect: Mask, saturated: Doubles | None = None) -> Defects:
     """Find the regions of one image's mask, its 8-connected components."""
     rows = np.flatnonzero(defect.any(1))
     if not len(rows):
@@ -204,7 +203,9 @@ def find_defects(scores: Array, defect: Mask, saturated: Floats | None = None) -
     return Defects(scores[defect], weights, regions, defect.size - len(weights), saturated)
 
 
-def saturated_weights(scores: Array, defect: Mask, regions: Sequence[Region], title: str) -> Floats:
+def saturated_weights(
+    scores: Array, defect: Mask, regions: Sequence[Region], title: str
+) -> Doubles:
     """Return what each defect pixel adds to the sum of the regions' saturated overlaps.
 
     Of a region that saturates at s pixels the s highest scores add 1 / s each, and the others

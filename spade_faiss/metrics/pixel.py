@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..types import Doubles
 from .arrays import as_mask
 from .collect import Images, Region, collect_twice, in_memory
 from .pimo import BOUNDS, aupimo_of
-from .ranking import Curve, Floats
+from .ranking import Curve
 from .stream import PixelMetrics, PixelScores, check_limit, scores_of
 
 
@@ -129,7 +130,7 @@ def aupimo(
 
 def aupimo_per_image(
     maps: Iterable[Any], masks: Iterable[Any], bounds: tuple[float, float] = BOUNDS
-) -> Floats:
+) -> Doubles:
     """Return the area under each image's overlap at low false-positive rates, exactly.
 
     The false-positive rate F of a threshold is the fraction of a good image's pixels scoring at

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..types import Doubles
 from .collect import (
     Defects,
     Images,
@@ -18,7 +19,7 @@ from .collect import (
     saturated_weights,
 )
 from .pimo import BOUNDS, aupimo_of
-from .ranking import Array, Curve, Floats
+from .ranking import Array, Curve
 
 _SPILLED = 1 << 25  # the most that are read back from disk at a time, by all workers together
 
@@ -132,7 +133,7 @@ class PixelMetrics:
         pixels = self._rank() if images is None else self.images.take(images).rank()
         return saturated_area(pixels, self.max_fpr)
 
-    def aupimo(self, bounds: tuple[float, float] = BOUNDS) -> Floats:
+    def aupimo(self, bounds: tuple[float, float] = BOUNDS) -> Doubles:
         """Return each image's AUPIMO so far (`aupimo_per_image`), float64 [images].
 
         Raises

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
+from ..types import Floats, Ids
+
 Copies = tuple[Ids, ...]
 """For each image, the other images that show the same part, ascending."""
 

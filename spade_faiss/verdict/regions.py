@@ -8,10 +8,10 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from ..images import Framing
 from ..index import Index
+from ..types import Floats, Ids
 from .judge import over
 
 Box = tuple[float, float, float, float]
@@ -31,11 +31,11 @@ class Found(Protocol):
     """
 
     @property
-    def map(self) -> npt.NDArray[np.float32]: ...  # noqa: D102
+    def map(self) -> Floats: ...  # noqa: D102
     @property
-    def distances(self) -> Sequence[npt.NDArray[np.float32]]: ...  # noqa: D102
+    def distances(self) -> Sequence[Floats]: ...  # noqa: D102
     @property
-    def matches(self) -> Sequence[npt.NDArray[np.int64]]: ...  # noqa: D102
+    def matches(self) -> Sequence[Ids]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ..._support.faiss import faiss, faiss_errors
+from ...types import Floats, Ids
 from .coreset import greedy_coreset
 from .spec import GallerySpec
-
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 
 _ADDED = 1 << 16
 """Patches that are added to an index at a time."""

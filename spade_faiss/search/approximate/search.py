@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from ..._support.faiss import faiss_reason
 from ...errors import SpadeError
+from ...types import Floats, Ids
 from ..exhaustive import by_differences
 from ..level import LevelSearch, tensor
 from ..nearest import BLOCK, nearest
 from .gallery import Gallery
-
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
 
 _SPARE = 31
 """How many more patches than asked for an approximate index names, for the nearest in truth to

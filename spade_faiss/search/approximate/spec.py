@@ -11,14 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ..._support.faiss import faiss_reason
 from ..._support.memory import available, human
 from ...errors import SpadeError
-
-Floats = npt.NDArray[np.float32]
+from ...types import Floats
 
 _CHOOSING = 36
 """Bytes that a coreset's choice keeps of each patch."""
