@@ -30,9 +30,10 @@ from spade_faiss.datasets import Category, load_mvtec
 from spade_faiss.evaluation import CategoryTruth, Scorer
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.images import read_image
-from spade_faiss.index import GallerySpec, Index, build_galleries
+from spade_faiss.index import Index, build_galleries
 from spade_faiss.index.recall import measure_recall
 from spade_faiss.search import (
+    GallerySpec,
     LevelSearch,
     gallery_search,
     nearest,

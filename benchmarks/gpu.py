@@ -9,7 +9,7 @@ Parts, each in a process of its own, so that one that fails costs only itself:
 
 - device: the GPU, and how fast it multiplies large float16 and bfloat16 matrices (the floor);
 - level 1 to 3: seconds an image, the median of the repeats, all ways in turn in each repeat:
-    - fused: spade_faiss.search.fused, the gallery prepared; at each batch size;
+    - fused: spade_faiss.search.cuda, the gallery prepared; at each batch size;
     - cdist, bmm: float32 torch.cdist, and the expanded product, over tiles of the gallery;
     - pairwise: torch.pairwise_distance over chunks of 100 gallery rows, as SPADE-pytorch does
       (a part of the chunks is measured and scaled up);
@@ -325,7 +325,7 @@ class Level:
 
 def level_part(setting: Setting, number: int) -> Iterator[Result]:
     """Time all ways of searching one level."""
-    from spade_faiss.search import fused as module
+    from spade_faiss.search import cuda as module
 
     args = setting.args
     level = Level(setting, number)
@@ -428,16 +428,17 @@ def exactness(level: Level, fused: Callable[[int], Any]) -> Result:
 
 def pairs(level: Level, prepared: Any) -> Result:
     """Count the groups of rows that the bounds leave, of the first item's queries."""
-    from spade_faiss.search import fused as module
+    from spade_faiss.search.cuda.rescore import collect_pairs
+    from spade_faiss.search.cuda.screen import Limits, Workspace, screen_queries
 
     count = level.images.shape[1] * prepared.groups
-    space = module._Space(count * level.per_image, level.queries.device)
+    space = Workspace(count * level.per_image, Limits().pairs, level.queries.device)
     left = torch.zeros(1, dtype=torch.int32, device=level.queries.device)
     best = level.images.new_empty(1, level.per_image)
-    part = module._Part.make(
+    part = screen_queries(
         level.queries[:1].contiguous(), prepared, level.images[:1], space, best, left.clone()
     )
-    module._collect(part, part.floor, space, left, 0, count)
+    collect_pairs(part, part.floor, space, left, 0, count)
     return {"groups": count, "left_mean": int(left) / level.per_image}
 
 
@@ -466,9 +467,8 @@ def kernel_times(setting: Setting, fused: Callable[[int], Any]) -> Result:
 
 def tiles_chosen() -> Result:
     """Return the tiles that were chosen, and the time of each that was tried."""
-    from spade_faiss.search import fused as module
+    from spade_faiss.search.cuda.tiles import tuner
 
-    tuner = module._AUTOTUNED
     if tuner is None:
         return {"skipped": "interpreted"}
     tried = {
@@ -496,7 +496,7 @@ def pipeline_part(setting: Setting) -> Iterator[Result]:
     from spade_faiss.images import Framing, load_images
     from spade_faiss.maps.smoothing import anomaly_map
     from spade_faiss.search import nearest
-    from spade_faiss.search.fused import fused_in_images, prepare
+    from spade_faiss.search.cuda import fused_in_images, prepare
 
     args = setting.args
     network = setting.network()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 
@@ -49,3 +51,18 @@ def faiss_reason(error: object) -> str:
     if found:
         text = found[2].strip() or f"{found[1]} does not hold"
     return " ".join(text.split())
+
+
+@contextmanager
+def faiss_errors(subject: str) -> Iterator[None]:
+    """Turn an error that FAISS raises in a `with` block into one line about a subject.
+
+    Raises
+    ------
+    SpadeError
+        If FAISS raises.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise SpadeError(f"{subject}: {faiss_reason(error)}") from None

@@ -11,7 +11,7 @@ _LONG = 64
 """Bytes; file systems allow for 255, and some for no more than 143."""
 
 
-def replace_file(path: Path, data: bytes | Iterable[bytes], sync: bool = False) -> None:
+def replace_file(path: Path, data: bytes | Iterable[bytes], *, sync: bool = False) -> None:
     """Write a file beside its place and rename it into it; `sync` makes that outlast a crash.
 
     Data in parts is written as it comes, and need never be whole in memory.

@@ -31,7 +31,7 @@ class Notes:
 
 
 @contextmanager
-def notes_to(on_note: Callable[[str], object], pass_on: bool = False) -> Iterator[None]:
+def notes_to(on_note: Callable[[str], object], *, pass_on: bool = False) -> Iterator[None]:
     """Within a `with` block, give the text of each `ImageWarning` to `on_note`, once.
 
     Each member of an ensemble may read the same images, and note the same. With `pass_on` a text
@@ -40,7 +40,7 @@ def notes_to(on_note: Callable[[str], object], pass_on: bool = False) -> Iterato
     """
     with warnings.catch_warnings():
         warnings.simplefilter("always", ImageWarning)
-        usual = warnings.showwarning
+        shown = warnings.showwarning
         said: set[str] = set()
 
         def show(
@@ -58,7 +58,7 @@ def notes_to(on_note: Callable[[str], object], pass_on: bool = False) -> Iterato
                 said.add(str(message))
                 on_note(str(message))
             if pass_on or not ours:
-                usual(message, category, filename, lineno, file, line)
+                shown(message, category, filename, lineno, file, line)
 
         warnings.showwarning = show
         yield

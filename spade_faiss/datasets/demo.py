@@ -18,13 +18,12 @@ import numpy.typing as npt
 
 from .._support.files import replace_file
 from ..errors import SpadeError
+from ..types import Floats, Mask
 
 SIDE = 256
 """Height and width of every image, in pixels."""
 
 Pixels = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float32]
 Line = npt.NDArray[np.float64]  # points (x, y), in pixels
 Painter = Callable[[Floats, np.random.Generator], tuple[Floats, Floats]]
 """Takes a view [H, W, 3]; returns it with a defect, and how much of each pixel that covers."""

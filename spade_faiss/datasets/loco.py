@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import SpadeError
-from .masks import Mask, decode_mask
+from ..types import Mask
+from .masks import decode_mask
 from .problems import Problems
 
 

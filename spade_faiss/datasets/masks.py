@@ -18,8 +18,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
 from ..errors import SpadeError
+from ..types import Mask
 
-Mask = npt.NDArray[np.bool_]
 Samples = npt.NDArray[Any]
 
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")

@@ -22,8 +22,8 @@ from ..features import Backbone
 from ..images import OnError
 from ..index import EnsembleManifest, Index, Manifest, index_lock, is_ensemble
 from ..index.ensemble import Member, Statistics
+from ..index.generation import discard_generations
 from ..index.manifest import ENSEMBLE, MANIFEST, ByHand, file_sha256
-from ..index.store import discard_generations
 from ..verdict.calibration import requested_quantile
 from .average import average_results, learn_statistics, shifts_of
 from .detector import Detector

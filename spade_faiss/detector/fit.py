@@ -25,7 +25,7 @@ from ..index import (
     index_lock,
 )
 from ..index.manifest import BackboneRecord, FramingRecord, Store
-from ..index.store import write_usual
+from ..index.writer import write_normal_distances
 from ..verdict.copies import to_pairs
 from .extract import Images, framing_for, itself, map_batches, sources_of
 from .leave_one_out import KnownScores, all_normal_distances, calibration_of
@@ -240,9 +240,8 @@ class Generation:
             manifest = self._manifest(writer, framing)
         index = Index(self._folder, manifest)
         if self._spec:
-            made = build_galleries(
-                writer.place, index.levels, self._spec, self._pipeline.settings.progress
-            )
+            progress = self._pipeline.settings.progress
+            made = build_galleries(writer.place, index.levels, self._spec, progress=progress)
             index = Index(self._folder, manifest.extended(gallery=made))
         self._learn_from_images(index, calibrate=calibrate)
         index.manifest.write(self._folder)
@@ -285,8 +284,9 @@ class Generation:
         if pipeline.settings.contrast:
             with pipeline.stages("index"):
                 found = all_normal_distances(pipeline)
-                file = write_usual(self._folder, index.manifest.generation, found)
-            index.manifest = index.manifest.extended(usual=file)
+                generation = index.manifest.generation
+                file = write_normal_distances(self._folder, generation, found)
+            index.manifest = index.manifest.extended(normal_distances=file)
         if calibrate:
             known = KnownScores.of(pipeline, self._old, self._kept) if self._old else None
             with pipeline.stages("calibration"):

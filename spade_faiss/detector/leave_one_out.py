@@ -13,8 +13,7 @@ import torch
 
 from ..index import Index
 from ..index.manifest import Calibration
-from ..maps import anomaly_map
-from ..maps.contrast import NEAREST, usual
+from ..maps import anomaly_map, contrast
 from ..types import Floats, Ids
 from ..verdict.calibration import calibration_sample, draw_thresholds
 from ..verdict.copies import Copies, copy_weights, from_pairs
@@ -70,13 +69,17 @@ def normal_distances(
     search = pipeline.level_searches(exact=True)[level]
     patches = index.manifest.levels[level].patches
     for i, own in zip(images.tolist(), others, strict=True):
-        k = min(NEAREST, len(own) * patches)
+        k = min(contrast.NEAREST, len(own) * patches)
         if k == 0:  # a single image: nothing is known
             found.append(np.zeros((patches, 3), np.float32))
             continue
         rows = torch.tensor(index.rows(level, i, i + 1))[None]
         near, ids = search.search(rows, torch.tensor(own)[None], k, pipeline.settings.engine)
-        found.append(usual(near[0].sqrt().numpy(), ids[0].numpy() // patches, copies_in(index)))
+        found.append(
+            contrast.normal_distances(
+                near[0].sqrt().numpy(), ids[0].numpy() // patches, copies_in(index)
+            )
+        )
     return found
 
 

@@ -134,7 +134,7 @@ def correspond(
     """
     index, settings = pipeline.index, pipeline.settings
     galleries = () if exact else index.galleries
-    normal: Sequence[Floats | None] = index.usual() or [None] * len(levels)
+    normal: Sequence[Floats | None] = index.normal_distances() or [None] * len(levels)
     among = torch.from_numpy(images)
     if not galleries:
         index.read_ahead(images)

@@ -9,8 +9,8 @@ from typing import Any, TypedDict, Unpack
 from ..errors import SpadeError
 from ..features import DEFAULT_BACKBONE, Backbone
 from ..images import Framing
-from ..index import GallerySpec, Manifest
-from ..search import ENGINES
+from ..index import Manifest
+from ..search import ENGINES, GallerySpec
 from ..verdict.calibration import requested_quantile
 from ..verdict.notes import DEFAULT_K
 from .presets import name_of_preset
@@ -131,7 +131,7 @@ class Settings:
             "crop": framing.height if framing.crop else None,
             "quantile": requested_quantile(manifest, manifest),
             "standardise": manifest.scales is not None,
-            "contrast": manifest.usual is not None,
+            "contrast": manifest.normal_distances is not None,
             "mirror": manifest.mirrored,
             "store": manifest.store or "float32",
         }

@@ -14,7 +14,7 @@ from .._support.stages import Stages
 from ..features import DEFAULT_BACKBONE, Backbone
 from ..images import OnError
 from ..index import EnsembleManifest, Index, Manifest
-from ..index.gallery import set_search_params
+from ..search import set_search_params
 from ..types import Floats
 from . import fit as fitting
 from .detector import Detector
@@ -63,7 +63,7 @@ class Spade(Detector):
         images that an index is first made of, and each of the descriptors by the root of that.
         By default as the preset says.
     contrast : bool, optional
-        Whether maps say how much farther patches are from their matches than is usual for these
+        Whether maps say how much farther patches are from their matches than is normal for these
         (see `spade_faiss.maps.contrast`). By default as the preset says.
     store : {"float32", "float16"}
         What patches are stored as; float16 takes half the space. A query is compared exactly
@@ -80,7 +80,7 @@ class Spade(Detector):
         Share of each level's patches, chosen as in PatchCore, to be searched whole instead;
         exactly, or with `factory` too, through such an index over them.
     search_params : str, optional
-        How thoroughly that index is searched: "nprobe=16"; see `spade_faiss.index.GallerySpec`.
+        How thoroughly that index is searched: "nprobe=16"; see `spade_faiss.search.GallerySpec`.
     exact : bool
         Whether to search exactly among the K nearest images, even so.
     device : str
@@ -343,7 +343,7 @@ class Spade(Detector):
         TypeError
             If a setting is one that the index itself decides.
         """
-        index = Index.open(folder, verify)
+        index = Index.open(folder, verify=verify)
         chosen = Settings.of_index(index.manifest, **settings)
         if search_params := settings.get("search_params"):
             for opened in index.galleries:

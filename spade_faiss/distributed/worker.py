@@ -77,7 +77,7 @@ class PipelineSpec:
         """What two specs share if the same pipeline serves both."""
         made = self.manifest
         settings = self.settings.as_dict() | {"backbone": str(self.settings.backbone)}
-        state = (made.generation, made.usual is None) if made else None
+        state = (made.generation, made.normal_distances is None) if made else None
         return repr((settings, self.weights_sha256, self.index, state))
 
 
@@ -184,7 +184,7 @@ class Worker:
 
 def _opened(folder: Path, manifest: Manifest, draft: bool, search_params: str | None) -> Index:
     from ..index import Index, damaged_files
-    from ..index.gallery import set_search_params
+    from ..search import set_search_params
 
     if not (folder / manifest.generation).is_dir():
         raise SpadeError(

@@ -6,16 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from ..datasets import Category
 from ..datasets.category import GOOD
 from ..errors import SpadeError
 from ..images import Framing
 from ..metrics.collect import Region
-
-Mask = npt.NDArray[np.bool_]
+from ..types import Mask
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
+from ..types import Doubles, Floats
 
 _LEAST = 0.01
 """A channel's spread counts for no less than this part of the channels' root mean square."""
@@ -20,8 +19,8 @@ class Spread:
 
     def __init__(self) -> None:
         self._n = 0
-        self._mean: npt.NDArray[np.float64] = np.zeros(1)
-        self._squares: npt.NDArray[np.float64] = np.zeros(1)
+        self._mean: Doubles = np.zeros(1)
+        self._squares: Doubles = np.zeros(1)
 
     def add(self, rows: Floats) -> None:
         """Take in rows [n, C]."""
@@ -33,7 +32,7 @@ class Spread:
         self._mean = self._mean + apart * (n / both)
         self._n = both
 
-    def std(self) -> npt.NDArray[np.float64]:
+    def std(self) -> Doubles:
         """Return each channel's standard deviation [C]."""
         return np.sqrt(self._squares / self._n)
 

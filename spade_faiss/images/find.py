@@ -173,7 +173,7 @@ class _Search:
                 yield from self.below(root, link, links, linked=True)
 
     def below(
-        self, root: Path, top: Path, links: deque[Path], linked: bool = False
+        self, root: Path, top: Path, links: deque[Path], *, linked: bool = False
     ) -> Iterator[Found]:
         """Yield the images under a folder, but not behind links, which are put on a list."""
         waiting = [os.fspath(top)]

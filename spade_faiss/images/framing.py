@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import SpadeError
+from ..types import Floats, Mask
 
 Sample = TypeVar("Sample", bound=np.generic)
 
@@ -95,7 +96,7 @@ class Framing:
         )
         return self._cut(resized)
 
-    def apply_mask(self, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    def apply_mask(self, mask: Mask) -> Mask:
         """Return a mask `[H, W]` framed like its image, by nearest pixel, `[h, w]`."""
         rows, cols = self._resized(*mask.shape)
         y = _nearest_index(rows, mask.shape[0])
@@ -151,9 +152,7 @@ class Framing:
         y = int((point[1] + 0.5) / sy - top)
         return min(max(x, 0), self.size[1] - 1), min(max(y, 0), self.size[0] - 1)
 
-    def place(
-        self, values: npt.NDArray[np.float32], original: tuple[int, int]
-    ) -> npt.NDArray[np.float32]:
+    def place(self, values: Floats, original: tuple[int, int]) -> Floats:
         """Return a map of the input `[h, w]` on the original's pixel grid `[H, W]`.
 
         Bilinear between the centres of input pixels. What the crop left out was never looked
@@ -165,7 +164,7 @@ class Framing:
         right = _taps(np.arange(x0, x1), sx, left, self.size[1])
         below, beside = down[2][:, None], right[2]
         rows = values[down[0]] * (1 - below) + values[down[1]] * below
-        seen: npt.NDArray[np.float32]
+        seen: Floats
         seen = np.asarray(rows[:, right[0]] * (1 - beside) + rows[:, right[1]] * beside, np.float32)
         if seen.shape == tuple(original):
             return seen
@@ -180,7 +179,7 @@ def _nearest_index(size: int, original: int) -> npt.NDArray[np.intp]:
 
 def _taps(
     pixels: npt.NDArray[np.intp], scale: float, offset: int, size: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Floats]:
     """Return the two input rows that surround each original row's centre, and the weight."""
     at = np.clip((pixels + 0.5) / scale - offset - 0.5, 0, size - 1)
     low = at.astype(np.intp)

@@ -26,7 +26,7 @@ Prepared = TypeVar("Prepared")
 
 _ON_ITS_SIDE = range(5, 9)
 """EXIF orientations by which height and width change places."""
-_PIXELS_AHEAD = 1 << 28
+PIXELS_AHEAD = 1 << 28
 """How many pixels may wait for the caller: 0.8 GB."""
 
 
@@ -75,6 +75,8 @@ def load_images(
     on_error: OnError | None = None,
     workers: int | None = None,
     on_note: OnError | None = None,
+    *,
+    pixels_ahead: int = PIXELS_AHEAD,
 ) -> Iterator[Loaded]:
     """Decode and frame images in worker threads, a few ahead of the caller, in order.
 
@@ -92,12 +94,16 @@ def load_images(
     on_note : callable, optional
         Called with (name, text) for what `read_image` notes of an image. By default it is said
         at the end, in one `ImageWarning` for all images that it is noted of.
+    pixels_ahead : int
+        Pixels that may wait for the caller, but for those of two images.
     """
 
     def framed(image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
         return image, framing.apply(image)
 
-    for position, name, (image, small) in _prepared(sources, framed, on_error, workers, on_note):
+    for position, name, (image, small) in _prepared(
+        sources, framed, on_error, workers, on_note, pixels_ahead
+    ):
         yield Loaded(position, name, image, small)
 
 
@@ -118,6 +124,7 @@ def _prepared(
     on_error: OnError | None,
     workers: int | None,
     on_note: OnError | None = None,
+    pixels_ahead: int = PIXELS_AHEAD,
 ) -> Iterator[tuple[int, str, Prepared]]:
     """Yield the place and name of each image and what is made of it, as `load_images` does."""
     workers = workers or min(8, os.cpu_count() or 1)
@@ -147,7 +154,7 @@ def _prepared(
                     report_problem(on_error, name, str(error))
                     continue
                 largest = max(largest, pixels)
-                room = min(2 * workers + 1, max(2, _PIXELS_AHEAD // largest))
+                room = min(2 * workers + 1, max(2, pixels_ahead // largest))
                 for text in said:
                     (on_note or notes.add)(name, text)
                 yield position, name, prepared

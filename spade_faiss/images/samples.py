@@ -15,7 +15,7 @@ _FEW = 14
 """Bits, at most, of 16 that leave too few of 256 levels to pass without a word."""
 
 
-def to_8_bit(samples: Samples, top: int, inverted: bool = False) -> npt.NDArray[np.uint8]:
+def to_8_bit(samples: Samples, top: int, *, inverted: bool = False) -> npt.NDArray[np.uint8]:
     """Return 255/`top` times each sample, rounded, and 255 from `top` on; same shape.
 
     Inverted, 0 is white. No product lies midway between two levels, as `top` is odd.

@@ -114,7 +114,7 @@ def decode_tiff(data: bytes | bytearray, on_note: OnNote) -> npt.NDArray[np.uint
 
 
 def _check_tags(page: tifffile.TiffPage, data: bytes | bytearray) -> None:
-    """Raise SpadeError if a tag could not be read: tifffile would go on with a usual value."""
+    """Raise SpadeError if a tag could not be read: tifffile would go on with a default value."""
     layout = page.parent.tiff
     (count,) = struct.unpack_from(layout.tagnoformat, data, page.offset)
     first = page.offset + layout.tagnosize
@@ -210,7 +210,7 @@ def _colours(page: tifffile.TiffPage, samples: Samples, on_note: OnNote) -> npt.
     inverted = page.photometric == _WHITE_IS_ZERO or (
         page.photometric == _CMYK and isinstance(dots, tuple) and dots[0] > dots[1]
     )
-    levels = to_8_bit(samples, top, inverted)
+    levels = to_8_bit(samples, top, inverted=inverted)
     if page.photometric == _CMYK:
         return np.asarray(Image.fromarray(levels, "CMYK").convert("RGB"))
     return levels if levels.shape[2] == 3 else grey_to_rgb(levels[..., 0])

@@ -1,14 +1,15 @@
 """The index on disk: FAISS files of descriptors and patches, and a manifest over them."""
 
 from .ensemble import EnsembleManifest, is_ensemble, read_manifest, rewrite_manifest
-from .gallery import Gallery, GallerySpec, build_galleries
+from .gallery_files import build_galleries
+from .generation import discard_leftovers, index_lock
 from .manifest import Manifest, TrainingImage
-from .store import Index, IndexWriter, damaged_files, discard_leftovers, index_lock
+from .store import Index
+from .verify import damaged_files
+from .writer import IndexWriter
 
 __all__ = [
     "EnsembleManifest",
-    "Gallery",
-    "GallerySpec",
     "Index",
     "IndexWriter",
     "Manifest",

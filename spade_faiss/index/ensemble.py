@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from ..errors import SpadeError
+from .generation import index_lock
 from .manifest import (
     ENSEMBLE,
     MANIFEST,
@@ -28,7 +29,7 @@ from .manifest import (
     read_record,
     write_record,
 )
-from .store import damaged_files, index_lock
+from .verify import damaged_files
 
 ENSEMBLE_FORMAT = "spade-faiss ensemble"
 

@@ -17,7 +17,16 @@ from ..images import Framing
 MANIFEST = "manifest.json"
 FORMAT = "spade-faiss index"
 VERSIONS = (1, 2)
-_SECOND = ("mirrored", "scales", "usual", "gallery", "store", "held_out", "copies", "by_hand")
+_SINCE_VERSION_2 = (
+    "mirrored",
+    "scales",
+    "normal_distances",
+    "gallery",
+    "store",
+    "held_out",
+    "copies",
+    "by_hand",
+)
 """What the second version has; an index without any is written as the first, for older programs."""
 
 Store = Literal["float16"]
@@ -29,7 +38,10 @@ Record = TypeVar("Record", bound=BaseModel)
 
 
 class _Data(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # Keys in files, and in what `info --json` prints, stay where names have changed: by aliases.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True
+    )
 
 
 class TrainingImage(_Data):
@@ -89,7 +101,7 @@ class GalleryFiles(_Data):
 
 
 class GalleryRecord(_Data):
-    """How the galleries were made: see `spade_faiss.index.GallerySpec`."""
+    """How the galleries were made: see `spade_faiss.search.GallerySpec`."""
 
     factory: str | None
     coreset: float | None = Field(gt=0, lt=1)
@@ -227,8 +239,8 @@ class Manifest(_Data):
     """Whether the network saw each image's mirror image."""
     scales: tuple[tuple[float, ...], ...] | None = None
     """What channels were multiplied by: the descriptors', then each level's. None: by nothing."""
-    usual: DataFile | None = None
-    """float32 [rows, 3], all levels' patches in turn; see `spade_faiss.maps.contrast.usual`."""
+    normal_distances: DataFile | None = Field(default=None, alias="usual")
+    """float32 [rows, 3], all levels' patches in turn; `spade_faiss.maps.contrast` has more."""
     gallery: GalleryRecord | None = None
     store: Store | None = None
     """What patches are stored as, if not as float32."""
@@ -245,19 +257,19 @@ class Manifest(_Data):
         return self
 
     def extended(self, **more: object) -> Manifest:
-        """Return a copy with something that the second version brought: see `_SECOND`."""
+        """Return a copy with something that the second version brought: see `_SINCE_VERSION_2`."""
         return self.model_copy(update={**more, "version": 2})
 
     @property
     def files(self) -> tuple[DataFile, ...]:
         """Every data file."""
         galleries = self.gallery.levels if self.gallery else ()
-        usual = (self.usual,) if self.usual else ()
+        normal_distances = (self.normal_distances,) if self.normal_distances else ()
         return (
             self.descriptors,
             *(level.file for level in self.levels),
             self.crops,
-            *usual,
+            *normal_distances,
             *(file for gallery in galleries for file in gallery.files),
         )
 
@@ -268,7 +280,9 @@ class Manifest(_Data):
 
     def write(self, folder: Path) -> None:
         """Put the manifest in place at once, synced: this is the moment a change takes effect."""
-        absent: dict[str, Any] = {name: True for name in _SECOND if not getattr(self, name)}
+        absent: dict[str, Any] = {
+            name: True for name in _SINCE_VERSION_2 if not getattr(self, name)
+        }
         if self.calibration and self.calibration.sample is None:
             absent["calibration"] = {"sample"}
         write_record(folder / MANIFEST, self.model_dump(exclude=absent))

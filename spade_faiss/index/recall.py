@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import SpadeError
-from ..search.whole import nearest_in_gallery, nearest_outside
-from . import Index
-from .gallery import set_search_params
+from ..search.approximate import Gallery, nearest_in_gallery, nearest_outside, set_search_params
+from ..types import Floats
+from .store import Index
 
 QUERIES, IMAGES = 1000, 20
 """Stored patches a level that are searched for, and the images that they come from, at most."""
@@ -68,21 +68,12 @@ def measure_recall(
     SpadeError
         If the index has no galleries, or one image only, or no such search parameters.
     """
-    n = len(index)
-    if not index.galleries:
-        raise SpadeError(
-            f"{index.folder} is searched exactly, so it misses nothing: recall is of "
-            "an index built with --factory or --coreset"
-        )
-    if n < 2:
-        raise SpadeError(
-            "recall is measured by each image's patches among the others', which "
-            "takes two images or more"
-        )
+    _check(index)
     if search_params:
         for gallery in index.galleries:
             set_search_params(gallery, search_params)
-    images = np.unique(np.linspace(0, n - 1, min(n, IMAGES)).round().astype(int))
+    n = len(index)
+    images = np.unique(np.linspace(0, n - 1, min(n, IMAGES)).round().astype(int)).tolist()
     random = np.random.default_rng(0)
     results = []
     for number, (gallery, patches, level) in enumerate(
@@ -90,22 +81,39 @@ def measure_recall(
     ):
         count = min(level.patches, -(-queries // len(images)))
         found, nearest = [], []
-        for image in images.tolist():
+        for image in images:
             own = range(image * level.patches, (image + 1) * level.patches)
             sample = patches[random.choice(own, count, replace=False)]
             found.append(nearest_in_gallery(sample, gallery, 1, [own], engine)[0])
             nearest.append(nearest_outside(sample, patches, 1, [own], engine)[0])
-        ours, best = np.concatenate(found)[:, 0], np.concatenate(nearest)[:, 0]
-        some = best > 0
-        ratio = np.sqrt(ours[some].astype(np.float64) / best[some])
         results.append(
-            Recall(
-                number,
-                len(ours),
-                float(np.mean(ours <= best * (1 + _ROUNDING))),
-                float(ratio.mean()) if len(ratio) else None,
-                len(gallery.patches),
-                gallery.bytes,
-            )
+            _compared(number, gallery, np.concatenate(found)[:, 0], np.concatenate(nearest)[:, 0])
         )
     return results
+
+
+def _check(index: Index) -> None:
+    if not index.galleries:
+        raise SpadeError(
+            f"{index.folder} is searched exactly, so it misses nothing: recall is of "
+            "an index built with --factory or --coreset"
+        )
+    if len(index) < 2:
+        raise SpadeError(
+            "recall is measured by each image's patches among the others', which "
+            "takes two images or more"
+        )
+
+
+def _compared(level: int, gallery: Gallery, found: Floats, nearest: Floats) -> Recall:
+    """Compare squared distances to the patches found with those to the nearest, both [queries]."""
+    some = nearest > 0
+    ratio = np.sqrt(found[some].astype(np.float64) / nearest[some])
+    return Recall(
+        level=level,
+        queries=len(found),
+        recall_at_1=float(np.mean(found <= nearest * (1 + _ROUNDING))),
+        mean_distance_ratio=float(ratio.mean()) if len(ratio) else None,
+        patches=len(gallery.patches),
+        bytes=gallery.bytes,
+    )

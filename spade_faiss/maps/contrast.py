@@ -1,8 +1,8 @@
-"""How far a patch is from its match, beyond what is usual for that match.
+"""Local normalisation: judge a patch's distance by how far good patches there are from each other.
 
 Where good parts vary much, every patch is far from its match; where they vary little, a small
-distance tells of a flaw already. So from a patch's distance is taken half of the distance that its
-match has to the nearest patch of the other good images. This is not in the paper.
+distance tells of a flaw already. So from a patch's distance is taken half of its match's normal
+distance: that to the nearest patch of the other good images. This is not in the paper.
 """
 
 from __future__ import annotations
@@ -10,26 +10,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
+from ..types import Floats, Ids
 
 SHARE = 0.5
-"""The part of the usual distance that is taken off."""
+"""The part of the normal distance that is taken off."""
 NEAREST = 5
 """Patches among which the nearest one of a second image is sought."""
 
 
-def usual(distances: Floats, images: Ids, copies: Sequence[Ids]) -> Floats:
-    """Return what is usual for good patches, from their nearest patches in other good images.
+def normal_distances(distances: Floats, images: Ids, copies: Sequence[Ids]) -> Floats:
+    """Return the normal distances of good patches, out of their nearest in other good images.
 
     Parameters
     ----------
     distances : float32 [Q, k], ascending
     images : int64 [Q, k]
         The images that these patches are of.
-    copies : tuple of int64 arrays
+    copies : sequence of int64 arrays
         For each good image, the others that show the same part.
 
     Returns
@@ -49,22 +47,24 @@ def usual(distances: Floats, images: Ids, copies: Sequence[Ids]) -> Floats:
     return np.stack([distances[:, 0], images[:, 0].astype(np.float32), there], 1)
 
 
-def contrast(distances: Floats, matches: Ids, usual: Floats, without: Sequence[int] = ()) -> Floats:
-    """Return distances less `SHARE` of those usual for their matches, 0 or more.
+def contrast(
+    distances: Floats, matches: Ids, normal: Floats, without: Sequence[int] = ()
+) -> Floats:
+    """Return distances less `SHARE` of the normal distances of their matches, 0 or more.
 
     Parameters
     ----------
     distances : float32 [h, w]
     matches : int64 [h, w]
-        Rows of `usual`.
-    usual : float32 [rows, 3]
-        See the function of that name.
+        Rows of `normal`.
+    normal : float32 [rows, 3]
+        See `normal_distances`.
     without : sequence of int
         A good image that is judged as if it and its copies were not there, and these, for a
-        leave-one-out score: what is usual must not come from itself, or it would look better than
-        a new image does.
+        leave-one-out score: a normal distance must not come from itself, or it would look
+        better than a new image does.
     """
-    own = usual[matches]
+    own = normal[matches]
     expected = own[..., 0]
     if len(without):
         expected = np.where(np.isin(own[..., 1], without), own[..., 2], expected)

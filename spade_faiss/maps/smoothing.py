@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+
+from ..types import Floats
 
 
-def anomaly_map(
-    distances: Sequence[npt.NDArray[np.float32]], size: tuple[int, int], sigma: float = 4.0
-) -> npt.NDArray[np.float32]:
+def anomaly_map(distances: Sequence[Floats], size: tuple[int, int], sigma: float = 4.0) -> Floats:
     """Return the anomaly map of one image on the network's input grid.
 
     Each level is brought to the input's size bilinearly, the levels are averaged, and the
@@ -40,7 +39,7 @@ def anomaly_map(
     >>> values.shape, np.unravel_index(values.argmax(), values.shape)[0] in (11, 12)
     ((32, 32), True)
     """
-    mean: npt.NDArray[np.float32] = np.zeros(size, np.float32)
+    mean: Floats = np.zeros(size, np.float32)
     for level in distances:
         mean += cv2.resize(level, size[::-1], interpolation=cv2.INTER_LINEAR)
     mean /= len(distances)

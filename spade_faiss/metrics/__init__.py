@@ -6,8 +6,8 @@ integers, by looking the defect scores (few) up in the sorted good ones (many); 
 and no threshold is sampled.
 """
 
-from spade_faiss.metrics.image import average_precision, best_f1, image_rocauc, roc_curve
-from spade_faiss.metrics.pixel import (
+from .image import average_precision, best_f1, image_rocauc, roc_curve
+from .pixel import (
     aupimo,
     aupimo_per_image,
     pixel_average_precision,
@@ -19,8 +19,8 @@ from spade_faiss.metrics.pixel import (
     pro_curve,
     spro,
 )
-from spade_faiss.metrics.ranking import Curve
-from spade_faiss.metrics.stream import PixelMetrics, PixelScores
+from .ranking import Curve
+from .stream import PixelMetrics, PixelScores
 
 __all__ = [
     "Curve",

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..types import Mask
+
 
 def as_scores(scores: Any, name: str) -> npt.NDArray[Any]:
     """Return the scores as float32 where that holds them exactly, else as float64 or wider.
@@ -19,7 +21,7 @@ def as_scores(scores: Any, name: str) -> npt.NDArray[Any]:
     return array.astype(np.result_type(array.dtype, np.float32), copy=False)
 
 
-def as_mask(mask: Any, name: str) -> npt.NDArray[np.bool_]:
+def as_mask(mask: Any, name: str) -> Mask:
     """Return where the mask is not zero.
 
     Raises ValueError, naming `name`, for floating masks: a resized or scaled mask has values

@@ -12,17 +12,16 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
-from spade_faiss.metrics.arrays import as_mask, as_scores
-from spade_faiss.metrics.ranking import WORKERS, Array, Floats, Ranking, rank
+from ..types import Doubles, Mask
+from .arrays import as_mask, as_scores
+from .ranking import WORKERS, Array, Ranking, rank
 
-Mask = npt.NDArray[np.bool_]
 Region = tuple[Any, float]
 """A defect by itself: its mask [H, W], and the area in pixels at which its overlap saturates."""
 
-_BLOCK = 1 << 17  # the fewest good pixels worth a search of their own
+BLOCK = 1 << 17  # the fewest good pixels worth a search of their own
 
 
 @dataclass(frozen=True)
@@ -43,10 +42,10 @@ class Defects:
     """
 
     scores: Array
-    weights: Floats
+    weights: Doubles
     regions: int
     good: int
-    saturated: Floats | None = None
+    saturated: Doubles | None = None
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class Pixels:
     """All images' pixels, ranked; the weights [n] belong to the ranking's scores."""
 
     ranking: Ranking
-    weights: Floats
-    saturated: Floats | None
+    weights: Doubles
+    saturated: Doubles | None
     regions: int
     images: int
 
@@ -116,7 +115,7 @@ class Images:
     def _blocks(self, good: int, dtype: np.dtype[Any]) -> list[Callable[[], Array]]:
         """Return what gathers the good pixels, a group of images at a time."""
         counts = [found.good for found in self.defects]
-        size = max(_BLOCK, min(good // 5, self.most or good) // WORKERS)
+        size = max(BLOCK, min(good // 5, self.most or good) // WORKERS)
         groups: list[list[int]] = [[]]
         held = 0
         for i, count in enumerate(counts):
@@ -190,7 +189,7 @@ def collect_twice(maps: Any, masks: Any) -> Images:
         return Images(list(pool.map(find, range(len(maps)))), good)
 
 
-def find_defects(scores: Array, defect: Mask, saturated: Floats | None = None) -> Defects:
+def find_defects(scores: Array, defect: Mask, saturated: Doubles | None = None) -> Defects:
     """Find the regions of one image's mask, its 8-connected components."""
     rows = np.flatnonzero(defect.any(1))
     if not len(rows):
@@ -204,7 +203,9 @@ def find_defects(scores: Array, defect: Mask, saturated: Floats | None = None) -
     return Defects(scores[defect], weights, regions, defect.size - len(weights), saturated)
 
 
-def saturated_weights(scores: Array, defect: Mask, regions: Sequence[Region], title: str) -> Floats:
+def saturated_weights(
+    scores: Array, defect: Mask, regions: Sequence[Region], title: str
+) -> Doubles:
     """Return what each defect pixel adds to the sum of the regions' saturated overlaps.
 
     Of a region that saturates at s pixels the s highest scores add 1 / s each, and the others

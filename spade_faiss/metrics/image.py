@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spade_faiss.metrics.arrays import as_mask, as_scores
-from spade_faiss.metrics.ranking import Curve, Ranking, rank
+from .arrays import as_mask, as_scores
+from .ranking import Curve, Ranking, rank
 
 
 def image_rocauc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spade_faiss.metrics.collect import Images
-from spade_faiss.metrics.ranking import WORKERS, Array, Floats
+from ..types import Doubles
+from .collect import Images
+from .ranking import WORKERS, Array
 
 BOUNDS = (1e-5, 1e-4)
 """The false-positive rates between which AUPIMO is integrated, by its authors' choice."""
@@ -30,7 +31,7 @@ class SharedRates:
     """
 
     values: Array
-    rates: Floats
+    rates: Doubles
 
     def area(self, scores: Array, bounds: tuple[float, float]) -> float:
         """Return the mean overlap of a defect between two rates, over the rate's logarithm, 0 to 1.
@@ -56,7 +57,7 @@ class SharedRates:
         return float(np.clip(areas, 0, 1).mean())
 
 
-def aupimo_of(images: Images, bounds: tuple[float, float]) -> Floats:
+def aupimo_of(images: Images, bounds: tuple[float, float]) -> Doubles:
     """Return each image's AUPIMO, float64 [images]; NaN for good images.
 
     Raises

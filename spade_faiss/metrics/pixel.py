@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from spade_faiss.metrics.arrays import as_mask
-from spade_faiss.metrics.collect import Images, Region, collect_twice, in_memory
-from spade_faiss.metrics.pimo import BOUNDS, aupimo_of
-from spade_faiss.metrics.ranking import Curve, Floats
-from spade_faiss.metrics.stream import PixelMetrics, PixelScores, check_limit, scores_of
+from ..types import Doubles
+from .arrays import as_mask
+from .collect import Images, Region, collect_twice, in_memory
+from .pimo import BOUNDS, aupimo_of
+from .ranking import Curve
+from .stream import PixelMetrics, PixelScores, check_limit, scores_of
 
 
 def pro(maps: Iterable[Any], masks: Iterable[Any], max_fpr: float = 0.3) -> float:
@@ -24,14 +25,8 @@ def pro(maps: Iterable[Any], masks: Iterable[Any], max_fpr: float = 0.3) -> floa
     a distinct score joined by straight lines from (0, 0) on, is integrated up to `max_fpr` and
     divided by it (Bergmann et al., *The MVTec Anomaly Detection Dataset*, IJCV 2021).
 
-    MVTec's own script integrates in the same way and agrees to 1e-8, its float32 rates.
-    adeval 1.1.0 does not quite: its exhaustive routine skips the defect scores and joins the
-    tops of the steps where the curve is flat, which adds up to 1 / (2 good pixels · max_fpr),
-    and its streaming ones bin the scores (1000 bins: up to 1e-4 off).
-
-    Cost, for G good and D defect pixels: O((G + D) log G) on all cores. For maps in memory
-    (lists, tuples, arrays, tensors) it takes two passes, and room for a fifth of their size
-    plus 28 bytes a defect pixel; any other iterable is read once, through `PixelMetrics`.
+    Maps in memory (lists, tuples, arrays, tensors) are gone through twice, and any other
+    iterable once. `docs/metrics.md` has the cost, and what other programs compute.
 
     Parameters
     ----------
@@ -128,14 +123,14 @@ def aupimo(
 ) -> float:
     """Return the mean over the images with defects of `aupimo_per_image`, 0 to 1.
 
-    Parameters, cost and errors as there.
+    Parameters and errors as there.
     """
     return float(np.nanmean(aupimo_per_image(maps, masks, bounds)))
 
 
 def aupimo_per_image(
     maps: Iterable[Any], masks: Iterable[Any], bounds: tuple[float, float] = BOUNDS
-) -> Floats:
+) -> Doubles:
     """Return the area under each image's overlap at low false-positive rates, exactly.
 
     The false-positive rate F of a threshold is the fraction of a good image's pixels scoring at
@@ -147,15 +142,10 @@ def aupimo_per_image(
 
     T is flat between the scores of good pixels. Where a defect pixel is level with good ones, T
     climbs in a straight line over F, as ROC and PRO do. Below the least F that a threshold
-    reaches, T is what is found without a false alarm. anomalib 2.7 samples thresholds, joins them
-    by straight lines over the logarithm, and moves the bounds to the nearest rates sampled. Where
-    nothing ties, it gives the same to 1e-15 for bounds that thresholds reach.
+    reaches, T is what is found without a false alarm. `docs/metrics.md` compares other programs.
 
     Good images of P pixels together show no rate below 1 / P: with fewer than 1 / `bounds[0]`
     the lower end rests on the one highest good score.
-
-    Cost, for G pixels of good images: one pass over these, which keeps of each image the highest
-    scores alone; and the defects' scores looked up among them.
 
     Parameters
     ----------
@@ -192,7 +182,7 @@ def aupimo_per_image(
 def pixel_rocauc(maps: Iterable[Any], masks: Iterable[Any]) -> float:
     """Return the area under the ROC curve of all pixels, exactly, ties counted half.
 
-    Parameters, cost and errors as in `pro`.
+    Parameters and errors as in `pro`.
     """
     return _collect(maps, masks).rank().ranking.area()
 
@@ -200,7 +190,7 @@ def pixel_rocauc(maps: Iterable[Any], masks: Iterable[Any]) -> float:
 def pixel_average_precision(maps: Iterable[Any], masks: Iterable[Any]) -> float:
     """Return the average precision of all pixels (`average_precision`).
 
-    Parameters, cost and errors as in `pro`.
+    Parameters and errors as in `pro`.
     """
     return _collect(maps, masks).rank().ranking.average_precision()
 
@@ -208,7 +198,7 @@ def pixel_average_precision(maps: Iterable[Any], masks: Iterable[Any]) -> float:
 def pixel_best_f1(maps: Iterable[Any], masks: Iterable[Any]) -> tuple[float, float]:
     """Return the greatest F1 of all pixels and its threshold (`best_f1`).
 
-    Parameters, cost and errors as in `pro`.
+    Parameters and errors as in `pro`.
     """
     return _collect(maps, masks).rank().ranking.best_f1()
 
@@ -216,10 +206,7 @@ def pixel_best_f1(maps: Iterable[Any], masks: Iterable[Any]) -> tuple[float, flo
 def pixel_metrics(maps: Iterable[Any], masks: Iterable[Any], max_fpr: float = 0.3) -> PixelScores:
     """Return PRO, ROCAUC, average precision and best F1 for the price of one.
 
-    87 million pixels take 2.7 s on two cores, over half of it sorting: 16 times less than
-    scikit-learn's ROCAUC alone, and 200 times one pass over the bytes (benchmarks/metrics.py).
-
-    Parameters, cost and errors as in `pro`.
+    Parameters and errors as in `pro`.
     """
     check_limit(max_fpr)
     return scores_of(_collect(maps, masks).rank(), max_fpr)
@@ -229,7 +216,7 @@ def pro_curve(maps: Iterable[Any], masks: Iterable[Any]) -> Curve:
     """Return the PRO curve: `fpr`, `hit` (the mean overlap) and `thresholds`.
 
     Points inside a vertical or horizontal run are left out, which changes no line; up to two
-    a distinct defect score remain. Parameters, cost and errors as in `pro`.
+    a distinct defect score remain. Parameters and errors as in `pro`.
     """
     pixels = _collect(maps, masks).rank()
     return pixels.ranking.curve(pixels.weights)
@@ -238,7 +225,7 @@ def pro_curve(maps: Iterable[Any], masks: Iterable[Any]) -> Curve:
 def pixel_roc_curve(maps: Iterable[Any], masks: Iterable[Any]) -> Curve:
     """Return the ROC curve of all pixels: `fpr`, `hit` (the true-positive rate), `thresholds`.
 
-    Thinned as in `pro_curve`. Parameters, cost and errors as in `pro`.
+    Thinned as in `pro_curve`. Parameters and errors as in `pro`.
     """
     return _collect(maps, masks).rank().ranking.curve()
 

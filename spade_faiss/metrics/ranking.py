@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..types import Doubles
+
 Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
 
 WORKERS = os.cpu_count() or 1
-_PIECE = 1 << 14  # defect scores looked up together: their part of a block stays in cache
-_STEP = 1 << 14  # defect scores summed together
+PIECE = 1 << 14  # defect scores looked up together: their part of a block stays in cache
+STEP = 1 << 14  # defect scores summed together
 
 
 class Curve(NamedTuple):
@@ -34,8 +35,8 @@ class Curve(NamedTuple):
         From infinity; the last is minus infinity where good scores lie below every defect's.
     """
 
-    fpr: Floats
-    hit: Floats
+    fpr: Doubles
+    hit: Doubles
     thresholds: Array
 
 
@@ -62,7 +63,7 @@ class Ranking:
     equal: Array
     good: int
 
-    def area(self, weights: Floats | None = None, max_fpr: float = 1.0) -> float:
+    def area(self, weights: Doubles | None = None, max_fpr: float = 1.0) -> float:
         """Return the curve's mean height up to `max_fpr`: ROCAUC, or PRO where weights are given.
 
         Each defect score adds a ramp of its own weight, from `above` to `above + equal` good
@@ -100,7 +101,7 @@ class Ranking:
                 best = float(f1[at]), float(self.values[starts[at]])
         return best
 
-    def curve(self, weights: Floats | None = None) -> Curve:
+    def curve(self, weights: Doubles | None = None) -> Curve:
         """Return the corners of the curve whose area is `area(weights)`."""
         starts, _, false = self._steps(slice(0, len(self.values)))
         if weights is None:
@@ -130,7 +131,7 @@ class Ranking:
 
     def _pieces(self) -> list[slice]:
         """Return slices that part no equal scores, so that no step needs all scores' room."""
-        cuts = np.searchsorted(self.values, self.values[::_STEP])
+        cuts = np.searchsorted(self.values, self.values[::STEP])
         ends = np.unique(np.append(cuts, len(self.values))).tolist()
         return [slice(*ends) for ends in pairwise(ends)]
 
@@ -166,8 +167,8 @@ def rank(values: Array, blocks: Sequence[Callable[[], Array]], good: int) -> Ran
     def count(make: Callable[[], Array]) -> None:
         block = make().astype(values.dtype, copy=False)
         block.sort()
-        for start in range(0, len(values), _PIECE):
-            piece = slice(start, start + _PIECE)
+        for start in range(0, len(values), PIECE):
+            piece = slice(start, start + PIECE)
             asked = values[piece]
             low = np.searchsorted(block, asked[0])
             high = np.searchsorted(block, asked[-1], "right")

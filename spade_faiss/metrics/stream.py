@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spade_faiss.metrics.collect import (
+from ..types import Doubles
+from .collect import (
     Defects,
     Images,
     Pixels,
@@ -17,8 +18,8 @@ from spade_faiss.metrics.collect import (
     find_defects,
     saturated_weights,
 )
-from spade_faiss.metrics.pimo import BOUNDS, aupimo_of
-from spade_faiss.metrics.ranking import Array, Curve, Floats
+from .pimo import BOUNDS, aupimo_of
+from .ranking import Array, Curve
 
 _SPILLED = 1 << 25  # the most that are read back from disk at a time, by all workers together
 
@@ -51,10 +52,8 @@ class PixelMetrics:
     """PRO and the other pixel metrics of maps that come one at a time, exactly.
 
     Nothing is binned: every score is kept, at 4 bytes a good and 12 bytes a defect pixel (8 and
-    16 where the maps are float64). `compute` takes a fifth of that and 28 bytes a defect pixel
-    more, and keeps the latter until another image is added; a curve takes 100. 83 maps of
-    1024 x 1024 with 3% defects: 0.5 GiB at most. For maps that are in memory already,
-    `pixel_metrics` needs far less.
+    16 where the maps are float64). `docs/metrics.md` has what `compute` and the curves take more.
+    For maps that are in memory already, `pixel_metrics` needs far less.
 
     Parameters
     ----------
@@ -63,7 +62,7 @@ class PixelMetrics:
     spill : path, optional
         A folder in which the good pixels are kept, in a nameless file that goes with this
         object, instead of in memory. `compute` then holds 64 MiB of them a core; the figures
-        are the same. 8000 maps of 224 x 224 take 1.6 GB there.
+        are the same.
 
     Raises
     ------
@@ -134,7 +133,7 @@ class PixelMetrics:
         pixels = self._rank() if images is None else self.images.take(images).rank()
         return saturated_area(pixels, self.max_fpr)
 
-    def aupimo(self, bounds: tuple[float, float] = BOUNDS) -> Floats:
+    def aupimo(self, bounds: tuple[float, float] = BOUNDS) -> Doubles:
         """Return each image's AUPIMO so far (`aupimo_per_image`), float64 [images].
 
         Raises

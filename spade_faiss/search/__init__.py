@@ -1,13 +1,21 @@
 """Nearest neighbours under squared Euclidean distance, exact unless a gallery was asked for."""
 
+from .approximate import (
+    Gallery,
+    GallerySpec,
+    gallery_search,
+    nearest_in_gallery,
+    set_search_params,
+)
 from .between import between_images
 from .level import ENGINES, LevelSearch
 from .nearest import nearest, nearest_in_images
 from .sharded import ShardedLevel, level_search
-from .whole import gallery_search, nearest_in_gallery
 
 __all__ = [
     "ENGINES",
+    "Gallery",
+    "GallerySpec",
     "LevelSearch",
     "ShardedLevel",
     "between_images",
@@ -16,4 +24,5 @@ __all__ = [
     "nearest",
     "nearest_in_gallery",
     "nearest_in_images",
+    "set_search_params",
 ]

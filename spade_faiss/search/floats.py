@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .pairs import Ids
+from ..types import Ids
 from .screen import FEW, LOWERED, NOTHING, TINY, Part, Screen, group_size, must_be_small
 from .threads import side_by_side
 

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .pairs import Ids
+from ..types import Ids
 from .screen import FEW, NOTHING, TINY, Part, Screen, group_size, must_be_small
 from .threads import side_by_side
 from .timing import least_seconds

@@ -24,7 +24,7 @@ from .screened import low_bytes, make_screen, screened
 from .timing import seconds_of
 
 if TYPE_CHECKING:
-    from .fused import PreparedGallery
+    from .cuda import PreparedGallery
 
 ENGINES = ("auto", "faiss", "screened", "triton")
 """What an exact search may be done by."""
@@ -240,7 +240,7 @@ class LevelSearch:
             return self._run("faiss", queries, images, k)
 
     def _fused(self, queries: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        from .fused import fused_in_images, prepare
+        from .cuda import fused_in_images, prepare
 
         try:
             with _ONE_AT_A_TIME:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from .._support.faiss import faiss
-
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
+from ..types import Floats, Ids, Mask
 
 _GATHERED = 1 << 20
 """Bytes of rows that are gathered at a time where FAISS cannot read them in their place."""
@@ -33,7 +30,7 @@ def norms(rows: Tensor) -> Tensor:
     return found
 
 
-def pairs_where(mask: npt.NDArray[np.bool_]) -> tuple[Ids, Ids]:
+def pairs_where(mask: Mask) -> tuple[Ids, Ids]:
     """Return rows and columns where a mask is true: `nonzero`, several times as fast."""
     first, second = np.divmod(np.flatnonzero(mask), mask.shape[1])
     return first, second

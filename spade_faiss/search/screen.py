@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .pairs import Ids, gamma
+from ..types import Ids
+from .pairs import gamma
 from .threads import side_by_side
 
 LARGEST_NORM = 2.0**60

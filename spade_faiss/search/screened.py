@@ -32,9 +32,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..types import Floats, Ids
 from .floats import FloatScreen, float_bytes
 from .integers import IntegerScreen, integer_bytes
-from .pairs import Floats, Ids, least_of_each, pair_distances, pairs_where
+from .pairs import least_of_each, pair_distances, pairs_where
 from .screen import TINY, TOGETHER, Part, Screen, must_be_small
 from .threads import side_by_side
 

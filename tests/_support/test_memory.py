@@ -158,33 +158,10 @@ def test_too_little_memory_is_one_line_and_the_old_index_stays(lite, gravel_fold
     assert enough.returncode == 0 and json.loads(enough.stdout)["images"] == 10
 
 
-def test_fewer_images_go_through_the_network_where_memory_is_short(lite, monkeypatch):
-    images = np.stack([view[:224, :224] for view in texture("gravel", 5)])
-    whole = lite(images)
-    real, seen = lite._features, []
-
-    def short(part):
-        seen.append(len(part))
-        if len(part) > 2:
-            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")
-        return real(part)
-
-    monkeypatch.setattr(lite, "_features", short)
-    monkeypatch.setattr(lite, "_at_once", 1 << 20)
-    parts = lite(images)
-    assert seen == [5, 2, 2, 1]
-    np.testing.assert_allclose(parts.descriptors, whole.descriptors, rtol=1e-3, atol=1e-4)
-    for left, right in zip(parts.levels, whole.levels, strict=True):
-        np.testing.assert_allclose(left, right, rtol=1e-3, atol=1e-3)
-    monkeypatch.setattr(lite, "_features", lambda part: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        lite(images)
-
-
 def test_a_gallery_that_would_not_fit_is_refused(lite, monkeypatch):
-    from spade_faiss.index import gallery
+    from spade_faiss.search.approximate import spec
 
-    monkeypatch.setattr(gallery, "available", lambda: 100_000)
+    monkeypatch.setattr(spec, "available", lambda: 100_000)
     for way in ({"factory": "Flat"}, {"coreset": 0.1}, {"factory": "HNSW8", "coreset": 0.5}):
         with pytest.raises(SpadeError, match=r"the gallery of level 1 takes .* of memory"):
             Spade(lite, **way).fit(texture("gravel", 3))

@@ -112,8 +112,7 @@ def test_the_service_says_it_of_each_image(shallow, built, lite):
     assert all("several pages" in one for [one] in notes[3:5]) and notes[5] == []
 
 
-def test_few_large_images_wait_at_a_time(tmp_path, monkeypatch):
-    monkeypatch.setattr("spade_faiss.images.load._PIXELS_AHEAD", 3 * 60 * 50)
+def test_few_large_images_wait_at_a_time():
     at_work = []
 
     def stream():
@@ -121,7 +120,8 @@ def test_few_large_images_wait_at_a_time(tmp_path, monkeypatch):
             at_work.append(i)
             yield np.zeros((60, 50, 3), np.uint8)
 
-    for number, _ in enumerate(load_images(stream(), FRAMING, workers=4)):
+    loaded = load_images(stream(), FRAMING, workers=4, pixels_ahead=3 * 60 * 50)
+    for number, _ in enumerate(loaded):
         assert len(at_work) <= number + 3
     assert number == 19
 

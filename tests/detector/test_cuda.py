@@ -18,7 +18,11 @@ from tests.command import LITE, done, environment
 from tests.conftest import hazelnut_levels, texture, with_hole
 
 SEES_GPU = "SPADE_FAISS_TEST_CUDA"
-NEED_ONE = ("tests/test_cuda.py", "tests/search/test_fused.py", "tests/metrics/test_pixel.py")
+NEED_ONE = (
+    "tests/detector/test_cuda.py",
+    "tests/search/cuda/test_fused.py",
+    "tests/metrics/test_pixel.py",
+)
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
 

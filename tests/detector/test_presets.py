@@ -8,14 +8,14 @@ from spade_faiss.datasets import load_mvtec, make_demo
 from spade_faiss.evaluation import evaluate_category
 from spade_faiss.features.scale import Spread
 from spade_faiss.index import Index
-from spade_faiss.maps.contrast import SHARE, contrast, usual
-from tests.command import TINY, done, one_line, run
+from spade_faiss.maps.contrast import SHARE, contrast, normal_distances
+from tests.command import LITE, done, one_line, run
 from tests.conftest import texture, with_hole
 from tests.detector.test_detector import in_float64, oracle
 
 
 def whole(distances, own, n):
-    """What is usual, by brute force: distances [n, Q, n, G] from each patch to each, self aside."""
+    """Normal distances by brute force, of distances [n, Q, n, G] from each patch to each."""
     rows = []
     for i in range(n):
         near = distances[i].min(-1)  # [Q, n]
@@ -44,15 +44,15 @@ def test_channels_that_never_vary_are_left_alone():
     assert np.isfinite(spread.factors()).all()
 
 
-def test_usual_and_contrast_say_what_they_say():
+def test_normal_distances_and_contrast_say_what_they_say():
     distances = np.array([[1, 2, 3], [1, 2, 3]], np.float32)
     none = (np.empty(0, np.int64),) * 8
-    own = usual(distances, np.array([[4, 4, 7], [4, 4, 4]]), none)
+    own = normal_distances(distances, np.array([[4, 4, 7], [4, 4, 4]]), none)
     assert own.tolist() == [[1, 4, 3], [1, 4, 3]]
     copies = (*none[:4], np.array([6]), none[5], np.array([4]), none[7])
     images = np.array([[4, 6, 7], [7, 4, 6]])
-    assert usual(distances, images, none).tolist() == [[1, 4, 2], [1, 7, 2]]
-    assert usual(distances, images, copies).tolist() == [[1, 4, 3], [1, 7, 2]]
+    assert normal_distances(distances, images, none).tolist() == [[1, 4, 2], [1, 7, 2]]
+    assert normal_distances(distances, images, copies).tolist() == [[1, 4, 3], [1, 7, 2]]
     far = np.array([[5, 0.1]], np.float32)
     match = np.array([[0, 1]])
     np.testing.assert_allclose(contrast(far, match, own), [[5 - SHARE, 0]])
@@ -61,12 +61,12 @@ def test_usual_and_contrast_say_what_they_say():
     np.testing.assert_allclose(contrast(far, match, own, without=[7, 4]), [[5 - 3 * SHARE, 0]])
 
 
-def test_best_equals_a_float64_brute_force(tiny):
+def test_best_equals_a_float64_brute_force(lite):
     train, new = texture("brick", 4), [with_hole(texture("brick", 1, seed=5)[0])]
-    spade = Spade(tiny, preset="best", batch_size=4).fit(train, calibrate=False)
-    good, seen = in_float64(tiny, train), in_float64(tiny, new)
+    spade = Spade(lite, preset="best", batch_size=4).fit(train, calibrate=False)
+    good, seen = in_float64(lite, train), in_float64(lite, new)
     result = next(spade.query(new))
-    stored = spade.index_.usual()
+    stored = spade.index_.normal_distances()
     # Descriptors are scaled by less: by the root of the deviations.
     std = good[0].std(0)
     std = np.maximum(std, 0.01 * np.sqrt((std**2).mean()))
@@ -92,22 +92,22 @@ def test_best_equals_a_float64_brute_force(tiny):
         np.testing.assert_allclose(found, true, rtol=1e-3, atol=1e-4)
 
 
-def test_the_paper_is_the_default_and_untouched(tiny):
+def test_the_paper_is_the_default_and_untouched(lite):
     train, new = texture("grass", 4), texture("grass", 1, seed=3)
-    spade = Spade(tiny, batch_size=4).fit(train)
+    spade = Spade(lite, batch_size=4).fit(train)
     manifest = spade.index_.manifest
-    assert (manifest.scales, manifest.usual, manifest.mirrored) == (None, None, False)
-    good, seen = in_float64(tiny, train), in_float64(tiny, new)
+    assert (manifest.scales, manifest.normal_distances, manifest.mirrored) == (None, None, False)
+    good, seen = in_float64(lite, train), in_float64(lite, new)
     expected = oracle((seen[0][0], [level[0] for level in seen[1]]), good, 50, 1, (224, 224))
     result = next(spade.query(new))
     np.testing.assert_allclose(result.input_map, expected[2], rtol=1e-4)
-    again = next(Spade(tiny, preset="paper", batch_size=4).fit(train).query(new))
+    again = next(Spade(lite, preset="paper", batch_size=4).fit(train).query(new))
     assert np.array_equal(again.map, result.map)
 
 
-def test_an_index_remembers_its_preset(tiny, tmp_path):
+def test_an_index_remembers_its_preset(lite, tmp_path):
     train, new = texture("gravel", 5), texture("gravel", 2, seed=4)
-    spade = Spade(tiny, preset="best").fit(train, tmp_path / "index")
+    spade = Spade(lite, preset="best").fit(train, tmp_path / "index")
     expected = spade.predict(new)
     loaded = Spade.load(tmp_path / "index")
     assert (loaded.settings.standardise, loaded.settings.contrast, loaded.settings.preset) == (
@@ -117,7 +117,7 @@ def test_an_index_remembers_its_preset(tiny, tmp_path):
     )
     assert np.array_equal(loaded.predict(new).scores, expected.scores)
     assert loaded.image_threshold == spade.image_threshold
-    file = tmp_path / "index" / spade.index_.manifest.usual.name
+    file = tmp_path / "index" / spade.index_.manifest.normal_distances.name
     data = bytearray(file.read_bytes())
     data[5] ^= 1
     file.write_bytes(data)
@@ -125,11 +125,11 @@ def test_an_index_remembers_its_preset(tiny, tmp_path):
         Spade.load(tmp_path / "index")
 
 
-def test_add_and_remove_keep_the_scale_and_renew_what_is_usual(tiny, tmp_path):
+def test_add_and_remove_keep_the_scale_and_renew_normal_distances(lite, tmp_path):
     paths = make_good(tmp_path, 7)
-    spade = Spade(tiny, preset="best", batch_size=7).fit(paths[:5], tmp_path / "index")
+    spade = Spade(lite, preset="best", batch_size=7).fit(paths[:5], tmp_path / "index")
     first = spade.index_
-    before = [part.copy() for part in first.usual()]
+    before = [part.copy() for part in first.normal_distances()]
     rows, made = first.levels[2].copy(), first.manifest.calibration
     spade.add(paths[5:])
     now = spade.index_
@@ -137,17 +137,17 @@ def test_add_and_remove_keep_the_scale_and_renew_what_is_usual(tiny, tmp_path):
     assert np.array_equal(now.levels[2][: len(rows)], rows)
     # What was added has the same scale: the same images in one batch, times the factors.
     scale = np.array(now.manifest.scales[3], np.float32)
-    raw = Spade(tiny, batch_size=2).fit(paths[5:], calibrate=False)
+    raw = Spade(lite, batch_size=2).fit(paths[5:], calibrate=False)
     np.testing.assert_allclose(
         now.levels[2][len(rows) :], raw.index_.levels[2] * scale, rtol=1e-3, atol=1e-3
     )
     # More images can only bring the nearest one closer.
-    for old, new in zip(before, now.usual(), strict=True):
+    for old, new in zip(before, now.normal_distances(), strict=True):
         assert (new[: len(old), 0] <= old[:, 0] * (1 + 1e-5)).all() and not np.array_equal(
             new[: len(old)], old
         )
     spade.remove([str(path) for path in paths[5:]])
-    for old, new in zip(before, spade.index_.usual(), strict=True):
+    for old, new in zip(before, spade.index_.normal_distances(), strict=True):
         np.testing.assert_allclose(new, old, rtol=1e-5)
     assert spade.index_.manifest.calibration.peaks == pytest.approx(made.peaks, rel=1e-4)
     assert Index.open(tmp_path / "index").manifest == spade.index_.manifest
@@ -163,21 +163,20 @@ def make_good(folder, count):
     return paths
 
 
-def test_good_images_pass_the_threshold_that_contrast_draws(tiny):
+def test_good_images_pass_the_threshold_that_contrast_draws(lite):
     train = texture("gravel", 12)
-    spade = Spade(tiny, preset="best", quantile=0.9).fit(train)
+    spade = Spade(lite, preset="best", quantile=0.9).fit(train)
     scores = spade.predict(texture("gravel", 8, seed=8)).scores
     assert (scores <= spade.image_threshold).sum() >= 6
     assert spade.predict([with_hole(texture("gravel", 1, seed=8)[0])]).scores > scores.max()
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_few_images_are_enough(tiny, n):
-    spade = Spade(tiny, preset="best").fit(texture("brick", n))
+def test_few_images_are_enough(lite, n):
+    spade = Spade(lite, preset="best").fit(texture("brick", n))
     assert np.isfinite(spade.predict(texture("brick", 1, seed=2)).maps[0]).all()
 
 
-@pytest.mark.slow
 def test_best_beats_paper_on_small_textures(lite, tmp_path):
     make_demo(tmp_path / "data", 3, n_train=8, n_good=4, n_defects=1)
     paper, best = (
@@ -195,11 +194,11 @@ def test_best_beats_paper_on_small_textures(lite, tmp_path):
 
 
 def test_the_command_line_takes_presets(gravel_folder, tmp_path):
-    done("build", gravel_folder, "--index", tmp_path / "index", "--preset", "best", *TINY)
+    done("build", gravel_folder, "--index", tmp_path / "index", "--preset", "best", *LITE)
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
     assert manifest["usual"] and len(manifest["scales"]) == 4
     one_line(
-        run("build", gravel_folder, "--index", tmp_path / "other", "--preset", "wurst", *TINY),
+        run("build", gravel_folder, "--index", tmp_path / "other", "--preset", "wurst", *LITE),
         "unknown preset 'wurst': choose one of paper, best",
     )
 

@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 import torch
 from skimage import data
+from torch import nn
 
-from spade_faiss.features import load_backbone
-from spade_faiss.features.efficientnet import packaged_weights
+from spade_faiss.features import Backbone, load_backbone
+from tests.conftest import texture
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def imagenet_class(lite, image):
     """Classify an image with the whole network, whose features are tested here."""
     framed = cv2.resize(image, (224, 224), interpolation=cv2.INTER_AREA)
     descriptor = lite(framed[None]).descriptors
-    return int(lite._network._fc(descriptor).argmax())
+    return int(lite._network.net._fc(descriptor).argmax())
 
 
 def test_the_embedded_network_knows_an_espresso_and_a_cat(lite):
@@ -40,10 +41,7 @@ def test_levels_are_a_quarter_an_eighth_and_a_sixteenth(lite):
 
 
 def test_levels_equal_the_package_s_own_forward_pass(lite):
-    from efficientnet_lite_pytorch import EfficientNet
-
-    network = EfficientNet.from_name("efficientnet-lite0", image_size=None).eval()
-    network.load_state_dict(torch.load(packaged_weights("efficientnet_lite0"), weights_only=True))
+    network = lite._network.net
     image = data.chelsea()[:224, :224]
     taken = {}
     hooks = [
@@ -78,3 +76,40 @@ def test_an_image_s_features_do_not_depend_on_its_batch(lite):
     both, alone = lite(images), lite(images[1:])
     for many, one in zip(both.levels, alone.levels, strict=True):
         assert torch.allclose(many[1:], one, rtol=1e-4, atol=1e-4)
+
+
+class Short(nn.Module):
+    """A network that memory suffices for with two images at a time, no more."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        if len(x) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")
+        return x.mean((2, 3)), [x[:, :, ::8, ::8], x[:, :, ::16, ::16]]
+
+
+def test_fewer_images_go_through_the_network_where_memory_is_short():
+    images = np.stack([view[:224, :224] for view in texture("gravel", 5)])
+    network = Short()
+    short = Backbone("short", network, (0.5,) * 3, (0.5,) * 3, "0" * 64, torch.device("cpu"))
+    parts = short(images)
+    assert network.seen == [5, 2, 2, 1]
+    single = [short(one[None]) for one in images]
+    assert network.seen == [5, 2, 2, 1, 1, 1, 1, 1, 1]
+    torch.testing.assert_close(parts.descriptors, torch.cat([one.descriptors for one in single]))
+    for number, level in enumerate(parts.levels):
+        torch.testing.assert_close(level, torch.cat([one.levels[number] for one in single]))
+
+
+def test_an_error_that_is_no_shortage_passes():
+    class Broken(nn.Module):
+        def forward(self, x):
+            return 1 / 0
+
+    broken = Backbone("broken", Broken(), (0.5,) * 3, (0.5,) * 3, "0" * 64, torch.device("cpu"))
+    with pytest.raises(ZeroDivisionError):
+        broken(np.zeros((2, 32, 32, 3), np.uint8))

@@ -9,13 +9,12 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from spade_faiss import metrics
 from spade_faiss.metrics import collect, ranking
-from spade_faiss.metrics import stream as streaming
-from tests.conftest import examples
+from spade_faiss.metrics.collect import Images, Spill, find_defects
 
 from . import oracle
 
@@ -58,7 +57,7 @@ def texture(count=6, side=48, seed=0):
 
 
 @given(batches(), st.floats(0.01, 1))
-@examples(250)
+@settings(max_examples=250)
 def test_equals_the_definition(batch, max_fpr):
     maps, masks = batch
     assert metrics.pro(maps, masks, max_fpr) == pytest.approx(
@@ -67,7 +66,7 @@ def test_equals_the_definition(batch, max_fpr):
 
 
 @given(batches(np.float64))
-@examples(200)
+@settings(max_examples=200)
 def test_equals_scikit_learn(batch):
     y, s = flat(*batch)
     scores = metrics.pixel_metrics(*batch)
@@ -82,7 +81,7 @@ def test_equals_scikit_learn(batch):
 
 
 @given(batches(), st.floats(0.01, 1))
-@examples(150)
+@settings(max_examples=150)
 def test_streaming_is_the_batch_bit_for_bit(batch, max_fpr):
     maps, masks = batch
     stream = metrics.PixelMetrics(max_fpr)
@@ -101,7 +100,7 @@ def test_streaming_is_the_batch_bit_for_bit(batch, max_fpr):
 
 
 @given(batches())
-@examples(150)
+@settings(max_examples=150)
 def test_curves_lie_on_the_definition(batch):
     maps, masks = batch
     roc, overlap = metrics.pixel_roc_curve(maps, masks), metrics.pro_curve(maps, masks)
@@ -167,19 +166,22 @@ def test_rank_is_all_that_matters():
     assert shuffled.pixel_rocauc == expected.pixel_rocauc
 
 
-def test_many_pieces_and_blocks(monkeypatch):
-    maps, masks = texture(12, 64)
-    maps = maps.round(1)  # ties across images and pieces
-    whole = metrics.pixel_metrics(maps, masks)
-    monkeypatch.setattr("spade_faiss.metrics.ranking._PIECE", 7)
-    monkeypatch.setattr("spade_faiss.metrics.ranking._STEP", 5)
-    monkeypatch.setattr("spade_faiss.metrics.collect._BLOCK", 1)
-    pieces = metrics.pixel_metrics(maps, masks)
+def test_many_pieces_and_blocks():
+    """More good scores than one search is worth, more defect scores than are summed at once."""
+    maps, masks = texture(4, 400)
+    masks[:3, 40:200, 40:200] = masks[:3, 240:300, 240:300] = True
+    maps = (2 * maps + masks).round() / 2  # ties across images and pieces
+    found = metrics.pixel_metrics(maps, masks)
+    assert found.defect_pixels > 4 * ranking.STEP == 4 * ranking.PIECE
+    assert found.good_pixels > 3 * collect.BLOCK
     y, s = flat(maps, masks)
-    assert pieces.pixel_rocauc == pytest.approx(roc_auc_score(y, s), abs=1e-12)
-    assert pieces.pixel_average_precision == pytest.approx(average_precision_score(y, s), abs=1e-12)
-    assert pieces.pixel_best_threshold == whole.pixel_best_threshold
-    assert pieces.pro == pytest.approx(oracle.pro(maps, masks, 0.3), abs=1e-9)
+    assert found.pixel_rocauc == pytest.approx(roc_auc_score(y, s), abs=1e-12)
+    assert found.pixel_average_precision == pytest.approx(average_precision_score(y, s), abs=1e-12)
+    called = {threshold: s >= threshold for threshold in np.unique(s[y])}
+    f1 = {at: 2 * (one & y).sum() / (one.sum() + y.sum()) for at, one in called.items()}
+    assert found.pixel_best_f1 == pytest.approx(max(f1.values()), abs=1e-12)
+    assert found.pixel_best_threshold == max(f1, key=f1.__getitem__)
+    assert found.pro == pytest.approx(oracle.pro(maps, masks, 0.3), abs=1e-9)
 
 
 def test_float64_is_not_rounded():
@@ -242,22 +244,25 @@ def test_arguments_are_left_as_they_are():
 
 
 def test_spilled_maps_leave_little_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "_BLOCK", 1 << 10)
-    monkeypatch.setattr(streaming, "_SPILLED", 1 << 17)
     for module in (collect, ranking):  # each worker has a block, and places of what it asks for
         monkeypatch.setattr(module, "WORKERS", 2)
-    maps, masks = texture(count=40, side=256)
+    maps, masks = texture(count=60, side=256)
     expected = metrics.pixel_metrics(maps, masks)
-    peaks = {}
-    for spill in (None, tmp_path):
+    spilled = metrics.PixelMetrics(spill=tmp_path)
+    for scores, mask in zip(maps, masks, strict=True):
+        spilled.add(scores, mask)
+    assert spilled.compute() == expected
+    peaks = []
+    for good in ([], Spill(tmp_path)):
         tracemalloc.start()
-        stream = metrics.PixelMetrics(spill=spill)
+        defects = []
         for scores, mask in zip(maps, masks, strict=True):
-            stream.add(scores, mask)
-        assert stream.compute() == expected
-        peaks[spill] = tracemalloc.get_traced_memory()[1]
+            defects.append(find_defects(scores, mask))
+            good.append(scores[~mask])
+        Images(defects, good.__getitem__, most=collect.BLOCK).rank()
+        peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[None] > maps.nbytes > 4 * peaks[tmp_path]
+    assert peaks[0] > maps.nbytes > 4 * peaks[1]
 
 
 def test_a_disk_that_is_full_is_named(tmp_path, monkeypatch):
@@ -330,7 +335,6 @@ def test_the_limit_is_a_rate(limit):
             call(limit)
 
 
-@pytest.mark.slow
 def test_equals_adeval_but_for_half_a_step():
     """Its exhaustive routine joins the tops of the steps, one a good pixel, where PRO is flat.
 

@@ -29,7 +29,7 @@ class Clock:
             self._first = min(filter(math.isfinite, times), default=math.nan)
 
     def reach(self, time: float, duration: float) -> None:
-        """Take note that the file holds something that is shown then; 0 is a usual duration."""
+        """Take note that the file holds something that is shown then; 0 stands for one step."""
         self._end = max(self._end, time + (duration or self._step))
 
     def tell(self, time: float) -> float:

@@ -110,13 +110,13 @@ def whole_frames(path: str, tally: Tally) -> Iterator[Decoded]:
                 yield decoded
 
 
-def _decode(path: str, tally: Tally, careful: bool) -> Iterator[Decoded]:
+def _decode(path: str, tally: Tally, *, careful: bool) -> Iterator[Decoded]:
     with opened(path) as (container, stream, unused):
         stream.codec_context.thread_type = "NONE" if careful else "AUTO"
         stream.codec_context.thread_count = int(careful)  # 0: as many as there are processors
         if stream.codec_context.codec.canonical_name in _CONCEALING:
             stream.codec_context.options = {"err_detect": "explode"}
-        reading = _Reading(container, stream, careful)
+        reading = _Reading(container, stream, careful=careful)
         try:
             yield from reading.frames()
         finally:
@@ -133,7 +133,7 @@ class _Reading:
     later, and turn out to be damaged.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream, careful: bool) -> None:
+    def __init__(self, container: InputContainer, stream: VideoStream, *, careful: bool) -> None:
         self.number = self.damaged = 0
         self._container, self._stream, self._careful = container, stream, careful
         self._context = stream.codec_context

@@ -14,20 +14,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
-Ids = npt.NDArray[np.int64]
+from ...types import Doubles, Floats, Ids
 
-_ACTIVE = 8192
-"""Rows among which the next ones are looked for; any number gives the same coreset."""
-_TILE = 512, 1024
+Tile = tuple[int, int]
+
+ACTIVE = 8192
+"""Rows among which the next ones are looked for."""
+TILE: Tile = 512, 1024
 """Rows and centres whose distances are computed at once, 4 MiB that stay in cache."""
 
 
 def greedy_coreset(
-    patches: Floats, count: int, on_progress: Callable[[int], None] | None = None
+    patches: Floats,
+    count: int,
+    on_progress: Callable[[int], None] | None = None,
+    *,
+    active: int = ACTIVE,
+    tile: Tile = TILE,
 ) -> Ids:
     """Choose rows one by one, each the farthest from all that were chosen before it.
 
@@ -47,6 +51,10 @@ def greedy_coreset(
     count : int, 1 to n
     on_progress : callable, optional
         Called now and then with the number of rows chosen so far.
+    active : int
+        Rows among which the next ones are looked for. Any number gives the same coreset.
+    tile : (int, int)
+        Rows and centres whose distances are computed at once. Any numbers give the same coreset.
 
     Returns
     -------
@@ -62,24 +70,24 @@ def greedy_coreset(
         raise ValueError(f"a coreset of {count} rows must have between 1 and {n}")
     mean = patches.mean(axis=0, dtype=np.float64)
     chosen = np.empty(count, np.int64)
-    chosen[0] = _distances(patches, mean[None]).argmin()
-    bound = _distances(patches, patches[chosen[:1]])
+    chosen[0] = _distances(patches, mean[None], tile).argmin()
+    bound = _distances(patches, patches[chosen[:1]], tile)
     bound[chosen[0]] = -1  # farther than no other: never chosen again
     # How many of the chosen rows each bound takes into account.
     seen = np.ones(n, np.int64)
     size = 1
     while size < count:
-        limit = np.partition(bound, -_ACTIVE)[-_ACTIVE] if n > _ACTIVE else bound.min()
-        active = np.flatnonzero(bound >= limit)
-        for before in np.unique(seen[active]):
+        limit = np.partition(bound, -active)[-active] if n > active else bound.min()
+        candidates = np.flatnonzero(bound >= limit)
+        for before in np.unique(seen[candidates]):
             if before < size:
-                stale = active[seen[active] == before]
-                new = _distances(patches[stale], patches[chosen[before:size]])
+                stale = candidates[seen[candidates] == before]
+                new = _distances(patches[stale], patches[chosen[before:size]], tile)
                 bound[stale] = np.minimum(bound[stale], new)
-        seen[active] = size
-        active = active[bound[active] >= limit]
-        size = _choose(patches[active], active, bound, limit, chosen, size)
-        seen[active] = size
+        seen[candidates] = size
+        candidates = candidates[bound[candidates] >= limit]
+        size = _choose(patches[candidates], candidates, bound, limit, chosen, size)
+        seen[candidates] = size
         if on_progress:
             on_progress(size)
     return chosen
@@ -108,7 +116,7 @@ def _choose(
     return size
 
 
-def _distances(patches: Floats, centres: Floats | Doubles) -> Floats:
+def _distances(patches: Floats, centres: Floats | Doubles, tile: Tile) -> Floats:
     """Return each row's distance to its nearest centre, [n].
 
     The squares are expanded into norms and a product, in double precision, so that what cancels
@@ -116,16 +124,16 @@ def _distances(patches: Floats, centres: Floats | Doubles) -> Floats:
     """
     nearest = np.full(len(patches), np.inf)
     norms = np.zeros(len(patches))
-    height, width = _TILE
+    height, width = tile
     for top in range(0, len(patches), height):
-        tile = slice(top, top + height)
-        rows = patches[tile].astype(np.float64)
-        norms[tile] = np.einsum("nc,nc->n", rows, rows)
+        part = slice(top, top + height)
+        rows = patches[part].astype(np.float64)
+        norms[part] = np.einsum("nc,nc->n", rows, rows)
         for left in range(0, len(centres), width):
             others = centres[left : left + width].astype(np.float64)
             products = rows @ (-2 * others).T
             products += np.einsum("nc,nc->n", others, others)
-            np.minimum(nearest[tile], products.min(axis=1), out=nearest[tile])
+            np.minimum(nearest[part], products.min(axis=1), out=nearest[part])
     return _root(nearest + norms)
 
 

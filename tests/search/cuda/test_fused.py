@@ -7,17 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ..command import environment
-from ..conftest import examples, texture, with_hole
+from tests.command import environment
+from tests.conftest import texture, with_hole
 
 pytest.importorskip("triton", reason="needs triton, which comes with torch for CUDA")
 
-from spade_faiss.search import fused as module
-from spade_faiss.search.fused import fused, fused_in_images, prepare
+from spade_faiss.search.cuda import fused, fused_in_images, prepare
+from spade_faiss.search.cuda.fused import LIMITS
+from spade_faiss.search.cuda.screen import Limits, Workspace, parts_of, screen_queries
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -36,10 +37,10 @@ def rows_of(ids, per_image, n):
     return rows[rows < n]
 
 
-def check(queries, patches, images, per_image, k, gallery=None):
+def check(queries, patches, images, per_image, k, gallery=None, limits=LIMITS):
     """Search, and compare each batch item with all distances in float64."""
     distances, ids = fused_in_images(
-        queries, patches if gallery is None else gallery, images, per_image, k
+        queries, patches if gallery is None else gallery, images, per_image, k, limits
     )
     assert distances.dtype == torch.float32 and ids.dtype == torch.int64
     assert distances.shape == ids.shape == (*queries.shape[:2], k)
@@ -68,9 +69,9 @@ def search(queries, gallery, k=1):
     [
         (1, 1, 1, 1, 1, 1, 1),
         (3, 33, 24, 6, 49, 4, 1),
-        pytest.param(2, 40, 100, 5, 70, 3, 3, marks=pytest.mark.slow),
+        (2, 40, 100, 5, 70, 3, 3),
         (1, 5, 300, 3, 33, 3, 99),
-        pytest.param(2, 65, 257, 4, 20, 2, 1, marks=pytest.mark.slow),
+        (2, 65, 257, 4, 20, 2, 1),
     ],
 )
 def test_random_vectors(b, q, c, n, per_image, k, kappa):
@@ -82,7 +83,7 @@ def test_random_vectors(b, q, c, n, per_image, k, kappa):
 
 
 @given(st.data(), st.integers(1, 4), st.integers(1, 40), st.integers(1, 20), st.integers(0, 99))
-@examples(20)
+@settings(max_examples=20)
 def test_images_only_searched_among_those_named(data, n, per_image, channels, seed):
     random = np.random.default_rng(seed)
     short = data.draw(st.integers(0, per_image - 1))
@@ -105,7 +106,7 @@ finite = hnp.arrays(
 
 
 @given(finite, st.integers(0, 99), st.integers(-30, 30))
-@examples(25)
+@settings(max_examples=25)
 def test_any_values_at_any_scale(gallery, seed, exponent):
     random = np.random.default_rng(seed)
     near = gallery[random.integers(0, len(gallery), 5)]
@@ -115,7 +116,7 @@ def test_any_values_at_any_scale(gallery, seed, exponent):
 
 
 @given(finite, st.integers(0, 99))
-@examples(15)
+@settings(max_examples=15)
 def test_a_vector_of_the_gallery_finds_itself(gallery, seed):
     order = np.random.default_rng(seed).permutation(len(gallery))
     distances, _ = fused(on_device(gallery[order]), on_device(gallery))
@@ -142,7 +143,6 @@ def test_of_equal_rows_the_first_is_found(distance):
     assert (distances == distance).all() and (ids == 40).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("offset", [1e3, 1e6, 2.0**52])
 def test_large_norms_with_small_differences(offset, k):
@@ -207,10 +207,10 @@ def bounds(queries, gallery):
     """
     prepared = prepare(gallery, 75)
     images = torch.tensor([[0, 1, 3]], device=DEVICE)
-    space = module._Space(len(queries) * 3 * prepared.groups, queries.device)
+    space = Workspace(len(queries) * 3 * prepared.groups, 1, queries.device)
     best = torch.empty(1, len(queries), dtype=torch.int64, device=DEVICE)
     bad = torch.zeros(1, dtype=torch.int32, device=DEVICE)
-    part = module._Part.make(queries[None], prepared, images, space, best, bad)
+    part = screen_queries(queries[None], prepared, images, space, best, bad)
     assert not bad
     centre = prepared.centre.double()
     x = (queries.double() - centre) * prepared.scale
@@ -248,21 +248,18 @@ def test_the_bounds_hold_where_all_roundings_add_up(rounded, sign):
     assert (upper >= best).all() and (floor <= best.amax(1)).all()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 5])
-def test_bounded_memory_when_everything_is_left(monkeypatch, k):
-    monkeypatch.setattr(module, "_PAIRS", 128)
-    monkeypatch.setattr(module, "_MAXIMA", 4 * 6 * 130)
+def test_bounded_memory_when_everything_is_left(k):
+    limits = Limits(bound_bytes=4 * 6 * 130, pairs=128)
     generator = torch.Generator().manual_seed(4)
     same = torch.randn(1, 24, generator=generator)
     patches = on_device(same + torch.randn(6 * 40, 24, generator=generator) * 1e-6)
     queries = on_device(1000 * torch.randn(2, 130, 24, generator=generator))
     images = torch.tensor([[5, 0, 3], [1, 2, 4]], device=DEVICE)
-    assert len(list(module._parts(2, 130, 6))) == 4
-    check(queries, patches, images, 40, k)
+    assert len(list(parts_of(2, 130, 6, limits))) == 4
+    check(queries, patches, images, 40, k, limits=limits)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 2])
 def test_real_features_of_real_images(lite, k):
     train = lite(np.stack([view[:96, :96] for view in texture("gravel", 6)]))
@@ -301,7 +298,7 @@ def test_bad_calls():
 
 def without_interpreter(code):
     """Run Python code in a process of its own, where kernels are compiled."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     command = [sys.executable, "-c", code]
     return subprocess.run(
         command, cwd=root, env=environment("TRITON_INTERPRET"), capture_output=True, text=True
@@ -310,14 +307,13 @@ def without_interpreter(code):
 
 def test_tensors_on_the_cpu_are_refused():
     done = without_interpreter(
-        "import torch; from spade_faiss.search.fused import fused\n"
+        "import torch; from spade_faiss.search.cuda import fused\n"
         "try: fused(torch.ones(2, 2), torch.ones(2, 2))\n"
         "except ValueError as error: print(error)"
     )
     assert "needs tensors on a CUDA device" in done.stdout, done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
 def test_the_kernels_compile_for_a_gpu_that_is_not_here(capability):
     """The interpreter takes more than the compiler: this builds what a GPU would be given."""

@@ -1,13 +1,12 @@
 import faiss
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spade_faiss import SpadeError
-from spade_faiss.index import Gallery
-from spade_faiss.search import gallery_search, nearest_in_gallery, whole
-from tests.conftest import examples
+from spade_faiss.search import Gallery, gallery_search, nearest_in_gallery
+from spade_faiss.search.approximate import search
 
 
 def gallery_of(patches, rows=None, factory=None, params=""):
@@ -35,7 +34,7 @@ def brute_force(queries, patches, allowed, k):
     st.sampled_from((None, "Flat", "HNSW8")),
     st.booleans(),
 )
-@examples(100)
+@settings(max_examples=100)
 def test_leaving_an_image_out_equals_a_brute_force(
     data, images, per_image, channels, factory, coreset
 ):
@@ -75,7 +74,7 @@ def test_an_image_whose_own_patches_are_all_nearer_than_any_other(factory, monke
     patches = np.concatenate([near, 50 + rng.standard_normal((400, 8)).astype(np.float32)])
     gallery = gallery_of(patches, None, factory, "nprobe=4" if factory[0] == "I" else "")
     if factory != "HNSW16":  # whose graph has no way from one group to the other
-        monkeypatch.setattr(whole, "nearest_outside", None)
+        monkeypatch.setattr(search, "nearest_outside", None)
     distances, found = nearest_in_gallery(near, gallery, 3, [range(400)])
     assert (found >= 400).all() and (distances > 8 * 40**2).all()
     exact = brute_force(near, patches, np.arange(400, 800), 1)

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from .._support.faiss import faiss_reason
-from ..errors import SpadeError
-from .exhaustive import by_differences
-from .level import LevelSearch, tensor
-from .nearest import BLOCK, nearest
-
-if TYPE_CHECKING:
-    from ..index import Gallery
-
-Floats = npt.NDArray[np.float32]
-Ids = npt.NDArray[np.int64]
+from ..._support.faiss import faiss_reason
+from ...errors import SpadeError
+from ...types import Floats, Ids
+from ..exhaustive import by_differences
+from ..level import LevelSearch, tensor
+from ..nearest import BLOCK, nearest
+from .gallery import Gallery
 
 _SPARE = 31
 """How many more patches than asked for an approximate index names, for the nearest in truth to

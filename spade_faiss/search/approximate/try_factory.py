@@ -1,6 +1,6 @@
 """Try a FAISS factory string on a few random vectors, in a process of its own.
 
-`spade_faiss.index.gallery` runs this file as a program before it spends long on features: some
+`GallerySpec.tried` runs this file as a program before it spends long on features: some
 strings end the process that uses them (HNSW1), some are refused only when vectors are added or
 searched (IDMap,Flat), and FAISS warns on standard error of so few vectors.
 

@@ -1,4 +1,4 @@
-"""Remember which files of an index were found whole, so that opening one need not read it all.
+"""Find damaged files of an index, and remember which were whole, so as not to read these again.
 
 Reading every byte for its checksum takes time that grows with the index; what a query reads does
 not. So a file is read whole when it is opened for the first time, and what it looked like then
@@ -12,11 +12,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 from .._support.files import replace_file
-from .manifest import DataFile, Manifest
+from .manifest import DataFile, Manifest, file_sha256
 
 STAMP = "verified.json"
 _SETTLED = 1.0
@@ -50,3 +51,32 @@ def write_stamp(folder: Path, manifest: Manifest, looks: Mapping[str, Look]) -> 
     settled = {name: look for name, look in looks.items() if max(map(int, look[2:4])) < latest}
     with suppress(OSError):
         replace_file(folder / manifest.generation / STAMP, json.dumps(settled).encode())
+
+
+def damaged_files(folder: Path, manifest: Manifest, *, again: bool = True) -> list[str]:
+    """Return one line for each data file that is missing or differs from its checksum.
+
+    Unless `again`, files that were found whole and have not been changed since are not read.
+    """
+    known = {} if again else read_stamp(folder, manifest)
+    whole: dict[str, Look] = {}
+
+    def check(file: DataFile) -> str | None:
+        path = folder / file.name
+        try:
+            size = path.stat().st_size
+            if size != file.bytes:
+                return f"{path} is damaged: {size} bytes long where {file.bytes} were written"
+            look = look_of(path, file)
+            if known.get(file.name) != look and file_sha256(path) != file.sha256:
+                return f"{path} is damaged: checksum differs"
+        except OSError as error:
+            return f"{path} cannot be read: {error.strerror}"
+        whole[file.name] = look
+        return None
+
+    with ThreadPoolExecutor() as pool:
+        bad = [line for line in pool.map(check, manifest.files) if line]
+    if whole != known:
+        write_stamp(folder, manifest, whole)
+    return bad

@@ -5,7 +5,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from spade_faiss.search import kernels
+from spade_faiss.search.cuda.kernels.collect import collect
+from spade_faiss.search.cuda.kernels.lower import lower
+from spade_faiss.search.cuda.kernels.rescore import rescore
+from spade_faiss.search.cuda.kernels.screen import screen
 
 LOW = ("low", "rows", "low_queries")
 INTEGERS = {
@@ -34,7 +37,7 @@ NUMBERS = (
 
 
 def type_of(kernel, name):
-    if name in LOW or (name == "queries" and kernel is kernels.screen):
+    if name in LOW or (name == "queries" and kernel is screen):
         return "*fp16"
     if name in FLOATS:
         return "fp32"
@@ -57,12 +60,12 @@ def build(label, kernel, **constants):
     print(label, "tensor-cores" if product in built.asm["ptx"] else "cores")
 
 
-build("lower", kernels.lower, CHANNELS=256, BLOCK=256, ROWS=16, FIT=True)
+build("lower", lower, CHANNELS=256, BLOCK=256, ROWS=16, FIT=True)
 group = {"STRIDE": 64, "FOLD": 2}
 tile = group | {"QUERIES": 128, "ROWS": 64}
-build("screen", kernels.screen, CHANNELS=256, BLOCK=256, **tile)
-build("screen_in_blocks", kernels.screen, CHANNELS=512, BLOCK=64, **tile)
-build("collect", kernels.collect, QUERIES=128, GROUPS=64)
+build("screen", screen, CHANNELS=256, BLOCK=256, **tile)
+build("screen_in_blocks", screen, CHANNELS=512, BLOCK=64, **tile)
+build("collect", collect, QUERIES=128, GROUPS=64)
 rows = group | {"CHANNELS": 256, "BLOCK": 128, "CHUNK": 32}
-build("rescore", kernels.rescore, **rows, ONE=True)
-build("rescore_k", kernels.rescore, **rows, ONE=False)
+build("rescore", rescore, **rows, ONE=True)
+build("rescore_k", rescore, **rows, ONE=False)
