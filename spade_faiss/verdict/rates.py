@@ -77,7 +77,7 @@ def expected_rate(count: int, n: int, quantile: float) -> Rate:
     --------
     Of 19 scores the largest is exceeded by one new score in 20, though by none of the 19:
 
-    >>> rate = chosen_rate(0, 19, 0.95)
+    >>> rate = expected_rate(0, 19, 0.95)
     >>> rate.value, round(rate.high, 3)
     (0.05, 0.176)
     """

@@ -59,7 +59,8 @@ def thresholds(monkeypatch):
 
 def test_thresholds_of_compared_pairs_are_those_of_an_index(tiny, thresholds):
     grass = texture("grass", 6)
-    shown = thresholds.Shown("grass", [*grass[:4], grass[0]], grass[4:5], [with_hole(grass[5])])
+    defects = [with_hole(grass[5], radius=40)]
+    shown = thresholds.Shown("grass", [*grass[:4], grass[0]], grass[4:5], defects)
     pairs = thresholds.Pairs(shown, tiny)
     for chosen in np.array([0, 1, 3]), np.arange(5):  # the last image is a copy of the first
         spade = Spade(tiny).fit([shown.learnt[i] for i in chosen])

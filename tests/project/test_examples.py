@@ -41,7 +41,7 @@ def test_examples_give_what_they_say(path, request, tmp_path, monkeypatch):
         ("spade_faiss.metrics", "image_rocauc"),
         ("spade_faiss.verdict.threshold", "draw_threshold"),
         ("spade_faiss.verdict.rates", "images_needed"),
-        ("spade_faiss.verdict.drift", "compare"),
+        ("spade_faiss.verdict.drift", "detect_drift"),
         ("spade_faiss.datasets", "make_demo"),
     ],
 )

@@ -147,7 +147,9 @@ def test_a_whole_video_is_read_once(tmp_path, monkeypatch):
     monkeypatch.setattr(
         spade_faiss.images.video.decode,
         "_decode",
-        lambda path, tally, careful: passes.append(careful) or real(path, tally, careful),
+        lambda path, tally, *, careful: (
+            passes.append(careful) or real(path, tally, careful=careful)
+        ),
     )
     for name in GROUPED | ALONE:
         make(tmp_path, name)
