@@ -62,7 +62,7 @@ def page() -> str:
         ]
         for public in public_names(module):
             value = getattr(module, public)
-            like = f" Members of `{LIKE[public]}` stand there." if public in LIKE else ""
+            like = f" Used as `{LIKE[public]}` is." if public in LIKE else ""
             lines.append(f"| `{public}` | {summary(module, public)}{like} |")
             if inspect.isclass(value):
                 lines += [

@@ -39,9 +39,9 @@ def test_examples_give_what_they_say(path, request, tmp_path, monkeypatch):
         ("spade_faiss.maps", "anomaly_map"),
         ("spade_faiss.metrics", "pro"),
         ("spade_faiss.metrics", "image_rocauc"),
-        ("spade_faiss.verdict.threshold", "draw_threshold"),
-        ("spade_faiss.verdict.rates", "images_needed"),
-        ("spade_faiss.verdict.drift", "detect_drift"),
+        ("spade_faiss.verdict", "draw_threshold"),
+        ("spade_faiss.verdict", "images_needed"),
+        ("spade_faiss.verdict", "detect_drift"),
         ("spade_faiss.datasets", "make_demo"),
     ],
 )

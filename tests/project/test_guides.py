@@ -2,7 +2,8 @@
 
 A block of `sh` is run, one without a language is only shown: it needs Docker, several GPUs or a
 cluster. Guides make their own images. Other pages find some in their folder (`stand_ins`), and an
-index of them.
+index of them. What is said of the default network is tried with the tests' own, which needs no
+download; see tests.tiny.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from spade_faiss.datasets import make_demo
 from tests import command
 from tests.images.video.videos import make_stc
 
-from .pages import PAGES, ROOT, blocks, name_of, without_blocks
+from .pages import PAGES, blocks, name_of, without_blocks
 
 RUN = [
     path
@@ -47,13 +48,12 @@ def words(text):
 
 
 def shell(code, folder, programs):
-    places = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     ended = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", code],
         cwd=folder,
         capture_output=True,
         text=True,
-        env={**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": places},
+        env=command.environment(PATH=f"{programs}:{os.environ['PATH']}"),
     )
     assert ended.returncode == 0, ended.stderr
     return ended.stdout
@@ -73,16 +73,14 @@ def commands(code, folder, programs):
 def with_network(arguments):
     """Return a command with a network that needs no download, if it names none."""
     makes = arguments[0] in ("build", "evaluate")
-    return [*arguments, *command.LITE] if makes and "--backbone" not in arguments else arguments
+    return [*arguments, *command.TINY] if makes and "--backbone" not in arguments else arguments
 
 
 def served(lines, folder, programs):
     """Start a service at a port that is free, and run the other lines against it."""
     first, *rest = lines
-    start = [sys.executable, "-m", "spade_faiss", *shlex.split(first, comments=True)[1:]]
-    with subprocess.Popen(
-        [*start, "--port", "0"], cwd=folder, stderr=subprocess.PIPE, text=True
-    ) as service:
+    start = [*command.PROGRAM, *shlex.split(first, comments=True)[1:], "--port", "0"]
+    with subprocess.Popen(start, cwd=folder, stderr=subprocess.PIPE, text=True) as service:
         try:
             said = []
             for line in service.stderr:
@@ -123,7 +121,7 @@ def programs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bin")
     for name, code in (
         ("python", f'exec "{sys.executable}" "$@"'),
-        ("spade-faiss", f'exec "{sys.executable}" -m spade_faiss "$@"'),
+        ("spade-faiss", f'exec {shlex.join(command.PROGRAM)} "$@"'),
         ("python3", '[ "$*" = "-m venv .venv" ]'),
         ("pip", '[ "$1" = install ]'),
         ("xdg-open", 'test -s "$1"'),
@@ -135,7 +133,7 @@ def programs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def stand_ins(tmp_path_factory, lite):
+def stand_ins(tmp_path_factory):
     """The folders that pages speak of: good images, new ones, defects, lines, data sets."""
     folder = tmp_path_factory.mktemp("stand-ins")
     demo = folder / "demo"
@@ -158,7 +156,7 @@ def stand_ins(tmp_path_factory, lite):
     make_stc(folder / "shanghaitech")
     shutil.rmtree(demo)
     index = ("build", folder / "parts" / "good", "--index", folder / "parts.index")
-    command.done(*index, *command.LITE)
+    command.done(*index, *command.TINY)
     return folder
 
 

@@ -61,6 +61,13 @@ def test_files_that_a_page_names_are_there(path):
     assert not [name for name in named if not (ROOT / name).exists()]
 
 
+def test_files_on_an_images_way_are_there():
+    named = re.findall(r"`(\w+/[\w/]+\.py)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(named) > 9
+    places = (ROOT, ROOT / "spade_faiss")
+    assert not [name for name in named if not any((place / name).exists() for place in places)]
+
+
 def test_broken_links_are_noticed(tmp_path):
     page, other = tmp_path / "page.md", tmp_path / "other.md"
     other.write_text("# One `--two`, three\n\n## Again\n\n## Again\n\n```sh\n# no heading\n```\n")
