@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..types import Doubles
 from ..verdict import over
 from .plots import TIMES, clock, runs, ticks
 
@@ -127,9 +128,7 @@ def histogram(
     )
 
 
-def _edges(
-    values: npt.NDArray[np.float64], threshold: float | None, reach: float
-) -> npt.NDArray[np.float64]:
+def _edges(values: Doubles, threshold: float | None, reach: float) -> Doubles:
     """Return the bins' edges, of which one is the threshold; four times `reach` is the end."""
     low, high = float(values.min()), float(values.max())
     if reach > 0:
@@ -163,7 +162,7 @@ def line(points: tuple[npt.ArrayLike, npt.ArrayLike], right: float = 1.0) -> str
 
 
 def thinned(
-    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], right: float = 1.0, parts: int = 300
+    x: Doubles, y: Doubles, right: float = 1.0, parts: int = 300
 ) -> tuple[list[float], list[float]]:
     """Return some points of a curve that rises from left to right, cut off at `right`.
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..types import Floats
+from ..types import Doubles, Floats
 from ..verdict import over
 
 Picture = npt.NDArray[np.uint8]
@@ -206,7 +206,7 @@ def _top(values: Floats, top: float | None) -> float:
     return max(float(values.max()) if top is None else top, 1e-12)
 
 
-def _ratio(values: Floats, limit: float) -> npt.NDArray[np.float64]:
+def _ratio(values: Floats, limit: float) -> Doubles:
     """Return values over a limit; one that is not over 0 has all above it infinitely far away."""
     if limit <= 0:
         return np.where(values > limit, np.inf, 0.0)
@@ -214,7 +214,7 @@ def _ratio(values: Floats, limit: float) -> npt.NDArray[np.float64]:
         return np.asarray(values / np.float64(limit), np.float64)
 
 
-def _ramp(stops: tuple[Colour, ...], share: npt.NDArray[np.float64]) -> Picture:
+def _ramp(stops: tuple[Colour, ...], share: Doubles) -> Picture:
     """Return the colours at shares 0…1 of the way along evenly spaced ones."""
     places = np.linspace(0, 1, len(stops))
     return np.stack(

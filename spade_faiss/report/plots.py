@@ -9,15 +9,14 @@ from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from ..types import Mask
+from ..types import Doubles, Mask
 from ..verdict import over
 from .colours import SERIES, Colour, Picture, rgb
 
 Spot = tuple[float, float]
-Value = TypeVar("Value", float, npt.NDArray[np.float64])
+Value = TypeVar("Value", float, Doubles)
 
 _INK, _PAPER, _MUTED, _GRID = map(rgb, ("ink", "paper", "muted", "line"))
 _LINE, _BAD, _ALARM, _PUBLISHED = map(rgb, ("accent", "ng", "ng-soft", "grey"))

@@ -11,17 +11,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from ..types import Ids
+from ..types import Doubles, Ids
 from .copies import copy_weights, from_pairs
 from .threshold import aimed_quantile, good_threshold
 
 if TYPE_CHECKING:
     from ..index.ensemble import EnsembleManifest
     from ..index.manifest import Calibration, HeldOut, Manifest
-
-Weights = npt.NDArray[np.float64]
 
 
 def calibration_sample(names: Sequence[str], count: int) -> Ids:
@@ -46,12 +43,12 @@ def calibration_sample(names: Sequence[str], count: int) -> Ids:
     return np.sort(np.array(order[:count], np.int64))
 
 
-def image_weights(manifest: Manifest) -> Weights:
+def image_weights(manifest: Manifest) -> Doubles:
     """Return for how many independent images each of the index's images stands, [n]."""
     return copy_weights(from_pairs(manifest.copies, len(manifest.images)))
 
 
-def scored_weights(manifest: Manifest, made: Calibration) -> Weights:
+def scored_weights(manifest: Manifest, made: Calibration) -> Doubles:
     """Return for how many independent images each image that a calibration scored stands."""
     return image_weights(manifest)[np.asarray(made.scored, np.int64)]
 
@@ -60,7 +57,7 @@ def draw_thresholds(
     descriptor_scores: Sequence[float],
     peaks: Sequence[float],
     quantile: float | None,
-    weights: Weights | None = None,
+    weights: Doubles | None = None,
     shifts: tuple[float, float] = (0, 0),
 ) -> dict[str, Any]:
     """Return the thresholds of both kinds of score, and the quantile, as a manifest names them.

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
-from ..types import Floats, Ids
+from ..types import Doubles, Floats, Ids
 
 Copies = tuple[Ids, ...]
 """For each image, the other images that show the same part, ascending."""
@@ -80,7 +79,7 @@ def from_pairs(pairs: Iterable[tuple[int, int]], images: int) -> Copies:
     return tuple(np.array(sorted(one), np.int64) for one in found)
 
 
-def copy_weights(copies: Copies) -> npt.NDArray[np.float64]:
+def copy_weights(copies: Copies) -> Doubles:
     """Return for how many independent images each of n stands, [n]: 1 / (1 + its copies).
 
     Their sum is the number of parts, where copies of copies are copies.

@@ -8,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..types import Doubles
 from .judge import over
-
-_Pairs = npt.NDArray[np.float64]
 
 LEVEL = 0.01
 """Share of batches, at most, that are warned of though nothing has changed."""
@@ -114,7 +113,7 @@ def detect_drift(
     return Drift(m, high, n, effect, score_effect, apart, p_value, warned, text)
 
 
-def _pairs(scores: npt.ArrayLike, descriptors: npt.ArrayLike) -> _Pairs:
+def _pairs(scores: npt.ArrayLike, descriptors: npt.ArrayLike) -> Doubles:
     """Return scores and descriptor scores, [2, n]."""
     both = np.stack([np.asarray(scores, np.float64), np.asarray(descriptors, np.float64)])
     if np.isnan(both).any():
@@ -148,7 +147,7 @@ class _Found(NamedTuple):
     p_value: float
 
 
-def _hotelling(here: _Pairs, before: _Pairs) -> _Found | None:
+def _hotelling(here: Doubles, before: Doubles) -> _Found | None:
     """Compare scores and descriptor scores [2, m] with [2, n]; None where p cannot be small.
 
     Hotelling's test is that of a regression of the side on the scores, whose share of explained
@@ -169,7 +168,7 @@ def _hotelling(here: _Pairs, before: _Pairs) -> _Found | None:
     explained = min(float(fit @ side / (side @ side)), 1.0)
     p_value = float(beta.sf(explained, rank / 2, (m + n - 1 - rank) / 2)) if rank else 1.0
 
-    def share(order: npt.NDArray[np.float64]) -> float:
+    def share(order: Doubles) -> float:
         """Return in what share of pairs the batch's is larger."""
         return float((order[:m].sum() - m * (m + 1) / 2) / (m * n))
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..types import Doubles
 from .calibration import scored_weights
 from .copies import copy_groups, from_pairs
 from .rates import images_needed, percent
@@ -93,7 +94,7 @@ def threshold_notes(
     names: Sequence[str],
     scores: Sequence[float],
     quantile: float | None,
-    weights: npt.NDArray[np.float64] | None = None,
+    weights: Doubles | None = None,
     shift: float = 0,
 ) -> list[str]:
     """Return what should be known of a threshold that was drawn from good images' scores.
@@ -199,7 +200,7 @@ def _threshold_notes(manifest: Manifest) -> list[str]:
     )
 
 
-def _outlier_note(names: Sequence[str], scores: npt.NDArray[np.float64], drawn: Threshold) -> str:
+def _outlier_note(names: Sequence[str], scores: Doubles, drawn: Threshold) -> str:
     """Return a line that names the scores that the threshold was drawn without."""
     order = sorted(drawn.outliers, key=lambda i: -scores[i])
     named = [f"{names[i]} scores {scores[i]:.3g}" for i in order[:_NAMED]]

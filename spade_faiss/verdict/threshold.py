@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..types import Mask
-
-Values = npt.NDArray[np.float64]
+from ..types import Doubles, Mask
 
 LEAST_RATE, MOST_RATE = 0.005, 0.05
 """Between these lies the rate of false alarms that is aimed at where none is asked for."""
@@ -123,7 +121,7 @@ def good_threshold(
     return draw_threshold(scores, quantile, weights).value
 
 
-def _no_outliers(values: Values, weights: Values) -> Mask:
+def _no_outliers(values: Doubles, weights: Doubles) -> Mask:
     """Return which scores are near the others; none if half of them or more are 0."""
     positive = values > 0
     if 2 * weights[positive].sum() <= weights.sum() * (1 + 1e-8):
@@ -134,7 +132,7 @@ def _no_outliers(values: Values, weights: Values) -> Mask:
     return np.asarray(apart <= FENCE * spread)
 
 
-def _median(values: Values, weights: Values) -> float:
+def _median(values: Doubles, weights: Doubles) -> float:
     """Return the weighted median; of two in the middle, their mean."""
     order = np.argsort(values)
     share = np.cumsum(weights[order]) / weights.sum()
@@ -148,7 +146,7 @@ def _pooled(variance: float, n: float) -> float:
     return math.sqrt((SPREAD_IMAGES * SPREAD**2 + freedom * variance) / (SPREAD_IMAGES + freedom))
 
 
-def _ranked(values: Values, weights: Values, near: Mask, quantile: float) -> tuple[float, bool]:
+def _ranked(values: Doubles, weights: Doubles, near: Mask, quantile: float) -> tuple[float, bool]:
     """Return the score of the conformal rank, or of the nearest rank that would do, and which.
 
     A rank does if its score is no outlier, and those above it that are none stand for one
@@ -165,7 +163,7 @@ def _ranked(values: Values, weights: Values, near: Mask, quantile: float) -> tup
     return float(values[order[np.clip(at, first, highest)]]), at <= highest
 
 
-def _limit(logs: Values, weights: Values, quantile: float) -> float:
+def _limit(logs: Doubles, weights: Doubles, quantile: float) -> float:
     """Return the upper prediction limit of scores that have these logarithms."""
     from scipy.stats import t as student
 
