@@ -9,7 +9,7 @@ from spade_faiss.evaluation import evaluate_category
 from spade_faiss.features.scale import Spread
 from spade_faiss.index import Index
 from spade_faiss.maps.contrast import SHARE, contrast, normal_distances
-from tests.command import LITE, done, one_line, run
+from tests.command import TINY, done, one_line, run
 from tests.conftest import texture, with_hole
 from tests.detector.test_detector import in_float64, oracle
 
@@ -61,10 +61,10 @@ def test_normal_distances_and_contrast_say_what_they_say():
     np.testing.assert_allclose(contrast(far, match, own, without=[7, 4]), [[5 - 3 * SHARE, 0]])
 
 
-def test_best_equals_a_float64_brute_force(lite):
+def test_best_equals_a_float64_brute_force(tiny):
     train, new = texture("brick", 4), [with_hole(texture("brick", 1, seed=5)[0])]
-    spade = Spade(lite, preset="best", batch_size=4).fit(train, calibrate=False)
-    good, seen = in_float64(lite, train), in_float64(lite, new)
+    spade = Spade(tiny, preset="best", batch_size=4).fit(train, calibrate=False)
+    good, seen = in_float64(tiny, train), in_float64(tiny, new)
     result = next(spade.query(new))
     stored = spade.index_.normal_distances()
     # Descriptors are scaled by less: by the root of the deviations.
@@ -92,22 +92,22 @@ def test_best_equals_a_float64_brute_force(lite):
         np.testing.assert_allclose(found, true, rtol=1e-3, atol=1e-4)
 
 
-def test_the_paper_is_the_default_and_untouched(lite):
+def test_the_paper_is_the_default_and_untouched(tiny):
     train, new = texture("grass", 4), texture("grass", 1, seed=3)
-    spade = Spade(lite, batch_size=4).fit(train)
+    spade = Spade(tiny, batch_size=4).fit(train)
     manifest = spade.index_.manifest
     assert (manifest.scales, manifest.normal_distances, manifest.mirrored) == (None, None, False)
-    good, seen = in_float64(lite, train), in_float64(lite, new)
+    good, seen = in_float64(tiny, train), in_float64(tiny, new)
     expected = oracle((seen[0][0], [level[0] for level in seen[1]]), good, 50, 1, (224, 224))
     result = next(spade.query(new))
     np.testing.assert_allclose(result.input_map, expected[2], rtol=1e-4)
-    again = next(Spade(lite, preset="paper", batch_size=4).fit(train).query(new))
+    again = next(Spade(tiny, preset="paper", batch_size=4).fit(train).query(new))
     assert np.array_equal(again.map, result.map)
 
 
-def test_an_index_remembers_its_preset(lite, tmp_path):
+def test_an_index_remembers_its_preset(tiny, tmp_path):
     train, new = texture("gravel", 5), texture("gravel", 2, seed=4)
-    spade = Spade(lite, preset="best").fit(train, tmp_path / "index")
+    spade = Spade(tiny, preset="best").fit(train, tmp_path / "index")
     expected = spade.predict(new)
     loaded = Spade.load(tmp_path / "index")
     assert (loaded.settings.standardise, loaded.settings.contrast, loaded.settings.preset) == (
@@ -125,9 +125,9 @@ def test_an_index_remembers_its_preset(lite, tmp_path):
         Spade.load(tmp_path / "index")
 
 
-def test_add_and_remove_keep_the_scale_and_renew_normal_distances(lite, tmp_path):
+def test_add_and_remove_keep_the_scale_and_renew_normal_distances(tiny, tmp_path):
     paths = make_good(tmp_path, 7)
-    spade = Spade(lite, preset="best", batch_size=7).fit(paths[:5], tmp_path / "index")
+    spade = Spade(tiny, preset="best", batch_size=7).fit(paths[:5], tmp_path / "index")
     first = spade.index_
     before = [part.copy() for part in first.normal_distances()]
     rows, made = first.levels[2].copy(), first.manifest.calibration
@@ -137,7 +137,7 @@ def test_add_and_remove_keep_the_scale_and_renew_normal_distances(lite, tmp_path
     assert np.array_equal(now.levels[2][: len(rows)], rows)
     # What was added has the same scale: the same images in one batch, times the factors.
     scale = np.array(now.manifest.scales[3], np.float32)
-    raw = Spade(lite, batch_size=2).fit(paths[5:], calibrate=False)
+    raw = Spade(tiny, batch_size=2).fit(paths[5:], calibrate=False)
     np.testing.assert_allclose(
         now.levels[2][len(rows) :], raw.index_.levels[2] * scale, rtol=1e-3, atol=1e-3
     )
@@ -163,20 +163,21 @@ def make_good(folder, count):
     return paths
 
 
-def test_good_images_pass_the_threshold_that_contrast_draws(lite):
+def test_good_images_pass_the_threshold_that_contrast_draws(tiny):
     train = texture("gravel", 12)
-    spade = Spade(lite, preset="best", quantile=0.9).fit(train)
+    spade = Spade(tiny, preset="best", quantile=0.9).fit(train)
     scores = spade.predict(texture("gravel", 8, seed=8)).scores
     assert (scores <= spade.image_threshold).sum() >= 6
     assert spade.predict([with_hole(texture("gravel", 1, seed=8)[0])]).scores > scores.max()
 
 
 @pytest.mark.parametrize("n", [1, 2])
-def test_few_images_are_enough(lite, n):
-    spade = Spade(lite, preset="best").fit(texture("brick", n))
+def test_few_images_are_enough(tiny, n):
+    spade = Spade(tiny, preset="best").fit(texture("brick", n))
     assert np.isfinite(spade.predict(texture("brick", 1, seed=2)).maps[0]).all()
 
 
+@pytest.mark.slow
 def test_best_beats_paper_on_small_textures(lite, tmp_path):
     make_demo(tmp_path / "data", 3, n_train=8, n_good=4, n_defects=1)
     paper, best = (
@@ -194,11 +195,11 @@ def test_best_beats_paper_on_small_textures(lite, tmp_path):
 
 
 def test_the_command_line_takes_presets(gravel_folder, tmp_path):
-    done("build", gravel_folder, "--index", tmp_path / "index", "--preset", "best", *LITE)
+    done("build", gravel_folder, "--index", tmp_path / "index", "--preset", "best", *TINY)
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
     assert manifest["usual"] and len(manifest["scales"]) == 4
     one_line(
-        run("build", gravel_folder, "--index", tmp_path / "other", "--preset", "wurst", *LITE),
+        run("build", gravel_folder, "--index", tmp_path / "other", "--preset", "wurst", *TINY),
         "unknown preset 'wurst': choose one of paper, best",
     )
 

@@ -13,16 +13,16 @@ from spade_faiss.detector.executor import ThisProcess
 from spade_faiss.detector.extract import itself
 from spade_faiss.detector.query import query_by
 from spade_faiss.index import Index, IndexWriter, Manifest
-from spade_faiss.verdict.threshold import calibration_sample
+from spade_faiss.verdict.calibration import calibration_sample
 from tests.conftest import texture, with_hole
 
 
 @pytest.fixture(scope="module")
-def both(lite, tmp_path_factory):
+def both(tiny, tmp_path_factory):
     """The same images' index with float32 and with float16 patches."""
     folder = tmp_path_factory.mktemp("stores")
     for store in ("float32", "float16"):
-        Spade(lite, store=store, k=3).fit(texture("gravel", 6), folder / store)
+        Spade(tiny, store=store, k=3).fit(texture("gravel", 6), folder / store)
     return folder
 
 
@@ -43,8 +43,8 @@ def test_float16_files_are_plain_faiss_indices_of_the_rounded_patches(both):
 
 
 @pytest.mark.parametrize("engine", ["faiss", "screened"])
-def test_maps_equal_a_float64_brute_force_on_the_stored_values(lite, both, engine):
-    spade = Spade.load(both / "float16", backbone=lite, engine=engine)
+def test_maps_equal_a_float64_brute_force_on_the_stored_values(tiny, both, engine):
+    spade = Spade.load(both / "float16", backbone=tiny, engine=engine)
     image = with_hole(texture("gravel", 1, 7)[0])
     (result,) = spade.query([image])
     (batch,) = query_by(spade.pipeline, [image], itself)
@@ -57,18 +57,18 @@ def test_maps_equal_a_float64_brute_force_on_the_stored_values(lite, both, engin
         queries = features[0].reshape(-1, level.channels).numpy().astype(np.float64)[::17]
         true = np.sqrt([np.square(gallery - query).sum(1).min() for query in queries])
         np.testing.assert_allclose(found.ravel()[::17], true, rtol=1e-5)
-    (other,) = Spade.load(both / "float32", backbone=lite, engine=engine).query([image])
+    (other,) = Spade.load(both / "float32", backbone=tiny, engine=engine).query([image])
     assert abs(result.peak / other.peak - 1) < 1e-3
 
 
 @pytest.mark.parametrize("preset", ["paper", "best"])
-def test_float16_stays_when_images_come_and_go(lite, tmp_path, preset):
+def test_float16_stays_when_images_come_and_go(tiny, tmp_path, preset):
     from spade_faiss.images import Frame
 
     views = [Frame(f"{i}.png", view) for i, view in enumerate(texture("gravel", 5))]
-    spade = Spade(lite, store="float16", preset=preset, k=2).fit(iter(views[:4]), tmp_path / "i")
+    spade = Spade(tiny, store="float16", preset=preset, k=2).fit(iter(views[:4]), tmp_path / "i")
     before = [level.copy() for level in spade.index_.levels]
-    other = Spade.load(tmp_path / "i", backbone=lite)
+    other = Spade.load(tmp_path / "i", backbone=tiny)
     assert other.settings.store == "float16" and other.add([views[4]]) == 1
     index = Index.open(tmp_path / "i")
     assert index.manifest.store == "float16"
@@ -89,6 +89,7 @@ def test_features_beyond_float16_are_refused(tmp_path):
     writer.append(np.zeros((1, 2), np.float32), [fine], crops)
     with pytest.raises(SpadeError, match="too large for float16"):
         writer.append(np.zeros((1, 2), np.float32), [fine * 1.1], crops)
+    writer.abandon()
 
 
 @pytest.mark.parametrize(
@@ -100,16 +101,16 @@ def test_features_beyond_float16_are_refused(tmp_path):
         ({"calibrated": 0}, "calibrated"),
     ],
 )
-def test_stores_that_cannot_be_are_explained(lite, options, why):
+def test_stores_that_cannot_be_are_explained(tiny, options, why):
     with pytest.raises(SpadeError, match=why):
-        Spade(lite, **options)
+        Spade(tiny, **options)
 
 
-def test_a_sample_gives_the_scores_that_all_images_would(lite, tmp_path):
+def test_a_sample_gives_the_scores_that_all_images_would(tiny, tmp_path):
     views = texture("gravel", 9)
-    every = Spade(lite, k=3).fit(views, tmp_path / "all").index_.manifest.calibration
+    every = Spade(tiny, k=3).fit(views, tmp_path / "all").index_.manifest.calibration
     assert every.sample is None
-    some = Spade(lite, k=3, calibrated=4).fit(views, tmp_path / "some")
+    some = Spade(tiny, k=3, calibrated=4).fit(views, tmp_path / "some")
     manifest = Manifest.read(tmp_path / "some")
     made = manifest.calibration
     assert manifest.version == 2 and len(made.sample) == 4 == len(made.peaks)
@@ -123,12 +124,12 @@ def test_a_sample_gives_the_scores_that_all_images_would(lite, tmp_path):
     assert some.with_options(quantile=0.9).pixel_threshold < made.pixel_threshold
 
 
-def test_what_was_scored_is_not_scored_again(lite, tmp_path):
+def test_what_was_scored_is_not_scored_again(tiny, tmp_path):
     from spade_faiss.images import Frame
 
     views = [Frame(f"{i}.png", view) for i, view in enumerate(texture("gravel", 8))]
     brick = Frame("brick.png", texture("brick", 1)[0])
-    spade = Spade(lite, k=2, calibrated=5).fit(iter(views), tmp_path / "i")
+    spade = Spade(tiny, k=2, calibrated=5).fit(iter(views), tmp_path / "i")
     old = spade.index_.manifest
     names = [image.path for image in old.images]
     before = dict(

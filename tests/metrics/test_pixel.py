@@ -9,12 +9,13 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from spade_faiss import metrics
 from spade_faiss.metrics import collect, ranking
 from spade_faiss.metrics.collect import Images, Spill, find_defects
+from tests.conftest import examples
 
 from . import oracle
 
@@ -57,7 +58,7 @@ def texture(count=6, side=48, seed=0):
 
 
 @given(batches(), st.floats(0.01, 1))
-@settings(max_examples=250)
+@examples(250)
 def test_equals_the_definition(batch, max_fpr):
     maps, masks = batch
     assert metrics.pro(maps, masks, max_fpr) == pytest.approx(
@@ -66,7 +67,7 @@ def test_equals_the_definition(batch, max_fpr):
 
 
 @given(batches(np.float64))
-@settings(max_examples=200)
+@examples(200)
 def test_equals_scikit_learn(batch):
     y, s = flat(*batch)
     scores = metrics.pixel_metrics(*batch)
@@ -81,7 +82,7 @@ def test_equals_scikit_learn(batch):
 
 
 @given(batches(), st.floats(0.01, 1))
-@settings(max_examples=150)
+@examples(150)
 def test_streaming_is_the_batch_bit_for_bit(batch, max_fpr):
     maps, masks = batch
     stream = metrics.PixelMetrics(max_fpr)
@@ -100,7 +101,7 @@ def test_streaming_is_the_batch_bit_for_bit(batch, max_fpr):
 
 
 @given(batches())
-@settings(max_examples=150)
+@examples(150)
 def test_curves_lie_on_the_definition(batch):
     maps, masks = batch
     roc, overlap = metrics.pixel_roc_curve(maps, masks), metrics.pro_curve(maps, masks)
@@ -335,6 +336,7 @@ def test_the_limit_is_a_rate(limit):
             call(limit)
 
 
+@pytest.mark.slow
 def test_equals_adeval_but_for_half_a_step():
     """Its exhaustive routine joins the tops of the steps, one a good pixel, where PRO is flat.
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spade_faiss.search.approximate.coreset import ACTIVE, greedy_coreset
-from tests.conftest import texture
+from tests.conftest import examples, texture
 
 
 def plain_greedy(patches, count):
@@ -27,7 +27,7 @@ def plain_greedy(patches, count):
 
 
 @given(st.data(), st.integers(1, 60), st.integers(1, 4), st.sampled_from((1, 2, 7, 30, 99)))
-@settings(max_examples=200)
+@examples(200)
 def test_choices_equal_the_plain_method_s_with_ties_and_duplicates(data, n, channels, active):
     # Small whole numbers: distances are exact, and many are equal.
     rng = np.random.default_rng(data.draw(st.integers(0, 9999)))
@@ -40,8 +40,8 @@ def test_choices_equal_the_plain_method_s_with_ties_and_duplicates(data, n, chan
 
 
 @pytest.mark.parametrize("active", [64, 1000, 8192])
-def test_real_features(lite, active):
-    levels = lite(np.stack(texture("brick", 10))).levels
+def test_real_features(tiny, active):
+    levels = tiny(np.stack(texture("brick", 10))).levels
     patches = levels[2].numpy().reshape(-1, levels[2].shape[-1])
     expected, radii = plain_greedy(patches, 400)
     found = greedy_coreset(patches, 400, active=active)
@@ -52,8 +52,8 @@ def test_real_features(lite, active):
     assert np.sqrt((gaps**2).sum(2)).min(1).max() == pytest.approx(radii[49], rel=1e-6)
 
 
-def test_many_patches(lite):
-    levels = lite(np.stack(texture("gravel", 6))).levels
+def test_many_patches(tiny):
+    levels = tiny(np.stack(texture("gravel", 17))).levels
     patches = levels[0].numpy().reshape(-1, levels[0].shape[-1])
     assert len(patches) > 2 * ACTIVE
     told = []

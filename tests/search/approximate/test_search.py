@@ -1,12 +1,13 @@
 import faiss
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spade_faiss import SpadeError
 from spade_faiss.search import Gallery, gallery_search, nearest_in_gallery
 from spade_faiss.search.approximate import search
+from tests.conftest import examples
 
 
 def gallery_of(patches, rows=None, factory=None, params=""):
@@ -34,7 +35,7 @@ def brute_force(queries, patches, allowed, k):
     st.sampled_from((None, "Flat", "HNSW8")),
     st.booleans(),
 )
-@settings(max_examples=100)
+@examples(100)
 def test_leaving_an_image_out_equals_a_brute_force(
     data, images, per_image, channels, factory, coreset
 ):

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.command import environment
-from tests.conftest import texture, with_hole
+from tests.conftest import examples, texture, with_hole
 
 pytest.importorskip("triton", reason="needs triton, which comes with torch for CUDA")
 
@@ -69,9 +69,9 @@ def search(queries, gallery, k=1):
     [
         (1, 1, 1, 1, 1, 1, 1),
         (3, 33, 24, 6, 49, 4, 1),
-        (2, 40, 100, 5, 70, 3, 3),
+        pytest.param(2, 40, 100, 5, 70, 3, 3, marks=pytest.mark.slow),
         (1, 5, 300, 3, 33, 3, 99),
-        (2, 65, 257, 4, 20, 2, 1),
+        pytest.param(2, 65, 257, 4, 20, 2, 1, marks=pytest.mark.slow),
     ],
 )
 def test_random_vectors(b, q, c, n, per_image, k, kappa):
@@ -83,7 +83,7 @@ def test_random_vectors(b, q, c, n, per_image, k, kappa):
 
 
 @given(st.data(), st.integers(1, 4), st.integers(1, 40), st.integers(1, 20), st.integers(0, 99))
-@settings(max_examples=20)
+@examples(20)
 def test_images_only_searched_among_those_named(data, n, per_image, channels, seed):
     random = np.random.default_rng(seed)
     short = data.draw(st.integers(0, per_image - 1))
@@ -106,7 +106,7 @@ finite = hnp.arrays(
 
 
 @given(finite, st.integers(0, 99), st.integers(-30, 30))
-@settings(max_examples=25)
+@examples(25)
 def test_any_values_at_any_scale(gallery, seed, exponent):
     random = np.random.default_rng(seed)
     near = gallery[random.integers(0, len(gallery), 5)]
@@ -116,7 +116,7 @@ def test_any_values_at_any_scale(gallery, seed, exponent):
 
 
 @given(finite, st.integers(0, 99))
-@settings(max_examples=15)
+@examples(15)
 def test_a_vector_of_the_gallery_finds_itself(gallery, seed):
     order = np.random.default_rng(seed).permutation(len(gallery))
     distances, _ = fused(on_device(gallery[order]), on_device(gallery))
@@ -143,6 +143,7 @@ def test_of_equal_rows_the_first_is_found(distance):
     assert (distances == distance).all() and (ids == 40).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("offset", [1e3, 1e6, 2.0**52])
 def test_large_norms_with_small_differences(offset, k):
@@ -248,6 +249,7 @@ def test_the_bounds_hold_where_all_roundings_add_up(rounded, sign):
     assert (upper >= best).all() and (floor <= best.amax(1)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 5])
 def test_bounded_memory_when_everything_is_left(k):
     limits = Limits(bound_bytes=4 * 6 * 130, pairs=128)
@@ -260,6 +262,7 @@ def test_bounded_memory_when_everything_is_left(k):
     check(queries, patches, images, 40, k, limits=limits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 2])
 def test_real_features_of_real_images(lite, k):
     train = lite(np.stack([view[:96, :96] for view in texture("gravel", 6)]))
@@ -314,6 +317,7 @@ def test_tensors_on_the_cpu_are_refused():
     assert "needs tensors on a CUDA device" in done.stdout, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
 def test_the_kernels_compile_for_a_gpu_that_is_not_here(capability):
     """The interpreter takes more than the compiler: this builds what a GPU would be given."""
