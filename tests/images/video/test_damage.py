@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-import spade_faiss.images.video.decode
 from spade_faiss import SpadeError
-from spade_faiss.images.video import read_frames
+from spade_faiss.images.video import decode, read_frames
 from tests.images.video.test_formats import INTERLACED, LOW_DELAY, numbers, off, scene
 from tests.images.video.videos import damage, encode, packets
 
@@ -142,18 +141,10 @@ def test_deinterlacing_goes_on_after_damage(tmp_path):
 
 
 def test_a_whole_video_is_read_once(tmp_path, monkeypatch):
-    passes = []
-    real = spade_faiss.images.video.decode._decode
-    monkeypatch.setattr(
-        spade_faiss.images.video.decode,
-        "_decode",
-        lambda path, tally, *, careful: (
-            passes.append(careful) or real(path, tally, careful=careful)
-        ),
-    )
-    for name in GROUPED | ALONE:
-        make(tmp_path, name)
-    assert passes == [False] * len(GROUPED | ALONE)
+    opened, read = decode.opened, []
+    monkeypatch.setattr(decode, "opened", lambda path: read.append(path) or opened(path))
+    made = [make(tmp_path, name)[0] for name in GROUPED | ALONE]
+    assert read == [str(path) for path in made]
 
 
 def test_nothing_whole_is_no_video(tmp_path):
