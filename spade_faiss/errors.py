@@ -2,4 +2,7 @@
 
 
 class SpadeError(Exception):
-    """A mistake that the user can mend; its text is one line that says what and how."""
+    """A mistake that the user can mend; its text is one line that says what and how.
+
+    Parameters are in backticks, by their names in Python; a face may render them as its own.
+    """

@@ -35,7 +35,7 @@ def faiss() -> ModuleType:
         import faiss as module
     except ModuleNotFoundError:
         raise SpadeError(
-            "FAISS is not installed: pip install 'spade-faiss[cpu]', "
+            "FAISS is not installed: pip install '.[cpu]' in the project's folder, "
             "or 'spade-faiss[gpu]' for CUDA on Linux"
         ) from None
     assert isinstance(module, ModuleType)

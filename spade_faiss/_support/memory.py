@@ -93,7 +93,7 @@ def limit_memory(size: int) -> None:
     used = anonymous()
     if size < max(_LEAST, used):
         raise SpadeError(
-            f"--max-memory {human(size)} is too little: allow "
+            f"`max_memory={human(size)}` is too little: allow "
             f"{human(max(2 * _LEAST, 2 * used))} or more"
         )
     unused = max(_status("VmData") - used, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,6 +20,9 @@ from ..errors import SpadeError
 
 Answer = tuple[dict[str, Any], str]
 """The result of a command, as JSON and in words."""
+
+
+_PARAMETER = re.compile(r"`(?P<name>[a-z][a-z_]*)(=(?P<value>[^`]*))?`")
 
 
 class Console:
@@ -46,6 +50,7 @@ class Console:
 
     def problem(self, name: str, why: str) -> None:
         """Say why something could not be used."""
+        why = in_flags(why)
         self.problems.append({"path": name, "error": why})
         self.say(f"{name}: {why}")
 
@@ -55,6 +60,7 @@ class Console:
 
     def note(self, text: str) -> None:
         """Say what should be known of images, an index or results, and is no problem."""
+        text = in_flags(text)
         self.notes.append(text)
         self.say(f"note: {text}")
 
@@ -102,10 +108,27 @@ class Console:
             raise typer.Exit(1)
 
 
+def in_flags(text: str) -> str:
+    """Return a line with the library's parameters, which it has in backticks, as options.
+
+    >>> in_flags("leave out `store='float16'`, lower `k` or give `crop=None`")
+    'leave out --store float16, lower -k or give --crop none'
+    """
+
+    def option(parameter: re.Match[str]) -> str:
+        name, value = parameter["name"].replace("_", "-"), parameter["value"]
+        flag = f"-{name}" if len(name) == 1 else f"--{name}"
+        if value is None:
+            return flag
+        return f"{flag} {'none' if value == 'None' else value.strip(chr(39))}"
+
+    return _PARAMETER.sub(option, text)
+
+
 def reason(error: Exception) -> str:
     """Return in one line what went wrong."""
     if isinstance(error, SpadeError):
-        return str(error)
+        return in_flags(str(error))
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if is_shortage(error):

@@ -235,7 +235,7 @@ def _rows(table: Path, *, split: bool) -> Iterator[tuple[int, Mapping[str, str]]
         names = rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or ()]
         for column in ("path", "label", *(["split"] if split else [])):
             if column not in names:
-                more = "; add it (train or test), or name --train" if column == "split" else ""
+                more = "; add it (train or test), or name `train`" if column == "split" else ""
                 raise SpadeError(
                     f"{table} has no column {column}, but {', '.join(names) or 'none'}{more}"
                 )

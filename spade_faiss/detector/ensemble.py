@@ -391,7 +391,7 @@ def _open(
     if weights and len(weights) != len(names):
         listed = ", ".join(one.name for one in names)
         raise SpadeError(
-            f"{folder} has {len(names)} networks ({listed}): give --weights once "
+            f"{folder} has {len(names)} networks ({listed}): give `weights` once "
             "for each, in this order"
         )
     files = dict(zip(names, weights, strict=False))

@@ -52,7 +52,7 @@ def open_detector(
     if is_ensemble(Path(folder)):
         detector = Ensemble.load(folder, weights=weights, **options)
     elif len(weights) > 1:
-        raise SpadeError(f"{folder} is of one network: give --weights once")
+        raise SpadeError(f"{folder} is of one network: give `weights` once")
     else:
         detector = Spade.load(folder, weights=weights[0] if weights else None, **options)
     loaded = {record_of(network): network for network in networks}

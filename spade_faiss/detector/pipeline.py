@@ -192,7 +192,7 @@ class Pipeline:
         raise SpadeError(
             f"{self.opened.folder} was made by {made.name} with weights of sha256 "
             f"{made.weights_sha256[:12]}…, not by {network.name} with "
-            f"{network.weights_sha256[:12]}…: name the same file with --weights, "
+            f"{network.weights_sha256[:12]}…: name the same file with `weights`, "
             "or build the index again"
         )
 

@@ -17,7 +17,7 @@ from ..maps import anomaly_map
 from ..maps.contrast import contrast
 from ..search import LevelSearch, nearest, nearest_in_gallery
 from ..types import Floats, Ids
-from ..verdict.notes import image_notes
+from ..verdict.notes import image_notes, seen_before
 from .extract import Images, map_batches, sources_of
 from .pipeline import Batch, Pipeline
 from .result import Result
@@ -87,6 +87,9 @@ def compare(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
     for i, (loaded, (distances, matches)) in enumerate(zip(batch.loaded, found, strict=True)):
         with stages("maps"):
             on_input, placed = maps_of(pipeline, distances, loaded.size)
+        closest = int(ids[i][0])
+        path = index.manifest.images[closest].path
+        again = seen_before(loaded.input, index.crops[closest], path)
         yield Result(
             loaded.position,
             loaded.name,
@@ -98,7 +101,7 @@ def compare(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
             ids[i],
             distances,
             matches,
-            image_notes(index.manifest, loaded.size),
+            (*image_notes(index.manifest, loaded.size), *((again,) if again else ())),
         )
 
 

@@ -85,16 +85,15 @@ class Settings:
         for name, choices in (("engine", ENGINES), ("score", SCORES), ("store", STORES)):
             if (value := getattr(self, name)) not in choices:
                 raise SpadeError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
-        approximate = self.factory is not None or self.coreset is not None
-        if self.store == "float16" and approximate:
+        if self.store == "float16" and self.gallery_spec:
             raise SpadeError(
-                "--factory and --coreset need float32 patches: leave out --store "
-                "float16 (a factory of SQfp16 or PQ8 makes the gallery itself small)"
+                "`factory` and `coreset` need float32 patches: leave out `store='float16'` "
+                "(a factory of SQfp16 or PQ8 makes the gallery itself small)"
             )
-        if self.contrast and approximate:
+        if self.contrast and self.gallery_spec:
             raise SpadeError(
                 "contrast, which the preset 'best' has, needs the exact search: "
-                "leave out --factory and --coreset, or take the preset 'paper'"
+                "leave out `factory` and `coreset`, or take the preset 'paper'"
             )
         Framing.choose(self.resize, self.crop, (1, 1))
         self.gallery_spec  # noqa: B018 - it checks itself

@@ -89,12 +89,12 @@ def start_workers(
     """
     if address is None:
         if workers is not None:
-            raise SpadeError("--ray-workers is for --ray: add --ray local, auto or an address")
+            raise SpadeError("`ray_workers` is for `ray`: add `ray='local'`, auto or an address")
         yield None
         return
     if "," in device or ":" in device:
         raise SpadeError(
-            f"--device {device}: with --ray each worker is dealt a GPU; give auto, cuda or cpu"
+            f"`device={device}`: with `ray` each worker is dealt a GPU; give auto, cuda or cpu"
         )
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -103,8 +103,8 @@ def start_workers(
         import ray.data
     except ImportError:
         raise SpadeError(
-            "--ray needs Ray and what its Ray Data uses, not all of which is "
-            "installed: pip install 'spade-faiss[ray]'"
+            "`ray` needs Ray and what its Ray Data uses, not all of which is "
+            "installed: pip install '.[ray]' in the project's folder"
         ) from None
     # It says what it was told to do, and what is raised here as well.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -141,8 +141,8 @@ def _connect(ray: Any, address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         why = str(error).strip().splitlines() or [type(error).__name__]
         raise SpadeError(
-            f"--ray {address}: no Ray cluster could be reached ({why[0]}); start one "
-            "with 'ray start --head', or give --ray local"
+            f"`ray={address}`: no Ray cluster could be reached ({why[0]}); start one "
+            "with 'ray start --head', or give `ray='local'`"
         ) from None
 
 
@@ -164,7 +164,7 @@ def _knock(address: str) -> None:
     """Connect once: Ray itself would try for minutes, and then end the process."""
     host, colon, port = address.rpartition(":")
     if "://" in address or not colon or not port.isdigit():
-        raise SpadeError(f"--ray {address}: give HOST:PORT, auto or local")
+        raise SpadeError(f"`ray={address}`: give HOST:PORT, auto or local")
     socket.create_connection((host, int(port)), timeout=_REACH).close()
 
 

@@ -216,7 +216,7 @@ class Workers:
             elif now - self._last_seen > _PATIENCE:
                 raise SpadeError(
                     "no Ray worker could start in five minutes: the cluster has no "
-                    "room for one; add nodes, or lower --ray-workers"
+                    "room for one; add nodes, or lower `ray_workers`"
                 )
 
     def _next(self, key: str) -> Task | None:
@@ -262,7 +262,7 @@ class Workers:
                 return
         task.answer.set_exception(
             SpadeError(
-                f"{task.what} ended {ATTEMPTS} Ray workers ({why}); lower --batch-size if memory "
+                f"{task.what} ended {ATTEMPTS} Ray workers ({why}); lower `batch_size` if memory "
                 "ran out"
             )
         )
@@ -317,7 +317,7 @@ def told(cause: BaseException) -> SpadeError:
         return cause
     if is_shortage(cause):
         return SpadeError(
-            "a Ray worker ran out of memory: lower --batch-size, --resize or -k, or "
-            "raise --max-memory"
+            "a Ray worker ran out of memory: lower `batch_size`, `resize` or `k`, or "
+            "raise `max_memory`"
         )
     return SpadeError(f"a Ray worker failed: {type(cause).__name__}: {cause}")

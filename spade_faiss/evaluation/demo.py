@@ -38,7 +38,7 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Scores]:
     data = out / "data"
     if not data.exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise SpadeError(f"{out} exists and is no demo; name another place with --out")
+            raise SpadeError(f"{out} exists and is no demo; name another place with `out`")
         make_demo(data, seed)
     scores = {
         category.name: _query_and_score(network, category, data, out / category.name)

@@ -24,7 +24,7 @@ def check_limit(max_fpr: float) -> None:
     """Raise SpadeError unless PRO can be integrated to such a false-positive rate."""
     if not 0 < max_fpr <= 1:
         raise SpadeError(
-            f"--max-fpr {max_fpr:g}: a false-positive rate is more than 0, and 1 at most"
+            f"`max_fpr={max_fpr:g}`: a false-positive rate is more than 0, and 1 at most"
         )
 
 

@@ -50,7 +50,7 @@ class ResultStore:
         except Timeout:
             raise SpadeError(
                 f"{self._out} is being written by another evaluation; wait for it, or name "
-                "another folder with --out"
+                "another folder with `out`"
             ) from None
         for left in self._out.glob(f"{INDEX}*"):
             shutil.rmtree(left, ignore_errors=True)

@@ -44,7 +44,7 @@ class Sweep:
             If the detector is an ensemble, or as `parse` does.
         """
         if texts and detector.is_ensemble:
-            raise SpadeError("--sweep takes one network without views, not an ensemble")
+            raise SpadeError("`sweep` takes one network without views, not an ensemble")
         return cls.parse(texts, _level_count(detector.network))
 
     @classmethod
@@ -66,17 +66,17 @@ class Sweep:
         for text in texts:
             name, _, values = text.partition("=")
             if name not in AXES:
-                raise SpadeError(f"--sweep {text}: sweep one of {', '.join(AXES)}, as in k=5,50")
+                raise SpadeError(f"`sweep={text}`: sweep one of {', '.join(AXES)}, as in k=5,50")
             if name in axes:
                 raise SpadeError(
-                    f"--sweep {text}: {name} is swept already; list all its values there"
+                    f"`sweep={text}`: {name} is swept already; list all its values there"
                 )
             axes[name] = tuple(dict.fromkeys(values.split(",")))
             for value in axes[name]:
                 try:
                     _read(name, value, n_levels)
                 except ValueError:
-                    raise SpadeError(f"--sweep {text}: {value!r} is no {_MEANINGS[name]}") from None
+                    raise SpadeError(f"`sweep={text}`: {value!r} is no {_MEANINGS[name]}") from None
         return cls(axes, n_levels)
 
     def written(self) -> dict[str, list[str]]:

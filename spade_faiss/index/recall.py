@@ -96,7 +96,7 @@ def _check(index: Index) -> None:
     if not index.galleries:
         raise SpadeError(
             f"{index.folder} is searched exactly, so it misses nothing: recall is of "
-            "an index built with --factory or --coreset"
+            "an index built with `factory` or `coreset`"
         )
     if len(index) < 2:
         raise SpadeError(

@@ -107,7 +107,7 @@ class ShardedLevel:
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             others = ",".join(one for i, one in enumerate(self.devices) if i != number)
             raise SpadeError(
-                f"device {name} failed: {reason}; go on without it by --device {others}"
+                f"device {name} failed: {reason}; go on without it by `device='{others}'`"
             ) from error
         return distances, ids
 

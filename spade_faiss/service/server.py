@@ -71,7 +71,7 @@ def serve(
     local = ipaddress.ip_address(address[0].partition("%")[0]).is_loopback
     if not local and token is None:
         raise SpadeError(
-            f"--host {host} can be reached from other machines: give a --token, or "
+            f"`host={host}` can be reached from other machines: give a `token`, or "
             "set SPADE_FAISS_TOKEN, which a list of processes does not show"
         )
 
@@ -173,7 +173,7 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
-        raise SpadeError(f"--host {host}: {getattr(error, 'strerror', None) or error}") from None
+        raise SpadeError(f"`host={host}`: {getattr(error, 'strerror', None) or error}") from None
     return found[0][0], found[0][4]
 
 
@@ -186,6 +186,6 @@ def _listen(family: socket.AddressFamily, address: tuple[Any, ...]) -> socket.so
         listening.close()
         raise SpadeError(
             f"cannot listen on {address[0]} port {address[1]}: {error.strerror}; "
-            "choose another --port"
+            "choose another `port`"
         ) from None
     return listening

@@ -225,7 +225,7 @@ def test_another_network_is_refused(tiny, tmp_path):
 
     Spade(tiny).fit(texture("brick", 2), tmp_path / "index")
     other = Backbone("tiny", tiny._network, (0.5,) * 3, (0.5,) * 3, "ab" * 32, tiny.device)
-    with pytest.raises(SpadeError, match="--weights"):
+    with pytest.raises(SpadeError, match="`weights`"):
         list(Spade.load(tmp_path / "index", backbone=other).query(texture("brick", 1)))
 
 
@@ -333,5 +333,5 @@ def test_search_parameters_may_be_others_when_loaded(tiny, tmp_path):
 
 
 def test_a_coreset_smaller_than_kappa_is_explained(tiny):
-    with pytest.raises(SpadeError, match="--coreset"):
+    with pytest.raises(SpadeError, match="`coreset`"):
         Spade(tiny, kappa=9, coreset=0.01).fit(texture("brick", 2))

@@ -144,12 +144,12 @@ def expected(index: Path, new: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 def test_one_line_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Spade("efficientnet_lite0")
-    with pytest.raises(SpadeError, match="--ray-workers is for --ray"), on_ray(plain, None, 2):
+    with pytest.raises(SpadeError, match="`ray_workers` is for `ray`"), on_ray(plain, None, 2):
         pass
     with ray_executor(None) as executor:
         assert isinstance(executor, ThisProcess)
     with (
-        pytest.raises(SpadeError, match=r"^--device cuda:1: with --ray each worker is"),
+        pytest.raises(SpadeError, match=r"^`device=cuda:1`: with `ray` each worker is"),
         on_ray(Spade("efficientnet_lite0", device="cuda:1"), "local"),
     ):
         pass
@@ -163,7 +163,7 @@ def test_one_line_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(
     ("address", "line"),
     [
-        ("127.0.0.1:1", r"^--ray 127.0.0.1:1: no Ray cluster could be reached \(.*refused"),
+        ("127.0.0.1:1", r"^`ray=127.0.0.1:1`: no Ray cluster could be reached \(.*refused"),
         ("ray://127.0.0.1:1", "give HOST:PORT, auto or local"),
         ("nowhere", "give HOST:PORT, auto or local"),
     ],

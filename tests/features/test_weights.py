@@ -75,7 +75,7 @@ def test_a_damaged_cached_file_is_named(server):
 def test_without_a_network_both_ways_out_are_named(tmp_path, monkeypatch):
     monkeypatch.setitem(weights.PUBLISHED, "resnet18", "http://127.0.0.1:9/resnet18-f37072fd.pth")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(SpadeError, match=r"go online once, or .*--weights FILE") as caught:
+    with pytest.raises(SpadeError, match=r"go online once, or .*`weights`") as caught:
         load_backbone("resnet18")
     assert "\n" not in str(caught.value)
 

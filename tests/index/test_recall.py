@@ -64,7 +64,7 @@ def test_duplicates_do_not_spoil_the_mean(tiny):
 
 
 def test_what_cannot_be_measured_is_explained(tiny):
-    with pytest.raises(SpadeError, match="--factory or --coreset"):
+    with pytest.raises(SpadeError, match="`factory` or `coreset`"):
         measure_recall(Spade(tiny).fit(texture("brick", 2), calibrate=False).index_)
     with pytest.raises(SpadeError, match="two images"):
         measure_recall(Spade(tiny, factory="Flat").fit(texture("brick", 1)).index_)

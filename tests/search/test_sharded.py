@@ -63,7 +63,9 @@ def test_a_device_that_fails_is_named(monkeypatch):
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore lines")
 
     monkeypatch.setattr(level._shards[1], "search", broken)
-    with pytest.raises(SpadeError, match=r"device cpu:0 failed: CUDA error.*--device cpu$") as got:
+    with pytest.raises(
+        SpadeError, match=r"device cpu:0 failed: CUDA error.*`device='cpu'`$"
+    ) as got:
         level.search(torch.from_numpy(patches[None, :5]), torch.arange(4)[None], 1, "faiss")
     assert "\n" not in str(got.value)
 

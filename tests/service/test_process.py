@@ -139,7 +139,7 @@ def test_what_is_refused(index, options, word):
 
 
 def test_a_port_that_is_taken_and_a_folder_without_an_index(index, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SpadeError, match="--port"):
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SpadeError, match="`port`"):
         serve(index, port=taken.getsockname()[1])
     with pytest.raises(SpadeError, match="holds no index"):
         serve(tmp_path, port=0)

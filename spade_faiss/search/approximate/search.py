@@ -70,7 +70,7 @@ def nearest_in_gallery(
         raise SpadeError(
             f"kappa = {k} is more than the gallery has: {len(gallery.patches)} "
             f"patches at this level, {left_out} of them of the image itself; "
-            "build with a larger --coreset"
+            "build with a larger `coreset`"
         )
     if gallery.index is None and kept is not None and not own:
         blocks = torch.arange(-(-len(kept.patches) // kept.per_image))[None]

@@ -56,7 +56,7 @@ class GallerySpec:
         if self.search_params and self.factory is None:
             raise SpadeError(
                 f"search parameters ({self.search_params}) are those of an index "
-                "that --factory names"
+                "that `factory` names"
             )
 
     def __bool__(self) -> bool:
@@ -116,8 +116,8 @@ class GallerySpec:
             if need > room:
                 raise SpadeError(
                     f"the gallery of level {number + 1} takes {human(need)} of memory to make and "
-                    f"there are {human(room)}: take a smaller --coreset or a --factory that "
-                    "compresses (PQ8, SQ8), raise --max-memory, or search exactly without them"
+                    f"there are {human(room)}: take a smaller `coreset` or a `factory` that "
+                    "compresses (PQ8, SQ8), raise `max_memory`, or search exactly without them"
                 )
 
 
@@ -138,7 +138,7 @@ def _outcome(factory: str, search_params: str, levels: Sequence[str]) -> dict[st
     if ended.returncode < 0:
         raise SpadeError(
             f"FAISS crashes on {factory!r} (signal {-ended.returncode}); "
-            "name another index with --factory"
+            "name another index with `factory`"
         )
     if ended.returncode:
         last = (ended.stderr.strip().splitlines() or ["it ended"])[-1]
