@@ -36,7 +36,7 @@ def faiss() -> ModuleType:
     except ModuleNotFoundError:
         raise SpadeError(
             "FAISS is not installed: pip install '.[cpu]' in the project's folder, "
-            "or 'spade-faiss[gpu]' for CUDA on Linux"
+            "or '.[gpu]' for CUDA on Linux"
         ) from None
     assert isinstance(module, ModuleType)
     large = np.zeros((64, 4096), np.float32)

@@ -61,7 +61,7 @@ Crop = Annotated[
     str, typer.Option(help="Side of the centre crop in pixels, or 'none' for the whole frame.")
 ]
 Preset = Annotated[
-    str, typer.Option(help="paper, or best: more accurate than the paper's (see the README).")
+    str, typer.Option(help="paper, or best: more accurate than the paper's (docs/presets.md).")
 ]
 Store = Annotated[
     str, typer.Option(help="Keep patches as float32, or as float16 in half the space.")

@@ -150,4 +150,4 @@ def test_without_the_extra_one_line_names_it(index):
     ended = subprocess.run(
         [sys.executable, "-c", hide, "serve", str(index)], capture_output=True, text=True
     )
-    one_line(ended, "uvicorn", "spade-faiss[serve]")
+    one_line(ended, "uvicorn", ".[serve]")
