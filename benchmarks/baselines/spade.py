@@ -1,7 +1,7 @@
 """SPADE itself, by this project's own estimator, behind the interface of the others.
 
 Cohen & Hoshen, *Sub-image anomaly detection with deep pyramid correspondences* (2020), K = 50.
-`SPADE` is the preset `paper`, with the differences that the project's README names; `SPADE-best` is
+`SPADE` is the preset `paper`, with the differences that the docs/presets.md names; `SPADE-best` is
 the preset `best`, which is not in the paper. Image score: the mean squared distance to the K
 nearest images' descriptors (section 3.2). `small` and `paper` differ in nothing.
 """

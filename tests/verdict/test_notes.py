@@ -160,7 +160,7 @@ def test_a_result_says_how_little_of_the_image_was_seen(tiny):
     strip, square = views((64, 1024), (64, 64))
     assert [one.notes for one in spade.query([strip, square])] == [
         ("seen only in part: 4.8 % of 1024x64 pixels",),
-        (),
+        ("in the index itself: as image 0",),
     ]
 
 
@@ -181,7 +181,7 @@ def test_a_result_says_that_the_image_was_stretched(tiny):
     ensemble = Ensemble.of([tiny], ["flip"], resize=64, crop=None, engine="faiss").fit(images[:2])
     for detector in (fitted(tiny, images[:2], crop=None), ensemble):
         assert detector.predict(images[2:]).notes == [
-            (),
+            ("in the index itself: as image 0",),
             ("stretched out of shape: 100x200 pixels, 1.6 times as far one way as the other",),
         ]
 
