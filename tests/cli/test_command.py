@@ -27,7 +27,7 @@ class Outer:
 @pytest.fixture
 def app():
     """A command that keeps what it was given."""
-    app, app.given = typer.Typer(rich_markup_mode=None, add_completion=False), []
+    app, app.given = typer.Typer(rich_markup_mode=None, add_completion=False), []  # type: ignore[attr-defined]
 
     def work(
         console: Console,
@@ -37,7 +37,7 @@ def app():
         after: Annotated[float, typer.Option(help="After all of them.")] = 1.5,
     ) -> None:
         """Do the work."""
-        app.given.append((console, place, outer, after))
+        app.given.append((console, place, outer, after))  # type: ignore[attr-defined]
         console.exit(place != "nowhere")
 
     app.command()(command_of(work))

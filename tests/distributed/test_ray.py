@@ -353,7 +353,7 @@ def test_a_query_that_is_left_ends_its_stream(ray: object, index: Path, new: Pat
     with on_ray(Spade.load(index, **OPTIONS), "local", 2) as spade:
         results = spade.query(paths)
         assert [next(results).position for _ in range(4)] == [0, 1, 2, 3]
-        results.close()
+        results.close()  # type: ignore[attr-defined]
         assert not [one for one in threading.enumerate() if "StreamingExecutor" in one.name]
         with pytest.raises(SpadeError, match=r"004b\.png: "):
             list(spade.query(new))
@@ -497,7 +497,7 @@ def test_an_ensemble_is_the_same_and_writes_the_same_files(
         results = list(spread_out.query(iter(frames)))
     assert killed and [one.position for one in results] == [0, 1, 2, 3]
     for here, there in zip(one.query(frames), results, strict=True):
-        np.testing.assert_array_equal(here.map, there.map)
+        np.testing.assert_array_equal(here.map, there.map)  # type: ignore[attr-defined]
 
 
 def test_an_evaluation_has_the_same_scores(ray: object, lite: Backbone, tmp_path: Path) -> None:

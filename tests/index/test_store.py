@@ -90,7 +90,7 @@ def settle(index):
 
 def test_files_found_good_are_not_read_again_until_they_change(index, monkeypatch):
     read = []
-    real = verify.file_sha256
+    real = verify.file_sha256  # type: ignore[attr-defined]
     monkeypatch.setattr(verify, "file_sha256", lambda path: read.append(path.name) or real(path))
     settle(index)
     assert len(read) == 5

@@ -49,7 +49,7 @@ def spro(maps, regions, max_fpr):
                 overlaps.append(min(found / min(saturation, (mask > 0).sum()), 1))
             good.append(called[~wrong])
         points.append((np.concatenate(good).mean(), np.mean(overlaps)))
-    return area(*zip(*points, strict=True), max_fpr)
+    return area(*zip(*points, strict=True), max_fpr)  # type: ignore[call-arg]
 
 
 def aupimo(maps, masks, bounds):

@@ -40,7 +40,7 @@ def check(maps, masks, bounds):
 @given(batches(), st.floats(1e-3, 0.5), st.floats(1.1, 50))
 @examples(150)
 def test_equals_the_definition(batch, lower, times):
-    check(*batch, (lower, min(lower * times, 1)))
+    check(*batch, (lower, min(lower * times, 1)))  # type: ignore[call-arg]
 
 
 def texture(side, seed=0, good=3, bad=3):

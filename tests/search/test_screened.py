@@ -154,7 +154,7 @@ def test_integers_for_processors_of_all_kinds(monkeypatch, largest, bounds):
     rng = np.random.default_rng(largest)
     patches, queries = (rng.standard_normal((n, 48), np.float32) ** 3 for n in (5 * 60, 70))
     screen = make_screen(torch.from_numpy(patches), 60, torch.int8)
-    assert (screen.largest, screen.low) == (largest, bounds)
+    assert (screen.largest, screen.low) == (largest, bounds)  # type: ignore[attr-defined]
     [(distances, ids)] = screened(screen, [torch.from_numpy(queries)], [np.arange(5)], 2)
     assert_exact(queries, patches, 2, distances, ids)
 

@@ -141,7 +141,7 @@ def test_deinterlacing_goes_on_after_damage(tmp_path):
 
 
 def test_a_whole_video_is_read_once(tmp_path, monkeypatch):
-    opened, read = decode.opened, []
+    opened, read = decode.opened, []  # type: ignore[attr-defined]
     monkeypatch.setattr(decode, "opened", lambda path: read.append(path) or opened(path))
     made = [make(tmp_path, name)[0] for name in GROUPED | ALONE]
     assert read == [str(path) for path in made]

@@ -193,7 +193,7 @@ def test_colours_follow_the_matrix_and_the_range(tmp_path, pixels, matrix, said,
         color_range=2 if full else 1,
     )
     (one,) = read_frames(path)
-    expected = from_yuv(*(level.astype(float) for level in levels), matrix, full, bits)
+    expected = from_yuv(*(level.astype(float) for level in levels), matrix, full, bits)  # type: ignore[call-arg]
     np.testing.assert_allclose(one.image[8::16, 8::16], expected, atol=1.2)
 
 

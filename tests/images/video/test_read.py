@@ -165,7 +165,7 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
     path = tmp_path / "long.avi"
     image = street()
     large = cv2.resize(image, (480, 360))
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 24, (480, 360))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 24, (480, 360))  # type: ignore[attr-defined]
     for _ in range(600):
         writer.write(large)
     writer.release()
@@ -350,4 +350,4 @@ def test_a_video_may_be_left_in_the_middle(tmp_path, codec):
         frames = read_frames(path)
         for _ in range(count):
             next(frames)
-        frames.close()
+        frames.close()  # type: ignore[attr-defined]

@@ -45,7 +45,7 @@ def write_video(path: Path, frames: list[np.ndarray], fps: float = 24, codec: st
     """Write frames [H, W, 3], RGB, as a video."""
     path.parent.mkdir(parents=True, exist_ok=True)
     size = frames[0].shape[1::-1]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, size)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, size)  # type: ignore[attr-defined]
     assert writer.isOpened(), codec
     for image in frames:
         writer.write(image[..., ::-1])

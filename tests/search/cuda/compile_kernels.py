@@ -55,8 +55,8 @@ def build(label, kernel, **constants):
         {(i,): [["tt.divisibility", 16]] for i in aligned},
     )
     options = {"num_warps": 8, "num_stages": 3}
-    built = triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32), options=options)
-    product = "wgmma" if CAPABILITY == 90 else "mma.sync"
+    built = triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32), options=options)  # type: ignore[name-defined]
+    product = "wgmma" if CAPABILITY == 90 else "mma.sync"  # type: ignore[name-defined]
     print(label, "tensor-cores" if product in built.asm["ptx"] else "cores")
 
 
