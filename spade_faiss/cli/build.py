@@ -177,7 +177,7 @@ def remove(
 
 
 def _is_calibrated(detector: Detector) -> bool:
-    return detector.manifest.held_out is not None
+    return detector.manifest.calibration_set is not None
 
 
 def _say_change(
@@ -283,7 +283,7 @@ def _notes(manifest: Manifest | EnsembleManifest, first: Manifest) -> list[str]:
     from ..detector.thresholds import kept_notes
     from ..verdict.notes import DEFAULT_K, index_notes
 
-    made = first.held_out or first.calibration
+    made = first.calibration_set or first.calibration
     drawn = not any(one.score == "map" and one.threshold is not None for one in first.by_hand)
     return [
         *index_notes(first, made.k if made else DEFAULT_K, drawn=drawn),

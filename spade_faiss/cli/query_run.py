@@ -84,7 +84,7 @@ class QueryRun:
             **asdict(options.verdict),
             **options.opened.settings(),
         )
-        if detector.manifest.held_out and not (detector.held_out or detector.by_hand):
+        if detector.manifest.calibration_set and not (detector.calibration_set or detector.by_hand):
             console.note(
                 "the calibration is of other settings, so thresholds are drawn from the "
                 "index's own images"

@@ -10,7 +10,7 @@ from .._support.text import printable
 
 if TYPE_CHECKING:
     from ..index import EnsembleManifest, Manifest
-    from ..index.manifest import ByHand, Calibration, HeldOut
+    from ..index.manifest import ByHand, Calibration, CalibrationSet
     from ..index.recall import Recall
     from ..report import Row
 
@@ -53,7 +53,7 @@ def index_lines(manifest: Manifest) -> list[str]:
         f"created     {manifest.created}",
         f"thresholds  {_thresholds(manifest.calibration)}",
     ]
-    lines += [*_calibrated(manifest.held_out), *_by_hand(manifest.by_hand)]
+    lines += [*_calibrated(manifest.calibration_set), *_by_hand(manifest.by_hand)]
     if manifest.gallery:
         lines.append(f"gallery     {manifest.gallery.describe()}")
     return lines
@@ -67,7 +67,7 @@ def ensemble_lines(ensemble: EnsembleManifest, members: Sequence[Manifest]) -> l
         f"images      {len(members[0].images)}",
         f"created     {ensemble.created}",
         f"thresholds  {_thresholds(ensemble.calibration)}",
-        *_calibrated(ensemble.held_out),
+        *_calibrated(ensemble.calibration_set),
         *_by_hand(ensemble.by_hand),
     ]
     for member, manifest in zip(ensemble.members, members, strict=True):
@@ -89,7 +89,7 @@ def recall_lines(measured: Iterable[Recall]) -> list[str]:
     ]
 
 
-def _calibrated(held: HeldOut | None) -> list[str]:
+def _calibrated(held: CalibrationSet | None) -> list[str]:
     """Return what `info` says of thresholds that further images chose."""
     if held is None:
         return []

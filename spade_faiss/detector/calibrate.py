@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import SpadeError
 from ..images import OnError
-from ..index.manifest import ByHand, Counted, HeldOut, Scored
+from ..index.manifest import ByHand, CalibrationSet, Counted, Scored
 from ..verdict.calibration import draw_thresholds
 from ..verdict.judge import over
 from ..verdict.notes import BatchNotes, threshold_notes
@@ -119,9 +119,9 @@ def calibrate(
         )
     settings = detector.settings
     asked = settings.quantile if false_alarms is None else 1 - false_alarms
-    trial = _Trial(detector, on_error)
-    good = trial.scored(images)
-    bad = _Scores() if defects is None else trial.scored(defects, good)
+    scorer = _Scorer(detector, on_error)
+    good = scorer.scored(images)
+    bad = _Scores() if defects is None else scorer.scored(defects, good)
     n = len(good.rows)
     quantile = aimed_quantile(n) if asked is None else asked
     rate = round(1 - quantile, 12)
@@ -131,7 +131,7 @@ def calibrate(
             f"or more ({images_needed(quantile)} can show {percent(rate)} of false alarms)"
         )
     right, wrong = good.record(), bad.record()
-    notes = [*_notes(detector, right, quantile), *trial.noted.lines()]
+    notes = [*_notes(detector, right, quantile), *scorer.noted.lines()]
     present = _judged(detector.image_threshold, settings.score, right, wrong)
     notes += _keep(detector, right, wrong, quantile)
     detector._use_quantile(asked)
@@ -160,7 +160,7 @@ def _keep(detector: Detector, good: Scored, defects: Scored, quantile: float) ->
             "the good images to calibrate with are all alike, and say nothing of how "
             "good ones differ: give others"
         )
-    held_out = HeldOut(
+    calibration_set = CalibrationSet(
         created=_now(),
         **drawn,
         k=settings.k,
@@ -176,7 +176,7 @@ def _keep(detector: Detector, good: Scored, defects: Scored, quantile: float) ->
         for one in by_hand
         if one.review is not None
     )
-    detector._store(held_out=held_out, **({"by_hand": reviews} if by_hand else {}))
+    detector._store(calibration_set=calibration_set, **({"by_hand": reviews} if by_hand else {}))
     detector._forget(name="threshold")
     return [
         f"the {said_of(one)} that was set by hand no longer counts"
@@ -193,9 +193,9 @@ def keep_threshold(
     on_error: OnError | None = None,
 ) -> Report:
     """Do what `Detector.keep_threshold` says."""
-    trial = _Trial(detector, on_error)
-    good = _Scores() if images is None else trial.scored(images)
-    bad = _Scores() if defects is None else trial.scored(defects, good)
+    scorer = _Scorer(detector, on_error)
+    good = _Scores() if images is None else scorer.scored(images)
+    bad = _Scores() if defects is None else scorer.scored(defects, good)
     right, wrong = good.record(), bad.record()
     manifest, score = detector.manifest, detector.settings.score
     scoring = detector.pipeline.scoring
@@ -222,7 +222,7 @@ def keep_threshold(
     nothing = threshold is None and review is None
     detector._store(by_hand=others if nothing else (*others, kept))
     detector._forget(score)
-    notes = (*flattered, *trial.noted.lines(), *detector.by_hand_notes())
+    notes = (*flattered, *scorer.noted.lines(), *detector.by_hand_notes())
     return Report(score, len(good.rows), len(bad.rows), None, None, present, now, review, notes)
 
 
@@ -246,7 +246,7 @@ class _Scores:
 
 
 @dataclass
-class _Trial:
+class _Scorer:
     detector: Detector
     on_error: OnError | None
     noted: BatchNotes = field(default_factory=BatchNotes)
@@ -313,7 +313,7 @@ def _notes(detector: Detector, good: Scored, quantile: float) -> list[str]:
 
 def _chosen_by(detector: Detector, good: Scored) -> list[str]:
     """Note that the threshold that counted was chosen by some of these images."""
-    held = detector.held_out
+    held = detector.calibration_set
     score = detector.settings.score
     kept = detector.set_by_hand("threshold", score, kept_alone=True)
     if held is None or kept is not None:

@@ -204,7 +204,7 @@ class Detector(Judging):
             instead: each scored against the others, of 16 they are so much alike that 3 to 10 %
             of unchanged batches would be warned of.
         """
-        held = self.held_out
+        held = self.calibration_set
         if held is None:
             raise SpadeError(
                 f"{self.folder} has no calibration to compare with, or one of other "
@@ -218,7 +218,7 @@ class Detector(Judging):
     def _draw_if_needed(self) -> None:
         """Draw thresholds where the index was calibrated, but by other settings."""
         made = self.manifest.calibration is not None
-        if made and self.held_out is None and self.calibration is None:
+        if made and self.calibration_set is None and self.calibration is None:
             self.draw_thresholds()
 
     def _store(self, **changes: object) -> None:

@@ -401,7 +401,7 @@ def _open(
         same = (one for one, other in zip(members, made, strict=False) if other == network)
         lazy = next(same, own).pipeline.lazy_network
         members.append(own.with_pipeline(replace(own.pipeline, lazy_network=lazy)))
-    last = manifest.held_out or manifest.calibration
+    last = manifest.calibration_set or manifest.calibration
     if last is None:
         return members
     settings: dict[str, Any] = {"sigma": last.sigma}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import MappingProxyType
 
 from ..index import EnsembleManifest, Manifest
-from ..index.manifest import Calibration, HeldOut
+from ..index.manifest import Calibration, CalibrationSet
 from ..verdict.judge import REVIEW, check_limits, verdict
 from ..verdict.notes import index_notes
 from .pipeline import Pipeline
@@ -109,9 +109,9 @@ class Judging(ABC):
         return self.set_by_hand("threshold", self.settings.score) is not None
 
     @property
-    def held_out(self) -> HeldOut | None:
+    def calibration_set(self) -> CalibrationSet | None:
         """What `calibrate` found, for this `quantile`; None if never, or with other settings."""
-        return self._thresholds().held_out if self._is_fitted() else None
+        return self._thresholds().calibration_set if self._is_fitted() else None
 
     @property
     def calibration(self) -> Calibration | None:
@@ -124,7 +124,7 @@ class Judging(ABC):
     @property
     def quantile_(self) -> float | None:
         """The share of good images that the drawn thresholds are to let pass, once drawn."""
-        found = self.held_out or self.calibration
+        found = self.calibration_set or self.calibration
         return found.quantile if found else self.settings.quantile
 
     def verdict_of(self, score: float) -> str:
@@ -166,7 +166,7 @@ class Judging(ABC):
     def threshold_for(self, score: str, *, kept_alone: bool = False) -> float | None:
         """Return the threshold of a kind of score; `kept_alone` leaves out what was set here."""
         value = self.set_by_hand("threshold", score, kept_alone=kept_alone)
-        found = self.held_out or self.calibration
+        found = self.calibration_set or self.calibration
         if value is not None or found is None:
             return value
         return found.pixel_threshold if score == "map" else found.descriptor_threshold

@@ -122,7 +122,7 @@ class Settings:
         for name in given.keys() - SearchSettings.__annotations__.keys():
             raise TypeError(f"{name} is no setting that an index leaves open")
         made = manifest.calibration
-        last = manifest.held_out or made
+        last = manifest.calibration_set or made
         framing, gallery = manifest.framing, manifest.gallery
         values: dict[str, Any] = {
             "backbone": manifest.backbone.name,

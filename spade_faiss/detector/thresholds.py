@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ..index import EnsembleManifest, Manifest
-from ..index.manifest import ByHand, Calibration, HeldOut
+from ..index.manifest import ByHand, Calibration, CalibrationSet
 from ..verdict.calibration import (
     image_weights,
     redraw_calibration,
-    redraw_held_out,
+    redraw_calibration_set,
 )
 from ..verdict.notes import threshold_notes
 from .settings import Scoring
@@ -61,14 +61,14 @@ class Thresholds:
         )
 
     @cached_property
-    def held_out(self) -> HeldOut | None:
+    def calibration_set(self) -> CalibrationSet | None:
         """Return what `calibrate` found, drawn for the quantile; None if not by these settings."""
-        held = self.record.held_out
+        held = self.record.calibration_set
         if held is None or not self.scoring.is_of(
             held.k, held.kappa, held.sigma, held.search, len(self.images.images)
         ):
             return None
-        return redraw_held_out(held, self.quantile, self.shifts)
+        return redraw_calibration_set(held, self.quantile, self.shifts)
 
     @cached_property
     def calibration(self) -> Calibration | None:
@@ -86,8 +86,8 @@ class Thresholds:
 
     def notes(self) -> list[str]:
         """Return what should be known of the map's threshold that was drawn."""
-        drawn = self.held_out or self.calibration
-        if isinstance(drawn, HeldOut):
+        drawn = self.calibration_set or self.calibration
+        if isinstance(drawn, CalibrationSet):
             return threshold_notes(
                 drawn.good.names, drawn.good.peaks, drawn.quantile, None, self.shifts[1]
             )

@@ -22,7 +22,7 @@ from .manifest import (
     MANIFEST,
     ByHand,
     Calibration,
-    HeldOut,
+    CalibrationSet,
     Manifest,
     _Data,
     file_sha256,
@@ -66,7 +66,9 @@ class EnsembleManifest(_Data):
     calibration: Calibration | None = None
     by_hand: tuple[ByHand, ...] = ()
     """At most one a kind of score. The second version brought it."""
-    held_out: HeldOut | None = None
+    calibration_set: CalibrationSet | None = Field(
+        default=None, validation_alias="held_out", serialization_alias="held_out"
+    )
     """What `calibrate` found. The second version brought it."""
 
     @model_validator(mode="after")
@@ -86,7 +88,7 @@ class EnsembleManifest(_Data):
 
     def write(self, folder: Path) -> None:
         """Put the manifest in place at once, synced: this is the moment a change takes effect."""
-        absent = {name for name in ("by_hand", "held_out") if not getattr(self, name)}
+        absent = {name for name in ("by_hand", "calibration_set") if not getattr(self, name)}
         write_record(folder / ENSEMBLE, self.model_dump(by_alias=True, exclude=absent))
 
     @classmethod

@@ -23,7 +23,7 @@ _SINCE_VERSION_2 = (
     "normal_distances",
     "gallery",
     "store",
-    "held_out",
+    "calibration_set",
     "copies",
     "by_hand",
 )
@@ -173,7 +173,7 @@ class Scored(_Data):
         return self.peaks if score == "map" else self.descriptor_scores
 
 
-class HeldOut(_Data):
+class CalibrationSet(_Data):
     """What `Spade.calibrate` found: scores of further images, and thresholds by the good ones'.
 
     The thresholds of a change's index are not those of the index before it, so a change drops
@@ -203,8 +203,8 @@ class ByHand(_Data):
     """A threshold that a person set, and from which score on images are to be reviewed.
 
     Both are of one kind of score, and of the settings by which images were scored then; see
-    `HeldOut`. None is what was not set. `generation` is the state of the index that they were set
-    for. `good` and `defects` are images that were tried at the threshold, if there were any.
+    `CalibrationSet`. None is what was not set. `generation` is the state of the index that they
+    were set for. `good` and `defects` are images that were tried at the threshold, if there were any.
     """
 
     score: Literal["map", "descriptor"]
@@ -244,7 +244,7 @@ class Manifest(_Data):
     gallery: GalleryRecord | None = None
     store: Store | None = None
     """What patches are stored as, if not as float32."""
-    held_out: HeldOut | None = None
+    calibration_set: CalibrationSet | None = Field(default=None, alias="held_out")
     copies: tuple[tuple[int, int], ...] = ()
     """Pairs of images (places, the lower first) that show the same part."""
     by_hand: tuple[ByHand, ...] = ()

@@ -159,7 +159,7 @@ class QueryReport:
 
     def _good_scores(self) -> tuple[Sequence[float], str]:
         """Return the good images' scores, and what these images are."""
-        made, held = self._detector.calibration, self._detector.held_out
+        made, held = self._detector.calibration, self._detector.calibration_set
         if held:
             return held.good.scores(self._detector.score), "set aside"
         if made is None:

@@ -127,14 +127,14 @@ def answering(served: Served, awaited: Awaited | None) -> dict[str, Any]:
 def index_answer(served: Served, awaited: Awaited | None) -> IndexAnswer:
     """Return what is answered of the index or ensemble in service."""
     detector, n = served.detector, len(served.detector.index_)
-    held_out = detector.held_out
+    calibration_set = detector.calibration_set
     members = [_member(one.index_.manifest) for one in detector.members]
     first = members[0].model_dump(exclude={"mirrored", "bytes"})
     return IndexAnswer(
         **first,
         **answering(served, awaited),
         images=n,
-        calibrated=held_out.created if held_out else None,
+        calibrated=calibration_set.created if calibration_set else None,
         bytes=sum(member.bytes for member in members),
         k=min(detector.k, n),
         kappa=detector.kappa,

@@ -18,7 +18,7 @@ from .threshold import aimed_quantile, good_threshold
 
 if TYPE_CHECKING:
     from ..index.ensemble import EnsembleManifest
-    from ..index.manifest import Calibration, HeldOut, Manifest
+    from ..index.manifest import Calibration, CalibrationSet, Manifest
 
 
 def calibration_sample(names: Sequence[str], count: int) -> Ids:
@@ -100,7 +100,7 @@ def requested_quantile(record: Manifest | EnsembleManifest, images: Manifest) ->
     images : Manifest
         With the training images: the record itself, or the manifest of an ensemble's first member.
     """
-    if held := record.held_out:
+    if held := record.calibration_set:
         return explicit_quantile(held.quantile, len(held.good.peaks))
     if made := record.calibration:
         return explicit_quantile(made.quantile, scored_weights(images, made).sum())
@@ -115,8 +115,8 @@ def redraw_thresholds(manifest: Manifest) -> Manifest:
     new: dict[str, object] = {}
     if made := manifest.calibration:
         new["calibration"] = redraw_calibration(manifest, made, made.quantile)
-    if held := manifest.held_out:
-        new["held_out"] = redraw_held_out(held, held.quantile)
+    if held := manifest.calibration_set:
+        new["calibration_set"] = redraw_calibration_set(held, held.quantile)
     return manifest.model_copy(update=new)
 
 
@@ -135,9 +135,9 @@ def redraw_calibration(
     )
 
 
-def redraw_held_out(
-    held: HeldOut, quantile: float | None, shifts: tuple[float, float] = (0, 0)
-) -> HeldOut:
+def redraw_calibration_set(
+    held: CalibrationSet, quantile: float | None, shifts: tuple[float, float] = (0, 0)
+) -> CalibrationSet:
     """Return a calibration by further images with thresholds by today's rule, likewise."""
     good = held.good
     return held.model_copy(

@@ -189,7 +189,7 @@ def _copy_notes(manifest: Manifest) -> list[str]:
 
 
 def _threshold_notes(manifest: Manifest) -> list[str]:
-    if held := manifest.held_out:
+    if held := manifest.calibration_set:
         return threshold_notes(held.good.names, held.good.peaks, held.quantile)
     made = manifest.calibration
     if made is None:

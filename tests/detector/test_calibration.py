@@ -76,21 +76,25 @@ def test_what_was_chosen_is_used_by_every_later_query(tiny, calibrated):
     spade, report, before = calibrated
     loaded = Spade.load(spade.index_.folder, backbone=tiny)
     assert loaded.image_threshold == loaded.pixel_threshold == report.chosen.threshold != before
-    assert loaded.quantile == 0.9 and loaded.held_out == spade.held_out
+    assert loaded.quantile == 0.9 and loaded.calibration_set == spade.calibration_set
     by_descriptor = Spade.load(spade.index_.folder, backbone=tiny, score="descriptor")
-    assert by_descriptor.image_threshold == loaded.held_out.descriptor_threshold
+    assert by_descriptor.image_threshold == loaded.calibration_set.descriptor_threshold
     assert by_descriptor.pixel_threshold == report.chosen.threshold
     # Another share is drawn from the same scores, other settings from the index's own images.
     half = Spade.load(spade.index_.folder, backbone=tiny, quantile=0.5)
-    assert half.image_threshold == good_threshold(loaded.held_out.good.peaks, 0.5)
+    assert half.image_threshold == good_threshold(loaded.calibration_set.good.peaks, 0.5)
     other = Spade.load(spade.index_.folder, backbone=tiny, k=2)
-    assert other.held_out is None and other.image_threshold == other.calibration.pixel_threshold
-    assert Spade.load(spade.index_.folder, backbone=tiny, k=99).held_out  # more than there are
+    assert (
+        other.calibration_set is None and other.image_threshold == other.calibration.pixel_threshold
+    )
+    assert Spade.load(
+        spade.index_.folder, backbone=tiny, k=99
+    ).calibration_set  # more than there are
 
 
 @pytest.mark.slow
 def test_thresholds_hold_the_wished_rate_on_real_scores(real):
-    held = real.held_out.good
+    held = real.calibration_set.good
     rng = np.random.default_rng(0)
     for scores in (np.array(held.peaks), np.array(held.descriptor_scores)):
         for n, wished in ((19, 0.05), (19, 0.2), (8, 0.05)):  # of 8, by a log-normal limit
@@ -112,11 +116,11 @@ def test_an_index_that_was_never_calibrated_stays_readable_by_older_programs(tin
     assert record["version"] == 2 and len(record["held_out"]["good"]["peaks"]) == 2
     assert Index.open(index).manifest == spade.index_.manifest
     spade.save(index.parent / "copy")
-    assert Manifest.read(index.parent / "copy").held_out == spade.held_out
+    assert Manifest.read(index.parent / "copy").calibration_set == spade.calibration_set
     # A change's thresholds are its own, for the rate that was wished for last.
     spade.calibrate(views("good", 3), false_alarms=0.2)
     spade.add(views("train", 9)[8:])
-    assert spade.held_out is None and Manifest.read(index).version == 1
+    assert spade.calibration_set is None and Manifest.read(index).version == 1
     assert spade.image_threshold == good_threshold(spade.calibration.peaks, 0.8)
     assert spade.calibration.quantile == 0.8
 
@@ -142,7 +146,7 @@ def test_images_that_would_mislead_are_named_and_left_out(tiny, index):
     )
     assert whys[2] == ("image 3", "shows what image 0 shows; it counts once; left out")
     assert whys[3][0] == "image 5" and "4x4" in whys[3][1] and len(whys) == 4
-    assert spade.held_out.good.names == ("image 0", "image 2")
+    assert spade.calibration_set.good.names == ("image 0", "image 2")
     with pytest.raises(SpadeError, match="image 0: is in the index, as image 2"):
         spade.calibrate(views("train", 3)[2:])
 
@@ -178,7 +182,7 @@ def test_notes_say_what_the_figures_are_worth(tiny, index):
         "rests on 3 good images: it aims at 5 % of false alarms, which takes 19" in (first.notes[1])
     )
     assert first.chosen.false_alarms.value == 1 / 4
-    assert first.chosen.threshold > max(spade.held_out.good.peaks)
+    assert first.chosen.threshold > max(spade.calibration_set.good.peaks)
     again = spade.calibrate(brick[:2], false_alarms=0.05)
     assert again.present.false_alarms.count == 0 and again.present.found is None
     assert any("was chosen by 2 of these images" in note for note in again.notes)
@@ -189,7 +193,7 @@ def test_an_index_that_changes_meanwhile_keeps_its_thresholds(tiny, index):
     other.remove(["image 0"])
     with pytest.raises(SpadeError, match="changed meanwhile; calibrate it again"):
         mine.calibrate(views("good", 2))
-    assert Manifest.read(index) == other.index_.manifest and not other.held_out
+    assert Manifest.read(index) == other.index_.manifest and not other.calibration_set
 
 
 def blurred(image):
@@ -226,7 +230,7 @@ def test_drift_of_real_images(real, change):
 def test_real_batches_that_have_not_changed_are_seldom_warned_of(real):
     from spade_faiss.verdict.drift import LEVEL, detect_drift
 
-    held = real.held_out.good
+    held = real.calibration_set.good
     scores = np.stack([held.peaks, held.descriptor_scores])
     rng = np.random.default_rng(0)
     count = 0
@@ -247,11 +251,11 @@ def test_a_gallery_s_calibration_is_of_its_search(tiny, tmp_path):
         views("train", 3), tmp_path / "index"
     )
     spade.calibrate(views("good", 2))
-    assert spade.held_out.search == "nprobe=1"
-    assert Spade.load(tmp_path / "index", backbone=tiny).held_out
-    assert not Spade.load(tmp_path / "index", backbone=tiny, exact=True).held_out
+    assert spade.calibration_set.search == "nprobe=1"
+    assert Spade.load(tmp_path / "index", backbone=tiny).calibration_set
+    assert not Spade.load(tmp_path / "index", backbone=tiny, exact=True).calibration_set
     wider = Spade.load(tmp_path / "index", backbone=tiny, search_params="nprobe=8")
-    assert not wider.held_out
+    assert not wider.calibration_set
 
 
 def test_the_command_line(index, tmp_path):

@@ -114,7 +114,7 @@ def test_every_answer_has_the_thresholds_of_the_index_that_it_names(tiny, tmp_pa
         threshold, generation = expected[answer["manifest_sha256"]]
         assert answer["generation"] == generation
         assert [one["threshold"] for one in answer["images"]] == [threshold] * 3
-    assert calibrated == read_manifest(folder).held_out.created
+    assert calibrated == read_manifest(folder).calibration_set.created
 
 
 def test_an_answer_of_an_older_index_says_since_when_and_until_when(tiny, tmp_path, held):
