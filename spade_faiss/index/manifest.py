@@ -204,7 +204,8 @@ class ByHand(_Data):
 
     Both are of one kind of score, and of the settings by which images were scored then; see
     `CalibrationSet`. None is what was not set. `generation` is the state of the index that they
-    were set for. `good` and `defects` are images that were tried at the threshold, if there were any.
+    were set for. `good` and `defects` are images that were tried at the threshold, if there were
+    any.
     """
 
     score: Literal["map", "descriptor"]
