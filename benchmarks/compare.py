@@ -103,8 +103,8 @@ def evaluate(method: Method, category: Category, on_error: OnError) -> Scores:
     return Scores(
         by_score,
         by_map,
-        of_pixels and of_pixels.pixel_rocauc,
-        of_pixels and of_pixels.pro,
+        of_pixels.pixel_rocauc if of_pixels else None,
+        of_pixels.pro if of_pixels else None,
         len(good),
         len(labels),
         round(fit[0] + sum(walls), 3),

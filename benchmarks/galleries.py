@@ -107,6 +107,7 @@ def measure(
     for result in spade.query([test.path for test in category.test]):
         scorer.add(result, truth.of(result.position, result.map.shape[:2]))
     scores = scorer.scores(len(index))
+    assert scores.pro is not None and scores.pixel_rocauc is not None  # MVTec AD has masks
     recall = measure_recall(index) if index.galleries else []
     searched = sum(gallery.bytes for gallery in index.galleries) or sum(
         level.file.bytes for level in index.manifest.levels

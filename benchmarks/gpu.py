@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import operator
 import os
 import statistics
 import subprocess
@@ -36,7 +37,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ class Setting:
         call()
         end.record()
         torch.cuda.synchronize()
-        return start.elapsed_time(end) / 1e3
+        return float(start.elapsed_time(end)) / 1e3
 
     def host_seconds(self, call: Callable[[], Any]) -> float:
         """Return the time of a call by the host's clock, until the GPU is done."""
@@ -201,7 +202,7 @@ def device_part(setting: Setting) -> Iterator[Result]:
         a, b = (torch.randn(n, n, device=setting.device).to(dtype) for _ in range(2))
         for _ in range(3):
             a @ b
-        times = [setting.gpu_seconds(lambda a=a, b=b: a @ b) for _ in range(9)]
+        times = [setting.gpu_seconds(partial(operator.matmul, a, b)) for _ in range(9)]
         name = str(dtype).removeprefix("torch.")
         result[f"{name}_tflops"] = round(2 * n**3 / statistics.median(times) / 1e12, 1)
     yield result
@@ -351,9 +352,9 @@ def level_part(setting: Setting, number: int) -> Iterator[Result]:
 
     for batch in args.batch:
         ways[f"fused, batch {batch}"] = (
-            lambda batch=batch: fused(batch),
+            partial(fused, batch),
             batch,
-            setting.gpu_seconds,  # type: ignore[misc]
+            setting.gpu_seconds,
         )
     ways["cdist"] = (level.cdist, 1, setting.gpu_seconds)
     ways["bmm"] = (level.bmm, min(4, len(level.queries)), setting.gpu_seconds)
@@ -379,13 +380,13 @@ def level_part(setting: Setting, number: int) -> Iterator[Result]:
 
     times: dict[str, list[float]] = {}
     for name, (call, _, _) in list(ways.items()):
-        first = guarded(lambda call=call: {"s": setting.host_seconds(call)})
-        if "error" in first:
+        first = guarded(partial(setting.host_seconds, call))
+        if isinstance(first, dict):
             yield shape | {"way": name} | first
             del ways[name]
     for _ in range(args.repeats):
         for name, (call, images, clock) in ways.items():
-            seconds = guarded(lambda call=call, clock=clock: clock(call))
+            seconds = guarded(partial(clock, call))
             if isinstance(seconds, float):
                 times.setdefault(name, []).append(seconds / images)
     for name, values in times.items():

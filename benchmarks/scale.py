@@ -38,6 +38,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -95,11 +96,11 @@ def watched(command: Sequence[str]) -> dict[str, object]:
         process = subprocess.Popen(command, stdout=out)
         while process.poll() is None:
             try:
-                status = Path(f"/proc/{process.pid}/status").read_text()
+                told = Path(f"/proc/{process.pid}/status").read_text()
             except OSError:
                 break
             for name in peaks:
-                found = re.search(rf"{name}:\s+(\d+)", status)
+                found = re.search(rf"{name}:\s+(\d+)", told)
                 peaks[name] = max(peaks[name], int(found[1]) if found else 0)
             time.sleep(0.02)
         status = process.wait()
@@ -184,13 +185,14 @@ def commands(work: Path, count: int, index: Path | None) -> Iterator[dict[str, o
 
 def bounded(folder: Path, count: int, most: int | None) -> dict[str, object]:
     """Build and query in this process, held to so much memory."""
-    network, options = wide(), {"k": 5, "batch_size": 4, "calibrated": 4}
-    small = Spade(network, **options).fit(list(noise(8, 1)))  # type: ignore[arg-type]
+    network = wide()
+    options: dict[str, Any] = {"k": 5, "batch_size": 4, "calibrated": 4}
+    small = Spade(network, **options).fit(list(noise(8, 1)))
     small.predict(list(noise(4, 2)))  # all is loaded
     before = anonymous()
     if most:
         limit_memory(most)
-    spade = Spade(network, **options).fit(noise(count, 3), folder)  # type: ignore[arg-type]
+    spade = Spade(network, **options).fit(noise(count, 3), folder)
     results = list(spade.query(noise(8, 4)))
     return {
         "images": count,
@@ -252,8 +254,7 @@ def median_cost(run: object, images: int, repeats: int) -> dict[str, float]:
 
 def searching(spade: Spade, count: int, batch: int) -> dict[str, float]:
     """Return the cost of searching for eight images and mapping them, features aside."""
-    fewer = first(spade, count)
-    fewer.batch_size = batch
+    fewer = first(spade, count).with_options(batch_size=batch)
     new = [render(1, TEXTURES[i % 3], "good", i).image for i in range(8)]
     batches = list(query_by(fewer.pipeline, new, itself))
 
@@ -299,13 +300,13 @@ def picture_of(results: Path, path: Path) -> dict[str, object]:
         (line["training_images"], line["cpu_ms"]) for line in lines if line["part"] == "curve"
     )
     logs = np.log(points)
-    slope = float(np.polyfit(*logs.T, 1)[0])
+    slope = float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
     late = logs[logs[:, 0] >= np.log(500)]
     draw(points, slope, path)
     return {
         "part": "exponent",
         "all": round(slope, 3),
-        "from_500_images": round(float(np.polyfit(*late.T, 1)[0]), 3),
+        "from_500_images": round(float(np.polyfit(late[:, 0], late[:, 1], 1)[0]), 3),
     }
 
 

@@ -33,6 +33,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -179,7 +180,8 @@ def compare(
 
     def sklearn() -> np.ndarray:
         brute = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(gallery)
-        return brute.kneighbors(queries[0].numpy())[0] ** 2
+        squared: np.ndarray = brute.kneighbors(queries[0].numpy())[0] ** 2
+        return squared
 
     ways: dict[str, tuple[Callable[[], object], float]] = {
         "faiss.knn": (partial(direct, queries[0], patches, k), 1),
@@ -295,7 +297,7 @@ def timed(
         }
 
 
-def show(row: dict[str, object], as_json: bool) -> None:
+def show(row: dict[str, Any], as_json: bool) -> None:
     """Print one record."""
     if as_json:
         print(json.dumps(row), flush=True)

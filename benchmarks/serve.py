@@ -108,7 +108,7 @@ def load(port: int, bodies: list[bytes], clients: int, seconds: float) -> dict[s
     return {
         "requests": len(latencies),
         "errors": len(errors),
-        "first_error": (errors or [None])[0],
+        "first_error": errors[0] if errors else None,
         "seconds": round(took, 1),
         "requests_a_second": round(len(latencies) / took, 2),
         "p50_s": round(quantiles[0], 3),
@@ -121,12 +121,13 @@ def batches(port: int) -> np.ndarray:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request("GET", "/metrics")
     text = connection.getresponse().read().decode()
-    return np.array(
-        [
-            float(re.search(rf"^spade_faiss_batch_images_{name} (\S+)", text, re.M)[1])
-            for name in ("sum", "count")
-        ]
-    )
+
+    def told(name: str) -> float:
+        found = re.search(rf"^spade_faiss_batch_images_{name} (\S+)", text, re.M)
+        assert found
+        return float(found[1])
+
+    return np.array([told("sum"), told("count")])
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -56,7 +57,7 @@ from spade_faiss.verdict.threshold import aimed_quantile, draw_threshold
 Floats = npt.NDArray[np.floating]
 Ids = npt.NDArray[np.int64]
 Pixels = npt.NDArray[np.uint8]
-Record = dict[str, object]
+Record = dict[str, Any]
 TEXTURES = "brick", "grass", "gravel"
 COUNTS = 2, 3, 5, 10, 20, 30, 50, 100
 TESTED, K = 24, 50
@@ -266,7 +267,7 @@ def simulation(real: dict[str, Floats], draws: int) -> Iterator[Record]:
     for n in (2, 3, 5, 10, 20, 50, 100, 200):
         for name, law in laws.items():
             rng = np.random.default_rng(n)
-            limits = [draw_threshold(law.rvs(n, rng)).value for _ in range(draws)]
+            limits = [drawn_limit(law.rvs(n, rng)) for _ in range(draws)]
             yield seen(name, n, [float(law.sf(limit)) for limit in limits])
         for name, scores in real.items():
             if 2 * n <= len(scores):
@@ -275,7 +276,7 @@ def simulation(real: dict[str, Floats], draws: int) -> Iterator[Record]:
                 yield seen(
                     name,
                     n,
-                    [float(np.mean(some[n:] > draw_threshold(some[:n]).value)) for some in mixed],
+                    [float(np.mean(some[n:] > drawn_limit(some[:n]))) for some in mixed],
                 )
     for n in (5, 20, 50):
         for times in (0, 0.001, 0.5, 1.5, 2, 3, 1e6):
@@ -284,8 +285,7 @@ def simulation(real: dict[str, Floats], draws: int) -> Iterator[Record]:
             for _ in range(draws // 4):
                 others = laws["log-normal"].rvs(n - 1, rng)
                 moved.append(
-                    draw_threshold([*others, times * np.median(others)]).value
-                    / draw_threshold(others).value
+                    drawn_limit([*others, times * np.median(others)]) / drawn_limit(others)
                 )
             yield {
                 "part": "simulation",
@@ -295,6 +295,13 @@ def simulation(real: dict[str, Floats], draws: int) -> Iterator[Record]:
                     f"{q:g}": round(float(np.quantile(moved, q)), 3) for q in (0, 0.5, 1)
                 },
             }
+
+
+def drawn_limit(scores: npt.ArrayLike) -> float:
+    """Return the threshold that scores, which are not all alike, give."""
+    value = draw_threshold(scores).value
+    assert value is not None
+    return value
 
 
 def seen(name: str, n: int, rates: Sequence[float]) -> Record:
@@ -310,7 +317,7 @@ def seen(name: str, n: int, rates: Sequence[float]) -> Record:
     }
 
 
-def read(path: Path) -> list[dict]:
+def read(path: Path) -> list[Record]:
     """Return a file's records."""
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -398,7 +405,7 @@ def by_count(records: Iterable[Record], names: set[str], key: str = "") -> Itera
         yield line
 
 
-def draw(records: list[dict], path: Path) -> None:
+def draw(records: list[Record], path: Path) -> None:
     """Draw what was found and false alarms against n, and print the figures of the page."""
     lines = [r for r in records if r["part"] in ("curve", "whole")]
     for preset, part in sorted({(r["preset"], r["part"]) for r in lines}):
@@ -430,7 +437,7 @@ def panel(
     picture: Image.Image,
     fine: int,
     sides: tuple[int, int],
-    records: list[dict],
+    records: list[Record],
     what: str,
     most: float,
     title: str,

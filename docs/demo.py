@@ -13,14 +13,14 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 
 from spade_faiss.evaluation.demo import run_demo
 from spade_faiss.report.colours import rgb
 
 DOCS = Path(__file__).resolve().parent
 GAP = 16
-VIEW = {"width": 1280, "height": 976}
+VIEW: ViewportSize = {"width": 1280, "height": 976}
 SIZE = 1000, 763
 
 

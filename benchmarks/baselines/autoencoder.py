@@ -104,8 +104,10 @@ class Autoencoder(Method):
         """Train on random windows of good images."""
         device = self.network.device
         self._autoencoder = seeded(self.make, self.seed).to(
-            device, memory_format=torch.channels_last
-        )  # the faster layout, on the CPU too
+            device,
+            # the faster layout, on the CPU too
+            memory_format=torch.channels_last,  # type: ignore[call-overload]
+        )
         good = torch.from_numpy(np.stack(images)).to(device)
         schedule, side = self.setting.schedule, self.setting.side
         free = [len(good), good.shape[1] - side + 1, good.shape[2] - side + 1]

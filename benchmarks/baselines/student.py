@@ -100,7 +100,10 @@ class Student(Method):
                 student(self.setting.channels, channels) for _ in range(self.setting.students)
             ),
             self.seed,
-        ).to(self.network.device, memory_format=torch.channels_last)
+        ).to(
+            self.network.device,
+            memory_format=torch.channels_last,  # type: ignore[call-overload]
+        )
         schedule: Schedule = self.setting.schedule
 
         def loss(step: int) -> Tensor:
