@@ -5,12 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,14 +17,13 @@ from .._support.stages import Stages
 from ..errors import SpadeError
 from ..features import Backbone
 from ..images import OnError
-from ..index import EnsembleManifest, Index, Manifest, index_lock, is_ensemble
+from ..index import EnsembleManifest, Index, Manifest, index_lock
 from ..index.ensemble import Member, Statistics
-from ..index.generation import discard_generations
 from ..index.manifest import ENSEMBLE, MANIFEST, ByHand, file_sha256
-from ..verdict.calibration import requested_quantile
 from .average import average_results, learn_statistics, shifts_of
 from .detector import Detector
 from .extract import Images, is_stream, sources_of
+from .members import link_or_copy, new_generation, open_members, sharing
 from .pipeline import Executor, Pipeline
 from .query import average_only, query, query_by
 from .result import Result
@@ -65,7 +61,7 @@ class Ensemble(Detector):
         if not members:
             raise SpadeError("an ensemble needs a member or more")
         self._stages = Stages()
-        self._members = tuple(_sharing(member, self._stages) for member in members)
+        self._members = tuple(sharing(member, self._stages) for member in members)
         self._statistics: tuple[Statistics, ...] = ()
         self._manifest: EnsembleManifest | None = None
         self._folder = Path()
@@ -145,8 +141,8 @@ class Ensemble(Detector):
             self._temporary = tempfile.TemporaryDirectory(prefix="spade-faiss-")
             index = self._temporary.name
         folder = Path(index)
-        members = [_sharing(member.unfitted(), self._stages) for member in self.members]
-        with index_lock(folder, ENSEMBLE), _new_generation(folder) as place:
+        members = [sharing(member.unfitted(), self._stages) for member in self.members]
+        with index_lock(folder, ENSEMBLE), new_generation(folder) as place:
             for number, member in enumerate(members):
                 own = place / str(number + 1)
                 member.fit(images, own, calibrate=False, on_error=_first_alone(on_error, number))
@@ -175,14 +171,14 @@ class Ensemble(Detector):
     ) -> int:
         """Change copies of the members, and make these count; return what the first returns."""
         folder, was = self.folder, self.manifest
-        with index_lock(folder, ENSEMBLE), _new_generation(folder) as place:
+        with index_lock(folder, ENSEMBLE), new_generation(folder) as place:
             old = EnsembleManifest.read(folder)
             if old.generation != was.generation:
                 raise SpadeError(f"{folder} was changed by another process just now; open it again")
             members = []
             for number, (member, record) in enumerate(zip(self.members, old.members, strict=True)):
                 own = place / str(number + 1)
-                shutil.copytree(folder / record.folder, own, copy_function=_link)
+                shutil.copytree(folder / record.folder, own, copy_function=link_or_copy)
                 # The change itself verifies it.
                 pipeline = member.pipeline.on(Index.open(own, verify=False))
                 members.append(member.with_pipeline(pipeline))
@@ -260,14 +256,14 @@ class Ensemble(Detector):
         manifest = EnsembleManifest.read(folder)
         options |= {"verify": verify, "k": k, "kappa": kappa, "quantile": quantile}
         try:
-            members = _open(folder, manifest, weights, options)
+            members = open_members(folder, manifest, weights, options)
         except (SpadeError, OSError):
             # A writer may have replaced the ensemble meanwhile.
             again = EnsembleManifest.read(folder)
             if again.generation == manifest.generation:
                 raise
             manifest = again
-            members = _open(folder, manifest, weights, options)
+            members = open_members(folder, manifest, weights, options)
         ensemble = cls(members)
         ensemble._become(folder, manifest, ensemble.members)
         if calibrate:
@@ -316,7 +312,7 @@ class Ensemble(Detector):
         other = self._with([member.unfitted() for member in self.members])
         other._manifest, other._statistics, other._scored_anew = None, (), None
         other._stages = Stages()
-        other._members = tuple(_sharing(member, other._stages) for member in other._members)
+        other._members = tuple(sharing(member, other._stages) for member in other._members)
         return other
 
     def _with(self, members: Sequence[Spade]) -> Ensemble:
@@ -376,76 +372,6 @@ class Ensemble(Detector):
 
     def _shifts(self) -> tuple[float, float]:
         return shifts_of(self._statistics)
-
-
-def _open(
-    folder: Path,
-    manifest: EnsembleManifest,
-    weights: Sequence[str | os.PathLike[str]],
-    options: dict[str, Any],
-) -> list[Spade]:
-    """Open an ensemble's members, with one network for those that see through the same."""
-    manifests = manifest.manifests(folder)
-    made = [one.backbone for one in manifests]
-    names = list(dict.fromkeys(made))
-    if weights and len(weights) != len(names):
-        listed = ", ".join(one.name for one in names)
-        raise SpadeError(
-            f"{folder} has {len(names)} networks ({listed}): give `weights` once "
-            "for each, in this order"
-        )
-    files = dict(zip(names, weights, strict=False))
-    members: list[Spade] = []
-    for member, network in zip(manifest.members, made, strict=True):
-        own = Spade.load(folder / member.folder, weights=files.get(network), **options)
-        same = (one for one, other in zip(members, made, strict=False) if other == network)
-        lazy = next(same, own).pipeline.lazy_network
-        members.append(own.with_pipeline(replace(own.pipeline, lazy_network=lazy)))
-    last = manifest.calibration_set or manifest.calibration
-    if last is None:
-        return members
-    settings: dict[str, Any] = {"sigma": last.sigma}
-    if options["k"] is None:
-        settings["k"] = last.k
-    if options["kappa"] is None:
-        settings["kappa"] = last.kappa
-    if options["quantile"] is None:
-        settings["quantile"] = requested_quantile(manifest, manifests[0])
-    return [member.with_options(**settings) for member in members]
-
-
-@contextmanager
-def _new_generation(folder: Path) -> Iterator[Path]:
-    """Make a folder for members, which goes if by the end another generation counts."""
-
-    def discard_others() -> None:
-        counts = EnsembleManifest.read(folder).generation if is_ensemble(folder) else None
-        discard_generations(folder, counts)
-
-    discard_others()
-    place = folder / secrets.token_hex(4)
-    try:
-        place.mkdir()
-        yield place
-    except OSError as error:
-        raise SpadeError(
-            f"{folder} cannot be written: {error.strerror or error}; what was there before is whole"
-        ) from None
-    finally:
-        discard_others()
-
-
-def _sharing(member: Spade, stages: Stages) -> Spade:
-    """Return a copy that counts its seconds with the other members'."""
-    return member.with_pipeline(replace(member.pipeline, stages=stages))
-
-
-def _link(source: str, target: str) -> None:
-    """Give a file of an index, which is never changed in place, a second name; or copy it."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _check_size(index: Index) -> None:
