@@ -9,7 +9,8 @@ index has before, or 0 for none; the images there are 10. Prints how often it wa
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from spade_faiss import SpadeError
@@ -55,18 +56,28 @@ def check(folder: str, old: int) -> None:
         assert "holds no index" in str(error)
 
 
+def in_a_child(work: Callable[..., None], *arguments: object) -> int:
+    """Do some work in a process of its own, and return how that ended.
+
+    Nothing runs in this one: threads that a library keeps here would be missing in every child.
+    """
+    process = os.fork()
+    if not process:
+        try:
+            work(*arguments)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
 def main(folder: str, images: str, old: int, step: int) -> None:
     killed = 0
-    while True:
-        process = os.fork()  # nothing has run here yet that a child could not take over
-        if not process:
-            build_until(1 + killed * step, folder, images)
-        ended = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        check(folder, old)
-        if ended != -signal.SIGKILL:
-            break
+    while (ended := in_a_child(build_until, 1 + killed * step, folder, images)) == -signal.SIGKILL:
+        assert in_a_child(check, folder, old) == 0
         killed += 1
-    assert ended == 0 and len(Index.open(folder)) == 10
+    assert ended == 0 and in_a_child(check, folder, 10) == 0
     assert len([path for path in Path(folder).iterdir() if path.is_dir()]) == 1
     print(killed)
 
