@@ -122,7 +122,14 @@ def query(spade: Spade, new: Path, out: Path, **more: object) -> dict[str, bytes
     """Return all files that a query writes."""
     problems: list[str] = []
     found = find_images([new], lambda *_: None)
-    write_query(spade, found, out, on_error=lambda name, _: problems.append(name), **more)
+    write_query(
+        spade,
+        found,
+        out,
+        on_error=lambda name, _: problems.append(name),
+        on_note=lambda _: None,
+        **more,
+    )
     assert problems == [str(new / "004b.png")]
     return files(out)
 
@@ -323,7 +330,7 @@ def test_what_ray_says_goes_to_stderr() -> None:
     ("ends", "line"),
     [
         (True, "^an image ended 3 Ray workers that were to decode it; try parts of the images"),
-        (False, "^a Ray worker ran out of memory: lower --batch-size"),
+        (False, "^a Ray worker ran out of memory: lower `batch_size`"),
     ],
 )
 def test_what_cannot_be_decoded_at_all_is_one_line(
