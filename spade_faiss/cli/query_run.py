@@ -79,6 +79,8 @@ class QueryRun:
         detector = open_detector(
             folder,
             networks=self.networks,
+            # Without a mark of review, where the work runs; such a mark is checked by them here.
+            calibrate=options.verdict.review is not None,
             exact=options.exact,
             search_params=options.search_params,
             **asdict(options.verdict),
@@ -98,6 +100,7 @@ class QueryRun:
     ) -> Answer:
         """Write the results of images, and return what there is to say of them."""
         console = self.console
+        detector.draw_missing_thresholds()
         scores: list[float] = []  # of images alone: the frames of a video are not independent
         descriptor_scores: list[float] = []
 

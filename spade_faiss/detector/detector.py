@@ -215,10 +215,16 @@ class Detector(Judging):
         good = held.good.scores(self.settings.score)
         return detect_drift(scores, good, limit, descriptor_scores, held.good.descriptor_scores)
 
-    def _draw_if_needed(self) -> None:
-        """Draw thresholds where the index was calibrated, but by other settings."""
+    def draw_missing_thresholds(self) -> None:
+        """Call `draw_thresholds` where the index was calibrated, but by other settings.
+
+        Where a person set the thresholds, none is missing.
+        """
+        by_hand = all(
+            self.set_by_hand("threshold", score) is not None for score in ("map", self.score)
+        )
         made = self.manifest.calibration is not None
-        if made and self.calibration_set is None and self.calibration is None:
+        if made and not by_hand and self.calibration_set is None and self.calibration is None:
             self.draw_thresholds()
 
     def _store(self, **changes: object) -> None:

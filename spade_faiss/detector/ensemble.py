@@ -266,10 +266,10 @@ class Ensemble(Detector):
             members = open_members(folder, manifest, weights, options)
         ensemble = cls(members)
         ensemble._become(folder, manifest, ensemble.members)
-        if calibrate:
-            ensemble._draw_if_needed()
         if quantile is not None:
             ensemble._use_drawn()
+        if calibrate:
+            ensemble.draw_missing_thresholds()
         return ensemble
 
     def _become(self, folder: Path, manifest: EnsembleManifest, members: Sequence[Spade]) -> None:

@@ -25,6 +25,7 @@ def open_detector(
     networks: Iterable[Backbone] = (),
     threshold: float | None = None,
     review: float | None = None,
+    calibrate: bool = True,
     **options: Any,
 ) -> Detector:
     """Open an index, or an ensemble, whichever a folder holds.
@@ -38,6 +39,8 @@ def open_detector(
         Such as are loaded already; those that made the index need not be loaded again.
     threshold, review : float, optional
         To judge by, instead of what was drawn or is kept.
+    calibrate : bool
+        Whether to draw thresholds that are missing, for settings that the index has none of.
     **options
         As `Spade.load` takes them.
 
@@ -50,17 +53,20 @@ def open_detector(
     check_limits(threshold, review, quantile=options.get("quantile"), least=-math.inf)
     detector: Detector
     if is_ensemble(Path(folder)):
-        detector = Ensemble.load(folder, weights=weights, **options)
+        detector = Ensemble.load(folder, weights=weights, calibrate=False, **options)
     elif len(weights) > 1:
         raise SpadeError(f"{folder} is of one network: give `weights` once")
     else:
-        detector = Spade.load(folder, weights=weights[0] if weights else None, **options)
+        file = weights[0] if weights else None
+        detector = Spade.load(folder, weights=file, calibrate=False, **options)
     loaded = {record_of(network): network for network in networks}
     for member in detector.members:
         if network := loaded.get(member.manifest.backbone):
             member.pipeline.lazy_network.take(network)
     if threshold is not None:
         detector.image_threshold = threshold
-    if review is not None:
+    if calibrate:
+        detector.draw_missing_thresholds()
+    if review is not None:  # which must be below the threshold
         detector.review = review
     return detector

@@ -349,9 +349,11 @@ class Spade(Detector):
             for opened in index.galleries:
                 set_search_params(opened, search_params)
         spade = cls.__new__(cls)
-        spade._become(pipeline_of(chosen).on(index), calibrate=calibrate)
+        spade._become(pipeline_of(chosen).on(index), calibrate=False)
         if settings.get("quantile") is not None:
             spade._use_drawn()
+        if calibrate:
+            spade.draw_missing_thresholds()
         return spade
 
     def _become(self, pipeline: Pipeline, *, calibrate: bool = True) -> None:
@@ -359,7 +361,7 @@ class Spade(Detector):
         self._pipeline = pipeline
         self._scored_anew = None
         if pipeline.opened and calibrate:
-            self._draw_if_needed()
+            self.draw_missing_thresholds()
 
     # What a detector is asked for -----------------------------------------------------------
 

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spade_faiss import Spade, SpadeError
+from spade_faiss import Spade, SpadeError, open_detector
 from spade_faiss.images import Framing
 from spade_faiss.index import Index
 from tests.conftest import texture, with_hole
@@ -195,6 +195,23 @@ def test_thresholds_of_other_settings_are_none_until_they_are_drawn(tiny):
     assert other.image_threshold == direct.image_threshold != spade.image_threshold
     assert other.with_options(quantile=0.6).image_threshold < other.image_threshold
     assert other.with_options(k=3).image_threshold is None
+
+
+def test_thresholds_that_a_person_set_are_not_drawn(tiny, tmp_path):
+    Spade(tiny).fit(texture("gravel", 6), tmp_path / "index")
+    by_hand = open_detector(tmp_path / "index", networks=[tiny], k=2, threshold=40.0)
+    assert by_hand.image_threshold == 40 and by_hand.calibration is None
+    assert not by_hand.stages.seconds
+    # The places of an image that is judged by its descriptor still need the map's.
+    other = open_detector(
+        tmp_path / "index", networks=[tiny], k=2, threshold=40.0, score="descriptor"
+    )
+    drawn = open_detector(tmp_path / "index", networks=[tiny], k=2)
+    assert other.pixel_threshold == drawn.pixel_threshold == drawn.image_threshold is not None
+    later = open_detector(tmp_path / "index", networks=[tiny], k=2, calibrate=False)
+    assert later.image_threshold is None
+    later.draw_missing_thresholds()
+    assert later.image_threshold == drawn.image_threshold
 
 
 def test_settings_check_themselves_whenever_they_are_replaced(tiny, tmp_path):
