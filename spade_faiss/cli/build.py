@@ -102,7 +102,7 @@ def _fit_each(
 ) -> dict[str, Answer]:
     """Make the index of each production line, with the networks of one detector."""
     from ..distributed.cluster import executor_of
-    from .each import each_line
+    from ..distributed.lines import each_line
 
     _ = detector.network  # once, for all lines
 

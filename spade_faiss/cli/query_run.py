@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..detector import Detector, Result, open_detector
 from ..distributed.cluster import executor_of
+from ..distributed.lines import each_line
 from ..errors import SpadeError
 from ..features import Backbone
 from ..images import SUFFIXES, Found, find_images
@@ -18,7 +19,6 @@ from ..report import discard_results, write_query
 from ..verdict.judge import check_limits
 from . import show
 from .console import Answer, Console
-from .each import each_line
 
 if TYPE_CHECKING:
     from ..distributed.workers import Workers

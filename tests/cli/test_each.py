@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from spade_faiss import SpadeError
 from spade_faiss.cli.app import app
-from spade_faiss.cli.each import each_line, lines_to_learn, lines_to_query
+from spade_faiss.cli.each import lines_to_learn, lines_to_query
 from spade_faiss.features import load_backbone
 from tests.command import TINY, done, one_line, problems, run
 
@@ -106,9 +106,3 @@ def test_one_line_where_there_are_no_lines(lines, built, tmp_path):
         lines_to_query(folder, [lines, lines])
     with pytest.raises(SpadeError, match="build LINES_DIR --each"):
         lines_to_query(lines, [lines])
-
-
-def test_lines_come_in_their_order():
-    failed = {}
-    found = each_line(["c", "a", "b"], lambda name: 1 // (name != "a"), failed.__setitem__)
-    assert list(found) == ["c", "b"] and isinstance(failed["a"], ZeroDivisionError)

@@ -19,7 +19,6 @@ import torch
 
 from spade_faiss import Ensemble, Spade, SpadeError
 from spade_faiss._support.warning import notes_to
-from spade_faiss.cli.each import each_line
 from spade_faiss.detector import Detector
 from spade_faiss.detector.executor import ThisProcess
 from spade_faiss.detector.pipeline import Executor, Pipeline
@@ -31,6 +30,7 @@ from spade_faiss.distributed.cluster import (
     ray_executor,
     start_workers,
 )
+from spade_faiss.distributed.lines import each_line
 from spade_faiss.evaluation import evaluate_mvtec, evaluate_stc
 from spade_faiss.features import Backbone
 from spade_faiss.features.efficientnet import packaged_weights
