@@ -25,7 +25,7 @@ from .options import (
     SearchOptions,
     Views,
 )
-from .values import existing_folder, memory_limit, new_detector
+from .values import detector_for, existing_folder, memory_limit
 
 if TYPE_CHECKING:
     from ..detector import Detector
@@ -73,7 +73,7 @@ def build(
 
     limit = memory_limit(max_memory, cluster.ray)
     check_fps(fps)
-    detector = new_detector(
+    detector = detector_for(
         network, patches, search, views, quantile=quantile, calibrated=calibrated
     )
     if each:

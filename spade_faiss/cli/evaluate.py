@@ -36,7 +36,7 @@ from .options import (
     Views,
     Weights,
 )
-from .values import crop_side, existing_folder, memory_limit, new_detector
+from .values import crop_side, detector_for, existing_folder, memory_limit
 
 if TYPE_CHECKING:
     from ..datasets import Category
@@ -249,7 +249,7 @@ def evaluate_stc(
 
 def _detector(options: EvaluateOptions) -> Detector:
     """Return the detector, or the ensemble, that is to be scored."""
-    detector = new_detector(options.network, options.patches, options.search, options.views)
+    detector = detector_for(options.network, options.patches, options.search, options.views)
     detector.image_threshold = options.threshold
     return detector
 

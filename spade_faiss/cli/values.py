@@ -54,34 +54,26 @@ def memory_limit(text: str | None, ray: str | None = None) -> int | None:
     return size
 
 
-def new_detector(
+def detector_for(
     network: NetworkOptions,
     patches: PatchOptions,
     search: SearchOptions,
     views: str | None,
     **settings: Any,
 ) -> Detector:
-    """Return what the options describe: one detector, or an ensemble."""
-    from ..detector import Ensemble, Spade
+    """Return the detector that the options describe."""
+    from ..detector import new_detector
 
-    names = network.backbone.split(",")
-    files: list[Path | None] = [*network.weights] if network.weights else [None] * len(names)
-    if len(files) != len(names):
-        raise SpadeError(
-            f"--weights is given {len(files)} times and --backbone names {len(names)} "
-            "networks: give it once for each, or not at all"
-        )
-    settings |= (
-        asdict(patches)
-        | asdict(search)
-        | {
-            "k": network.k,
-            "kappa": network.kappa,
-            "resize": network.resize,
-            "crop": crop_side(network.crop),
-            "progress": True,
-        }
+    return new_detector(
+        network.backbone.split(","),
+        views.split(",") if views else (),
+        network.weights or (),
+        k=network.k,
+        kappa=network.kappa,
+        resize=network.resize,
+        crop=crop_side(network.crop),
+        progress=True,
+        **asdict(patches),
+        **asdict(search),
+        **settings,
     )
-    if len(names) == 1 and not views:
-        return Spade(network.backbone, weights=files[0], **settings)
-    return Ensemble.of(names, views.split(",") if views else (), files, **settings)

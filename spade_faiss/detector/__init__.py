@@ -2,9 +2,19 @@
 
 from .detector import Detector
 from .ensemble import Ensemble
+from .new import new_detector
 from .open import open_detector
 from .result import Prediction, Result
 from .settings import Settings
 from .spade import Spade
 
-__all__ = ["Detector", "Ensemble", "Prediction", "Result", "Settings", "Spade", "open_detector"]
+__all__ = [
+    "Detector",
+    "Ensemble",
+    "Prediction",
+    "Result",
+    "Settings",
+    "Spade",
+    "new_detector",
+    "open_detector",
+]

@@ -29,10 +29,7 @@ from .query import average_only, query, query_by
 from .result import Result
 from .settings import Settings
 from .spade import Spade
-
-VIEWS = ("flip", "scale")
-"""What a member may see instead of the image: its mirror image, or more pixels of it."""
-_FINER = 1.25
+from .views import members_of
 
 
 class Ensemble(Detector):
@@ -81,7 +78,7 @@ class Ensemble(Detector):
         ----------
         networks : sequence of Backbone or str
             Those that are named are loaded here, once for all views.
-        views : sequence of str, some of VIEWS
+        views : sequence of str, some of `spade_faiss.detector.views.VIEWS`
         weights : sequence of path or None
             One for each network, or none.
         **settings
@@ -90,23 +87,10 @@ class Ensemble(Detector):
         Raises
         ------
         SpadeError
-            If a view is unknown, or a network or its weights cannot be had.
+            If a view is unknown, there are weights for other than all networks, or a network or
+            its weights cannot be had.
         """
-        for view in views:
-            if view not in VIEWS:
-                raise SpadeError(f"unknown view {view!r}: choose one of {', '.join(VIEWS)}")
-        members = []
-        for network, file in zip(networks, weights or [None] * len(networks), strict=True):
-            plain = Spade(network, weights=file, **settings)
-            plain.pipeline.lazy_network()
-            members.append(plain)
-            if "flip" in views:
-                members.append(plain.with_options(mirror=True))
-            if "scale" in views:
-                resize, crop = plain.settings.resize, plain.settings.crop
-                finer = None if crop is None else round(_FINER * crop)
-                members.append(plain.with_options(resize=round(_FINER * resize), crop=finer))
-        return cls(members)
+        return cls(members_of(networks, views, weights, **settings))
 
     def fit(
         self,

@@ -11,6 +11,7 @@ import torch
 
 from spade_faiss import Ensemble, Spade, SpadeError, open_detector
 from spade_faiss.datasets import make_demo
+from spade_faiss.detector import new_detector
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.features.resnet import RESNETS
 from spade_faiss.images import load
@@ -85,11 +86,23 @@ def test_broken_images_are_named_once_and_left_out(tiny, gravel_folder, tmp_path
     assert len(problems) == 2 and len(results) == 3
 
 
+def test_a_new_detector_is_an_ensemble_where_there_is_something_to_average(tiny):
+    one = new_detector(["tiny"], weights=[WEIGHTS], k=3)
+    assert isinstance(one, Spade) and (one.settings.weights, one.k) == (WEIGHTS, 3)
+    for networks, views in ((["tiny"], ["flip"]), (["tiny", tiny], [])):
+        both = new_detector(networks, views, k=3)
+        assert isinstance(both, Ensemble) and [member.k for member in both.members] == [3, 3]
+    with pytest.raises(SpadeError, match="`weights` is given 2 times for one network"):
+        new_detector(["tiny"], weights=[WEIGHTS] * 2)
+
+
 def test_what_an_ensemble_cannot_do_is_said(tiny):
     with pytest.raises(SpadeError, match="member"):
         Ensemble([])
     with pytest.raises(SpadeError, match="choose one of flip, scale"):
         Ensemble.of([tiny], ["sideways"])
+    with pytest.raises(SpadeError, match="`weights` is given 1 times for 2 networks"):
+        Ensemble.of([tiny, tiny], weights=[WEIGHTS])
     ensemble = Ensemble([Spade(tiny)])
     with pytest.raises(SpadeError, match="fit"):
         next(ensemble.query(texture("brick", 1)))
@@ -389,6 +402,6 @@ def test_the_command_line_keeps_ensembles(gravel_folder, tmp_path):
             "--weights",
             "b",
         ),
-        "given 2 times",
+        "--weights is given 2 times for one network",
     )
     one_line(run("info", folder, "--recall"), "ensemble", str(folder))
