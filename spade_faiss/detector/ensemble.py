@@ -5,25 +5,22 @@ from __future__ import annotations
 import copy
 import math
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .._support.files import sync_folder
 from .._support.stages import Stages
 from ..errors import SpadeError
 from ..features import Backbone
 from ..images import OnError
-from ..index import EnsembleManifest, Index, Manifest, index_lock
-from ..index.ensemble import Member, Statistics
-from ..index.manifest import ENSEMBLE, MANIFEST, ByHand, file_sha256
+from ..index import EnsembleManifest, Manifest
+from ..index.ensemble import Statistics
+from . import fit_ensemble as fitting
 from .average import average_results, learn_statistics, shifts_of
 from .detector import Detector
-from .extract import Images, is_stream, sources_of
-from .members import link_or_copy, new_generation, open_members, sharing
+from .extract import Images, sources_of
+from .members import open_members, sharing
 from .pipeline import Executor, Pipeline
 from .query import average_only, query, query_by
 from .result import Result
@@ -120,18 +117,13 @@ class Ensemble(Detector):
             If an image cannot be used (without `on_error`), or fewer than two can, or the
             images are a stream, which can be gone through but once.
         """
-        images = _again_and_again(images)
         if index is None:
             self._temporary = tempfile.TemporaryDirectory(prefix="spade-faiss-")
             index = self._temporary.name
         folder = Path(index)
         members = [sharing(member.unfitted(), self._stages) for member in self.members]
-        with index_lock(folder, ENSEMBLE), new_generation(folder) as place:
-            for number, member in enumerate(members):
-                own = place / str(number + 1)
-                member.fit(images, own, calibrate=False, on_error=_first_alone(on_error, number))
-                _check_size(member.index_)
-            self._keep(folder, place, members, calibrate=calibrate)
+        manifest = fitting.fit(members, images, folder, calibrate=calibrate, on_error=on_error)
+        self._become(folder, manifest, members)
         return self
 
     def add(self, images: Images, on_error: OnError | None = None) -> int:
@@ -139,74 +131,24 @@ class Ensemble(Detector):
 
         An image whose path is there already is refused. All members change, or none.
         """
-        images = _again_and_again(images)
-        return self._change(lambda member, report: member.add(images, report), on_error)
+        return self._changed(
+            fitting.add(self.members, self.folder, self.manifest, images, on_error)
+        )
 
     def remove(self, names: Iterable[str], on_error: OnError | None = None) -> int:
         """Remove training images by path and calibrate anew; return how many were removed.
 
         Names are as `Spade.remove` takes them. All members change, or none.
         """
-        names = list(names)
-        return self._change(lambda member, report: member.remove(names, report), on_error)
-
-    def _change(
-        self, change: Callable[[Spade, OnError | None], int], on_error: OnError | None
-    ) -> int:
-        """Change copies of the members, and make these count; return what the first returns."""
-        folder, was = self.folder, self.manifest
-        with index_lock(folder, ENSEMBLE), new_generation(folder) as place:
-            old = EnsembleManifest.read(folder)
-            if old.generation != was.generation:
-                raise SpadeError(f"{folder} was changed by another process just now; open it again")
-            members = []
-            for number, (member, record) in enumerate(zip(self.members, old.members, strict=True)):
-                own = place / str(number + 1)
-                shutil.copytree(folder / record.folder, own, copy_function=link_or_copy)
-                # The change itself verifies it.
-                pipeline = member.pipeline.on(Index.open(own, verify=False))
-                members.append(member.with_pipeline(pipeline))
-            counts = [
-                change(member, _first_alone(on_error, number))
-                for number, member in enumerate(members)
-            ]
-            if counts[0]:
-                calibrate = old.calibration is not None
-                self._keep(folder, place, members, old.by_hand, calibrate=calibrate)
-        return counts[0]
-
-    def _keep(
-        self,
-        folder: Path,
-        place: Path,
-        members: Sequence[Spade],
-        by_hand: tuple[ByHand, ...] = (),
-        *,
-        calibrate: bool,
-    ) -> None:
-        """Find the statistics of members whose indices lie in `place`, and make these count."""
-        _check_size(members[0].index_)
-        with self.stages("calibration"):
-            statistics, calibration = learn_statistics(
-                [member.pipeline for member in members], calibrate=calibrate
-            )
-        sync_folder(place)
-        manifest = EnsembleManifest(
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            members=tuple(
-                Member(
-                    folder=f"{place.name}/{number}",
-                    statistics=own,
-                    manifest_sha256=file_sha256(place / str(number) / MANIFEST),
-                )
-                for number, own in enumerate(statistics, 1)
-            ),
-            calibration=calibration,
+        return self._changed(
+            fitting.remove(self.members, self.folder, self.manifest, names, on_error)
         )
-        if by_hand:
-            manifest = manifest.extended(by_hand=by_hand)
-        manifest.write(folder)
-        self._become(folder, manifest, members)
+
+    def _changed(self, changed: fitting.Changed) -> int:
+        count, manifest, members = changed
+        if count:
+            self._become(self.folder, manifest, members)
+        return count
 
     @classmethod
     def load(
@@ -237,17 +179,8 @@ class Ensemble(Detector):
             If there is no ensemble, or a file of it is missing or damaged.
         """
         folder = Path(folder)
-        manifest = EnsembleManifest.read(folder)
         options |= {"verify": verify, "k": k, "kappa": kappa, "quantile": quantile}
-        try:
-            members = open_members(folder, manifest, weights, options)
-        except (SpadeError, OSError):
-            # A writer may have replaced the ensemble meanwhile.
-            again = EnsembleManifest.read(folder)
-            if again.generation == manifest.generation:
-                raise
-            manifest = again
-            members = open_members(folder, manifest, weights, options)
+        manifest, members = open_members(folder, weights, options)
         ensemble = cls(members)
         ensemble._become(folder, manifest, ensemble.members)
         if quantile is not None:
@@ -356,19 +289,3 @@ class Ensemble(Detector):
 
     def _shifts(self) -> tuple[float, float]:
         return shifts_of(self._statistics)
-
-
-def _check_size(index: Index) -> None:
-    if len(index) < 2:
-        raise SpadeError("an ensemble needs two good images or more, to know what is usual")
-
-
-def _again_and_again(images: Images) -> Images:
-    if is_stream(images):
-        raise SpadeError("an ensemble goes through its images several times; pass a list")
-    return images
-
-
-def _first_alone(on_error: OnError | None, number: int) -> OnError | None:
-    """Return what reports an image for the first member alone: the others cannot use it either."""
-    return on_error if number == 0 or on_error is None else lambda name, why: None

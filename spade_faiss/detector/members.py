@@ -1,31 +1,61 @@
-"""An ensemble's members: opened together, and in folders of one generation."""
+"""An ensemble's members, opened together."""
 
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .._support.stages import Stages
 from ..errors import SpadeError
-from ..index import EnsembleManifest, is_ensemble
-from ..index.generation import discard_generations
+from ..index import EnsembleManifest
 from ..verdict.calibration import requested_quantile
 from .spade import Spade
 
 
 def open_members(
+    folder: Path, weights: Sequence[str | os.PathLike[str]], options: dict[str, Any]
+) -> tuple[EnsembleManifest, list[Spade]]:
+    """Open an ensemble's members, with one network for those that see through the same.
+
+    Parameters
+    ----------
+    folder : Path
+    weights : sequence of path
+        One for each network, in the members' order; or none.
+    options : dict
+        As `Spade.load` takes them, "k", "kappa" and "quantile" among them.
+
+    Returns
+    -------
+    manifest : EnsembleManifest
+        What the members are of.
+    members : list of Spade
+
+    Raises
+    ------
+    SpadeError
+        If there is no ensemble, or a file of it is missing or damaged.
+    """
+    manifest = EnsembleManifest.read(folder)
+    try:
+        return manifest, _open(folder, manifest, weights, options)
+    except (SpadeError, OSError):
+        # A writer may have replaced the ensemble meanwhile.
+        again = EnsembleManifest.read(folder)
+        if again.generation == manifest.generation:
+            raise
+        return again, _open(folder, again, weights, options)
+
+
+def _open(
     folder: Path,
     manifest: EnsembleManifest,
     weights: Sequence[str | os.PathLike[str]],
     options: dict[str, Any],
 ) -> list[Spade]:
-    """Open an ensemble's members, with one network for those that see through the same."""
     manifests = manifest.manifests(folder)
     made = [one.backbone for one in manifests]
     names = list(dict.fromkeys(made))
@@ -53,35 +83,6 @@ def open_members(
     if options["quantile"] is None:
         settings["quantile"] = requested_quantile(manifest, manifests[0])
     return [member.with_options(**settings) for member in members]
-
-
-@contextmanager
-def new_generation(folder: Path) -> Iterator[Path]:
-    """Make a folder for members, which goes if by the end another generation counts."""
-
-    def discard_others() -> None:
-        counts = EnsembleManifest.read(folder).generation if is_ensemble(folder) else None
-        discard_generations(folder, counts)
-
-    discard_others()
-    place = folder / secrets.token_hex(4)
-    try:
-        place.mkdir()
-        yield place
-    except OSError as error:
-        raise SpadeError(
-            f"{folder} cannot be written: {error.strerror or error}; what was there before is whole"
-        ) from None
-    finally:
-        discard_others()
-
-
-def link_or_copy(source: str, target: str) -> None:
-    """Give a file of an index, which is never changed in place, a second name; or copy it."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def sharing(member: Spade, stages: Stages) -> Spade:

@@ -173,8 +173,11 @@ class Pipeline:
         return replace(self, opened=index, draft=draft, _searches={})
 
     def by(self, **settings: Any) -> Pipeline:
-        """Return a pipeline of the same index with other settings of how it is searched."""
-        return replace(self, settings=replace(self.settings, **settings))
+        """Return a pipeline of the same index with other settings, and their network."""
+        other = replace(self, settings=replace(self.settings, **settings))
+        if settings.keys() & {"backbone", "weights", "device"}:
+            other.lazy_network = LazyNetwork.of(other.settings)
+        return other
 
     @property
     def network(self) -> Backbone:

@@ -21,7 +21,7 @@ from .detector import Detector
 from .executor import pipeline_of
 from .extract import Images
 from .leave_one_out import calibration_of, score_images
-from .pipeline import Executor, LazyNetwork, Pipeline
+from .pipeline import Executor, Pipeline
 from .presets import preset_of
 from .query import query, with_levels
 from .result import Result
@@ -287,10 +287,7 @@ class Spade(Detector):
         TypeError
             If there is no such setting.
         """
-        pipeline = self.pipeline.by(**settings)
-        if settings.keys() & {"backbone", "weights", "device"}:
-            pipeline.lazy_network = LazyNetwork.of(pipeline.settings)
-        return self.with_pipeline(pipeline)
+        return self.with_pipeline(self.pipeline.by(**settings))
 
     def on(self, executor: Executor) -> Spade:
         """Return a copy whose work is done elsewhere; see `spade_faiss.distributed`."""
