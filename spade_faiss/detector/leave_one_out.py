@@ -159,6 +159,7 @@ def calibration_of(
 
 
 def _others(pipeline: Pipeline, images: Ids) -> tuple[list[Ids], Floats]:
+    copies_in(pipeline.index)  # looked for once, and not by each process that is given work
     call = partial(nearest_others, images=images)
     ((others, scores),) = pipeline.executor.map(
         pipeline, [(call, "the training images' descriptors")]

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from ..detector.pipeline import Batch, Done, Pipeline
 from ..images import Framing, OnError, Source
+from ..verdict.copies import to_pairs
 from .stream import stream_of
 from .worker import Answer, PipelineSpec, answer
 from .workers import Workers
@@ -107,6 +108,7 @@ class RayExecutor:
             str(index.folder.absolute()),
             index.manifest,
             pipeline.draft,
+            None if index.copies is None else to_pairs(index.copies),
             self._beside,
         )
 

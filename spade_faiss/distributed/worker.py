@@ -61,6 +61,9 @@ class PipelineSpec:
         Which state of it.
     draft : bool
         Whether that state is complete but does not count yet.
+    copies : tuple of pairs, or None
+        Which of its images show the same part, where somebody looked for them: a manifest without
+        any does not say whether. See `spade_faiss.verdict.copies.to_pairs`.
     beside : int
         Pipelines that a worker is to keep along with it.
     """
@@ -70,6 +73,7 @@ class PipelineSpec:
     index: str | None = None
     manifest: Manifest | None = None
     draft: bool = False
+    copies: tuple[tuple[int, int], ...] | None = None
     beside: int = 0
 
     @property
@@ -152,6 +156,7 @@ class Worker:
 
     def _open(self, spec: PipelineSpec) -> Pipeline:
         from ..detector.executor import pipeline_of
+        from ..verdict.copies import from_pairs
 
         try:
             settings = replace(spec.settings, backbone=self._load(spec))
@@ -159,6 +164,8 @@ class Worker:
             if spec.index is not None and spec.manifest is not None:
                 folder = Path(spec.index)
                 index = _opened(folder, spec.manifest, spec.draft, settings.search_params)
+                if spec.copies is not None:
+                    index.copies = from_pairs(spec.copies, len(index))
                 pipeline = pipeline.on(index, draft=spec.draft)
         except OSError as error:
             raise SpadeError(f"{error.filename}: {error.strerror} on a Ray worker's node") from None
