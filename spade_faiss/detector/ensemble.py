@@ -117,13 +117,15 @@ class Ensemble(Detector):
             If an image cannot be used (without `on_error`), or fewer than two can, or the
             images are a stream, which can be gone through but once.
         """
+        temporary = None
         if index is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="spade-faiss-")
-            index = self._temporary.name
+            temporary = tempfile.TemporaryDirectory(prefix="spade-faiss-")
+            index = temporary.name
         folder = Path(index)
         members = [sharing(member.unfitted(), self._stages) for member in self.members]
         manifest = fitting.fit(members, images, folder, calibrate=calibrate, on_error=on_error)
         self._become(folder, manifest, members)
+        self._temporary = temporary  # only now does the former one go
         return self
 
     def add(self, images: Images, on_error: OnError | None = None) -> int:

@@ -207,12 +207,14 @@ class Spade(Detector):
         SpadeError
             If an image cannot be used (without `on_error`), or none can.
         """
+        temporary = None
         if index is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="spade-faiss-")
-            index = self._temporary.name
+            temporary = tempfile.TemporaryDirectory(prefix="spade-faiss-")
+            index = temporary.name
         plain = self.pipeline.on(None)
         made = fitting.fit(plain, images, Path(index), calibrate=calibrate, on_error=on_error)
         self._become(plain.on(made))
+        self._temporary = temporary  # only now does the former one go
         return self
 
     def add(self, images: Images, on_error: OnError | None = None) -> int:

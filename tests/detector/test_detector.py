@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spade_faiss import Spade, SpadeError, open_detector
+from spade_faiss import Ensemble, Spade, SpadeError, open_detector
 from spade_faiss.images import Framing
 from spade_faiss.index import Index
 from tests.conftest import texture, with_hole
@@ -278,6 +278,14 @@ def test_bad_images_are_explained(tiny, bad, why):
 def test_bad_settings_are_explained(settings):
     with pytest.raises(SpadeError):
         Spade(**settings)
+
+
+@pytest.mark.parametrize("kind", [Spade, lambda network: Ensemble([Spade(network)])])
+def test_a_fit_that_fails_leaves_the_temporary_index(tiny, kind):
+    detector = kind(tiny).fit(texture("gravel", 2))
+    with pytest.raises(SpadeError):
+        detector.fit([])
+    assert len(open_detector(detector.folder).index_) == 2
 
 
 def test_predict_before_fit_says_so(tiny):
