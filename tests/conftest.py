@@ -13,6 +13,7 @@ import torch
 from hypothesis import settings
 from skimage import data
 
+from spade_faiss.datasets import make_demo
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.images import Framing, load_images
 from tests.browser import chromium, opened
@@ -124,6 +125,28 @@ def gravel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, image in enumerate(texture("gravel", 10)):
         cv2.imwrite(str(folder / f"{i:03}.png"), image)
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The demo's categories, with 4 images to learn, 2 further good ones and 1 of each defect.
+
+    Tests share it, and those that change a file copy it.
+    """
+    folder = tmp_path_factory.mktemp("demo") / "small"
+    make_demo(folder, n_train=4, n_good=2, n_defects=1)
+    made = contents(folder)
+    yield folder
+    assert contents(folder) == made, f"a test changed {folder}, which others share"
+
+
+def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    """Return what is in a folder's files, and when they were last changed."""
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from spade_faiss import Ensemble, Spade, SpadeError, open_detector
-from spade_faiss.datasets import make_demo
 from spade_faiss.detector import new_detector
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.features.resnet import RESNETS
@@ -112,12 +111,11 @@ def test_what_an_ensemble_cannot_do_is_said(tiny):
         ensemble.fit(iter(texture("brick", 2)))
 
 
-def test_evaluate_takes_views(tmp_path):
-    make_demo(tmp_path / "data", n_train=4, n_good=2, n_defects=1)
+def test_evaluate_takes_views(demo, tmp_path):
     done(
         "evaluate",
         "mvtec",
-        tmp_path / "data",
+        demo,
         "--category",
         "brick",
         "--views",
@@ -133,7 +131,7 @@ def test_evaluate_takes_views(tmp_path):
         run(
             "evaluate",
             "mvtec",
-            tmp_path / "data",
+            demo,
             "--views",
             "up",
             "--out",

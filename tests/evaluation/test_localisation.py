@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spade_faiss import Spade, SpadeError, evaluation, metrics
-from spade_faiss.datasets import load_mvtec, make_demo
+from spade_faiss.datasets import load_mvtec
 from spade_faiss.evaluation import evaluate_category, evaluate_mvtec, results_of, runs_table
 from spade_faiss.evaluation.scores import Scores
 from tests.command import TINY, done, one_line, run
@@ -28,13 +28,6 @@ CONFIG = [
         "relative_saturation": False,
     },
 ]
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "demo"
-    make_demo(root, n_train=4, n_good=2, n_defects=1)
-    return root
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,7 +8,6 @@ import sys
 import pytest
 
 from spade_faiss import Spade, SpadeError
-from spade_faiss.datasets import make_demo
 from spade_faiss.evaluation import evaluate_mvtec, loop
 from spade_faiss.evaluation import run as evaluation_run
 from tests.command import TINY, done, one_line, run
@@ -17,9 +17,8 @@ SMALL = {"resize": 64, "crop": 64}
 
 
 @pytest.fixture
-def data(tmp_path):
-    make_demo(tmp_path / "data", n_train=4, n_good=2, n_defects=1)
-    return tmp_path / "data"
+def data(demo, tmp_path):
+    return shutil.copytree(demo, tmp_path / "data")
 
 
 def without_seconds(results):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from spade_faiss import Spade, SpadeError
-from spade_faiss.datasets import load_mvtec, make_demo
+from spade_faiss.datasets import load_mvtec
 from spade_faiss.evaluation import Sweep, evaluate_category, evaluate_mvtec
 from spade_faiss.features import Backbone
 from spade_faiss.maps.smoothing import anomaly_map
@@ -14,14 +14,7 @@ def silent(*line):
     raise AssertionError(line)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("sweep") / "data"
-    make_demo(root, n_train=4, n_good=2, n_defects=1)
-    return root
-
-
-def test_a_grid_equals_runs_of_their_own(tiny, data, tmp_path, monkeypatch):
+def test_a_grid_equals_runs_of_their_own(tiny, demo, tmp_path, monkeypatch):
     seen = []
     call = Backbone.__call__
     monkeypatch.setattr(
@@ -29,7 +22,7 @@ def test_a_grid_equals_runs_of_their_own(tiny, data, tmp_path, monkeypatch):
     )
     results = evaluate_mvtec(
         Spade(tiny, 4, **SMALL),
-        data,
+        demo,
         tmp_path,
         names=["brick"],
         sweep=["k=1,3", "kappa=1,2", "sigma=0,4"],
@@ -37,7 +30,7 @@ def test_a_grid_equals_runs_of_their_own(tiny, data, tmp_path, monkeypatch):
         on_note=print,
     )
     assert sum(seen) == 1 + 4 + 8  # one to count the levels: features are extracted once
-    [category] = load_mvtec(data, ["brick"])
+    [category] = load_mvtec(demo, ["brick"])
     assert [point["options"] for point in results["sweep"]][:3] == [
         {"k": "1", "kappa": "1", "sigma": "0"},
         {"k": "1", "kappa": "1", "sigma": "4"},
@@ -68,10 +61,10 @@ def test_a_grid_equals_runs_of_their_own(tiny, data, tmp_path, monkeypatch):
     assert "| k | kappa | sigma | PRO |" in text and "k = 3, kappa = 2, sigma = 4" in text
 
 
-def test_levels_and_scores_are_swept(tiny, data, tmp_path):
+def test_levels_and_scores_are_swept(tiny, demo, tmp_path):
     results = evaluate_mvtec(
         Spade(tiny, 3, **SMALL),
-        data,
+        demo,
         tmp_path,
         names=["grass"],
         sweep=["levels=1+2+3,3+2,1", "score=map,descriptor"],
@@ -92,8 +85,8 @@ def test_levels_and_scores_are_swept(tiny, data, tmp_path):
     assert "image_rocauc_by_score" not in base
 
 
-def test_a_remapped_result_is_made_of_its_levels(tiny, data):
-    [category] = load_mvtec(data, ["gravel"])
+def test_a_remapped_result_is_made_of_its_levels(tiny, demo):
+    [category] = load_mvtec(demo, ["gravel"])
     spade = Spade(tiny, 3, **SMALL).fit(category.train, calibrate=False)
     result = next(spade.query([category.test[0].path]))
     assert np.array_equal(spade.recompute_maps(result).map, result.map)

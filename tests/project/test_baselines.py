@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from spade_faiss.datasets import make_demo
 from tests.conftest import texture, with_hole
 
 pytest.importorskip("sklearn", reason="needs scikit-learn, of the extra 'bench'")
@@ -259,9 +259,8 @@ def test_spade_faiss_imports_none_of_it():
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    root = tmp_path_factory.mktemp("compare") / "data"
-    make_demo(root, n_train=3, n_good=1, n_defects=1)
+def tiny(demo, tmp_path_factory):
+    root = shutil.copytree(demo, tmp_path_factory.mktemp("compare") / "data")
     (root / "brick").rename(root / "carpet")  # which Table 3 has
     return root
 

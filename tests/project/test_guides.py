@@ -133,13 +133,13 @@ def programs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def stand_ins(tmp_path_factory):
+def stand_ins(demo, tmp_path_factory):
     """The folders that pages speak of: good images, new ones, defects, lines, data sets."""
     folder = tmp_path_factory.mktemp("stand-ins")
-    demo = folder / "demo"
-    make_demo(demo, n_train=16, n_good=40, n_defects=2)
-    test = demo / "gravel" / "test"
-    shutil.copytree(demo / "gravel" / "train" / "good", folder / "parts" / "good")
+    larger = folder / "demo"
+    make_demo(larger, n_train=16, n_good=40, n_defects=2)
+    test = larger / "gravel" / "test"
+    shutil.copytree(larger / "gravel" / "train" / "good", folder / "parts" / "good")
     shutil.copytree(test / "good", folder / "more" / "good")
     (folder / "new").mkdir()
     for source, name in (("good/000", "000"), ("good/001", "001"), ("hole/000", "hole")):
@@ -150,11 +150,11 @@ def stand_ins(tmp_path_factory):
     for line in ("brick", "grass"):
         for at, source in (("good", "train/good"), ("new", "test/hole")):
             (folder / "lines" / at / line).mkdir(parents=True)
-            for path in sorted((demo / line / source).iterdir())[:4]:
+            for path in sorted((larger / line / source).iterdir())[:4]:
                 shutil.copy(path, folder / "lines" / at / line)
-    make_demo(folder / "mvtec_anomaly_detection", n_train=4, n_good=1, n_defects=1)
+    shutil.copytree(demo, folder / "mvtec_anomaly_detection")
     make_stc(folder / "shanghaitech")
-    shutil.rmtree(demo)
+    shutil.rmtree(larger)
     index = ("build", folder / "parts" / "good", "--index", folder / "parts.index")
     command.done(*index, *command.TINY)
     return folder
