@@ -12,7 +12,7 @@ LITE = ("--backbone", "efficientnet_lite0")
 TINY = ("--backbone", "tiny")
 PROGRAM = (sys.executable, "-m", "tests")
 """The command line, with the tests' own network; see tests/__main__.py."""
-_APART = {"--debug", "--max-memory", "serve"}
+_APART = {"--debug", "--max-memory"}
 """What changes the whole process."""
 
 
@@ -20,7 +20,8 @@ def run(*arguments, **options):
     """Run a command to its end.
 
     It has a process of its own if something is asked of that, in `options` or by what it is to do.
-    Else it runs in this one, which has imported torch already.
+    Else it runs in this one, which has imported torch already. A service that is not refused would
+    not end, so `serve` is for tests that have `unserved`.
     """
     texts = [*map(str, arguments)]
     if options or _APART & {*texts}:
