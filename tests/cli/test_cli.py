@@ -13,8 +13,9 @@ import tifffile
 from PIL import Image
 
 from spade_faiss.index import Index
-from tests.command import LITE, PROGRAM, TINY, done, one_line, problems, run
+from tests.command import LITE, TINY, done, one_line, problems, run
 from tests.conftest import texture, with_hole
+from tests.full_disk import no_file_over
 
 
 @pytest.fixture(scope="module")
@@ -181,43 +182,16 @@ def test_add_and_remove(index, parts, tmp_path):
 def test_a_full_disk_is_one_line(index, parts, tmp_path):
     out = tmp_path / "out"
     (out / "maps").mkdir(parents=True)
-    # A file-size limit is the nearest that a process can do to itself.
-    ended = subprocess.run(
-        [
-            "bash",
-            "-c",
-            'ulimit -f 64; trap "" XFSZ; exec "$@"',
-            "bash",
-            *PROGRAM,
-            "query",
-            str(index),
-            str(parts),
-            "--out",
-            str(out),
-        ],
-        capture_output=True,
-        text=True,
-    )
+    with no_file_over(64 << 10):
+        ended = run("query", index, parts, "--out", out)
     line = one_line(ended, "File too large")
     assert "maps" in line
     assert not [path for path in (out / "maps").rglob("*") if path.is_file()]
 
 
 def test_a_full_disk_of_the_demo_is_named(tmp_path):
-    ended = subprocess.run(
-        [
-            "bash",
-            "-c",
-            'ulimit -f 8; trap "" XFSZ; exec "$@"',
-            "bash",
-            *PROGRAM,
-            "demo",
-            "--out",
-            str(tmp_path / "demo"),
-        ],
-        capture_output=True,
-        text=True,
-    )
+    with no_file_over(8 << 10):
+        ended = run("demo", "--out", tmp_path / "demo")
     one_line(ended, ".png: File too large")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
@@ -225,22 +199,8 @@ def test_a_full_disk_of_the_demo_is_named(tmp_path):
 def test_a_full_disk_leaves_the_old_index_and_nothing_beside_it(index, gravel_folder, tmp_path):
     copy = shutil.copytree(index, tmp_path / "copy")
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-    ended = subprocess.run(
-        [
-            "bash",
-            "-c",
-            'ulimit -f 1024; trap "" XFSZ; exec "$@"',
-            "bash",
-            *PROGRAM,
-            "build",
-            str(gravel_folder),
-            "--index",
-            str(copy),
-            *TINY,
-        ],
-        capture_output=True,
-        text=True,
-    )
+    with no_file_over(1 << 20):
+        ended = run("build", gravel_folder, "--index", copy, *TINY)
     one_line(ended, str(copy), "File too large", "what was there before is whole")
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 

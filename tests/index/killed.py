@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import spade_faiss.detector  # noqa: F401 - once, and not in each child
 from spade_faiss import SpadeError
 from spade_faiss.cli.app import run
 from spade_faiss.index import Index

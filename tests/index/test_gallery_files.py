@@ -13,7 +13,7 @@ from spade_faiss.index import Index, Manifest, damaged_files, gallery_files
 from spade_faiss.index.manifest import DataFile
 from tests.command import TINY, done
 from tests.conftest import texture
-from tests.index.full_disk import no_file_over
+from tests.full_disk import no_file_over
 
 WAYS = [
     {"factory": "Flat"},

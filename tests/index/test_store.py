@@ -23,7 +23,7 @@ from spade_faiss.index import (
 )
 from spade_faiss.index.verify import STAMP, look_of
 from tests.conftest import texture
-from tests.index.full_disk import no_file_over
+from tests.full_disk import no_file_over
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,7 @@ def test_a_rehearsal_measures_and_checks_a_level():
     assert ways["exactness"]["all_among_their_images"]
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_is_reported_and_the_rest_is_run(tmp_path):
     done = run(
         "--rehearse", "--json", "--only", "spade", "device", "--weights", str(tmp_path / "none.pth")
