@@ -1,5 +1,6 @@
 """The command line as a user calls it, and what comes of it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -29,6 +30,23 @@ def run(*arguments, **options):
     with _caught(1) as out, _caught(2) as errors:
         status = cli.run(texts)
     return subprocess.CompletedProcess(texts, status, *out, *errors)
+
+
+def run_together(*calls, **options):
+    """Run commands one after another in a process of their own; return the highest exit status.
+
+    It imports torch once for all of them.
+    """
+    code = """
+import json, sys
+from spade_faiss.cli.app import run
+from tests.tiny import register
+register()
+sys.exit(max([run(call) for call in json.loads(sys.argv[1])]))
+"""
+    texts = json.dumps([[*map(str, call)] for call in calls])
+    command = [sys.executable, "-c", code, texts]
+    return subprocess.run(command, capture_output=True, text=True, **options)
 
 
 @contextmanager
