@@ -5,7 +5,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from importlib.util import find_spec
+from unittest.mock import patch
+
+import pytest
 
 from spade_faiss.cli import app as cli
 
@@ -21,13 +25,13 @@ def run(*arguments, **options):
     """Run a command to its end.
 
     It has a process of its own if something is asked of that, in `options` or by what it is to do.
-    Else it runs in this one, which has imported torch already. A service that is not refused would
-    not end, so `serve` is for tests that have `unserved`.
+    Else it runs in this one, which has imported torch already; there a service that is not refused,
+    and would serve for ever, fails the test.
     """
     texts = [*map(str, arguments)]
     if options or _APART & {*texts}:
         return subprocess.run([*PROGRAM, *texts], capture_output=True, text=True, **options)
-    with _caught(1) as out, _caught(2) as errors:
+    with _unserved(), _caught(1) as out, _caught(2) as errors:
         status = cli.run(texts)
     return subprocess.CompletedProcess(texts, status, *out, *errors)
 
@@ -47,6 +51,13 @@ sys.exit(max([run(call) for call in json.loads(sys.argv[1])]))
     texts = json.dumps([[*map(str, call)] for call in calls])
     command = [sys.executable, "-c", code, texts]
     return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def _unserved():
+    """Return a context in which nothing is served, and whatever would be fails the test."""
+    if not find_spec("uvicorn"):
+        return nullcontext()
+    return patch("uvicorn.Server.run", lambda *_, **__: pytest.fail("this is not refused"))
 
 
 @contextmanager

@@ -150,15 +150,6 @@ def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
 
 
 @pytest.fixture
-def unserved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fail a test whose `serve` is not refused, and begins to serve for ever."""
-    pytest.importorskip("uvicorn", reason="needs the extra 'serve'")
-    from spade_faiss.service.server import Server
-
-    monkeypatch.setattr(Server, "run", lambda *_: pytest.fail("it is served"))
-
-
-@pytest.fixture
 def open_folder() -> Iterator[Path]:
     """An empty folder that every user may reach and write, unlike `tmp_path`."""
     with tempfile.TemporaryDirectory(prefix="spade-faiss-test-") as name:

@@ -54,10 +54,8 @@ ZEROES = [
 
 
 @pytest.mark.parametrize("call, option", ZEROES)
-def test_zero_is_refused(place, tmp_path, request, call, option):
+def test_zero_is_refused(place, tmp_path, call, option):
     places = {path.name: path for path in place.iterdir()} | {"out": tmp_path / "out"}
-    if call == SERVE:
-        request.getfixturevalue("unserved")
     ended = run(*(word.format(**places) for word in call.split()), option, "0")
     one_line(ended, option.strip("-").replace("-", "_").rpartition("_")[2])
     assert not (tmp_path / "out").exists()
