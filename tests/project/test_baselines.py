@@ -305,8 +305,8 @@ def test_a_comparison_prints_measured_beside_published_and_does_nothing_twice(li
         ("PaDiM", None),
     ]
     assert all(
-        one["n_train"] == 3
-        and one["n_test"] == 7
+        one["n_train"] == 4
+        and one["n_test"] == 8
         and one["fit_seconds"] > 0
         and 0.5 < one["pro"] <= 1
         for one in lines
