@@ -11,7 +11,7 @@ import typer
 
 from ..errors import SpadeError
 from . import show
-from .console import Console
+from .console import Console, in_flags
 from .options import AsJson, Folder, ImageScore, OpenOptions, Score
 from .values import number_or
 
@@ -100,10 +100,10 @@ def calibrate(
         {
             "index": str(folder),
             **asdict(report),
-            "notes": [*console.notes, *report.notes],
+            "notes": [*console.notes, *map(in_flags, report.notes)],
             "errors": console.problems,
         },
-        f"{folder}: {how}{tried}\n{report.text()}",
+        f"{folder}: {how}{tried}\n{in_flags(report.text())}",
         as_json,
     )
     console.exit()

@@ -22,6 +22,14 @@ Answer = tuple[dict[str, Any], str]
 """The result of a command, as JSON and in words."""
 
 
+_COMMANDS = (
+    (r"`fit\(images, index='(.*?)'\)`", r"spade-faiss build TRAIN_DIR --index \1"),
+    (r"`calibrate\(images\)`", "spade-faiss calibrate DIR IMAGE…"),
+    (r"`keep_threshold\(images\)`", "calibrate --threshold VALUE IMAGE…"),
+    (r"`image_threshold=None` and `keep_threshold\(\)`", "calibrate --threshold auto"),
+    (r"`manifest\.images`", "`spade-faiss info --json`"),
+)
+"""What is typed, by what the library calls it: patterns, and what stands for them."""
 _PARAMETER = re.compile(r"`(?P<name>[a-z][a-z_]*)(=(?P<value>[^`]*))?`")
 
 
@@ -109,19 +117,25 @@ class Console:
 
 
 def in_flags(text: str) -> str:
-    """Return a line with the library's parameters, which it has in backticks, as options.
+    """Return text with the library's words, which it has in backticks, as they are typed.
+
+    Calls become commands, and parameters options.
 
     >>> in_flags("leave out `store='float16'`, lower `k` or give `crop=None`")
     'leave out --store float16, lower -k or give --crop none'
+    >>> in_flags("make one with `calibrate(images)`")
+    'make one with spade-faiss calibrate DIR IMAGE…'
     """
 
     def option(parameter: re.Match[str]) -> str:
         name, value = parameter["name"].replace("_", "-"), parameter["value"]
         flag = f"-{name}" if len(name) == 1 else f"--{name}"
-        if value is None:
+        if value in (None, "True"):
             return flag
         return f"{flag} {'none' if value == 'None' else value.strip(chr(39))}"
 
+    for call, command in _COMMANDS:
+        text = re.sub(call, command, text)
     return _PARAMETER.sub(option, text)
 
 

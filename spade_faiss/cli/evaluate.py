@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SpadeError
-from .console import Console
+from .console import Console, in_flags
 from .options import (
     AsJson,
     Backbone,
@@ -271,5 +271,7 @@ def _category(console: Console, images: FolderOptions) -> Category:
 
 def _answer(console: Console, results: dict[str, Any], out: Path, as_json: bool) -> None:
     """Print the results, or their table, and end the command."""
-    console.answer(results, (out / "table.md").read_text().rstrip(), as_json)
+    if notes := results.get("notes"):
+        results = results | {"notes": [in_flags(note) for note in notes]}
+    console.answer(results, in_flags((out / "table.md").read_text().rstrip()), as_json)
     console.exit()

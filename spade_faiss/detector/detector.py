@@ -208,7 +208,7 @@ class Detector(Judging):
         if held is None:
             raise SpadeError(
                 f"{self.folder} has no calibration to compare with, or one of other "
-                "settings: make one with spade-faiss calibrate DIR IMAGE…"
+                "settings: make one with `calibrate(images)`"
             )
         limit = self.image_threshold
         assert limit is not None

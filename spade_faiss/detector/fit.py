@@ -317,4 +317,4 @@ def _find(name: str, paths: Sequence[str]) -> int:
             return places[0]
         if places:
             raise SpadeError(f"is the end of {len(places)} paths of the index; name one whole")
-    raise SpadeError("is not in the index; `spade-faiss info --json` lists its images")
+    raise SpadeError("is not in the index; `manifest.images` lists its images")

@@ -143,8 +143,8 @@ def kept_notes(kept: Iterable[ByHand], generation: str) -> list[str]:
     """
     return [
         f"the {said_of(one)} was set by hand before images were added or removed, and stays: see "
-        "that it still fits (calibrate --threshold VALUE IMAGE…), or return to the drawn one "
-        "(calibrate --threshold auto)"
+        "that it still fits (`keep_threshold(images)`), or return to the drawn one "
+        "(`image_threshold=None` and `keep_threshold()`)"
         for one in kept
         if one.generation != generation
     ]

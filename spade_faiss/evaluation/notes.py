@@ -121,7 +121,7 @@ def _limit_notes(
     if max_fpr != _LATER_LIMIT and any(one.layout == "mvtec-ad-2" for one in masked):
         notes.append(
             "MVTec AD 2's authors integrate PRO to a false-positive rate of "
-            f"{_LATER_LIMIT}, as --max-fpr {_LATER_LIMIT} does"
+            f"{_LATER_LIMIT}, as `max_fpr={_LATER_LIMIT}` does"
         )
     if bare := [one.name for one in masked if one.layout == "mvtec-loco" and not one.config]:
         notes.append(
@@ -131,7 +131,7 @@ def _limit_notes(
     if any(one.config for one in masked) and not (max_fpr == _LATER_LIMIT and original_size):
         notes.append(
             "sPRO's authors integrate it to a false-positive rate of "
-            f"{_LATER_LIMIT}, of maps on the images' own grids, as --max-fpr "
-            f"{_LATER_LIMIT} --original-size does"
+            f"{_LATER_LIMIT}, of maps on the images' own grids, as "
+            f"`max_fpr={_LATER_LIMIT}` with `original_size=True` does"
         )
     return notes

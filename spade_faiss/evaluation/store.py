@@ -121,9 +121,7 @@ class ResultStore:
         """
         record = self._read(name)
         if record is None or record.report_data is None:
-            raise SpadeError(
-                f"{self._path(name)} was changed meanwhile; run the same command again"
-            )
+            raise SpadeError(f"{self._path(name)} was changed meanwhile; evaluate again")
         return record.report_data
 
     def claim_report(self) -> Path:

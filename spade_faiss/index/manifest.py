@@ -329,7 +329,7 @@ def read_record(model: type[Record], path: Path, form: str, versions: tuple[int,
     except (FileNotFoundError, NotADirectoryError):
         raise SpadeError(
             f"{path.parent} holds no index (no {path.name}); make one with: "
-            f"spade-faiss build TRAIN_DIR --index {path.parent}"
+            f"`fit(images, index='{path.parent}')`"
         ) from None
     except OSError as error:
         raise SpadeError(f"{path} cannot be read: {error.strerror}") from None

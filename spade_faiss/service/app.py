@@ -23,7 +23,7 @@ def create_app(
     limits: Limits,
     state: State,
     token: str | None = None,
-    hosts: Collection[str] | None = (),
+    allow_hosts: Collection[str] | None = (),
 ) -> FastAPI:
     """Return the service as an ASGI application.
 
@@ -36,7 +36,7 @@ def create_app(
         To be told when to drain, and to tell when that is done.
     token : str, optional
         What clients must show as a bearer token.
-    hosts : collection of str or None
+    allow_hosts : collection of str or None
         Names that the service goes by, besides loopback addresses; None for any.
     """
     context = Context(live, limits, state)
@@ -54,7 +54,7 @@ def create_app(
     )
     app.state.context = context
     app.add_middleware(
-        Guard, state=state, limits=limits, metrics=context.metrics, token=token, hosts=hosts
+        Guard, state=state, limits=limits, metrics=context.metrics, token=token, hosts=allow_hosts
     )
     guarded = access(token=token is not None)
     app.include_router(page.router)

@@ -127,7 +127,7 @@ class Guard:
         host = headers.get("host", "")
         if self._hosts is not None and not _is_called(host, self._hosts):
             raise Refusal(
-                421, f"this service does not go by the name {host!r}; allow it with --allow-host"
+                421, f"this service does not go by the name {host!r}; allow it with `allow_hosts`"
             )
         origin = headers.get("origin")
         if method == "POST" and origin is not None and origin.partition("://")[2] != host:

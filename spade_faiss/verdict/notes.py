@@ -32,7 +32,7 @@ _PART = "seen only in part"
 _OUT_OF_SHAPE = "stretched out of shape"
 _LEARNT = "in the index itself"
 _MEND = {
-    _PART: "an index built with --crop none sees all of them",
+    _PART: "an index built with `crop=None` sees all of them",
     _OUT_OF_SHAPE: "an index of their own would suit them better",
     _LEARNT: "a score against itself says nothing of an image",
 }

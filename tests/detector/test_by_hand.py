@@ -191,7 +191,7 @@ def test_it_stays_when_the_index_changes_and_that_is_said(index, tiny):
     assert spade.image_threshold == 40.0 == opened(index, tiny).image_threshold
     (note,) = opened(index, tiny).notes
     assert "the threshold 40 was set by hand before images were added or removed" in note
-    assert "--threshold auto" in note
+    assert "`image_threshold=None`" in note
     spade.image_threshold = 41.0  # for once, and then for the index as it is now
     assert spade.notes == ()
     spade.keep_threshold()
@@ -370,6 +370,8 @@ def test_every_command_gives_the_notes(single, images, tmp_path, tiny):
         ended = done(*arguments, "--json")
         (note,) = json.loads(ended.stdout)["notes"]
         assert "was set by hand before images were added or removed" in note
+        assert "(calibrate --threshold VALUE IMAGE…)" in note
+        assert "(calibrate --threshold auto)" in note
         assert ended.stderr == f"spade-faiss: note: {note}\n"
     page = (tmp_path / "out" / "report.html").read_text()
     assert "was set by hand before images were added or removed" in page.split("<main>")[0]

@@ -242,7 +242,7 @@ def test_real_batches_that_have_not_changed_are_seldom_warned_of(real):
 
 
 def test_drift_needs_a_calibration(tiny, built):
-    with pytest.raises(SpadeError, match="spade-faiss calibrate"):
+    with pytest.raises(SpadeError, match=r"make one with `calibrate\(images\)`"):
         Spade.load(built, backbone=tiny).drift([1.0], [1.0])
 
 
@@ -316,5 +316,5 @@ def test_images_that_are_hardly_seen_are_noted(tiny, tmp_path):
     report = spade.calibrate(strips)
     assert report.notes[-1] == (
         "seen only in part: 2 images, image 0 (10 % of 640x64 pixels), image 1 (10 % of 640x64 "
-        "pixels); an index built with --crop none sees all of them"
+        "pixels); an index built with `crop=None` sees all of them"
     )

@@ -81,9 +81,8 @@ def scored(category, spade, original_size):
 def test_spro_with_the_areas_of_defects_config(tiny, loco, tmp_path, original_size):
     limit = 0.05 if original_size else 0.2
     options = ("--original-size",) if original_size else ()
-    ended = done(
-        "evaluate", "mvtec", loco, "--out", tmp_path, "--max-fpr", limit, "--json", *options, *SMALL
-    )
+    call = ("evaluate", "mvtec", loco, "--out", tmp_path, "--max-fpr", limit, *options, *SMALL)
+    ended = done(*call, "--json")
     results = json.loads(ended.stdout)
     figures = results["categories"]["screw_bag"]
     [category] = load_mvtec(loco)
@@ -112,6 +111,10 @@ def test_spro_with_the_areas_of_defects_config(tiny, loco, tmp_path, original_si
     assert f"PRO and sPRO are integrated to a false-positive rate of {limit}." in table
     advice = "sPRO's authors integrate it to a false-positive rate of 0.05"
     assert (advice in table) == (advice in ended.stderr) == (not original_size)
+    if not original_size:  # a file has the library's words, and the command line its own
+        assert "as `max_fpr=0.05` with `original_size=True` does" in table
+        for text in (ended.stderr, ended.stdout, done(*call).stdout):
+            assert "as --max-fpr 0.05 with --original-size does" in text
 
 
 def test_without_the_config_sPRO_is_missing_and_that_is_said(loco, tmp_path):  # noqa: N802
@@ -195,7 +198,7 @@ def test_what_the_authors_of_ad_2_do_is_said(tiny, demo, tmp_path):
         )
         assert (
             any(
-                "AD 2's authors integrate PRO to a false-positive rate of 0.05, as --max-fpr"
+                "AD 2's authors integrate PRO to a false-positive rate of 0.05, as `max_fpr=0.05`"
                 in note
                 for note in notes
             )

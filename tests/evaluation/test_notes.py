@@ -14,7 +14,7 @@ from tests.evaluation.notes import few
 
 PART = (
     "strips: seen only in part: all 4 images of the index, 25 % of 256x64 pixels; "
-    "an index built with --crop none sees all of them"
+    "an index built with `crop=None` sees all of them"
 )
 
 

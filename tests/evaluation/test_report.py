@@ -132,7 +132,7 @@ def test_a_finished_evaluation_is_reported_without_doing_it_again(
     ]
     assert len(counted) == 3 and "evidence" in json.loads(path.read_text())
     path.write_text("{}")
-    with pytest.raises(SpadeError, match="run the same command again"):
+    with pytest.raises(SpadeError, match="evaluate again"):
         write_report(ResultStore(tmp_path), again)
 
 

@@ -228,7 +228,7 @@ def test_a_batch_says_what_it_hardly_saw(spade, parts, tmp_path):
     assert notes == [
         f"seen only in part: 4 images, {parts}/s0.png (6.1 % of 400x32 pixels), {parts}/s1.png "
         f"(4.1 % of 600x32 pixels), {parts}/s2.png (4.1 % of 600x32 pixels) and 1 more; an index "
-        "built with --crop none sees all of them"
+        "built with `crop=None` sees all of them"
     ]
     page = (tmp_path / "out" / "report.html").read_text()
     assert "seen only in part" in page and "(6.1 % of 400x32 pixels)" in page

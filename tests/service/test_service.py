@@ -200,7 +200,8 @@ def test_other_hosts_and_other_sites_pages_are_refused(service, parts):
         "10.0.0.1",
         "localhost@evil.example",
     ):
-        assert "name" in why(service.client.get("/v1/index", headers={"host": host}), 421)
+        refused = why(service.client.get("/v1/index", headers={"host": host}), 421)
+        assert "name" in refused and "`allow_hosts`" in refused
     for host in ("localhost", f"localhost:{service.port}", "127.0.0.1", "[::1]:1", "127.8.8.8"):
         assert service.client.get("/v1/index", headers={"host": host}).status_code == 200
     origin = {"origin": "https://evil.example"}
@@ -211,7 +212,7 @@ def test_other_hosts_and_other_sites_pages_are_refused(service, parts):
 
 
 def test_a_token_guards_what_tells_of_the_index(index, tiny, parts):
-    with serving(index, tiny, token=TOKEN, hosts=None) as service:
+    with serving(index, tiny, token=TOKEN, allow_hosts=None) as service:
         for path in ("/v1/index", "/metrics", "/v1/query", "/nowhere"):
             for wrong in (
                 {},

@@ -116,7 +116,7 @@ def test_an_index_says_how_little_of_its_images_is_seen(manifest):
     (note,) = said_of(manifest, *[(64, 512)] * 3)
     assert note == (
         "seen only in part: all 3 images of the index, 9.6 % of 512x64 pixels; "
-        "an index built with --crop none sees all of them"
+        "an index built with `crop=None` sees all of them"
     )
     (note,) = said_of(manifest, (64, 64), (64, 512), (512, 64), (64, 64))
     assert note.startswith(
@@ -228,7 +228,7 @@ def test_a_batch_says_the_same_of_many_images_in_one_line():
     notes.add("y.png", ("stretched out of shape: 9x9 pixels, 2 times as far one way as the other",))
     assert notes.lines() == [
         "seen only in part: 5 images, 0.png (1 % of 9x9 pixels), 1.png (2 % of 9x9 pixels), 2.png "
-        "(3 % of 9x9 pixels) and 2 more; an index built with --crop none sees all of them",
+        "(3 % of 9x9 pixels) and 2 more; an index built with `crop=None` sees all of them",
         "stretched out of shape: 1 image, y.png (9x9 pixels, 2 times as far one way as the other); "
         "an index of their own would suit them better",
     ]
