@@ -86,11 +86,6 @@ class QueryRun:
             **asdict(options.verdict),
             **options.opened.settings(),
         )
-        if detector.manifest.calibration_set and not (detector.calibration_set or detector.by_hand):
-            console.note(
-                "the calibration is of other settings, so thresholds are drawn from the "
-                "index's own images"
-            )
         if options.drift:
             detector.drift((), ())  # whether it can be told is said before the work
         return found, detector

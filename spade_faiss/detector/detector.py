@@ -220,11 +220,13 @@ class Detector(Judging):
 
         Where a person set the thresholds, none is missing.
         """
-        by_hand = all(
-            self.set_by_hand("threshold", score) is not None for score in ("map", self.score)
-        )
         made = self.manifest.calibration is not None
-        if made and not by_hand and self.calibration_set is None and self.calibration is None:
+        if (
+            made
+            and not self._all_by_hand()
+            and self.calibration_set is None
+            and self.calibration is None
+        ):
             self.draw_thresholds()
 
     def _store(self, **changes: object) -> None:

@@ -147,6 +147,8 @@ class Judging(ABC):
         """What should be known before the verdicts are relied on, each in one line."""
         thresholds = self._thresholds()
         lines = [*index_notes(thresholds.images, self.settings.k, drawn=False)]
+        if not self._all_by_hand():
+            lines += thresholds.calibration_notes()
         if self.set_by_hand("threshold", "map") is None:
             lines += thresholds.notes()
         return (*lines, *self.by_hand_notes())
@@ -178,6 +180,11 @@ class Judging(ABC):
         kept = kept_by_hand(self.manifest, score) if self._is_fitted() else None
         value: float | None = getattr(kept, name) if kept else None
         return value
+
+    def _all_by_hand(self) -> bool:
+        """Say whether a person set all thresholds that are used: the map's, and the image's."""
+        used = ("map", self.settings.score)
+        return all(self.set_by_hand("threshold", score) is not None for score in used)
 
     def _set(self, name: str, value: float | None) -> None:
         self._own = {**self._own, (self.settings.score, name): value}  # copies share the old one

@@ -92,12 +92,21 @@ class Thresholds:
                 drawn.good.names, drawn.good.peaks, drawn.quantile, None, self.shifts[1]
             )
         if drawn is None:
-            if self.record.calibration is None:
+            if self.record.calibration is None and self.record.calibration_set is None:
                 return []
             return ["no threshold, so no verdicts: the good images were scored by other settings"]
         names = [self.images.images[i].path for i in drawn.scored]
         weights = image_weights(self.images)[[*drawn.scored]] if drawn.peaks else None
         return threshold_notes(names, drawn.peaks, drawn.quantile, weights, self.shifts[1])
+
+    def calibration_notes(self) -> list[str]:
+        """Return what should be known of what `calibrate` found, where it does not count."""
+        if self.record.calibration_set is None or self.calibration_set or not self.calibration:
+            return []
+        return [
+            "the calibration is of other settings, so thresholds are drawn from the index's own "
+            "images"
+        ]
 
 
 def kept_by_hand(record: Manifest | EnsembleManifest, score: str) -> ByHand | None:

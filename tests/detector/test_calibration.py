@@ -15,6 +15,7 @@ from tests.command import done, one_line, run
 from tests.conftest import texture
 
 KINDS = ("hole", "crack", "scratch")
+OTHER = "the calibration is of other settings, so thresholds are drawn from the index's own images"
 
 
 def views(kind, count, seed=0):
@@ -87,12 +88,28 @@ def test_what_was_chosen_is_used_by_every_later_query(tiny, calibrated):
     assert (
         other.calibration_set is None and other.image_threshold == other.calibration.pixel_threshold
     )
+    assert OTHER in other.notes and OTHER not in (*loaded.notes, *half.notes)
+    by_descriptor = Spade.load(spade.index_.folder, backbone=tiny, k=2, score="descriptor")
+    by_descriptor.image_threshold = 1.0
+    assert OTHER in by_descriptor.notes  # the map's threshold is drawn all the same
+    other.image_threshold = 1.0
+    assert OTHER not in other.notes
     assert Spade.load(
         spade.index_.folder, backbone=tiny, k=99
     ).calibration_set  # more than there are
 
 
 @pytest.mark.slow
+def test_without_scores_of_its_own_other_settings_leave_no_threshold(tiny):
+    spade = Spade(tiny, resize=64, crop=64).fit(views("train", 8), calibrate=False)
+    spade.calibrate(views("good", 6))
+    other = spade.with_options(k=2)
+    assert spade.image_threshold is not None and other.image_threshold is None
+    assert other.notes == (
+        "no threshold, so no verdicts: the good images were scored by other settings",
+    )
+
+
 def test_thresholds_hold_the_wished_rate_on_real_scores(real):
     held = real.calibration_set.good
     rng = np.random.default_rng(0)

@@ -265,6 +265,10 @@ def test_the_command_writes_a_report(spade, tmp_path):
     )
     text = (tmp_path / "calibrated" / "report.html").read_text()
     assert "3 good, set aside" in text and f"<b>{calibrated.image_threshold:.4g}</b>" in text
+    other = Spade.load(tmp_path / "index", backbone=spade.network, k=2)
+    write_query(other, find_images([tmp_path / "parts"], print), tmp_path / "other", report=True)
+    page = (tmp_path / "other" / "report.html").read_text()
+    assert ("the calibration is of other settings" in page, "of other settings" in text) == (1, 0)
     done("query", tmp_path / "index", tmp_path / "parts", "--out", tmp_path / "plain")
     assert not (tmp_path / "plain" / "report.html").exists()
 
