@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
 
-from .console import Console
+from .console import Console, in_flags
 from .options import BatchSize, Device, EachWeights, Engine, Folder, SearchParams, VerdictOptions
 
 
@@ -67,6 +68,7 @@ def serve(
     """Serve an index over HTTP, with a page to drop images on; needs the extra 'serve'."""
     from ..service import Limits, serve
 
+    logging.getLogger("spade_faiss").addFilter(_in_flags)
     all_answered = serve(
         folder,
         host=host,
@@ -90,3 +92,9 @@ def serve(
     if not all_answered:
         console.say("ended before all requests were answered")
         raise typer.Exit(1)
+
+
+def _in_flags(record: logging.LogRecord) -> bool:
+    """Render the library's words in what the service logs."""
+    record.msg, record.args = in_flags(record.getMessage()), ()
+    return True

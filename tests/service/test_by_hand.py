@@ -10,6 +10,7 @@ import cv2
 import pytest
 
 from spade_faiss import Spade
+from spade_faiss.cli.console import in_flags
 from tests.command import PROGRAM, one_line, run
 from tests.service.serving import form, greeting, png, serving
 
@@ -46,6 +47,15 @@ def test_answers_tell_of_review_and_of_notes(kept, tiny, parts):
     assert count in counted
 
 
+def test_the_calibration_of_other_settings_is_told(index, tiny, parts, tmp_path):
+    folder = shutil.copytree(index, tmp_path / "index")
+    Spade.load(folder, backbone=tiny).calibrate(parts)
+    for k, noted in ((None, False), (2, True)):
+        with serving(folder, tiny, detector={"k": k}) as service:
+            notes = service.client.get("/v1/index").json()["notes"]
+        assert any("the calibration is of other settings" in note for note in notes) == noted
+
+
 def test_serve_takes_them_and_logs_the_notes(kept):
     with subprocess.Popen(
         [*PROGRAM, "serve", str(kept), "--port", "0", "--review", "30"],
@@ -60,7 +70,8 @@ def test_serve_takes_them_and_logs_the_notes(kept):
             process.send_signal(signal.SIGTERM)
             process.wait(60)
     assert about["review"] == 30 and about["threshold"] == 200
-    assert said == [f"spade-faiss: note: {note}\n" for note in about["notes"]] != []
+    assert said == [f"spade-faiss: note: {in_flags(note)}\n" for note in about["notes"]]
+    assert "calibrate --threshold auto" in said[0]
     one_line(run("serve", kept, "--port", "0", "--review", "201"), "below the threshold, 200")
 
 
