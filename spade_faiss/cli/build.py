@@ -225,8 +225,8 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show what an index holds, and whether it is whole."""
+    from ..detector.thresholds import record_notes, redrawn
     from ..index import EnsembleManifest, read_manifest
-    from ..verdict.calibration import redraw_thresholds
 
     manifest = read_manifest(folder)
     record: dict[str, Any]
@@ -237,12 +237,13 @@ def info(
                 f"{folder / manifest.members[0].folder}"
             )
         members = manifest.manifests(folder)
+        manifest = redrawn(manifest, members[0])
         record = manifest.model_dump(by_alias=True) | {
             "indices": [one.model_dump() for one in members]
         }
         lines = show.ensemble_lines(manifest, members)
     else:
-        manifest = redraw_thresholds(manifest)
+        manifest = redrawn(manifest, manifest)
         members = [manifest]
         record, lines = manifest.model_dump(), show.index_lines(manifest)
     damaged = _damaged_files(folder, manifest) if verify else []
@@ -253,7 +254,7 @@ def info(
         lines += more
     if verify and not damaged:
         lines.append("files       all whole")
-    console.note_each(_notes(manifest, members[0]))
+    console.note_each(record_notes(manifest, members[0]))
     record["notes"] = console.notes
     console.answer(record, "\n".join(lines), as_json)
     for line in damaged:
@@ -276,16 +277,3 @@ def _recall(folder: Path, search_params: str | None) -> tuple[list[dict[str, Any
 
     measured = measure_recall(Index.open(folder), search_params=search_params)
     return [asdict(one) for one in measured], show.recall_lines(measured)
-
-
-def _notes(manifest: Manifest | EnsembleManifest, first: Manifest) -> list[str]:
-    """Return what should be known of an index, or of an ensemble whose first member's is given."""
-    from ..detector.thresholds import kept_notes
-    from ..verdict.notes import DEFAULT_K, index_notes
-
-    made = first.calibration_set or first.calibration
-    drawn = not any(one.score == "map" and one.threshold is not None for one in first.by_hand)
-    return [
-        *index_notes(first, made.k if made else DEFAULT_K, drawn=drawn),
-        *kept_notes(manifest.by_hand, manifest.generation),
-    ]

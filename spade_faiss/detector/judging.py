@@ -146,7 +146,7 @@ class Judging(ABC):
     def notes(self) -> tuple[str, ...]:
         """What should be known before the verdicts are relied on, each in one line."""
         thresholds = self._thresholds()
-        lines = [*index_notes(thresholds.images, self.settings.k, drawn=False)]
+        lines = [*index_notes(thresholds.images, self.settings.k)]
         if not self._all_by_hand():
             lines += thresholds.calibration_notes()
         if self.set_by_hand("threshold", "map") is None:

@@ -10,17 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 from ..index import EnsembleManifest, Manifest
 from ..index.manifest import ByHand, Calibration, CalibrationSet
 from ..verdict.calibration import (
-    image_weights,
     redraw_calibration,
     redraw_calibration_set,
+    redraw_thresholds,
+    scored_weights,
 )
-from ..verdict.notes import threshold_notes
+from ..verdict.notes import DEFAULT_K, index_notes, threshold_notes
+from .average import shifts_of
 from .settings import Scoring
 
+Record = TypeVar("Record", Manifest, EnsembleManifest)
 Own = Mapping[tuple[str, str], float | None]
 """What was set on a detector, by kind of score and name; a threshold of None is the drawn one."""
 
@@ -86,18 +90,11 @@ class Thresholds:
 
     def notes(self) -> list[str]:
         """Return what should be known of the map's threshold that was drawn."""
-        drawn = self.calibration_set or self.calibration
-        if isinstance(drawn, CalibrationSet):
-            return threshold_notes(
-                drawn.good.names, drawn.good.peaks, drawn.quantile, None, self.shifts[1]
-            )
-        if drawn is None:
-            if self.record.calibration is None and self.record.calibration_set is None:
-                return []
-            return ["no threshold, so no verdicts: the good images were scored by other settings"]
-        names = [self.images.images[i].path for i in drawn.scored]
-        weights = image_weights(self.images)[[*drawn.scored]] if drawn.peaks else None
-        return threshold_notes(names, drawn.peaks, drawn.quantile, weights, self.shifts[1])
+        if drawn := self.calibration_set or self.calibration:
+            return drawn_notes(drawn, self.images, self.shifts[1])
+        if self.record.calibration is None and self.record.calibration_set is None:
+            return []
+        return ["no threshold, so no verdicts: the good images were scored by other settings"]
 
     def calibration_notes(self) -> list[str]:
         """Return what should be known of what `calibrate` found, where it does not count."""
@@ -107,6 +104,24 @@ class Thresholds:
             "the calibration is of other settings, so thresholds are drawn from the index's own "
             "images"
         ]
+
+
+def drawn_notes(drawn: Calibration | CalibrationSet, images: Manifest, shift: float) -> list[str]:
+    """Return what should be known of a map's threshold that was drawn.
+
+    Parameters
+    ----------
+    drawn : Calibration or CalibrationSet
+    images : Manifest
+        With the training images.
+    shift : float
+        What an ensemble took off maps; else 0.
+    """
+    if isinstance(drawn, CalibrationSet):
+        return threshold_notes(drawn.good.names, drawn.good.peaks, drawn.quantile, None, shift)
+    names = [images.images[i].path for i in drawn.scored]
+    weights = scored_weights(images, drawn) if drawn.peaks else None
+    return threshold_notes(names, drawn.peaks, drawn.quantile, weights, shift)
 
 
 def kept_by_hand(record: Manifest | EnsembleManifest, score: str) -> ByHand | None:
@@ -157,6 +172,35 @@ def kept_notes(kept: Iterable[ByHand], generation: str) -> list[str]:
         for one in kept
         if one.generation != generation
     ]
+
+
+def record_notes(record: Manifest | EnsembleManifest, images: Manifest) -> list[str]:
+    """Return what should be known of an index or ensemble as it lies in its folder.
+
+    Parameters
+    ----------
+    record : Manifest or EnsembleManifest
+    images : Manifest
+        With the training images: the record itself, or the manifest of an ensemble's first member.
+    """
+    drawn = record.calibration_set or record.calibration
+    by_hand = any(one.score == "map" and one.threshold is not None for one in record.by_hand)
+    return [
+        *index_notes(images, drawn.k if drawn else DEFAULT_K),
+        *(drawn_notes(drawn, images, _shifts(record)[1]) if drawn and not by_hand else ()),
+        *kept_notes(record.by_hand, record.generation),
+    ]
+
+
+def redrawn(record: Record, images: Manifest) -> Record:
+    """Return a record, as `record_notes` takes it, with thresholds by today's rule."""
+    return redraw_thresholds(record, images, _shifts(record))
+
+
+def _shifts(record: Manifest | EnsembleManifest) -> tuple[float, float]:
+    if isinstance(record, Manifest):
+        return 0.0, 0.0
+    return shifts_of([member.statistics for member in record.members])
 
 
 def said_of(kept: ByHand) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from .threshold import aimed_quantile, good_threshold
 if TYPE_CHECKING:
     from ..index.ensemble import EnsembleManifest
     from ..index.manifest import Calibration, CalibrationSet, Manifest
+
+Record = TypeVar("Record", "Manifest", "EnsembleManifest")
 
 
 def calibration_sample(names: Sequence[str], count: int) -> Ids:
@@ -107,17 +109,26 @@ def requested_quantile(record: Manifest | EnsembleManifest, images: Manifest) ->
     return None
 
 
-def redraw_thresholds(manifest: Manifest) -> Manifest:
+def redraw_thresholds(
+    record: Record, images: Manifest, shifts: tuple[float, float] = (0, 0)
+) -> Record:
     """Return a manifest with thresholds by today's rule, whichever version drew those that it has.
 
     Each is for the share that it was drawn for.
+
+    Parameters
+    ----------
+    record, images
+        As `requested_quantile` takes them.
+    shifts : (float, float)
+        See `draw_thresholds`.
     """
     new: dict[str, object] = {}
-    if made := manifest.calibration:
-        new["calibration"] = redraw_calibration(manifest, made, made.quantile)
-    if held := manifest.calibration_set:
-        new["calibration_set"] = redraw_calibration_set(held, held.quantile)
-    return manifest.model_copy(update=new)
+    if made := record.calibration:
+        new["calibration"] = redraw_calibration(images, made, made.quantile, shifts)
+    if held := record.calibration_set:
+        new["calibration_set"] = redraw_calibration_set(held, held.quantile, shifts)
+    return record.model_copy(update=new)
 
 
 def redraw_calibration(

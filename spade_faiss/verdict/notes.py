@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..types import Doubles
-from .calibration import scored_weights
 from .copies import copy_groups, from_pairs
 from .rates import images_needed, percent
 from .threshold import Threshold, draw_threshold
@@ -39,23 +38,16 @@ _MEND = {
 """By kind of note: what to do about the images of it, or what it means."""
 
 
-def index_notes(manifest: Manifest, k: int, *, drawn: bool = True) -> tuple[str, ...]:
-    """Return what is odd about an index, for every face to show: command, report and service.
+def index_notes(manifest: Manifest, k: int) -> tuple[str, ...]:
+    """Return what is odd about an index's images, for every face to show.
 
     Parameters
     ----------
     manifest : Manifest
     k : int
         Training images that a query is to be compared with.
-    drawn : bool
-        Whether the map's threshold is the one that was drawn from scores.
     """
-    return (
-        *_framing_notes(manifest),
-        *_k_notes(manifest, k),
-        *_copy_notes(manifest),
-        *(_threshold_notes(manifest) if drawn else ()),
-    )
+    return (*_framing_notes(manifest), *_k_notes(manifest, k), *_copy_notes(manifest))
 
 
 def image_notes(manifest: Manifest, size: tuple[int, int]) -> tuple[str, ...]:
@@ -186,18 +178,6 @@ def _copy_notes(manifest: Manifest) -> list[str]:
         + f", and are not compared with each other: {'; '.join(said)}"
         + ("; …" if len(parts) > _NAMED else "")
     ]
-
-
-def _threshold_notes(manifest: Manifest) -> list[str]:
-    if held := manifest.calibration_set:
-        return threshold_notes(held.good.names, held.good.peaks, held.quantile)
-    made = manifest.calibration
-    if made is None:
-        return []
-    names = [manifest.images[i].path for i in made.scored]
-    return threshold_notes(
-        names, made.peaks, made.quantile, scored_weights(manifest, made) if made.peaks else None
-    )
 
 
 def _outlier_note(names: Sequence[str], scores: Doubles, drawn: Threshold) -> str:
