@@ -19,6 +19,8 @@ _STATUS = Path("/proc/self/status")
 _CGROUPS = Path("/sys/fs/cgroup")
 _LEAST = 256 << 20
 """Less than the libraries alone take."""
+_MOST = 1 << 62
+"""Bytes that the system's calls can name."""
 
 
 def parse_size(text: str) -> int:
@@ -27,12 +29,15 @@ def parse_size(text: str) -> int:
     Raises
     ------
     SpadeError
-        If it is none.
+        If it is none, or no machine has so much.
     """
     found = _SIZE.fullmatch(text)
     if not found:
         raise SpadeError(f"{text!r} is no size: write 2GiB, 800MiB or a number of bytes")
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+    size = float(found[1]) * _UNITS[found[2].upper()]
+    if size > _MOST:
+        raise SpadeError(f"{text!r} is no size that a machine has: write 2GiB, 800MiB or so")
+    return int(size)
 
 
 def human(size: float) -> str:

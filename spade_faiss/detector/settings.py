@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any, TypedDict, Unpack
 
 from ..errors import SpadeError
@@ -76,8 +77,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("k", "kappa", "calibrated", "batch_size"):
-            if (value := getattr(self, name)) < 1:
-                raise SpadeError(f"{name} = {value} must be 1 or more")
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < 1:
+                raise SpadeError(f"{name} = {value} must be a whole number, 1 or more")
+        for name, side in (("resize", self.resize), ("crop", self.crop)):
+            if side is not None and not isinstance(side, Integral):
+                raise SpadeError(f"{name} = {side} must be a whole number of pixels")
         if not 0 <= self.sigma < 1000:
             raise SpadeError(f"sigma = {self.sigma} must lie between 0 and 1000 pixels")
         if self.quantile is not None and not 0 < self.quantile < 1:

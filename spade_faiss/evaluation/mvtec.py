@@ -62,6 +62,7 @@ def evaluate_mvtec(
     SpadeError
         If there is no category, an option is wrong, or nothing could be evaluated.
     """
+    check_limit(max_fpr)
     categories = load_mvtec(root, names, on_error)
     layouts = list(dict.fromkeys(one.layout for one in categories))
     evaluation = _evaluation(
@@ -122,6 +123,7 @@ def evaluate_folder(
     SpadeError
         If an option is wrong, or nothing could be evaluated.
     """
+    check_limit(max_fpr)
     evaluation = _evaluation(
         detector,
         "folder",
@@ -161,7 +163,6 @@ def _evaluation(
     max_fpr: float,
 ) -> Evaluation:
     """Return what is evaluated, and how; `names` are the categories that were asked for."""
-    check_limit(max_fpr)
     axes = Sweep.of(detector, sweep)
     options = {"threshold": detector.image_threshold} if detector.by_hand else {}
     return Evaluation(

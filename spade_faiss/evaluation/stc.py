@@ -17,9 +17,9 @@ from .._support.files import replace_file
 from ..datasets import Scene, load_stc
 from ..datasets.category import GOOD
 from ..detector import Detector
-from ..errors import SpadeError
 from ..images import Found, Framing, OnError, OnNote, Source, report_problem
 from ..images.video import open_sources
+from ..images.video.read import check_fps
 from ..metrics import image_rocauc
 from .config import config_of
 from .localisation import PRO_LIMIT, check_limit
@@ -81,8 +81,7 @@ def evaluate_stc(
     SpadeError
         If there is no scene, an option is wrong, or nothing could be evaluated.
     """
-    if not fps > 0:
-        raise SpadeError(f"fps = {fps} must be more than 0")
+    check_fps(fps)
     check_limit(max_fpr)
     axes = Sweep.of(detector, sweep)
     scenes = load_stc(root, names, on_error, on_note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -30,6 +31,11 @@ def anomaly_map(distances: Sequence[Floats], size: tuple[int, int], sigma: float
     -------
     float32 [H, W], 0 or more
 
+    Raises
+    ------
+    ValueError
+        If sigma is below 0, or no finite number.
+
     Examples
     --------
     >>> import numpy as np
@@ -39,6 +45,8 @@ def anomaly_map(distances: Sequence[Floats], size: tuple[int, int], sigma: float
     >>> values.shape, np.unravel_index(values.argmax(), values.shape)[0] in (11, 12)
     ((32, 32), True)
     """
+    if not 0 <= sigma < math.inf:
+        raise ValueError(f"sigma {sigma} must be a finite number, 0 or more")
     mean: Floats = np.zeros(size, np.float32)
     for level in distances:
         mean += cv2.resize(level, size[::-1], interpolation=cv2.INTER_LINEAR)

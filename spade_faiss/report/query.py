@@ -13,6 +13,7 @@ from ..detector.result import Result
 from ..errors import SpadeError
 from ..images import Found, OnError, OnNote, report_note
 from ..images.video import is_video
+from ..images.video.read import check_fps
 from .files import Row
 from .folder import ResultFolder, is_of_results, renamed, stems_of
 from .writer import QueryWriter
@@ -71,10 +72,11 @@ def write_query(
     SpadeError
         If `out` is a file, lies in the index, which is then taken for another folder, or inside a
         folder that is queried, where the maps would be taken for images the next time; or if its
-        own results are queried, which go.
+        own results are queried, which go; or if `fps` is out of its range.
     OSError
         If the disk is full or the folder cannot be written.
     """
+    check_fps(fps)
     _check_place(detector, images, out)
     results = ResultFolder(out)
     stems = stems_of(images, results.longest_name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 
 from ..errors import SpadeError
 
@@ -29,6 +31,11 @@ class Limits:
         Seconds that a first image waits for others to make up a batch.
     upload : float
         Seconds that a body may take to arrive.
+
+    Raises
+    ------
+    SpadeError
+        If a value is out of its range, or a request has more images than can wait.
     """
 
     bytes: int = 32 << 20
@@ -41,10 +48,13 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("bytes", "images", "pixels", "queue", "batch"):
-            if getattr(self, name) < 1:
-                raise SpadeError(f"the limit of {name} must be 1 or more")
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < 1:
+                raise SpadeError(f"the limit of {name}, {value}, must be a whole number, 1 or more")
         if not 0 <= self.wait <= 10:
             raise SpadeError("images can wait 0 to 10 seconds for others")
+        if not 0 < self.upload < math.inf:
+            raise SpadeError(f"upload = {self.upload} must be a finite time, more than 0 seconds")
         if self.queue < self.images:
             raise SpadeError(
                 f"a queue of {self.queue} has no room for a request of {self.images} "

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import TIMEOUT_MAX, Event, Lock, Thread
 
 import numpy as np
 
 from ..detector import Detector
+from ..errors import SpadeError
 from ..features import Backbone
 from ..index import is_ensemble
 from ..index.manifest import ENSEMBLE, MANIFEST, file_sha256
@@ -86,7 +87,7 @@ class LiveIndex:
     Raises
     ------
     SpadeError
-        If it cannot be opened now.
+        If it cannot be opened now, or `every` is no time.
     """
 
     RETRY = 30.0
@@ -99,6 +100,8 @@ class LiveIndex:
         every: float = 1.0,
         on_reload: Callable[[bool], object] = lambda well: None,
     ) -> None:
+        if not 0 < every <= TIMEOUT_MAX:
+            raise SpadeError(f"every = {every} must be a finite time, more than 0 seconds")
         self.folder = folder
         self.on_reload = on_reload
         self._opener = opener

@@ -35,6 +35,12 @@ def test_what_is_no_size_is_refused(text):
         parse_size(text)
 
 
+@pytest.mark.parametrize("text", ["9" * 400, "5" + 18 * "0", "8388608T"])
+def test_what_no_machine_has_is_refused(text):
+    with pytest.raises(SpadeError, match="no size that a machine has"):
+        parse_size(text)
+
+
 def test_sizes_are_told():
     assert [human(v) for v in (7, 1536, 3 << 20, 5 << 29)] == [
         "7 bytes",

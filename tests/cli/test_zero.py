@@ -1,10 +1,16 @@
-"""A zero that means nothing is refused in one line, and never read as if nothing were given."""
+"""Numbers that mean nothing are refused in one line, and never read as if nothing were given."""
 
 import json
+import math
+from typing import get_args, get_type_hints
 
 import cv2
 import pytest
 
+from spade_faiss import SpadeError
+from spade_faiss.cli.app import _COMMANDS, _EVALUATIONS
+from spade_faiss.cli.command import command_of
+from spade_faiss.detector import Settings
 from tests.command import TINY, done, one_line, run
 from tests.conftest import texture
 
@@ -34,6 +40,7 @@ QUERY = "query {index} {new} --out {out}"
 JOINT = "query {ensemble} {new} --out {out}"
 MVTEC = "evaluate mvtec {good} --out {out} --backbone tiny"
 FOLDER = "evaluate folder --train {good} --good {new} --bad {bad} --out {out} --backbone tiny"
+CALIBRATE = "calibrate {index} {new}"
 STC = "evaluate stc {good} --out {out} --backbone tiny"
 SERVE = "serve {index} --port 0"
 ZEROES = [
@@ -49,16 +56,58 @@ ZEROES = [
     *((call, "--fps") for call in (BUILD, EACH, QUERY, STC)),
     *((call, "--ray-workers") for call in (BUILD, QUERY, MVTEC, FOLDER, STC)),
     (BUILD, "--calibrated"),
-    ("calibrate {index} {new}", "--false-alarms"),
+    (CALIBRATE, "--false-alarms"),
 ]
+CALLS = {
+    "build": BUILD,
+    "calibrate": CALIBRATE,
+    "query": QUERY,
+    "serve": SERVE,
+    "mvtec": MVTEC,
+    "folder": FOLDER,
+    "stc": STC,
+}
+
+
+def float_options():
+    """Yield the call and the name of each option that is a float, as a number or in words."""
+    for name, work in (*((one.__name__, one) for one in _COMMANDS), *_EVALUATIONS.items()):
+        for option, hint in get_type_hints(command_of(work)).items():
+            if float in (hint, *get_args(hint)):
+                yield CALLS[name], f"--{option.replace('_', '-')}"
+    yield from ((CALIBRATE, "--threshold"), (CALIBRATE, "--review"))
+
+
+NO_NUMBERS = [
+    (call, option, value)
+    for call, option in float_options()
+    for value in ("nan", "inf", "-inf")
+]
+
+
+def refused(place, out, call, option, value):
+    """Check that a call with a value of an option is refused in a line that names the option."""
+    places = {path.name: path for path in place.iterdir()} | {"out": out}
+    ended = run(*(word.format(**places) for word in call.split()), option, value)
+    one_line(ended, option.strip("-").replace("-", "_").rpartition("_")[2])
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("call, option", ZEROES)
 def test_zero_is_refused(place, tmp_path, call, option):
-    places = {path.name: path for path in place.iterdir()} | {"out": tmp_path / "out"}
-    ended = run(*(word.format(**places) for word in call.split()), option, "0")
-    one_line(ended, option.strip("-").replace("-", "_").rpartition("_")[2])
-    assert not (tmp_path / "out").exists()
+    refused(place, tmp_path / "out", call, option, "0")
+
+
+@pytest.mark.parametrize("call, option, value", NO_NUMBERS)
+def test_what_is_no_number_is_refused(place, tmp_path, call, option, value):
+    refused(place, tmp_path / "out", call, option, value)
+
+
+@pytest.mark.parametrize("name", ["k", "kappa", "calibrated", "batch_size", "resize", "crop"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, 64.5])
+def test_what_is_no_whole_number_is_refused(name, value):
+    with pytest.raises(SpadeError, match=f"{name} = {value} must be a whole number"):
+        Settings(**{name: value})
 
 
 def test_zero_is_a_score_like_others(place, tmp_path):

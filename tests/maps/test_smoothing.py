@@ -49,3 +49,9 @@ def test_map_equals_a_float64_oracle(size, sigma):
 def test_without_smoothing_one_full_level_comes_back():
     level = np.random.default_rng(0).random((32, 48), np.float32)
     np.testing.assert_allclose(anomaly_map([level], (32, 48), 0), level, rtol=1e-6)
+
+
+@pytest.mark.parametrize("sigma", [-1, np.nan, np.inf])
+def test_a_sigma_that_smooths_nothing_is_refused(sigma):
+    with pytest.raises(ValueError, match="must be a finite number, 0 or more"):
+        anomaly_map([np.zeros((4, 4), np.float32)], (32, 32), sigma)

@@ -71,6 +71,9 @@ def test_alike_names_get_files_of_their_own(spade, tmp_path):
     assert all(Path(row.map).exists() and Path(row.overlay).exists() for row in rows)
     with pytest.raises(SpadeError, match="inside"):
         write_query(spade, found, tmp_path / "a" / "out")
+    with pytest.raises(SpadeError, match="fps = nan must be more than 0"):
+        write_query(spade, found, tmp_path / "none", fps=float("nan"))
+    assert not (tmp_path / "none").exists()
 
 
 def test_without_a_threshold_nothing_is_judged(tiny, tmp_path):

@@ -1,3 +1,4 @@
+import math
 import re
 import socket
 import threading
@@ -7,9 +8,9 @@ import httpx
 import numpy as np
 import pytest
 
-from spade_faiss import Spade, SpadeError
+from spade_faiss import Spade, SpadeError, open_detector
 from spade_faiss.images import Frame
-from spade_faiss.service import Limits
+from spade_faiss.service import Limits, LiveIndex
 from spade_faiss.service.limits import Admission, Refusal
 from spade_faiss.verdict import find_regions
 from tests.conftest import texture
@@ -356,10 +357,30 @@ def test_admission_gives_its_room_back():
     assert (admission.images, admission.pixels) == (0, 0)
 
 
-@pytest.mark.parametrize("wrong", [{"bytes": 0}, {"images": 0}, {"wait": -1}, {"queue": 3}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"bytes": 0},
+        {"bytes": math.nan},
+        {"images": 0},
+        {"wait": -1},
+        {"wait": math.nan},
+        {"queue": 3},
+        {"queue": math.inf},
+        {"upload": 0},
+        {"upload": math.inf},
+        {"upload": math.nan},
+    ],
+)
 def test_limits_that_cannot_be(wrong):
     with pytest.raises(SpadeError):
         Limits(**wrong)
+
+
+@pytest.mark.parametrize("every", [0, math.nan, math.inf])
+def test_looks_at_the_folder_are_some_time_apart(index, every):
+    with pytest.raises(SpadeError, match="every = "):
+        LiveIndex(index, lambda networks: open_detector(index), every)
 
 
 def test_wrong_methods_and_places(service):

@@ -35,6 +35,8 @@ VIDEO_SUFFIXES = frozenset(
     }
 )
 """What the names of video files end in, in small letters."""
+_MOST_FPS = 1_000_000
+"""Far more than cameras take. Times by it stay within what a float holds."""
 
 
 def is_video(path: Path) -> bool:
@@ -43,15 +45,15 @@ def is_video(path: Path) -> bool:
 
 
 def check_fps(fps: float | None) -> None:
-    """Refuse a number of frames a second that is not more than 0.
+    """Refuse a number of frames a second that is no number, or that no video has.
 
     Raises
     ------
     SpadeError
-        If it is not.
+        If it is not more than 0, or more than a million.
     """
-    if fps is not None and not fps > 0:
-        raise SpadeError(f"fps = {fps} must be more than 0")
+    if fps is not None and not 0 < fps <= _MOST_FPS:
+        raise SpadeError(f"fps = {fps} must be more than 0, and {_MOST_FPS} at most")
 
 
 def read_frames(
@@ -72,7 +74,7 @@ def read_frames(
     ----------
     path : path
         Any file that FFmpeg reads (mp4, avi, mov, mkv, webm …).
-    fps : float, optional
+    fps : float in (0, 1000000], optional
         How many frames to take a second, at most; by default all. Numbers count all frames.
     on_warning : callable, optional
         Called with (path, why), after the frames that are there, if frames are damaged, if the
@@ -82,7 +84,8 @@ def read_frames(
     Raises
     ------
     SpadeError
-        If the file cannot be opened as a video, or no frame of it can be decoded.
+        If the file cannot be opened as a video, or no frame of it can be decoded, or `fps` is
+        out of its range.
     """
     name = os.fspath(path)
     check_fps(fps)

@@ -108,7 +108,7 @@ def test_a_variable_rate_is_sampled_by_its_time_stamps(tmp_path):
 
 def test_a_rate_of_nothing_is_refused(tmp_path):
     path = write_video(tmp_path / "a.avi", numbered(3))
-    for fps in (0, -1, float("nan")):
+    for fps in (0, -1, float("nan"), float("inf"), 1e308):
         with pytest.raises(SpadeError, match="more than 0"):
             next(read_frames(path, fps))
 
