@@ -18,6 +18,7 @@ from ..verdict.notes import BatchNotes, threshold_notes
 from ..verdict.rates import Rate, expected_rate, images_needed, observed_rate, percent
 from ..verdict.threshold import aimed_quantile
 from .extract import Images
+from .query import trained_on
 from .result import Result
 from .thresholds import said_of
 
@@ -253,10 +254,10 @@ class _Scorer:
 
     def scored(self, images: Images, good: _Scores | None = None) -> _Scores:
         """Score images, but none twice and none of the index; defects are not `good`, either."""
-        scores = _Scores()
+        scores, index = _Scores(), self.detector.index_
         for result in self.detector.query(images, self.on_error):
             digest = hashlib.sha256(np.ascontiguousarray(result.input).data).hexdigest()[:16]
-            if (same := self._trained_on(result)) is not None:
+            if same := trained_on(index, result.input, result.neighbours):
                 self._leave_out(result, f"is in the index, as {same}, and says nothing of new ones")
             elif digest in scores.rows:
                 self._leave_out(
@@ -269,15 +270,6 @@ class _Scorer:
                 self.noted.add(result.name, result.notes)
                 scores.rows[digest] = result.name, result.descriptor_score, result.peak
         return scores
-
-    def _trained_on(self, result: Result) -> str | None:
-        """Return the path of the training image that gave the network the same pixels."""
-        index = self.detector.index_
-        for i in result.neighbours.tolist():
-            if np.array_equal(index.crops[i], result.input):
-                path: str = index.manifest.images[i].path
-                return path
-        return None
 
     def _leave_out(self, result: Result, why: str) -> None:
         if self.on_error is None:

@@ -8,7 +8,6 @@ from itertools import compress
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from ..types import Doubles
 from .copies import copy_groups, from_pairs
@@ -64,22 +63,17 @@ def image_notes(manifest: Manifest, size: tuple[int, int]) -> tuple[str, ...]:
     return (f"{_OUT_OF_SHAPE}: {_seen(framing, size)}",) if _is_stretched(framing, size) else ()
 
 
-def seen_before(
-    image: npt.NDArray[np.uint8], nearest: npt.NDArray[np.uint8], path: str
-) -> str | None:
-    """Return a note if the network saw the very pixels of the nearest training image.
+def seen_before(path: str) -> str:
+    """Return the note on an image of which the network saw the very pixels of a training image.
 
     Such an image finds itself, so that it scores 0 and is called good, whatever it shows.
 
     Parameters
     ----------
-    image, nearest : uint8 [h, w, 3]
-        What the network sees of a queried image, and saw of the training image whose descriptor
-        is nearest. No other can be of the same pixels, unless it is a copy of that.
     path : str
         The training image's.
     """
-    return f"{_LEARNT}: as {path}" if np.array_equal(image, nearest) else None
+    return f"{_LEARNT}: as {path}"
 
 
 def threshold_notes(

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from spade_faiss import Ensemble, Spade, SpadeError, open_detector
+from spade_faiss.detector.query import trained_on
 from spade_faiss.images import Framing
 from spade_faiss.index import Index
 from tests.conftest import texture, with_hole
@@ -76,6 +77,16 @@ def test_a_training_image_is_no_anomaly_and_a_hole_is_found(tiny):
     assert np.hypot(worst[0] - 130, worst[1] - 120) < 20
     assert [m.shape for m in prediction.maps] == [(256, 256)] * 2
     assert all(m.dtype == np.float32 for m in prediction.maps)
+
+
+def test_the_training_image_of_the_same_pixels_is_found_among_some(tiny):
+    """Wherever it is among these: rounding may put its like before it."""
+    index = Spade(tiny, resize=64, crop=64).fit(texture("gravel", 4), calibrate=False).index_
+    own = np.array(index.crops[2])
+    assert trained_on(index, own, np.array([0, 3, 2])) == "image 2"
+    assert trained_on(index, own, np.array([0, 3])) is None
+    own[0, 0, 0] ^= 1  # far from the middle
+    assert trained_on(index, own, np.arange(4)) is None
 
 
 def test_calibration_is_leave_one_out(tiny):
