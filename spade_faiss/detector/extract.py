@@ -19,7 +19,7 @@ from ..images import (
     report_problem,
     sizes_of,
 )
-from .pipeline import Batch, Pipeline, scales_of
+from .pipeline import Batch, Pipeline
 from .settings import Settings
 
 Images = str | os.PathLike[str] | Iterable[Source] | npt.NDArray[np.uint8]
@@ -72,7 +72,7 @@ def features_of(pipeline: Pipeline, loaded: list[Loaded], framing: Framing) -> B
     # Patches of a mirror image go back to where they are in the image itself.
     levels = tuple(level.flip(2) for level in features.levels) if mirror else features.levels
     batch = Batch(loaded, framing, features.descriptors.cpu().numpy(), levels)
-    scales = pipeline.opened and scales_of(pipeline.opened.manifest)
+    scales = pipeline.opened and pipeline.opened.scales
     return batch.scaled(scales) if scales else batch
 
 

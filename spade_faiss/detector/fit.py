@@ -30,7 +30,7 @@ from ..verdict.copies import to_pairs
 from .extract import Images, framing_for, itself, map_batches, sources_of
 from .leave_one_out import KnownScores, all_normal_distances, calibration_of
 from .neighbours import copies_in
-from .pipeline import Batch, Pipeline, record_of, scales_of
+from .pipeline import Batch, Pipeline, record_of
 
 _MADE_WITH = ("spade-faiss", "torch", "numpy", "faiss-cpu", "faiss-gpu")
 _MANY = 1 << 20
@@ -181,7 +181,7 @@ class Generation:
         self._kept: Sequence[int] = ()
         self._images: list[TrainingImage] = []
         self._framing = old.manifest.framing.framing() if old else None
-        self._scales = scales_of(old.manifest) if old else None
+        self._scales = old.scales if old else None
         self._spreads: list[Spread] = []
         self._spec = pipeline.settings.gallery_spec
         self._store: Store | None = "float16" if pipeline.settings.store == "float16" else None

@@ -14,7 +14,7 @@ from .._support.stages import Stages
 from ..errors import SpadeError
 from ..features import Backbone, devices_of, load_backbone
 from ..images import Framing, Loaded, OnError, Source
-from ..index import Index, Manifest
+from ..index import Index
 from ..index.manifest import BackboneRecord
 from ..search import LevelSearch, ShardedLevel, gallery_search, level_search
 from ..types import Floats
@@ -229,13 +229,6 @@ class Pipeline:
         """Return a progress bar on standard error, which shows if that is wished for."""
         hidden = None if self.settings.progress else True
         return tqdm(over, self.executor.title(title), total, disable=hidden, unit="image")
-
-
-def scales_of(manifest: Manifest) -> list[Floats] | None:
-    """Return the factors of an index's features: of the descriptors, then of each level."""
-    if manifest.scales is None:
-        return None
-    return [torch.tensor(one, dtype=torch.float32).numpy() for one in manifest.scales]
 
 
 def record_of(network: Backbone) -> BackboneRecord:

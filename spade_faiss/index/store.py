@@ -34,6 +34,8 @@ class Index:
     crops : uint8 [n, h, w, 3]
     galleries : tuple of Gallery
         What each level is searched in whole; empty where the index was built without.
+    scales : list of float32 [C], or None
+        What features are multiplied by: of the descriptors, then of each level.
     copies : tuple of int64 arrays, or None
         For each image, the others that show the same part, once somebody looked for them.
     """
@@ -41,6 +43,9 @@ class Index:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.scales: list[Floats] | None = (
+            [np.array(one, np.float32) for one in manifest.scales] if manifest.scales else None
+        )
         self.copies: tuple[Ids, ...] | None = None
         self._normal: list[Floats] | None = None
         self._mapped: list[tuple[mmap.mmap, int]] = []
