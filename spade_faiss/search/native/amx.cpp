@@ -1,0 +1,111 @@
+// AMX: tiles of 16 rows of 64 8-bit integers, of which an instruction multiplies two.
+//
+// With SPADE_EMULATED_TILES tiles are plain memory, so that the kernel is tested where there are
+// none; AVX-512 it needs in any case.
+#include "kernel.h"
+#if defined(__x86_64__)
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,amx-tile,amx-int8")
+#include <immintrin.h>
+
+namespace spade {
+namespace {
+
+#include "vector512.h"
+
+#if defined(SPADE_EMULATED_TILES)
+thread_local uint8_t tiles[8][16][64];
+void clear_tile(int tile) { std::memset(tiles[tile], 0, sizeof tiles[tile]); }
+void load_tile(int tile, const void* from, size_t stride) {
+    for (int r = 0; r < 16; r++) std::memcpy(tiles[tile][r], static_cast<const char*>(from) + r * stride, 64);
+}
+void store_tile(int tile, void* to, size_t stride) {
+    for (int r = 0; r < 16; r++) std::memcpy(static_cast<char*>(to) + r * stride, tiles[tile][r], 64);
+}
+void multiply_tiles(int sum, int a, int b) {
+    for (int r = 0; r < 16; r++)
+        for (int c = 0; c < 16; c++) {
+            int32_t total;
+            std::memcpy(&total, tiles[sum][r] + 4 * c, 4);
+            for (int k = 0; k < 64; k++)
+                total += int8_t(tiles[a][r][k]) * int(tiles[b][k / 4][4 * c + k % 4]);
+            std::memcpy(tiles[sum][r] + 4 * c, &total, 4);
+        }
+}
+void configure_tiles() {}
+void release_tiles() {}
+#else
+// The intrinsics want the tiles' numbers as they are written.
+#define clear_tile(tile) _tile_zero(tile)
+#define load_tile(tile, from, stride) _tile_loadd(tile, from, stride)
+#define store_tile(tile, to, stride) _tile_stored(tile, to, stride)
+#define multiply_tiles(sum, a, b) _tile_dpbsud(sum, a, b)
+void configure_tiles() {
+    struct alignas(64) {
+        uint8_t palette, start, unused[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } shape = {};
+    shape.palette = 1;
+    for (int i = 0; i < 8; i++) {
+        shape.row_bytes[i] = 64;
+        shape.rows[i] = 16;
+    }
+    _tile_loadconfig(&shape);
+}
+void release_tiles() { _tile_release(); }
+#endif
+
+struct Integers {
+    static constexpr int R = 32, B = 2;
+    typedef int8_t Low;
+
+    static void arrange(const int8_t* from, int width, Low* to) { std::memcpy(to, from, width); }
+    static void begin() { configure_tiles(); }
+    static void end() { release_tiles(); }
+
+    static inline uint32_t tile(const Low* low, int width, const float* a, const float* b, const float* t,
+                                const int32_t* start, const uint8_t* const* block, float (*out)[ROWS]) {
+        alignas(64) int32_t products[R * B][ROWS];  // as `out`
+        clear_tile(0);
+        clear_tile(1);
+        clear_tile(2);
+        clear_tile(3);
+        for (int k = 0; k < width; k += 64) {
+            load_tile(4, low + k, width);
+            load_tile(6, block[0] + k * ROWS, 64);
+            multiply_tiles(0, 4, 6);
+            load_tile(7, block[1] + k * ROWS, 64);
+            multiply_tiles(1, 4, 7);
+            load_tile(5, low + 16 * width + k, width);
+            multiply_tiles(2, 5, 6);
+            multiply_tiles(3, 5, 7);
+        }
+        store_tile(0, products[0], 2 * 64);
+        store_tile(1, products[1], 2 * 64);
+        store_tile(2, products[16 * B], 2 * 64);
+        store_tile(3, products[16 * B + 1], 2 * 64);
+        uint32_t hits = 0;
+        constexpr int Q = 8;
+        for (int q = 0; q < R; q += Q) {
+            __m512i acc[Q][B];
+            for (int r = 0; r < Q; r++)
+                for (int i = 0; i < B; i++)
+                    acc[r][i] = _mm512_add_epi32(_mm512_load_si512(products[(q + r) * B + i]),
+                                                 _mm512_set1_epi32(start[q + r]));
+            hits |= judged(acc, width, a + q, b + q, t + q, block, out + q * B) << q;
+        }
+        return hits;
+    }
+};
+
+#include "pass.h"
+
+}  // namespace
+
+const Kernels amx_kernels = {"amx", 64, pack, search, direct};
+
+}  // namespace spade
+#endif

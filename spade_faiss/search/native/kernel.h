@@ -1,0 +1,107 @@
+// Exact nearest rows by one fused pass: the plain-C interface, and why the result is exact.
+//
+// The map. A row y of C channels becomes a shorter one,
+//
+//     F(y) = ( A v, |v - A'A v| - r0 )   with v = (y - c) / unit,
+//
+// where c is a centre, unit a power of two, and the d rows of A are orthonormal: leading principal
+// axes, turned among themselves so that no few coordinates are large. By the triangle inequality
+// F moves no two rows apart: |F(x) - F(y)| <= |x - y| / unit. (Without axes F(y) is v itself.)
+//
+// Its rounding. F is computed in float32 in sums of 64 terms, which are then added: A v is off by
+// g |v| at most, with g = sqrt(d) (80 + C / 64) 2^-24, which covers the subtraction of c and what
+// the entries of A lack, too. Then |v|^2 - |A v|^2 is off by E = (2 g + 2^-20) |v|^2, and its
+// square root r by E / max(r, sqrt(E)).
+//
+// The integers. F(y) is written as t j, with a scale t of its own and 8-bit integers j, and F(x)
+// as u i. With e_y = |F(y) - t j| plus what rounding above may add, e_x likewise, and d the
+// distance of the k-th nearest row so far, a row may be nearer only if
+//
+//     |u i - t j| <= d + e_x + e_y = D + e_y.
+//
+// The integers' product i.j is exact, so with A_x = (|u i|^2 - D^2) / 2u and B_x = 1 / 2u that is
+//
+//     i.j - A_x (1 / t) - B_x ((|t j|^2 - e_y^2) / t) >= -(D / u) (e_y / t) >= -(D / u) w,
+//
+// where t is chosen such that e_y / t <= w for each row. On the left there are a multiplication
+// each for two numbers that a row has and a query has, on the right a number that a query has.
+// Rows for which this holds are compared by differences, which decides, and makes d smaller.
+//
+// What rounding takes from the left is 2^-21 (|u i|^2 + |t j|^2) at most, in units of distances
+// squared, and 2^-21 D^2. So e_x^2 and e_y^2 are made larger by 2^-19 |u i|^2 and 2^-19 |t j|^2,
+// and D by 2^-18 D: (D + e_y)^2 grows by more than all of that. The latter covers what
+// differences, summed in parallel, lose of d, too.
+//
+// Where too many rows pass, a query goes on with products in float32 of v itself: x.y is off by
+// h |x||y| <= h (|x|^2 + |y|^2) / 2 with h = (C + 8) 2^-23, twice what sums can lose, so
+//
+//     x.y - (1 - 2h) |y|^2 / 2 >= ((1 - 2h) |x|^2 - D^2) / 2
+//
+// holds for each row that may be nearer. What passes is again compared by differences.
+//
+// Ties and copies. A query whose k-th distance is 0 is done. Rows of an image that are equal to an
+// earlier one are left out of the pass, and come in with the one they are equal to.
+#pragma once
+#include <cstdint>
+
+namespace spade {
+
+constexpr int ROWS = 16;             // rows of a block: a column of integers for each
+constexpr int TERMS = 2 * ROWS * 4;  // bytes of a block's 1 / t and (|t j|^2 - e^2) / t
+constexpr float NEVER = 0x1p100f;    // such a term of a row that is not there
+
+enum Status { DONE = 0, NOT_FINITE = 1, STOPPED = 2, NO_MEMORY = 3 };
+
+struct Map {
+    const float* centre;  // [channels]
+    const float* axes;    // [channels, padded]: A transposed, columns filled up with 0; or null
+    float unit, rest;     // a power of two, and r0
+    int32_t channels;     // C
+    int32_t kept;         // d
+    int32_t padded;       // d filled up to a multiple of 16
+    int32_t width;        // bytes of a row of integers: d, and 1 with axes, filled up
+};
+
+struct Rows {
+    const void* data;  // [rows, channels], contiguous
+    int64_t rows;
+    int32_t half;  // whether they are float16
+    int32_t unused;
+};
+
+// Rows of an image, packed: blocks of [width / 4, ROWS, 4] bytes (integers + 128) and their terms.
+struct Packed {
+    uint8_t* blocks;
+    int32_t* copies;  // [rows]: the next row that is equal to this one, or -1
+    int64_t first;    // its first row among all
+    int64_t rows;
+};
+
+struct Search {
+    const Map* map;
+    const Rows* gallery;
+    const float* queries;         // [count, channels]
+    int64_t count;
+    const Packed* const* images;  // [image_count], each with as many blocks, but for a last one
+    int64_t image_count;
+    int64_t k;
+    float* distances;  // [count, k]
+    int64_t* ids;      // [count, k]
+    const volatile int32_t* stop;
+    int64_t* counts;   // [3]: pairs compared by integers, by products, by differences
+};
+
+struct Kernels {
+    const char* name;
+    int32_t multiple;  // that `width` is filled up to
+    int (*pack)(const Map*, const Rows*, Packed*);
+    int (*search)(const Search*);
+    int (*direct)(const Search*);
+};
+
+extern const Kernels plain_kernels;
+#if defined(__x86_64__)
+extern const Kernels avx2_kernels, avx512_kernels, amx_kernels;
+#endif
+
+}  // namespace spade
