@@ -8,9 +8,7 @@ one is such, nothing that it did not name can be either. The queries of which th
 are searched again for more neighbours, and what is left then is compared with every row by
 differences in float64.
 
-All this takes a pass over the rows more. Small searches do without: FAISS itself compares by
-differences in the smallest, and where the distances of all pairs may be held, one product of its
-goes before (`by_product`).
+The smallest searches FAISS itself makes by differences, and nothing is left to check.
 """
 
 from __future__ import annotations
@@ -27,17 +25,11 @@ from torch import Tensor
 
 from .._support.faiss import faiss
 from .pairs import gamma, norms, pair_distances
-from .product import HELD, by_product
-from .threads import side_by_side
 
 _TILE_BYTES = 64 << 20
 """How much of a gallery that lies in pieces is gathered at a time."""
 _DIFFERENCES = 32 << 20
 """Bytes of differences at a time."""
-_FEW, _MUCH = 20, 1 << 23
-"""Queries and multiplications from which on one product is faster than differences are."""
-_ALONE = 1 << 23
-"""Differences that are not worth waking threads for."""
 _MORE = 4, 32
 """Neighbours to ask for beyond those wanted: at first, and where that proves nothing. Up to ten
 cost FAISS no more than two, and a second search for few queries as much as a pass over memory."""
@@ -50,7 +42,6 @@ def exhaustive_in_images(
     per_image: int,
     k: int,
     largest: Tensor | None = None,
-    product: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Return the `k` patches nearest to each query among those of some training images.
 
@@ -67,8 +58,6 @@ def exhaustive_in_images(
     largest : float32 [n], on the CPU, optional
         Each training image's largest norm, NaN where it is not known yet; what is found out of
         it is kept here.
-    product : bool
-        Whether `by_product` goes before FAISS. A tile's scores are then held.
 
     Returns
     -------
@@ -87,7 +76,7 @@ def exhaustive_in_images(
     for some, tile in _tiles(patches, images, per_image):
         norm = partial(_largest_norm, tile, some, per_image, largest)
         scale = cache(partial(_scale, queries, sizes, tile, norm))
-        distances, places = _knn(queries, tile, min(k, len(tile)), scale, product)
+        distances, places = _knn(queries, tile, min(k, len(tile)), scale)
         ids = some.to(places.device)[places // per_image] * per_image + places % per_image
         if best is not None:
             distances, ids = torch.cat([best[0], distances], 1), torch.cat([best[1], ids], 1)
@@ -96,19 +85,6 @@ def exhaustive_in_images(
         best = distances, ids
     assert best is not None
     return best
-
-
-def exhaustive(queries: Tensor, gallery: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the `k` rows nearest to each query in a gallery that is searched whole, on the CPU.
-
-    What fits is searched by one product, as `exhaustive_in_images` says.
-    """
-    scale = cache(
-        partial(
-            _scale, queries, partial(norms, queries), gallery, lambda: float(norms(gallery).amax())
-        )
-    )
-    return _knn(queries, gallery, k, scale, product=True)
 
 
 def _tiles(patches: Tensor, images: Tensor, per_image: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -158,23 +134,16 @@ def _must_be_finite(name: str, rows: Tensor) -> None:
 
 
 def _knn(
-    queries: Tensor, gallery: Tensor, k: int, scale: Callable[[], Tensor], product: bool
+    queries: Tensor, gallery: Tensor, k: int, scale: Callable[[], Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Search one tile; `scale`, a pass over it, is asked for only where it is needed."""
     q, c = queries.shape
-    settled = None
-    if not queries.is_cuda:
-        # So many values of queries, or in older versions so many queries: below, FAISS compares
-        # by differences.
-        expands = q * c >= faiss().cvar.distance_compute_blas_threshold
-        few = q < _FEW
-        much = expands or q * gallery.numel() >= _MUCH
-        if product and much and not few and q * len(gallery) <= HELD:
-            settled = by_product(queries, gallery, k)
-        if settled is None and (few or not expands):
-            settled = _by_all_differences(queries, gallery, k, expands)
-    if settled is not None:
-        return settled
+    # So many values of queries, or in older versions so many queries: below, FAISS compares by
+    # differences.
+    if not queries.is_cuda and q * c < faiss().cvar.distance_compute_blas_threshold:
+        near, places = _faiss_knn(queries, gallery, k)
+        if bool((places >= 0).all()) and isfinite(near.sum() + norms(gallery).sum()):
+            return near, places
     distances = queries.new_empty(q, k)
     ids = torch.empty(q, k, dtype=torch.int64, device=queries.device)
     doubtful = torch.arange(q, device=queries.device)
@@ -210,42 +179,6 @@ def _may_be_nearer(near: Tensor, exact: Tensor, lost: float) -> Tensor:
     """
     last = exact[:, -1:]
     return ~(near >= last * (1 + lost)) & (last != 0)
-
-
-def _by_all_differences(
-    queries: Tensor, gallery: Tensor, k: int, expands: bool
-) -> tuple[Tensor, Tensor] | None:
-    """Compare each query with every row; return nothing where a distance may not be finite.
-
-    Where FAISS expands distances, these are summed row after row, and held.
-    """
-    if len(queries) > 1 and not expands:
-        near, places = _faiss_knn(queries, gallery, k)
-        whole = bool((places >= 0).all()) and isfinite(near.sum() + norms(gallery).sum())
-        return (near, places) if whole else None
-    compare = partial(_distances, queries)
-    little = len(queries) * gallery.numel() <= _ALONE
-    parts = 1 if little else min(torch.get_num_threads(), len(gallery))
-    distances = (
-        compare(gallery)
-        if parts == 1
-        else torch.cat(side_by_side(compare, gallery.tensor_split(parts)), 1)
-    )
-    if not isfinite(distances.sum()):
-        return None
-    if k == 1:  # which takes less
-        return distances.min(1, keepdim=True)
-    return distances.topk(k, largest=False)
-
-
-def _distances(queries: Tensor, gallery: Tensor) -> Tensor:
-    """Return all squared distances [Q, G], by differences."""
-    module, (g, c) = faiss(), gallery.shape
-    found = np.empty((len(queries), g), np.float32)
-    rows = gallery.contiguous().numpy()
-    for query, distances in zip(queries.contiguous().numpy(), found, strict=True):
-        module.fvec_L2sqr_ny(*map(module.swig_ptr, (distances, query, rows)), c, g)
-    return torch.from_numpy(found)
 
 
 def by_differences(queries: Tensor, gallery: Tensor, places: Tensor) -> Tensor:

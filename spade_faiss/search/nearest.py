@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .exhaustive import exhaustive
-from .level import SMALL, LevelSearch, tensor
+from .level import LevelSearch, cpu_engine, tensor
+from .native import kernels, search_directly
 
-BLOCK = 256
-"""Rows that stand for an image where a gallery is no set of images."""
+_FEW, _LITTLE = 20, 1 << 20
+"""Queries, and multiplications, up to which differences of all pairs are the fastest."""
+_PIECE = 4096
+"""Rows that are worth a thread to pack."""
 
 
 def nearest(queries: Any, gallery: Any, k: int = 1, engine: str = "auto") -> tuple[Any, Any]:
@@ -24,8 +26,8 @@ def nearest(queries: Any, gallery: Any, k: int = 1, engine: str = "auto") -> tup
     gallery : float32 [G, C], of the same kind, on the same device
     k : int, 1 to G
     engine : {"auto", "faiss", "screened", "triton"}
-        All of them are exact. "auto" takes the fastest here: Triton on CUDA; on the CPU what a
-        measurement says, made once for each kind of search.
+        All of them are exact. "auto" takes the fastest here: Triton on CUDA; on the CPU
+        "screened", the compiled kernels, or FAISS where none were compiled.
 
     Returns
     -------
@@ -53,15 +55,23 @@ def nearest(queries: Any, gallery: Any, k: int = 1, engine: str = "auto") -> tup
     q, g = _matrix("queries", queries), _matrix("gallery", gallery)
     if q.shape[1] != g.shape[1]:
         raise ValueError(f"queries have {q.shape[1]} channels and the gallery has {g.shape[1]}")
-    here = q.device.type == g.device.type == "cpu"
-    little = here and len(q) * g.numel() < SMALL  # to prepare it would take as long as to search
-    if engine == "auto" and little and 1 <= k <= len(g):
-        distances, ids = exhaustive(q, g, k)
-        return _like(queries, distances), _like(queries, ids)
-    per_image = min(BLOCK, len(g))
-    blocks = torch.arange(-(-len(g) // per_image))
-    distances, ids = LevelSearch(g, per_image, once=True).search(q[None], blocks[None], k, engine)
+    cpu = q.device.type == g.device.type == "cpu"
+    few = len(q) <= _FEW or len(q) * g.numel() <= _LITTLE
+    if cpu and few and 1 <= k <= len(g) and (engine in ("auto", "screened")):
+        found = kernels() if engine == "screened" or cpu_engine() == "screened" else None
+        if found is not None:
+            distances, ids = search_directly(found, q, g, k)
+            return _like(queries, distances), _like(queries, ids)
+    per_image = pieces_of(len(g))
+    images = torch.arange(-(-len(g) // per_image))
+    distances, ids = LevelSearch(g, per_image, once=True).search(q[None], images[None], k, engine)
     return _like(queries, distances[0]), _like(queries, ids[0])
+
+
+def pieces_of(rows: int) -> int:
+    """Return how many rows stand for an image where a gallery is no set of images."""
+    pieces = max(1, min(torch.get_num_threads(), rows // _PIECE), rows // (4 * _PIECE))
+    return -(-rows // pieces)
 
 
 def nearest_in_images(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .._support.faiss import faiss
-from ..types import Floats, Ids, Mask
 
 _GATHERED = 1 << 20
 """Bytes of rows that are gathered at a time where FAISS cannot read them in their place."""
@@ -28,12 +26,6 @@ def norms(rows: Tensor) -> Tensor:
     lie = [one.contiguous().numpy() for one in (found, rows)]
     module.fvec_norms_L2(*map(module.swig_ptr, lie), rows.shape[1], len(rows))
     return found
-
-
-def pairs_where(mask: Mask) -> tuple[Ids, Ids]:
-    """Return rows and columns where a mask is true: `nonzero`, several times as fast."""
-    first, second = np.divmod(np.flatnonzero(mask), mask.shape[1])
-    return first, second
 
 
 def pair_distances(queries: Tensor, who: Tensor, gallery: Tensor, rows: Tensor) -> Tensor:
@@ -64,26 +56,3 @@ def pair_distances(queries: Tensor, who: Tensor, gallery: Tensor, rows: Tensor) 
         gap = gallery[rows[part]].float().sub_(queries[who[part]])
         distances[part] = gap.square_().sum(1)
     return distances
-
-
-def least_of_each(asked: Ids, who: Ids, distances: Floats, ids: Ids, k: int) -> tuple[Floats, Ids]:
-    """Return the `k` least distances of each query.
-
-    Parameters
-    ----------
-    asked : int64 [Q]
-        The queries, ascending.
-    who : int64 [n]
-        Each of them `k` times at least.
-    distances : float32 [n]
-    ids : int64 [n]
-    k : int
-
-    Returns
-    -------
-    float32 [Q, k], ascending; int64 [Q, k]
-    """
-    order = np.lexsort((distances, who))
-    starts = np.searchsorted(who[order], asked)
-    chosen = order[starts[:, None] + np.arange(k)]
-    return distances[chosen], ids[chosen]

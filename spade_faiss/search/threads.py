@@ -10,27 +10,43 @@ each has once had OpenMP threads of its own, which sleep but are counted.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cache
 from threading import Barrier
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from .._support.faiss import faiss
 
+Made = TypeVar("Made")
+
 _MANY = 1 << 18
 """Values of which torch does an operation by several threads."""
 
 
-def side_by_side(work: Callable[..., Any], *items: Iterable[Any]) -> list[Any]:
-    """Return what `work` makes of each item: `map` by as many threads as torch has."""
+def side_by_side(
+    work: Callable[[Any], Made], items: Sequence[Any], stop: Callable[[], object] = int
+) -> list[Made]:
+    """Return what `work` makes of each item: `map` by as many threads as torch has.
+
+    Whatever interrupts the wait, as Ctrl-C does, calls `stop`, and goes on once no work is left.
+    """
     threads = torch.get_num_threads()
-    if threads == 1:
-        return list(map(work, *items))
-    return list(_pool(threads).map(work, *items))
+    if threads == 1 and threading.current_thread() is not threading.main_thread():
+        return [work(item) for item in items]  # nothing interrupts it
+    started = [_pool(threads).submit(work, item) for item in items]
+    try:
+        return [one.result() for one in started]
+    except BaseException:
+        stop()
+        for one in started:
+            one.cancel()
+        wait(started)
+        raise
 
 
 @cache

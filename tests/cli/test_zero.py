@@ -79,9 +79,7 @@ def float_options():
 
 
 NO_NUMBERS = [
-    (call, option, value)
-    for call, option in float_options()
-    for value in ("nan", "inf", "-inf")
+    (call, option, value) for call, option in float_options() for value in ("nan", "inf", "-inf")
 ]
 
 

@@ -41,7 +41,6 @@ def search(queries, gallery, k, way):
             torch.zeros(1, dtype=torch.int64),
             len(gallery),
             k,
-            product=way == "product",
         )
     return (part.numpy() for part in found)
 
@@ -54,7 +53,6 @@ every_way = pytest.mark.parametrize(
         (70, "differences"),
         (7, "expanded"),
         (70, "expanded"),
-        (70, "product"),
     ],
 )
 
@@ -107,23 +105,6 @@ def test_what_is_not_finite_is_refused(count, way, of, value):
         search(both["queries"], both["gallery"], 1, way)
 
 
-@pytest.mark.parametrize("queries, by_faiss", [(100, True), (200_000 // 24, False)])
-def test_what_faiss_compares_by_differences_is_known(queries, by_faiss, monkeypatch):
-    """Far from zero it would err by much if it did not."""
-    rng = np.random.default_rng(0)
-    queries, gallery = (
-        (1e4 + rng.standard_normal((n, 24))).astype(np.float32) for n in (queries, 300)
-    )
-    asked = []
-    direct = exhaustive._by_all_differences
-    monkeypatch.setattr(
-        exhaustive, "_by_all_differences", lambda *given: asked.append(1) or direct(*given)
-    )
-    distances, ids = search(queries, gallery, 1, "differences")
-    assert len(asked) == by_faiss
-    assert_exact(queries, gallery, 1, distances, ids)
-
-
 @every_way
 def test_rows_that_lie_apart(count, way):
     rng = np.random.default_rng(0)
@@ -131,24 +112,6 @@ def test_rows_that_lie_apart(count, way):
     gallery = rng.standard_normal((600, 48)).astype(np.float32)[::2, ::2]
     distances, ids = search(queries, gallery, 2, way)
     assert_exact(queries, gallery, 2, distances, ids)
-
-
-def test_no_more_distances_are_held_than_may_be(monkeypatch):
-    monkeypatch.setattr(exhaustive, "HELD", 70 * 300 - 1)
-    monkeypatch.setattr(exhaustive, "by_product", None)
-    rng = np.random.default_rng(0)
-    queries, gallery = (rng.standard_normal((n, 24)).astype(np.float32) for n in (70, 300))
-    distances, ids = search(queries, gallery, 2, "product")
-    assert_exact(queries, gallery, 2, distances, ids)
-
-
-@pytest.mark.parametrize("k", [1, 3])
-def test_one_query_is_compared_with_many_rows_by_several_threads(k, monkeypatch):
-    monkeypatch.setattr(exhaustive, "_ALONE", 0)
-    rng = np.random.default_rng(0)
-    queries, gallery = (rng.standard_normal((n, 24)).astype(np.float32) for n in (1, 20_000))
-    distances, ids = search(queries, gallery, k, "differences")
-    assert_exact(queries, gallery, k, distances, ids)
 
 
 @every_way
@@ -162,7 +125,7 @@ def test_images_here_and_there_of_which_the_last_is_short(count, way, dtype, mon
     largest = torch.full((10,), torch.nan)
     with going(way):
         distances, ids = exhaustive.exhaustive_in_images(
-            torch.from_numpy(queries), patches, images, 10, 3, largest, way == "product"
+            torch.from_numpy(queries), patches, images, 10, 3, largest
         )
     rows = np.concatenate([np.arange(95)[i * 10 : i * 10 + 10] for i in sorted(images.tolist())])
     there = {int(row): place for place, row in enumerate(rows)}

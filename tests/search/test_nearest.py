@@ -1,5 +1,3 @@
-import logging
-
 import numpy as np
 import pytest
 import torch
@@ -172,15 +170,6 @@ def test_a_gallery_that_was_searched_before_gives_the_same(lite):
         torch.testing.assert_close(near, expected, rtol=1e-5, atol=0)
         gap = (queries - patches[ids[..., 0]]).double().square().sum(2)
         torch.testing.assert_close(near[..., 0], gap.float(), rtol=1e-5, atol=0)
-
-
-def test_auto_says_what_it_chose(caplog):
-    rng = np.random.default_rng(0)
-    with caplog.at_level(logging.DEBUG, "spade_faiss"):
-        nearest(
-            rng.standard_normal((1111, 37), np.float32), rng.standard_normal((2222, 37), np.float32)
-        )
-    assert "faiss" in caplog.text and "screened in" in caplog.text
 
 
 @pytest.mark.parametrize(

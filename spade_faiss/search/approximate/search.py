@@ -12,7 +12,7 @@ from ...errors import SpadeError
 from ...types import Floats, Ids
 from ..exhaustive import by_differences
 from ..level import LevelSearch, tensor
-from ..nearest import BLOCK, nearest
+from ..nearest import nearest, pieces_of
 from .gallery import Gallery
 
 _SPARE = 31
@@ -85,7 +85,7 @@ def nearest_in_gallery(
 
 def gallery_search(gallery: Gallery) -> LevelSearch:
     """Return what is made once of a gallery that is searched exactly, again and again."""
-    return LevelSearch(gallery.patches, min(BLOCK, len(gallery.patches)))
+    return LevelSearch(gallery.patches, pieces_of(len(gallery.patches)))
 
 
 def nearest_outside(

@@ -66,7 +66,7 @@ struct Integers {
     static void begin() { configure_tiles(); }
     static void end() { release_tiles(); }
 
-    static inline uint32_t tile(const Low* low, int width, const float* a, const float* b, const float* t,
+    static inline uint32_t tile(const Low* low, int width, const float* a, const float* b, const float* limit,
                                 const int32_t* start, const uint8_t* const* block, float (*out)[ROWS]) {
         alignas(64) int32_t products[R * B][ROWS];  // as `out`
         clear_tile(0);
@@ -95,7 +95,7 @@ struct Integers {
                 for (int i = 0; i < B; i++)
                     acc[r][i] = _mm512_add_epi32(_mm512_load_si512(products[(q + r) * B + i]),
                                                  _mm512_set1_epi32(start[q + r]));
-            hits |= judged(acc, width, a + q, b + q, t + q, block, out + q * B) << q;
+            hits |= judged(acc, width, a + q, b + q, limit + q, block, out + q * B) << q;
         }
         return hits;
     }

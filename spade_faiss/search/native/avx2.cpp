@@ -24,11 +24,22 @@ inline V load_some_half(const uint16_t* at, int n) {
     return load_half(some);
 }
 
-inline uint32_t passing(const float* scores, float least) {
+inline float sum(V v) {
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+}
+inline float largest(V v) {
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+}
+
+inline uint32_t passing(const float* excess, float limit) {
     uint32_t mask = 0;
     for (int h = 0; h < 2; h++)
-        mask |= uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(scores + 8 * h), _mm256_set1_ps(least),
-                                                          _CMP_GE_OQ)))
+        mask |= uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(excess + 8 * h), _mm256_set1_ps(limit),
+                                                          _CMP_LE_OQ)))
                 << 8 * h;
     return mask;
 }
@@ -52,7 +63,7 @@ struct Integers {
         return _mm256_set1_epi32(two);
     }
 
-    static inline uint32_t tile(const Low* low, int width, const float* a, const float* b, const float* t,
+    static inline uint32_t tile(const Low* low, int width, const float* a, const float* b, const float* limit,
                                 const int32_t* start, const uint8_t* const* block, float (*out)[ROWS]) {
         __m256i acc[R][2];
         for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = _mm256_set1_epi32(start[r]);
@@ -75,15 +86,15 @@ struct Integers {
         const float* terms = reinterpret_cast<const float*>(block[0] + width * ROWS);
         uint32_t hits = 0;
         for (int r = 0; r < R; r++) {
-            const __m256 least = _mm256_set1_ps(t[r]);
+            const __m256 most = _mm256_set1_ps(limit[r]);
             __m256 pass = _mm256_setzero_ps();
             for (int h = 0; h < 2; h++) {
                 const __m256 inverse = _mm256_loadu_ps(terms + 8 * h), term = _mm256_loadu_ps(terms + ROWS + 8 * h);
-                const __m256 score = _mm256_fnmadd_ps(
+                const __m256 excess = _mm256_fmadd_ps(
                     _mm256_set1_ps(b[r]), term,
-                    _mm256_fnmadd_ps(_mm256_set1_ps(a[r]), inverse, _mm256_cvtepi32_ps(acc[r][h])));
-                _mm256_store_ps(out[r] + 8 * h, score);
-                pass = _mm256_or_ps(pass, _mm256_cmp_ps(score, least, _CMP_GE_OQ));
+                    _mm256_fmsub_ps(_mm256_set1_ps(a[r]), inverse, _mm256_cvtepi32_ps(acc[r][h])));
+                _mm256_store_ps(out[r] + 8 * h, excess);
+                pass = _mm256_or_ps(pass, _mm256_cmp_ps(excess, most, _CMP_LE_OQ));
             }
             hits |= uint32_t(_mm256_movemask_ps(pass) != 0) << r;
         }

@@ -25,17 +25,15 @@ namespace {
         const __m512i query = _mm512_set1_epi32(four);              \
         EACH_BLOCK(ADD, r)                                          \
     }
-#define SCORE(r, i)                                                                                     \
-    const __m512 score##r##i = _mm512_fnmadd_ps(                                                        \
+#define EXCESS(r, i)                                                                                     \
+    const __m512 excess##r##i = _mm512_fmadd_ps(                                                        \
         by##r, term##i,                                                                                 \
-        _mm512_fnmadd_ps(size##r, inverse##i, _mm512_maskz_cvtepi32_ps(__mmask16(-1), sum##r##i)));
-#define SCORES(r)                                                                                       \
+        _mm512_fmsub_ps(size##r, inverse##i, _mm512_maskz_cvtepi32_ps(__mmask16(-1), sum##r##i)));
+#define EXCESSES(r)                                                                                       \
     const __m512 size##r = _mm512_set1_ps(a[r]), by##r = _mm512_set1_ps(b[r]);                          \
-    EACH_BLOCK(SCORE, r)                                                                                \
-    most = _mm512_max_ps(most, _mm512_sub_ps(_mm512_max_ps(_mm512_max_ps(score##r##0, score##r##1),     \
-                                                           _mm512_max_ps(score##r##2, score##r##3)),    \
-                                             _mm512_set1_ps(t[r])));
-#define KEEP(r, i) _mm512_storeu_ps(out[r * B + i], score##r##i);
+    EACH_BLOCK(EXCESS, r)                                                                                \
+    pass |= under(least(least(excess##r##0, excess##r##1), least(excess##r##2, excess##r##3)), limit[r]);
+#define KEEP(r, i) _mm512_storeu_ps(out[r * B + i], excess##r##i);
 #define KEEPS(r) EACH_BLOCK(KEEP, r)
 
 struct Integers {
@@ -47,7 +45,7 @@ struct Integers {
     static void end() {}
 
     static __attribute__((noinline)) uint32_t tile(const Low* low, int width, const float* a, const float* b,
-                                                   const float* t, const int32_t* start,
+                                                   const float* limit, const int32_t* start,
                                                    const uint8_t* const* block, float (*out)[ROWS]) {
         const uint8_t *block0 = block[0], *block1 = block[1], *block2 = block[2], *block3 = block[3];
         EACH_QUERY(STARTS)
@@ -62,13 +60,13 @@ struct Integers {
     const __m512 inverse##i = _mm512_loadu_ps(reinterpret_cast<const float*>(block##i + width * ROWS)); \
     const __m512 term##i = _mm512_loadu_ps(reinterpret_cast<const float*>(block##i + width * ROWS) + ROWS);
         TERMS_OF(0) TERMS_OF(1) TERMS_OF(2) TERMS_OF(3)
-        __m512 most = _mm512_set1_ps(-INFINITY);
-        EACH_QUERY(SCORES)
-        if (__builtin_expect(_mm512_cmp_ps_mask(most, _mm512_setzero_ps(), _CMP_GE_OQ) == 0, 1)) return 0;
+        __mmask16 pass = 0;
+        EACH_QUERY(EXCESSES)
+        if (__builtin_expect(pass == 0, 1)) return 0;
         EACH_QUERY(KEEPS)
         uint32_t hits = 0;
         for (int r = 0; r < R; r++)
-            for (int i = 0; i < B; i++) hits |= uint32_t(passing(out[r * B + i], t[r]) != 0) << r;
+            for (int i = 0; i < B; i++) hits |= uint32_t(passing(out[r * B + i], limit[r]) != 0) << r;
         return hits;
     }
 };

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from ctypes import POINTER, byref, c_int32, pointer
+from collections.abc import Sequence
+from ctypes import POINTER, addressof, byref, c_int32, pointer
 from functools import partial
+from itertools import pairwise
 from threading import Lock
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ...types import Ids
 from ..threads import side_by_side
 from .axes import Axes
 from .library import DONE, NO_MEMORY, NOT_FINITE, ROWS, TERMS, Kernels, Map, Packed, Rows, Search
@@ -22,6 +22,14 @@ KEEP = 512 << 20
 """Bytes of packed rows that are kept from one search to the next, at the most."""
 _PIECE = 1024
 """Queries of a call, at the most: what is known of them stays in cache."""
+_LEAST = 32
+"""Queries that are worth a call of their own."""
+_MUCH = 1 << 21
+"""Bytes of rows that are worth a thread, where they are looked at once."""
+_ALONE = 1 << 26
+"""Multiplications that are done before another thread has begun."""
+_SHORT = 1 << 27
+"""Operations that nobody interrupts."""
 
 
 class NativeGallery:
@@ -38,26 +46,26 @@ class NativeGallery:
     """
 
     def __init__(self, kernels: Kernels, patches: Tensor, per_image: int, axes: Axes) -> None:
-        self.kernels = kernels
-        self.patches = patches
-        self.per_image = per_image
-        self.axes = axes
-        rows, channels = patches.shape
-        coordinates = channels if axes.turned is None else axes.kept + 1
-        self.width = -(-coordinates // kernels.multiple) * kernels.multiple
+        self._kernels = kernels
+        self._patches = patches
+        self._per_image = per_image
+        self._axes = axes
+        coordinates = axes.kept + axes.rests
+        width = -(-coordinates // kernels.multiple) * kernels.multiple
         self._map = Map(
-            axes.centre.data_ptr(),
-            None if axes.turned is None else axes.turned.data_ptr(),
-            axes.unit,
-            axes.rest,
-            channels,
-            axes.kept,
-            0 if axes.turned is None else axes.turned.shape[1],
-            self.width,
+            centre=axes.centre.data_ptr(),
+            axes=None if axes.turned is None else axes.turned.data_ptr(),
+            unit=axes.unit,
+            rest=axes.rest,
+            channels=patches.shape[1],
+            kept=axes.kept,
+            rests=axes.rests,
+            padded=0 if axes.turned is None else axes.turned.shape[1],
+            width=width,
         )
-        self._rows = Rows(patches.data_ptr(), rows, patches.dtype == torch.float16, 0)
-        self._block = self.width * ROWS + TERMS
-        self._images: OrderedDict[int, tuple[Packed, Any]] = OrderedDict()
+        self._rows = _rows(patches)
+        self._block = width * ROWS + TERMS
+        self._images: OrderedDict[int, _Image] = OrderedDict()
         self._lock = Lock()
 
     def search(self, queries: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -65,9 +73,9 @@ class NativeGallery:
 
         Parameters
         ----------
-        queries : float32 [B, Q, C]
+        queries : float32 [B, Q, C], contiguous, on the CPU
         images : int64 [B, K], each training image once in a row
-        k : int
+        k : int, 1 to the patches of the K images
 
         Returns
         -------
@@ -79,89 +87,140 @@ class NativeGallery:
         ValueError
             If values are not finite.
         """
-        queries = queries.contiguous()
         b, q, _ = queries.shape
-        distances = torch.empty(b, q, k)
-        ids = torch.empty(b, q, k, dtype=torch.int64)
-        threads = torch.get_num_threads()
-        parts = max(-(-q // _PIECE), min(-(-threads // b), -(-q // 32)))
+        found = torch.empty(b, q, k), torch.empty(b, q, k, dtype=torch.int64)
+        work = b * q * images.shape[1] * self._per_image
+        alone = work * self._map.channels < _ALONE
+        threads = 1 if alone else torch.get_num_threads()
+        parts = max(-(-q // _PIECE), min(-(-threads // b), -(-q // _LEAST)))
         bounds = [q * i // parts for i in range(parts + 1)]
         packed = self._packed(images)
         stop = c_int32(0)
-        counts = np.zeros((b, parts, 3), np.int64)
         calls = []
         for item, among in enumerate(images.tolist()):
-            table = (POINTER(Packed) * len(among))(*(pointer(packed[i]) for i in among))
-            for part, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
-                calls.append(
-                    Search(
-                        pointer(self._map),
-                        pointer(self._rows),
-                        queries[item, start:].data_ptr(),
-                        end - start,
-                        table,
-                        len(among),
-                        k,
-                        distances[item, start:].data_ptr(),
-                        ids[item, start:].data_ptr(),
-                        _address(stop),
-                        counts[item, part].ctypes.data,
-                    )
-                )
-        _run(self.kernels.search, calls, stop, "queries")
-        self.counts = counts.sum((0, 1))
-        return distances, ids
+            table = (POINTER(Packed) * len(among))(*(pointer(packed[i].packed) for i in among))
+            for start, end in pairwise(bounds):
+                part = queries[item, start:end], found[0][item, start:], found[1][item, start:]
+                calls.append(_call(self._map, self._rows, table, part, k, stop))
+        _run(self._kernels.search, calls, work, stop, "queries")
+        return found
 
-    def _packed(self, images: Tensor) -> dict[int, Packed]:
+    def _packed(self, images: Tensor) -> dict[int, _Image]:
         """Return images' packed rows, and keep them; others go where there are too many."""
         wanted = np.unique(images.numpy()).tolist()
         with self._lock:
             missing = [i for i in wanted if i not in self._images]
-            made = side_by_side(self._pack, missing) if missing else []
-            if NO_MEMORY in made:
-                raise MemoryError("out of memory: a gallery could not be packed")
-            if NOT_FINITE in made:
-                raise ValueError("gallery hold NaN or infinite values")
-            self._images.update(zip(missing, made, strict=True))
+            stop = c_int32(0)
+            some = [_Image(self._patches, self._per_image, self._block, i) for i in missing]
+            pack = partial(self._kernels.pack, byref(self._map), byref(self._rows))
+            work = len(some) * self._per_image * self._patches.shape[1]
+            _run(pack, [one.packed for one in some], work, stop, "gallery")
+            self._images.update(zip(missing, some, strict=True))
             for i in wanted:
                 self._images.move_to_end(i)
-            most = max(len(wanted), KEEP // (-(-self.per_image // ROWS) * self._block))
-            found = {i: self._images[i][0] for i in wanted}
-            alive = [self._images[i] for i in wanted]
+            most = max(len(wanted), KEEP // (-(-self._per_image // ROWS) * self._block))
             while len(self._images) > most:
                 self._images.popitem(last=False)
-        self._alive = alive
-        return found
-
-    def _pack(self, image: int) -> tuple[Packed, Any] | int:
-        first = image * self.per_image
-        rows = min(self.per_image, len(self.patches) - first)
-        size = -(-rows // ROWS) * self._block
-        room = np.empty(size + 64, np.uint8)
-        blocks = room[-room.ctypes.data % 64 :]
-        copies = np.empty(rows, np.int32)
-        packed = Packed(blocks.ctypes.data, copies.ctypes.data, first, rows)
-        status = self.kernels.pack(byref(self._map), byref(self._rows), byref(packed))
-        return status if status != DONE else (packed, (room, copies))
+            return {i: self._images[i] for i in wanted}
 
 
-def _address(value: c_int32) -> int:
-    from ctypes import addressof
+class _Image:
+    """Room for an image's packed rows."""
 
-    return addressof(value)
+    def __init__(self, patches: Tensor, per_image: int, block: int, image: int) -> None:
+        first = image * per_image
+        rows = min(per_image, len(patches) - first)
+        room = np.empty(-(-rows // ROWS) * block + 64, np.uint8)
+        self.blocks = room[-room.ctypes.data % 64 :]  # no vector lies across two lines of a cache
+        self.copies = np.empty(rows, np.int32)
+        self.packed = Packed(self.blocks.ctypes.data, self.copies.ctypes.data, first, rows)
 
 
-def _run(function: Any, calls: list[Search], stop: c_int32, name: str) -> None:
-    """Make calls side by side; what interrupts the wait stops them."""
+def search_directly(
+    kernels: Kernels, queries: Tensor, gallery: Tensor, k: int
+) -> tuple[Tensor, Tensor]:
+    """Return the `k` rows nearest to each of few queries, by differences of all pairs.
+
+    Parameters
+    ----------
+    kernels : Kernels
+    queries : float32 [Q, C], contiguous, on the CPU
+    gallery : float32 or float16 [G, C], contiguous, on the CPU
+    k : int, 1 to G
+
+    Returns
+    -------
+    distances : float32 [Q, k], squared Euclidean, ascending
+    ids : int64 [Q, k]
+
+    Raises
+    ------
+    ValueError
+        If values are not finite.
+    """
+    q, g = len(queries), len(gallery)
+    rows, plain = _rows(gallery), Map(channels=gallery.shape[1])
+    parts = max(1, min(torch.get_num_threads(), gallery.nbytes // _MUCH, g // k))
+    distances, ids = torch.empty(parts, q, k), torch.empty(parts, q, k, dtype=torch.int64)
+    stop, calls = c_int32(0), []
+    for part in range(parts):
+        start, end = g * part // parts, g * (part + 1) // parts
+        table = (POINTER(Packed) * 1)(pointer(Packed(first=start, rows=end - start)))
+        into = queries, distances[part], ids[part]
+        calls.append(_call(plain, rows, table, into, k, stop))
     try:
-        if len(calls) == 1:
-            states = [function(byref(calls[0]))]
-        else:
-            states = side_by_side(lambda call: function(byref(call)), calls)
-    except BaseException:
-        stop.value = 1
-        raise
+        _run(kernels.direct, calls, q * gallery.numel(), stop, "")
+    except ValueError:
+        name = "gallery" if queries.isfinite().all() else "queries"
+        raise ValueError(f"{name} hold NaN or infinite values") from None
+    if parts == 1:
+        return distances[0], ids[0]
+    distances, order = distances.transpose(0, 1).reshape(q, -1).sort(dim=1, stable=True)
+    return distances[:, :k], ids.transpose(0, 1).reshape(q, -1).gather(1, order[:, :k])
+
+
+def _rows(patches: Tensor) -> Rows:
+    return Rows(data=patches.data_ptr(), rows=len(patches), half=patches.dtype == torch.float16)
+
+
+def _call(
+    by: Map,
+    rows: Rows,
+    images: Any,
+    part: tuple[Tensor, Tensor, Tensor],
+    k: int,
+    stop: c_int32,
+) -> Search:
+    queries, distances, ids = part
+    return Search(
+        map=pointer(by),
+        gallery=pointer(rows),
+        queries=queries.data_ptr(),
+        count=len(queries),
+        images=images,
+        image_count=len(images),
+        k=k,
+        distances=distances.data_ptr(),
+        ids=ids.data_ptr(),
+        stop=addressof(stop),
+    )
+
+
+def _run(
+    function: Any, calls: Sequence[Search | Packed], work: int, stop: c_int32, name: str
+) -> None:
+    """Make calls side by side; whatever interrupts the wait stops them.
+
+    `work` is what they do at the least: about a nanosecond each.
+    """
+    if work < _SHORT and len(calls) == 1:
+        states = [function(byref(calls[0]))]
+    else:
+        states = side_by_side(
+            lambda call: function(byref(call)), calls, partial(setattr, stop, "value", 1)
+        )
     if NO_MEMORY in states:
         raise MemoryError("out of memory: a search found no room")
     if NOT_FINITE in states:
         raise ValueError(f"{name} hold NaN or infinite values")
+    assert all(state == DONE for state in states)

@@ -6,10 +6,11 @@
 //
 // where c is a centre, unit a power of two, and the d rows of A are orthonormal: leading principal
 // axes, turned among themselves so that no few coordinates are large. By the triangle inequality
-// F moves no two rows apart: |F(x) - F(y)| <= |x - y| / unit. (Without axes F(y) is v itself.)
+// F moves no two rows apart: |F(x) - F(y)| <= |x - y| / unit. The last coordinate is left out where
+// it is small: rounding would take too much of it. Without axes F(y) is v itself.
 //
-// Its rounding. F is computed in float32 in sums of 64 terms, which are then added: A v is off by
-// g |v| at most, with g = sqrt(d) (80 + C / 64) 2^-24, which covers the subtraction of c and what
+// Its rounding. F is computed in float32 in sums of 16 terms, which are then added: A v is off by
+// g |v| at most, with g = sqrt(d) (24 + C / 16) 2^-24, which covers the subtraction of c and what
 // the entries of A lack, too. Then |v|^2 - |A v|^2 is off by E = (2 g + 2^-20) |v|^2, and its
 // square root r by E / max(r, sqrt(E)).
 //
@@ -21,10 +22,10 @@
 //
 // The integers' product i.j is exact, so with A_x = (|u i|^2 - D^2) / 2u and B_x = 1 / 2u that is
 //
-//     i.j - A_x (1 / t) - B_x ((|t j|^2 - e_y^2) / t) >= -(D / u) (e_y / t) >= -(D / u) w,
+//     A_x (1 / t) + B_x ((|t j|^2 - e_y^2) / t) - i.j <= (D / u) (e_y / t) <= (D / u) w,
 //
-// where t is chosen such that e_y / t <= w for each row. On the left there are a multiplication
-// each for two numbers that a row has and a query has, on the right a number that a query has.
+// where t is chosen such that e_y / t <= w for each row. The left side is called the excess: of
+// two numbers that a row has and two that a query has. The right side is the query's limit.
 // Rows for which this holds are compared by differences, which decides, and makes d smaller.
 //
 // What rounding takes from the left is 2^-21 (|u i|^2 + |t j|^2) at most, in units of distances
@@ -57,9 +58,11 @@ struct Map {
     const float* axes;    // [channels, padded]: A transposed, columns filled up with 0; or null
     float unit, rest;     // a power of two, and r0
     int32_t channels;     // C
-    int32_t kept;         // d
+    int32_t kept;         // d, or C
+    int32_t rests;        // whether |v - A'A v| is a coordinate: 1 or 0
     int32_t padded;       // d filled up to a multiple of 16
-    int32_t width;        // bytes of a row of integers: d, and 1 with axes, filled up
+    int32_t width;        // bytes of a row of integers: one for each coordinate, filled up
+    int32_t unused;
 };
 
 struct Rows {
@@ -87,8 +90,7 @@ struct Search {
     int64_t k;
     float* distances;  // [count, k]
     int64_t* ids;      // [count, k]
-    const volatile int32_t* stop;
-    int64_t* counts;   // [3]: pairs compared by integers, by products, by differences
+    const volatile int32_t* stop;  // what is not 0 there ends the search
 };
 
 struct Kernels {

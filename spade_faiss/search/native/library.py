@@ -32,8 +32,10 @@ class Map(Structure):
         ("rest", c_float),
         ("channels", c_int32),
         ("kept", c_int32),
+        ("rests", c_int32),
         ("padded", c_int32),
         ("width", c_int32),
+        ("unused", c_int32),
     )
 
 
@@ -63,7 +65,6 @@ class Search(Structure):
         ("distances", c_void_p),
         ("ids", c_void_p),
         ("stop", c_void_p),
-        ("counts", c_void_p),
     )
 
 

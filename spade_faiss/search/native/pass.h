@@ -1,7 +1,8 @@
 // The pass over a gallery, for any instruction set: what `kernel.h` explains.
 //
 // Each instruction set's file defines, in a namespace of its own, before it includes this one
-//   LANES                           floats of a vector
+//   LANES, V                        a vector of so many floats
+//   float sum(V), float largest(V)
 //   V load_some(const float*, int)  the first few floats, and zeros
 //   V load_half(const uint16_t*), V load_some_half(const uint16_t*, int)
 //   struct Integers                 the product of integers and what follows from it
@@ -15,32 +16,20 @@
 constexpr int CHUNK = 16;              // terms of a sum in the map
 constexpr int SPARSE = 64;             // of so many blocks one is looked at first
 constexpr int MANY = 16;               // images from which on the first is looked at first, too
-constexpr int HOPELESS = 16;           // of so many rows one may pass before a query is hard
 constexpr int SURE = 4096;             // rows to see before that is said
 constexpr int WAITING = 16;            // rows that wait to be compared
 constexpr float WIDEST = 0x1p40f;      // scales, in units, lie between this and its inverse
 constexpr float SLACK = 0x1p-19f;
+constexpr double UNDERFLOWN = 0x1p-120;  // more than underflow takes from a distance squared
+constexpr float ANY = 3.2e38f, NONE = -INFINITY;  // limits under which all rows pass, and none
 
 using std::size_t;
+typedef int32_t Whole __attribute__((vector_size(4 * LANES)));
+typedef char Bytes __attribute__((vector_size(LANES)));
 
 ALWAYS V load(const float* at) { V v; std::memcpy(&v, at, sizeof v); return v; }
 ALWAYS void store(float* at, V v) { std::memcpy(at, &v, sizeof v); }
 ALWAYS V same(float value) { return value - V{}; }
-ALWAYS float sum(V v) {
-    float lanes[LANES], all = 0;
-    store(lanes, v);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
-    all = lanes[0];
-    return all;
-}
-ALWAYS float largest(V v) {
-    float lanes[LANES];
-    store(lanes, v);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-    return lanes[0];
-}
 ALWAYS V magnitude(V v) { return v < 0 ? -v : v; }
 ALWAYS V larger(V a, V b) { return a > b ? a : b; }
 
@@ -189,13 +178,15 @@ inline void mapped(float* v, size_t wide, const Map& map, float* room, size_t ro
     const double lost = std::sqrt(double(map.kept)) * (CHUNK + 8 + map.channels / CHUNK) * 0x1p-24;
     for (int r = 0; r < ROWS; r++) {
         float* z = room + r * room_wide;
-        double whole = square_sum(v + r * wide, int(wide)), part = square_sum(z, map.padded);
-        double off = (2 * lost + 0x1p-20) * whole + 0x1p-100, left = whole > part ? whole - part : 0;
-        double rest = std::sqrt(left), edge = std::sqrt(off);
+        const double whole = square_sum(v + r * wide, int(wide));
         for (size_t k = map.kept; k < room_wide; k++) z[k] = 0;
+        out[r] = {z, float(lost * std::sqrt(whole) * 1.0001)};
+        if (!map.rests) continue;
+        const double part = square_sum(z, map.padded);
+        double off = (2 * lost + 0x1p-20) * whole + 0x1p-100, left = whole > part ? whole - part : 0;
+        const double rest = std::sqrt(left), edge = std::sqrt(off);
         z[map.kept] = float(rest - map.rest);
-        double both = lost * std::sqrt(whole) + off / (rest > edge ? rest : edge);
-        out[r] = {z, float(both * 1.0001)};
+        out[r].error += float(off / (rest > edge ? rest : edge) * 1.0001);
     }
 }
 
@@ -203,9 +194,9 @@ struct Rounded {  // t, |t j|^2 and e^2, the two made safe
     float scale, size, error;
 };
 
-// Write j, plus `zero`, of n coordinates, in groups of four that lie `step` bytes apart. With a
-// scale such that e <= most * t, if that can be had: else `scale` is 0.
-inline Rounded rounded(const Image& image, int n, uint8_t* out, size_t step, int zero, float most) {
+// Write j of n coordinates, with bits of `zero` turned over, in groups of four that lie `step` bytes
+// apart. What fills up the last group is 0. With a scale such that e <= most * t, if that can be had: else `scale` is 0.
+inline Rounded rounded(const Image& image, int n, uint8_t* out, size_t step, char zero, float most) {
     V top{};
     int padded = up_to(n, LANES);
     for (int k = 0; k < padded; k += LANES) top = larger(top, magnitude(load(image.at + k)));
@@ -223,9 +214,11 @@ inline Rounded rounded(const Image& image, int n, uint8_t* out, size_t step, int
         float size = sum(norm) * scale * scale;
         float error = std::sqrt(sum(away) * 1.001f + SLACK * size) + image.error;
         if (!(error <= most * scale)) continue;
-        for (int k = 0; k < n; k++) {
-            int j = int(std::lrintf((image.at[k] * (1 / scale) + round) - round));
-            out[(k / 4) * step + k % 4] = uint8_t(j + zero);
+        for (int k = 0; k < padded; k += LANES) {
+            const V j = (load(image.at + k) * by + round) - round;
+            const auto bytes = __builtin_convertvector(__builtin_convertvector(j, Whole), Bytes) ^ zero;
+            for (int i = 0; i < LANES && k + i < n; i += 4)
+                std::memcpy(out + (k + i) / 4 * step, reinterpret_cast<const char*>(&bytes) + i, 4);
         }
         return {scale, size, error};
     }
@@ -234,7 +227,7 @@ inline Rounded rounded(const Image& image, int n, uint8_t* out, size_t step, int
 
 // How large e / t may be: two standard deviations above what rounding takes on average.
 inline float widest(int n) { return std::sqrt(n / 12.f + 0.15f * std::sqrt(float(n))); }
-inline int coordinates(const Map& map) { return map.axes ? map.kept + 1 : map.channels; }
+inline int coordinates(const Map& map) { return map.kept + map.rests; }
 
 inline uint32_t hash_of(const uint8_t* column, int width, float scale) {
     uint64_t h;
@@ -289,7 +282,7 @@ int pack(const Map* given, const Rows* gallery, Packed* packed) {
             if (r >= rows) continue;
             const int64_t row = start + r * blocks;
             packed->copies[row] = -1;
-            const Rounded one = rounded(images[r], n, block + 4 * r, ROWS * 4, 128, widest(n));
+            const Rounded one = rounded(images[r], n, block + 4 * r, ROWS * 4, char(128), widest(n));
             const uint32_t hash = hash_of(block + 4 * r, map.width, one.scale);
             hashes[row] = hash;
             bool copy = false;
@@ -358,21 +351,17 @@ struct Nearest {
     }
 };
 
-// A query's terms A, B and T, from its distance so far.
-inline void follow(const Asked& one, double distance, float unit, float w, float* a, float* t) {
-    if (distance == 0) {
-        *t = INFINITY;
-        return;
-    }
-    double limit = distance < INFINITY ? std::sqrt(distance) / unit * (1 + 0x1p-18) : INFINITY;
-    if (limit == INFINITY) {
+// What a query's rows are held against: A, and (D / u) w, from its distance so far.
+inline void follow(const Asked& one, double distance, float unit, float w, float* a, float* limit) {
+    const double away = std::sqrt(distance + UNDERFLOWN) / unit * (1 + 0x1p-18);
+    if (!(away < 1e30)) {
         *a = 0;
-        *t = -3.2e38f;
+        *limit = ANY;
         return;
     }
-    double all = limit + one.error, by = (one.size - all * all) / (2 * one.unit);
+    const double all = away + one.error, by = (one.size - all * all) / (2 * one.unit);
     *a = float(by < -1e38 ? -1e38 : by);
-    *t = float(-(all / one.unit) * w * (1 + 0x1p-18));
+    *limit = float(all / one.unit * w * (1 + 0x1p-18));
 }
 
 int products(const Search&, Nearest&, const int64_t* hard, int64_t count, double* limits);
@@ -391,7 +380,7 @@ int search(const Search* given) {
     size_t at_z = room.piece<float>(size_t(ROWS) * room_wide), at_low = room.piece<Low>(padded * map.width);
     size_t at_bytes = room.piece<int8_t>(map.width);
     size_t at_a = room.piece<float>(padded), at_b = room.piece<float>(padded);
-    size_t at_t = room.piece<float>(padded), at_start = room.piece<int32_t>(padded);
+    size_t at_limit = room.piece<float>(padded), at_start = room.piece<int32_t>(padded);
     size_t at_asked = room.piece<Asked>(n), at_hard = room.piece<int64_t>(n), at_dead = room.piece<uint8_t>(size);
     if (!room.reserve()) return NO_MEMORY;
     Nearest nearest{s, room.at<double>(at_best), s.ids};
@@ -403,7 +392,7 @@ int search(const Search* given) {
     }
     Low* low = room.at<Low>(at_low);
     int8_t* bytes = room.at<int8_t>(at_bytes);
-    float *a = room.at<float>(at_a), *b = room.at<float>(at_b), *t = room.at<float>(at_t);
+    float *a = room.at<float>(at_a), *b = room.at<float>(at_b), *limit = room.at<float>(at_limit);
     int32_t* start = room.at<int32_t>(at_start);
     Asked* asked = room.at<Asked>(at_asked);
     int64_t *hard = room.at<int64_t>(at_hard), hard_count = 0;
@@ -437,10 +426,10 @@ int search(const Search* given) {
             start[q] = -128 * total;
             if (one.scale > 0) {
                 b[q] = 0.5f / one.scale;
-                follow(asked[q], INFINITY, map.unit, w, a + q, t + q);
+                follow(asked[q], INFINITY, map.unit, w, a + q, limit + q);
             } else {
                 a[q] = b[q] = 0;
-                t[q] = INFINITY;
+                limit[q] = NONE;
                 hard[hard_count++] = q;
             }
         }
@@ -448,7 +437,7 @@ int search(const Search* given) {
     for (int64_t q = n; q < padded; q++) {
         a[q] = b[q] = 0;
         start[q] = 0;
-        t[q] = INFINITY;
+        limit[q] = NONE;
     }
 
     int64_t blocks_each = 0;
@@ -458,14 +447,16 @@ int search(const Search* given) {
     }
     const int64_t total = blocks_each * s.image_count;
     const int64_t whole = s.image_count < MANY ? 0 : blocks_each;
-    int64_t seen = 0, compared = 0, left = n - hard_count;
+    // The share of rows that may pass before products, of a cost in vectors, are cheaper.
+    const double vectors = double(map.channels) / LANES, hopeless = (1 + vectors) / (80 + 2 * vectors);
+    int64_t seen = 0, left = n - hard_count;
     float found[R * B][ROWS] __attribute__((aligned(64)));
     // Rows that pass wait a little, for what they are compared by to come from memory.
     struct Candidate {
         int64_t query;
         const Packed* image;
         int64_t inside;
-        float score, inverse;
+        float excess, inverse;
     } waiting[WAITING];
     int64_t queued = 0, oldest = 0;
     const size_t row_bytes = size_t(map.channels) * (s.gallery->half ? 2 : 4);
@@ -478,25 +469,26 @@ int search(const Search* given) {
         oldest = (oldest + 1) % WAITING;
         queued--;
         const int64_t q = one.query;
-        if (!(one.score - a[q] * one.inverse >= t[q])) return;
+        if (limit[q] == NONE || one.excess + a[q] * one.inverse > limit[q]) return;  // what is no number stays
         asked[q].passed++;
         const double before = nearest.last(q);
         nearest.compare(q, *one.image, one.inside);
         const double last = nearest.last(q);
-        if (last < before && last < bounds[(q + 1) * s.k - 1]) follow(asked[q], last, map.unit, w, a + q, t + q);
-        if (t[q] == INFINITY) {
+        if (last < before && last < bounds[(q + 1) * s.k - 1]) follow(asked[q], last, map.unit, w, a + q, limit + q);
+        if (last == 0) {
+            limit[q] = NONE;
             left--;
-        } else if (seen > SURE && asked[q].passed > seen / HOPELESS) {
-            t[q] = INFINITY;
+        } else if (seen > SURE && asked[q].passed > seen * hopeless) {
+            limit[q] = NONE;
             hard[hard_count++] = q;
             left--;
         }
     };
-    // What a row's integers say that its distance is at the most.
-    auto bound = [&](int64_t q, int64_t row, float score, float inverse) {
+    // Of the first round, the rows that are the nearest by their integers are remembered.
+    auto guess = [&](int64_t q, int64_t row, float excess, float inverse) {
         const Asked& one = asked[q];
         const double scale = 1 / double(inverse), away = w * scale;
-        double square = one.size - 2 * one.unit * scale * score + away * away;
+        double square = one.size + 2 * one.unit * scale * excess + away * away;
         square += 0x1p-19 * (one.size + square);
         const double most = (std::sqrt(square > 0 ? square : 0) + one.error + away) * map.unit * (1 + 0x1p-18);
         double* own = bounds + q * s.k;
@@ -509,26 +501,26 @@ int search(const Search* given) {
         }
         own[at] = most * most;
         rows[at] = row;
-        const double last = own[s.k - 1] + 1e-300;
-        if (last < nearest.last(q)) follow(one, last, map.unit, w, a + q, t + q);
+        const double last = own[s.k - 1];
+        if (last < INFINITY) follow(one, last, map.unit, w, a + q, limit + q);
     };
     // What is bounded is compared, after the first round: then thresholds are near their last.
     auto sharpen = [&] {
         for (int64_t i = 0; i < n * s.k; i++) {
             const int64_t next = i + WAITING < n * s.k ? bounded[i + WAITING] : -1;
             if (next >= 0) fetch(next);
+            bounds[i] = INFINITY;
             if (bounded[i] < 0) continue;
             const float* x = s.queries + i / s.k * map.channels;
             const double found = distance(x, *s.gallery, bounded[i], map.channels);
-            if (found < bounds[i]) bounds[i] = found;
+            bounds[i] = found;
             bounded[i] = -1;
         }
         for (int64_t q = 0; q < n; q++) {
             double* own = bounds + q * s.k;
             for (int64_t i = 1; i < s.k; i++)
                 for (int64_t j = i; j > 0 && own[j - 1] > own[j]; j--) swap(own[j], own[j - 1]);
-            if (t[q] < INFINITY && own[s.k - 1] < INFINITY)
-                follow(asked[q], own[s.k - 1] + 1e-300, map.unit, w, a + q, t + q);
+            if (b[q] > 0) follow(asked[q], own[s.k - 1], map.unit, w, a + q, limit + q);
         }
     };
     auto push = [&](const Candidate& one) {
@@ -563,25 +555,26 @@ int search(const Search* given) {
             }
             for (int i = many; i < B; i++) block[i] = dead;
             for (int64_t q0 = 0; q0 < padded; q0 += R) {
-                uint32_t hits = Integers::tile(low + q0 * map.width, map.width, a + q0, b + q0, t + q0,
+                uint32_t hits = Integers::tile(low + q0 * map.width, map.width, a + q0, b + q0, limit + q0,
                                                start + q0, block, found);
-#ifdef NOHITS
-                if (phase) hits = 0;
-#endif
+                float used[R];  // A may change while rows of this tile wait
+                if (hits) std::memcpy(used, a + q0, sizeof used);
                 for (; __builtin_expect(hits != 0, 0); hits &= hits - 1) {
                     const int r = __builtin_ctz(hits);
                     const int64_t q = q0 + r;
-                    const float at_first = a[q];
                     for (int i = 0; i < many; i++) {
                         const float* terms = reinterpret_cast<const float*>(block[i] + size_t(map.width) * ROWS);
-                        uint32_t mask = passing(found[r * B + i], t[q]);
+                        // A of a query of which nothing is known is 0, and may become less; else it only grows.
+                        uint32_t mask = passing(found[r * B + i], a[q] < used[r] ? ANY : limit[q]);
                         for (; mask; mask &= mask - 1) {
                             const int c = __builtin_ctz(mask);
                             if (terms[ROWS + c] == NEVER) continue;
-                            const float score = found[r * B + i][c] + at_first * terms[c];
+                            const float excess = found[r * B + i][c] - used[r] * terms[c];
                             const int64_t row = inside[i] + c * blocks_in(*image[i]);
-                            if (terms[c] > 0) bound(q, image[i]->first + row, score, terms[c]);
-                            if (phase) push({q, image[i], row, score, terms[c]});
+                            if (phase)
+                                push({q, image[i], row, excess, terms[c]});
+                            else if (terms[c] > 0)
+                                guess(q, image[i]->first + row, excess, terms[c]);
                         }
                     }
                 }
@@ -592,11 +585,7 @@ int search(const Search* given) {
         if (phase == 0) sharpen();
     }
     Integers::end();
-    for (int64_t q = 0; q < n; q++) compared += asked[q].passed;
-    s.counts[0] += seen * n;
-    s.counts[2] += compared;
     if (hard_count) {
-        s.counts[1] += hard_count;
         for (int64_t q = 0; q < n; q++) {
             const double last = bounds[(q + 1) * s.k - 1];
             bounds[q] = last < nearest.last(q) ? last : nearest.last(q);
@@ -613,6 +602,7 @@ int search(const Search* given) {
 // `limits` are distances, [all queries], that the k-th nearest do not exceed.
 int products(const Search& s, Nearest& nearest, const int64_t* hard, int64_t count, double* limits) {
     constexpr int R = LANES == 4 ? 4 : 6, N = LANES == 16 ? 4 : 2, PANEL = N * LANES;
+    constexpr int STEP = PANEL < ROWS ? PANEL : ROWS;  // rows that are laid out at a time
     const Map map = *s.map;
     const int c = map.channels, wide = up_to(c, LANES);
     const int64_t padded = (count + R - 1) / R * R;
@@ -620,7 +610,7 @@ int products(const Search& s, Nearest& nearest, const int64_t* hard, int64_t cou
     Room room;
     size_t at_x = room.piece<float>(padded * wide), at_t = room.piece<float>(padded);
     size_t at_x2 = room.piece<double>(padded);
-    size_t at_y = room.piece<float>(size_t(wide) * PANEL), at_v = room.piece<float>(wide);
+    size_t at_y = room.piece<float>(size_t(wide) * PANEL), at_v = room.piece<float>(size_t(ROWS) * wide);
     if (!room.reserve()) return NO_MEMORY;
     float *x = room.at<float>(at_x), *t = room.at<float>(at_t), *y = room.at<float>(at_y);
     float* v = room.at<float>(at_v);
@@ -628,11 +618,7 @@ int products(const Search& s, Nearest& nearest, const int64_t* hard, int64_t cou
     float found[R][PANEL] __attribute__((aligned(64))), half[PANEL] __attribute__((aligned(64)));
     std::memset(x, 0, sizeof(float) * padded * wide);
     auto follow_here = [&](int64_t i, double distance) {
-        if (distance == 0) {
-            t[i] = INFINITY;
-            return;
-        }
-        double limit = std::sqrt(distance) / map.unit * (1 + 0x1p-18);
+        double limit = std::sqrt(distance + UNDERFLOWN) / map.unit * (1 + 0x1p-18);
         double least = ((1 - 2 * h) * x2[i] - limit * limit) / 2 - 0x1p-20 * (x2[i] + limit * limit) - 0x1p-100;
         t[i] = least > -3e38 ? float(least) : -3e38f;  // infinity or not a number: all pass
     };
@@ -645,29 +631,31 @@ int products(const Search& s, Nearest& nearest, const int64_t* hard, int64_t cou
         follow_here(i, limits[hard[i]]);
         nearest.clear(hard[i]);
     }
-    int64_t compared = 0;
     for (int64_t i = 0; i < s.image_count; i++) {
         const Packed& image = *s.images[i];
         for (int64_t start = 0; start < image.rows; start += PANEL) {
             if (*s.stop) return STOPPED;
             const int rows = int(image.rows - start < PANEL ? image.rows - start : PANEL);
             const int64_t blocks = blocks_in(image), size = map.width * ROWS + TERMS;
-            for (int r = 0; r < PANEL; r++) {
-                half[r] = 3e38f;
-                if (r >= rows) {
-                    for (int k = 0; k < c; k++) y[size_t(k) * PANEL + r] = 0;
-                    continue;
+            for (int r = 0; r < PANEL; r += STEP) {
+                for (int i = 0; i < STEP; i++) {
+                    const int64_t row = start + r + i;
+                    float* out = v + size_t(i) * wide;
+                    half[r + i] = 3e38f;
+                    if (row < image.rows) {
+                        const float* terms = reinterpret_cast<const float*>(
+                            image.blocks + row % blocks * size + size_t(map.width) * ROWS);
+                        centred(*s.gallery, image.first + row, map, out, wide);
+                        if (terms[ROWS + row / blocks] == NEVER) continue;
+                        const double all = (1 - 2 * h) * square_sum(out, wide) / 2 * (1 - 0x1p-20);
+                        half[r + i] = float(all);
+                        if (all < 1e38) continue;
+                        half[r + i] = -3e38f;  // too large for products: it passes
+                    }
+                    std::memset(out, 0, sizeof(float) * wide);
                 }
-                const int64_t row = start + r;
-                const float* terms = reinterpret_cast<const float*>(
-                    image.blocks + row % blocks * size + size_t(map.width) * ROWS);
-                centred(*s.gallery, image.first + row, map, v, wide);
-                if (terms[ROWS + row / blocks] != NEVER) {
-                    double all = square_sum(v, wide);
-                    all = (1 - 2 * h) * all / 2 * (1 - 0x1p-20);
-                    half[r] = all < 1e38 ? float(all) : -3e38f;  // too large for products: it passes
-                }
-                for (int k = 0; k < c; k++) y[size_t(k) * PANEL + r] = half[r] > -3e38f ? v[k] : 0;
+                for (int k = 0; k < c; k++)
+                    for (int i = 0; i < STEP; i++) y[size_t(k) * PANEL + r + i] = v[size_t(i) * wide + k];
             }
             for (int64_t q0 = 0; q0 < padded; q0 += R) {
                 V acc[R][N] = {};
@@ -692,18 +680,17 @@ int products(const Search& s, Nearest& nearest, const int64_t* hard, int64_t cou
                     const int64_t q = hard[q0 + r];
                     for (int m = 0; m < rows; m++) {
                         if (!(found[r][m] >= t[q0 + r]) || half[m] == 3e38f) continue;
-                        compared++;
                         nearest.compare(q, image, start + m);
                         if (nearest.last(q) < limits[q]) {
                             limits[q] = nearest.last(q);
                             follow_here(q0 + r, limits[q]);
+                            if (limits[q] == 0) t[q0 + r] = INFINITY;
                         }
                     }
                 }
             }
         }
     }
-    s.counts[2] += compared;
     return DONE;
 }
 
@@ -717,12 +704,16 @@ template <class T> inline int differences(const Search& s, const T* rows) {
     if (!room.reserve()) return NO_MEMORY;
     Nearest nearest{s, room.at<double>(at_best), s.ids};
     for (int64_t q = 0; q < s.count; q++) nearest.clear(q);
+    // Rows that all queries are compared with before the next ones come from memory.
+    const int64_t step = 1 + (1 << 16) / (c * int64_t(sizeof(T)));
+    for (int64_t start = 0; start < count; start += step)
     for (int64_t q0 = 0; q0 < s.count; q0 += R) {
+        if (*s.stop) return STOPPED;
         const int some = int(s.count - q0 < R ? s.count - q0 : R);
+        const int64_t stop = start + step < count ? start + step : count;
         const float* x[R];
         for (int r = 0; r < R; r++) x[r] = s.queries + (q0 + (r < some ? r : 0)) * c;
-        for (int64_t i = 0; i < count; i++) {
-            if (i % 1024 == 0 && *s.stop) return STOPPED;
+        for (int64_t i = start; i < stop; i++) {
             const T* y = rows + (first + i) * c;
             V acc[R] = {};
             int k = 0;

@@ -38,9 +38,15 @@ inline V load_some_half(const uint16_t* at, int n) {
 }
 inline V load_half(const uint16_t* at) { return load_some_half(at, LANES); }
 
-inline uint32_t passing(const float* scores, float least) {
+inline float sum(V v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+inline float largest(V v) {
+    const float a = v[0] > v[2] ? v[0] : v[2], b = v[1] > v[3] ? v[1] : v[3];
+    return a > b ? a : b;
+}
+
+inline uint32_t passing(const float* excess, float limit) {
     uint32_t mask = 0;
-    for (int c = 0; c < ROWS; c++) mask |= uint32_t(scores[c] >= least) << c;
+    for (int c = 0; c < ROWS; c++) mask |= uint32_t(excess[c] <= limit) << c;
     return mask;
 }
 
@@ -52,7 +58,7 @@ struct Integers {
     static void begin() {}
     static void end() {}
 
-    static inline uint32_t tile(const Low* low, int width, const float* a, const float* b, const float* t,
+    static inline uint32_t tile(const Low* low, int width, const float* a, const float* b, const float* limit,
                                 const int32_t* start, const uint8_t* const* block, float (*out)[ROWS]) {
         const float* terms = reinterpret_cast<const float*>(block[0] + width * ROWS);
         uint32_t hits = 0;
@@ -68,8 +74,8 @@ struct Integers {
             }
             bool pass = false;
             for (int c = 0; c < ROWS; c++) {
-                out[r][c] = float(acc[c]) - a[r] * terms[c] - b[r] * terms[ROWS + c];
-                pass |= out[r][c] >= t[r];
+                out[r][c] = a[r] * terms[c] + b[r] * terms[ROWS + c] - float(acc[c]);
+                pass |= out[r][c] <= limit[r];
             }
             hits |= uint32_t(pass) << r;
         }
