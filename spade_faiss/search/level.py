@@ -31,7 +31,7 @@ NOT_BUILT = (
 )
 _TOLD = 64, 4096
 """Images, and rows of them in all, that tell how rows are best shortened."""
-_TURNS = 1 << 32
+_TURNS = 1 << 35
 """Multiplications from which on it pays to turn rows that are searched once."""
 _ONE_AT_A_TIME = Lock()
 """Triton's autotuner is not made for several threads."""
@@ -149,9 +149,9 @@ class LevelSearch:
             found = kernels()
             assert found is not None
             patches = self.patches.contiguous()
-            pairs = queries[..., 0].numel() * images.shape[1] * self.per_image
-            turn = not self.once or pairs * patches.shape[1] >= _TURNS
-            axes = Axes.of(self._sample(images[0], turn), turn=turn)
+            turn = not self.once or queries.numel() * images.shape[1] * self.per_image >= _TURNS
+            searched = images.shape[1] * self.per_image
+            axes = Axes.of(self._sample(images[0], turn), searched, found.multiple, turn=turn)
             self._native = native = NativeGallery(found, patches, self.per_image, axes)
         return native.search(queries.contiguous(), images, k)
 

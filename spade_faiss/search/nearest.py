@@ -13,6 +13,8 @@ from .native import kernels, search_directly
 
 _FEW, _LITTLE = 20, 1 << 20
 """Queries, and multiplications, up to which differences of all pairs are the fastest."""
+_SHARE = 16
+"""Times as many rows as are wanted of which bounds rule out too few."""
 _PIECE = 4096
 """Rows that are worth a thread to pack."""
 
@@ -56,7 +58,7 @@ def nearest(queries: Any, gallery: Any, k: int = 1, engine: str = "auto") -> tup
     if q.shape[1] != g.shape[1]:
         raise ValueError(f"queries have {q.shape[1]} channels and the gallery has {g.shape[1]}")
     cpu = q.device.type == g.device.type == "cpu"
-    few = len(q) <= _FEW or len(q) * g.numel() <= _LITTLE
+    few = len(q) <= _FEW or len(q) * g.numel() <= _LITTLE or _SHARE * k >= len(g)
     if cpu and few and 1 <= k <= len(g) and (engine in ("auto", "screened")):
         found = kernels() if engine == "screened" or cpu_engine() == "screened" else None
         if found is not None:

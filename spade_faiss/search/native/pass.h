@@ -448,7 +448,7 @@ int search(const Search* given) {
     const int64_t total = blocks_each * s.image_count;
     const int64_t whole = s.image_count < MANY ? 0 : blocks_each;
     // The share of rows that may pass before products, of a cost in vectors, are cheaper.
-    const double vectors = double(map.channels) / LANES, hopeless = (1 + vectors) / (80 + 2 * vectors);
+    const double vectors = double(map.channels) / LANES, hopeless = (1 + vectors) / (80 + 4 * vectors);
     int64_t seen = 0, left = n - hard_count;
     float found[R * B][ROWS] __attribute__((aligned(64)));
     // Rows that pass wait a little, for what they are compared by to come from memory.
