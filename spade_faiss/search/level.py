@@ -29,6 +29,8 @@ NOT_BUILT = (
     "the engine 'screened' was not compiled when spade-faiss was installed: install it again where "
     "a C++ compiler is, or choose faiss"
 )
+MOST_CHANNELS = 1 << 15
+"""Up to which sums of products of 8-bit integers fit into 32 bits."""
 _TOLD = 64, 4096
 """Images, and rows of them in all, that tell how rows are best shortened."""
 _TURNS = 1 << 35
@@ -137,6 +139,8 @@ class LevelSearch:
                 raise ValueError("the engine 'screened' is for the CPU: choose triton or faiss")
         elif engine == "triton":
             raise ValueError("the engine 'triton' needs CUDA: choose screened or faiss")
+        elif self.patches.shape[1] > MOST_CHANNELS:
+            return "faiss"
         elif engine == "auto":
             return cpu_engine()
         elif engine == "screened" and kernels() is None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..types import Doubles
+from ..types import Doubles, Ids
 from .judge import over
 
 LEVEL = 0.01
@@ -98,7 +98,7 @@ def detect_drift(
     # The threshold may be one of the calibration's own scores, which would weigh on its side.
     here, before = (side[:, side[0] < threshold] for side in sides)
     found = _hotelling(here, before)
-    if 2 * high > m and _p_of_more(high, m, high_before, n) < LEVEL / 2:
+    if 2 * high > m and p_of_more(high, m, high_before, n) < LEVEL / 2:
         warned, text = (
             True,
             (
@@ -153,31 +153,43 @@ def _hotelling(here: Doubles, before: Doubles) -> _Found | None:
     Hotelling's test is that of a regression of the side on the scores, whose share of explained
     variance has a beta distribution if there is no difference.
     """
-    from scipy.special import comb, ndtri
-    from scipy.stats import beta, rankdata
+    from scipy.special import betaincc, comb, ndtri
 
     m, n = here.shape[1], before.shape[1]
     if min(m, n) == 0 or 2 / comb(m + n, m) >= LEVEL / 2:
         return None
-    ranks = rankdata(np.concatenate([here, before], axis=1), axis=1)
+    ranks = np.stack([_ranks(one) for one in np.concatenate([here, before], axis=1)])
     normal = ndtri(ranks / (m + n + 1))
     normal -= normal.mean(axis=1, keepdims=True)
     side = np.r_[np.full(m, n), np.full(n, -m)] / (m + n)
     weights, _, rank, _ = np.linalg.lstsq(normal.T, side)  # the rank is 1 where both are the same
     fit = weights @ normal
     explained = min(float(fit @ side / (side @ side)), 1.0)
-    p_value = float(beta.sf(explained, rank / 2, (m + n - 1 - rank) / 2)) if rank else 1.0
+    p_value = float(betaincc(rank / 2, (m + n - 1 - rank) / 2, explained)) if rank else 1.0
 
     def share(order: Doubles) -> float:
         """Return in what share of pairs the batch's is larger."""
         return float((order[:m].sum() - m * (m + 1) / 2) / (m * n))
 
-    return _Found(share(ranks[1]), share(ranks[0]), share(rankdata(fit)), p_value)
+    return _Found(share(ranks[1]), share(ranks[0]), share(_ranks(fit)), p_value)
 
 
-def _p_of_more(high: int, m: int, high_before: int, n: int) -> float:
+def p_of_more(high: int, m: int, high_before: int, n: int) -> float:
     """Return p of Fisher's exact test that a batch has no more images over the threshold."""
-    from scipy.stats import fisher_exact
+    from scipy.special import gammaln
 
-    table = [[high, m - high], [high_before, n - high_before]]
-    return float(fisher_exact(table, alternative="greater").pvalue)
+    def ways(of: int, some: Ids) -> Doubles:
+        """Return the logarithms of how many ways there are to choose some of so many."""
+        found: Doubles = gammaln(of + 1) - gammaln(some + 1) - gammaln(of - some + 1)
+        return found
+
+    total = high + high_before
+    more = np.arange(high, min(m, total) + 1)
+    chances = np.exp(ways(m, more) + ways(n, total - more) - ways(m + n, np.array([total])))
+    return min(float(chances.sum()), 1.0)
+
+
+def _ranks(values: Doubles) -> Doubles:
+    """Return ranks from 1 on, [n]; equal values share the mean of theirs."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]

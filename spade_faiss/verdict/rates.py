@@ -48,11 +48,11 @@ def observed_rate(count: int, n: int) -> Rate:
     """
     if not 0 <= count <= n or n < 1:
         raise ValueError(f"{count} of {n} images is no share")
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     tail = (1 - CONFIDENCE) / 2
-    low = float(beta.ppf(tail, count, n - count + 1)) if count else 0.0
-    high = float(beta.ppf(1 - tail, count + 1, n - count)) if count < n else 1.0
+    low = float(betaincinv(count, n - count + 1, tail)) if count else 0.0
+    high = float(betaincinv(count + 1, n - count, 1 - tail)) if count < n else 1.0
     return Rate(count, n, count / n, low, high)
 
 
@@ -83,14 +83,14 @@ def expected_rate(count: int, n: int, quantile: float) -> Rate:
     """
     if not 0 <= count <= n or n < 1:
         raise ValueError(f"{count} of {n} images is no share")
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     tail = (1 - CONFIDENCE) / 2
     rank = conformal_rank(n, quantile)
     above = max(n - min(rank, n), count) + 1
     is_rank = rank < n and count == n - rank
-    low = float(beta.ppf(tail, above, n - above + 1)) if is_rank else 0.0
-    high = float(beta.ppf(1 - tail, above, n - above + 1))
+    low = float(betaincinv(above, n - above + 1, tail)) if is_rank else 0.0
+    high = float(betaincinv(above, n - above + 1, 1 - tail))
     return Rate(count, n, above / (n + 1), low, high)
 
 

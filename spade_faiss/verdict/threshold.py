@@ -165,7 +165,7 @@ def _ranked(values: Doubles, weights: Doubles, near: Mask, quantile: float) -> t
 
 def _limit(logs: Doubles, weights: Doubles, quantile: float) -> float:
     """Return the upper prediction limit of scores that have these logarithms."""
-    from scipy.stats import t as student
+    from scipy.special import stdtrit  # scipy.stats would take longer to import than a query takes
 
     n = weights.sum()
     mean = np.average(logs, weights=weights)
@@ -173,7 +173,7 @@ def _limit(logs: Doubles, weights: Doubles, quantile: float) -> float:
     squares = float((weights * apart**2).sum())
     spread = _pooled(squares / (n - 1), n)
     skew = (weights * apart**3).sum() / n / max(squares / n, 1e-24) ** 1.5
-    t = float(student.ppf(quantile, SPREAD_IMAGES + n - 1))
+    t = float(stdtrit(SPREAD_IMAGES + n - 1, quantile))
     lean = skew * n / (n + SKEW_IMAGES)
     if lean:  # beyond its turning point the correction would lead back
         t = min(t, -3 / lean) if lean < 0 else max(t, -3 / lean)

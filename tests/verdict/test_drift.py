@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import f, norm, rankdata, ttest_ind
+from scipy.stats import f, fisher_exact, norm, rankdata, ttest_ind
 
 from spade_faiss.verdict.drift import CLEAR, LEVEL, _hotelling, detect_drift
 
@@ -126,3 +126,10 @@ def test_nan_and_unequal_lengths_are_refused():
         detect_drift([1.0, float("nan")], [1.0, 2.0], 3.0, [1.0, 2.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="shape"):
         detect_drift([1.0], [1.0, 2.0], 3.0, [1.0, 2.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("high, m, high_before, n", [(0, 5, 0, 9), (3, 10, 1, 50), (10, 10, 4, 4)])
+def test_more_images_over_the_threshold_are_told_as_by_fisher(high, m, high_before, n):
+    table = [[high, m - high], [high_before, n - high_before]]
+    expected = fisher_exact(table, alternative="greater").pvalue
+    assert p_of_more(high, m, high_before, n) == pytest.approx(expected, rel=1e-9)

@@ -11,7 +11,7 @@
 //
 // Its rounding. F is computed in float32 in sums of 16 terms, which are then added: A v is off by
 // g |v| at most, with g = sqrt(d) (24 + C / 16) 2^-24, which covers the subtraction of c and what
-// the entries of A lack, too. Then |v|^2 - |A v|^2 is off by E = (2 g + 2^-20) |v|^2, and its
+// the entries of A lack, too. Then |v|^2 - |A v|^2 is off by E = (2 g + (C + 8) 2^-23) |v|^2 at most, and its
 // square root r by E / max(r, sqrt(E)).
 //
 // The integers. F(y) is written as t j, with a scale t of its own and 8-bit integers j, and F(x)
@@ -29,9 +29,9 @@
 // Rows for which this holds are compared by differences, which decides, and makes d smaller.
 //
 // What rounding takes from the left is 2^-21 (|u i|^2 + |t j|^2) at most, in units of distances
-// squared, and 2^-21 D^2. So e_x^2 and e_y^2 are made larger by 2^-19 |u i|^2 and 2^-19 |t j|^2,
-// and D by 2^-18 D: (D + e_y)^2 grows by more than all of that. The latter covers what
-// differences, summed in parallel, lose of d, too.
+// squared, and 2^-21 D^2. So e_x^2 and e_y^2 are made larger by (2^-19 + n 2^-24) |u i|^2, of n
+// coordinates, and as much of |t j|^2, and D by (2^-18 + C 2^-26) D: (D + e_y)^2 grows by more
+// than all of that. The latter covers what differences, summed in parallel, lose of d, too.
 //
 // Where too many rows pass, a query goes on with products in float32 of v itself: x.y is off by
 // h |x||y| <= h (|x|^2 + |y|^2) / 2 with h = (C + 8) 2^-23, twice what sums can lose, so

@@ -19,7 +19,6 @@ constexpr int MANY = 16;               // images from which on the first is look
 constexpr int SURE = 4096;             // rows to see before that is said
 constexpr int WAITING = 16;            // rows that wait to be compared
 constexpr float WIDEST = 0x1p40f;      // scales, in units, lie between this and its inverse
-constexpr float SLACK = 0x1p-19f;
 constexpr double UNDERFLOWN = 0x1p-120;  // more than underflow takes from a distance squared
 constexpr float ANY = 3.2e38f, NONE = -INFINITY;  // limits under which all rows pass, and none
 
@@ -183,7 +182,7 @@ inline void mapped(float* v, size_t wide, const Map& map, float* room, size_t ro
         out[r] = {z, float(lost * std::sqrt(whole) * 1.0001)};
         if (!map.rests) continue;
         const double part = square_sum(z, map.padded);
-        double off = (2 * lost + 0x1p-20) * whole + 0x1p-100, left = whole > part ? whole - part : 0;
+        double off = (2 * lost + (map.channels / LANES + 8) * 0x1p-23) * whole + 0x1p-100, left = whole > part ? whole - part : 0;
         const double rest = std::sqrt(left), edge = std::sqrt(off);
         z[map.kept] = float(rest - map.rest);
         out[r].error += float(off / (rest > edge ? rest : edge) * 1.0001);
@@ -212,7 +211,7 @@ inline Rounded rounded(const Image& image, int n, uint8_t* out, size_t step, cha
             norm += j * j;
         }
         float size = sum(norm) * scale * scale;
-        float error = std::sqrt(sum(away) * 1.001f + SLACK * size) + image.error;
+        float error = std::sqrt(sum(away) * 1.001f + (0x1p-19f + n * 0x1p-24f) * size) + image.error;
         if (!(error <= most * scale)) continue;
         for (int k = 0; k < padded; k += LANES) {
             const V j = (load(image.at + k) * by + round) - round;
@@ -351,9 +350,14 @@ struct Nearest {
     }
 };
 
+// A distance, in units, from its square as it was computed, and no less.
+inline double reached(double square, const Map& map) {
+    return std::sqrt(square + UNDERFLOWN) / map.unit * (1 + 0x1p-18 + map.channels * 0x1p-26);
+}
+
 // What a query's rows are held against: A, and (D / u) w, from its distance so far.
-inline void follow(const Asked& one, double distance, float unit, float w, float* a, float* limit) {
-    const double away = std::sqrt(distance + UNDERFLOWN) / unit * (1 + 0x1p-18);
+inline void follow(const Asked& one, double distance, const Map& map, float w, float* a, float* limit) {
+    const double away = reached(distance, map);
     if (!(away < 1e30)) {
         *a = 0;
         *limit = ANY;
@@ -426,7 +430,7 @@ int search(const Search* given) {
             start[q] = -128 * total;
             if (one.scale > 0) {
                 b[q] = 0.5f / one.scale;
-                follow(asked[q], INFINITY, map.unit, w, a + q, limit + q);
+                follow(asked[q], INFINITY, map, w, a + q, limit + q);
             } else {
                 a[q] = b[q] = 0;
                 limit[q] = NONE;
@@ -474,7 +478,7 @@ int search(const Search* given) {
         const double before = nearest.last(q);
         nearest.compare(q, *one.image, one.inside);
         const double last = nearest.last(q);
-        if (last < before && last < bounds[(q + 1) * s.k - 1]) follow(asked[q], last, map.unit, w, a + q, limit + q);
+        if (last < before && last < bounds[(q + 1) * s.k - 1]) follow(asked[q], last, map, w, a + q, limit + q);
         if (last == 0) {
             limit[q] = NONE;
             left--;
@@ -502,7 +506,7 @@ int search(const Search* given) {
         own[at] = most * most;
         rows[at] = row;
         const double last = own[s.k - 1];
-        if (last < INFINITY) follow(one, last, map.unit, w, a + q, limit + q);
+        if (last < INFINITY) follow(one, last, map, w, a + q, limit + q);
     };
     // What is bounded is compared, after the first round: then thresholds are near their last.
     auto sharpen = [&] {
@@ -520,7 +524,7 @@ int search(const Search* given) {
             double* own = bounds + q * s.k;
             for (int64_t i = 1; i < s.k; i++)
                 for (int64_t j = i; j > 0 && own[j - 1] > own[j]; j--) swap(own[j], own[j - 1]);
-            if (b[q] > 0) follow(asked[q], own[s.k - 1], map.unit, w, a + q, limit + q);
+            if (b[q] > 0) follow(asked[q], own[s.k - 1], map, w, a + q, limit + q);
         }
     };
     auto push = [&](const Candidate& one) {
@@ -618,9 +622,9 @@ int products(const Search& s, Nearest& nearest, const int64_t* hard, int64_t cou
     float found[R][PANEL] __attribute__((aligned(64))), half[PANEL] __attribute__((aligned(64)));
     std::memset(x, 0, sizeof(float) * padded * wide);
     auto follow_here = [&](int64_t i, double distance) {
-        double limit = std::sqrt(distance + UNDERFLOWN) / map.unit * (1 + 0x1p-18);
+        const double limit = reached(distance, map);
         double least = ((1 - 2 * h) * x2[i] - limit * limit) / 2 - 0x1p-20 * (x2[i] + limit * limit) - 0x1p-100;
-        t[i] = least > -3e38 ? float(least) : -3e38f;  // infinity or not a number: all pass
+        t[i] = least > -3e38 ? float(least) : -INFINITY;  // so large, or no number: all pass
     };
     for (int64_t i = 0; i < padded; i++) t[i] = INFINITY;
     for (int64_t i = 0; i < count; i++) {
