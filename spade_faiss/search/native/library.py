@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
 from functools import cache
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from ...errors import SpadeError
 
 CHOICE = "SPADE_FAISS_KERNEL"
 """Names the kernel to use, or is "none"; without it the fastest is used."""
+LIBRARY = "SPADE_FAISS_KERNEL_LIBRARY"
+"""Names the library to load; without it that beside this file is."""
 ROWS = 16
 """Rows of a packed block."""
 TERMS = 2 * ROWS * 4
@@ -83,13 +84,13 @@ class Kernels(Structure):
 @cache
 def _library() -> Any:
     """Return the shared library, or None where it was not built."""
-    for suffix in (*EXTENSION_SUFFIXES, ".so"):
-        path = Path(__file__).with_name(f"_kernels{suffix}")
-        if path.exists():
-            library = ctypes.CDLL(str(path))
-            library.spade_kernels.restype = POINTER(Kernels)
-            return library
-    return None
+    named = os.environ.get(LIBRARY)
+    path = Path(named) if named else Path(__file__).with_name("_kernels.so")
+    if not named and not path.exists():
+        return None
+    library = ctypes.CDLL(str(path))
+    library.spade_kernels.restype = POINTER(Kernels)
+    return library
 
 
 def _all() -> Iterator[Kernels]:
