@@ -25,7 +25,9 @@ bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_support
 
 // The system gives tiles to those who ask.
 bool has_amx() {
-#if defined(__linux__)
+#if defined(SPADE_EMULATED_TILES)
+    return has_avx512();
+#elif defined(__linux__)
     unsigned a, b, c, d;
     if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
     const unsigned tiles = 1u << 24, integers = 1u << 25;
