@@ -30,9 +30,17 @@ RUN mkdir spade_faiss && touch spade_faiss/__init__.py \
     && torch=$(echo /opt/spade/lib/python3*/site-packages/torch) \
     && rm -rf "$torch/include" "$torch/test" "$torch"/bin/protoc* "$torch"/bin/test_*
 
+# --- the program, whose kernels are compiled for any processor of this architecture ---
 FROM packages AS program
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends g++ libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+COPY setup.py ./
 COPY spade_faiss spade_faiss
-RUN pip --python /opt/spade install --no-deps --root /program .
+# Without its kernels the program would be installed, too, and search slowly.
+RUN pip --python /opt/spade install --no-deps --root /program . \
+    && test -e /program/opt/spade/lib/python3*/site-packages/spade_faiss/search/native/_kernels.so
 
 # --- the two writable folders, and the weights, if any are to be baked in ---
 FROM program AS folders

@@ -113,11 +113,24 @@ def test_nothing_is_fetched_but_by_pip_and_apt(instructions):
 
 def test_the_cpu_image_has_no_compiler_and_torch_from_its_own_index():
     found = read(ROOT / "docker" / "cpu.Dockerfile")
-    assert not [one for one in found if "apt-get" in one.text]
     assert not [one for one in last_stage(found) if one.word == "RUN"]
+    copied = [one.text.split() for one in last_stage(found) if "--from=" in one.text]
+    assert {words[1] for words in copied} == {"/opt/spade", "/program/opt/spade", "/folders"}
     assert defaults(found)["TORCH_INDEX"] == "https://download.pytorch.org/whl/cpu"
     torch = next(one for one in found if re.search(r"pip .*install .* torch$", one.text))
     assert '--index-url "$TORCH_INDEX"' in torch.text
+
+
+def test_the_kernels_are_compiled_before_the_last_stage(instructions):
+    compiler = next(
+        i for i, one in enumerate(instructions) if re.search(r"install .* g\+\+", one.text)
+    )
+    sources = next(i for i, one in enumerate(instructions) if one.text == "spade_faiss spade_faiss")
+    program = next(i for i, one in enumerate(instructions) if "--root /program ." in one.text)
+    assert compiler < sources < program
+    assert len({instructions[i].stage for i in (compiler, sources, program)}) == 1
+    assert instructions[program].stage < instructions[-1].stage
+    assert instructions[program].text.endswith("spade_faiss/search/native/_kernels.so")
 
 
 def test_the_extras_are_those_of_the_project(instructions):
@@ -205,7 +218,7 @@ def test_what_is_copied_reaches_the_builder_and_nothing_else_does(instructions):
                 assert stage[1] in stages[: one.stage]
             else:
                 copied += sources
-    assert {"pyproject.toml", "constraints.txt", "spade_faiss"} <= set(copied)
+    assert {"pyproject.toml", "setup.py", "constraints.txt", "spade_faiss"} <= set(copied)
     for source in copied:
         assert (ROOT / source).exists() and not ignored(source)
     assert PROJECT["readme"] in copied and set(PROJECT["license-files"]) <= set(copied)
@@ -215,10 +228,12 @@ def test_what_is_copied_reaches_the_builder_and_nothing_else_does(instructions):
         "tests/test_cli.py",
         "docs/demo.png",
         "spade_faiss/__pycache__/cli.cpython-311.pyc",
+        "spade_faiss/search/native/_kernels.so",
         "docker/cpu.Dockerfile",
     ):
         assert ignored(path)
     assert not ignored("spade_faiss/search/level.py")
+    assert not ignored("spade_faiss/search/native/kernel.h")
 
 
 def test_weights_are_looked_for_where_the_image_has_or_is_given_them(
@@ -250,7 +265,7 @@ def test_an_installed_package_has_all_its_files():
     others = [
         path.relative_to(package)
         for path in package.rglob("*")
-        if path.is_file() and path.suffix not in (".py", ".pyc")
+        if path.is_file() and path.suffix not in (".py", ".pyc", ".cpp", ".h", ".so")
     ]
     assert len(others) > 5
     assert not [path for path in others if not any(map(path.match, patterns))]
