@@ -24,7 +24,7 @@ class BuildKernels(build_ext):
             super().build_extension(ext)
         except (BaseError, CCompilerError) as error:
             Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
-            self.warn(f"FAISS will search, since the kernels could not be compiled: {error}")
+            self.warn(f"FAISS will search: kernels could not be compiled by GCC for C++: {error}")
 
     def copy_extensions_to_source(self) -> None:
         """Copy what was built for `pip install -e`; what was built before may not fit any more."""

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from packaging.utils import parse_wheel_filename
 
+from .test_sanitized import needs_compiler
+
 ROOT = Path(__file__).parents[2]
 NATIVE = Path("spade_faiss/search/native")
 LIBRARY = NATIVE / "_kernels.so"
@@ -118,7 +120,8 @@ def environment(tmp_path):
     def install(*arguments, **environment):
         command = [sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python")]
         options = ["install", "-v", "--no-deps", "--no-index"]
-        return run([*command, *options, *map(str, arguments)], PYTHONPATH="", **environment).stdout
+        ended = run([*command, *options, *map(str, arguments)], PYTHONPATH="", **environment)
+        return ended.stdout + ended.stderr
 
     return install, run_there
 
@@ -142,6 +145,7 @@ def test_an_install_without_a_compiler_searches_by_faiss(clone, environment):
     assert run_there("-c", SEARCH).split() == [f"{clone}/spade_faiss/__init__.py", "None"]
 
 
+@needs_compiler
 @pytest.mark.slow
 def test_an_install_compiles_the_kernels(clone, environment):
     install, run_there = environment
@@ -151,6 +155,7 @@ def test_an_install_compiles_the_kernels(clone, environment):
     assert "plain" in run_there(TRY_KERNELS).split()
 
 
+@needs_compiler
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, for auditwheel")
 def test_one_wheel_serves_all_pythons_and_needs_no_compiler(environment, tmp_path):

@@ -15,25 +15,24 @@ NATIVE = Path(library.__file__).parent
 TRY_KERNELS = Path(__file__).with_name("try_kernels.py")
 
 
-@pytest.fixture(scope="module")
-def compiler():
-    words = shlex.split(os.environ.get("CXX", "g++"))
-    if shutil.which(words[0]) is None:
-        pytest.skip("needs a C++ compiler")
-    return words
+COMPILER = shlex.split(os.environ.get("CXX", "g++"))
+needs_compiler = pytest.mark.skipif(
+    shutil.which(COMPILER[0]) is None, reason="needs a C++ compiler"
+)
 
 
+@needs_compiler
 @pytest.mark.slow
-def test_kernels_do_nothing_undefined_and_stay_in_their_memory(compiler, tmp_path):
+def test_kernels_do_nothing_undefined_and_stay_in_their_memory(tmp_path):
     """All of them, that for AMX too: its tiles are emulated where AVX-512 runs."""
     built = tmp_path / "kernels.so"
     flags = "-O1 -g -std=c++17 -fPIC -shared -fvisibility=hidden -DSPADE_EMULATED_TILES"
     checks = "-fsanitize=address,undefined", "-fno-sanitize-recover=all"
-    command = [*compiler, *flags.split(), *checks, *map(str, sorted(NATIVE.glob("*.cpp")))]
+    command = [*COMPILER, *flags.split(), *checks, *map(str, sorted(NATIVE.glob("*.cpp")))]
     subprocess.run([*command, "-o", str(built)], check=True)
     # Python itself is not compiled so: what watches memory must be loaded before it.
     runtime = subprocess.run(
-        [*compiler, "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
+        [*COMPILER, "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
     ).stdout.strip()
     environment = {
         **os.environ,
