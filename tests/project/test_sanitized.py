@@ -26,7 +26,7 @@ needs_compiler = pytest.mark.skipif(
 def test_kernels_do_nothing_undefined_and_stay_in_their_memory(tmp_path):
     """All of them, that for AMX too: its tiles are emulated where AVX-512 runs."""
     built = tmp_path / "kernels.so"
-    flags = "-O1 -g -std=c++17 -fPIC -shared -fvisibility=hidden -DSPADE_EMULATED_TILES"
+    flags = "-O2 -g -std=c++17 -fPIC -shared -fvisibility=hidden -DSPADE_EMULATED_TILES"
     checks = "-fsanitize=address,undefined", "-fno-sanitize-recover=all"
     command = [*COMPILER, *flags.split(), *checks, *map(str, sorted(NATIVE.glob("*.cpp")))]
     subprocess.run([*command, "-o", str(built)], check=True)

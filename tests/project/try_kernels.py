@@ -1,33 +1,24 @@
-"""Call all kernels that run here, by their C interface, and compare with a brute force in float64.
+"""Search with all kernels that run here, and compare with a brute force in float64.
 
-Run by its path, it imports whichever `spade_faiss` is installed. It prints the kernels' names. What
-the kernels read lies in memory of just that size, so that a sanitizer sees each byte too far.
+Run by its path, it imports whichever `spade_faiss` is installed. It prints the kernels' names. The
+rows lie in memory of just their size, so that a sanitizer sees each byte too far.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from ctypes import POINTER, byref, c_int32, pointer
+from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from spade_faiss.search.native.library import (
-    DONE,
-    NOT_FINITE,
-    ROWS,
-    STOPPED,
-    TERMS,
-    Kernels,
-    Map,
-    Packed,
-    Rows,
-    Search,
-    runnable,
-)
+from spade_faiss.search.native import NativeGallery, runnable, search_directly
+from spade_faiss.search.native.axes import Axes
+from spade_faiss.search.native.library import Kernels
 
 QUERIES = 37
 FIRST_BYTES = 0, 4, 45
@@ -84,134 +75,79 @@ def numbers(rng: np.random.Generator, kind: str, shape: tuple[int, int], dtype: 
     return some
 
 
-def placed(values: Array, first_byte: int) -> Array:
+def placed(values: Array, first_byte: int) -> torch.Tensor:
     """Copy values to memory that ends with them."""
     room = np.empty(first_byte + values.nbytes, np.uint8)
     copy: Array = np.ndarray(values.shape, values.dtype, room, first_byte)
     copy[...] = values
-    return copy
+    return torch.from_numpy(copy)
 
 
-class Gallery:
-    """Rows and what maps them, as a kernel wants them."""
-
-    def __init__(self, kernels: Kernels, rows: Array, turned: bool, per_image: int) -> None:
-        channels = rows.shape[1]
-        self.kernels, self.rows = kernels, rows
-        wide = rows.astype(np.float64)
-        self.centre = placed(np.nan_to_num(wide.mean(0)).astype(np.float32), 4)
-        norm = np.sqrt(np.square(wide - self.centre).sum(1).max())
-        unit = 2.0 ** np.clip(np.ceil(np.log2(norm)), -100, 120) if 0 < norm < np.inf else 1.0
-        kept, padded = channels, 0
-        self.axes = np.empty(0, np.float32)
-        if turned:
-            kept = max(1, channels // 3)
-            padded = -(-kept // 16) * 16
-            basis = np.linalg.qr(np.random.default_rng(1).standard_normal((channels, kept)))[0]
-            self.axes = placed(np.pad(basis, ((0, 0), (0, padded - kept))).astype(np.float32), 4)
-        width = -(-(kept + turned) // kernels.multiple) * kernels.multiple
-        self.map = Map(
-            centre=self.centre.ctypes.data,
-            axes=self.axes.ctypes.data if turned else None,
-            unit=unit,
-            rest=0.25 if turned else 0.0,
-            channels=channels,
-            kept=kept,
-            rests=turned,
-            padded=padded,
-            width=width,
-        )
-        self.given = Rows(rows.ctypes.data, len(rows), rows.dtype == np.float16, 0)
-        block = width * ROWS + TERMS
-        self.images, self.rooms = [], []
-        for first in range(0, len(rows), per_image):
-            count = min(per_image, len(rows) - first)
-            room = np.empty(-(-count // ROWS) * block + 64, np.uint8)
-            start = -room.ctypes.data % 64
-            room = room[start : start + len(room) - 64]
-            copies = np.empty(count, np.int32)
-            self.rooms.append((room, copies))
-            self.images.append(Packed(room.ctypes.data, copies.ctypes.data, first, count))
-
-    def pack(self) -> int:
-        """Pack all images, and return the last status."""
-        return max(
-            self.kernels.pack(byref(self.map), byref(self.given), byref(one)) for one in self.images
-        )
-
-    def search(
-        self, queries: Array, k: int, *, direct: bool = False, stop: int = 0
-    ) -> tuple[int, Array, Array, Array]:
-        """Return the status, distances and ids [queries, k], and counts."""
-        distances = np.empty((len(queries), k), np.float32)
-        ids = np.empty((len(queries), k), np.int64)
-        counts, stopped = np.zeros(3, np.int64), c_int32(stop)
-        whole = [Packed(None, None, 0, len(self.rows))]
-        images = whole if direct else self.images
-        table = (POINTER(Packed) * len(images))(*map(pointer, images))
-        asked = Search(
-            pointer(self.map),
-            pointer(self.given),
-            queries.ctypes.data,
-            len(queries),
-            table,
-            len(images),
-            k,
-            distances.ctypes.data,
-            ids.ctypes.data,
-            None,
-            counts.ctypes.data,
-        )
-        asked.stop = np.frombuffer(stopped, np.int32).ctypes.data
-        status = (self.kernels.direct if direct else self.kernels.search)(byref(asked))
-        return status, distances, ids, counts
+def axes_of(rows: Array, turned: bool) -> Axes:
+    """Return all coordinates, or a third of some that are turned, and the norm of the others."""
+    axes = Axes.of(torch.from_numpy(rows.astype(np.float32)), turn=False)
+    if not turned:
+        return axes
+    channels = rows.shape[1]
+    kept = max(1, channels // 3)
+    basis = np.linalg.qr(np.random.default_rng(1).standard_normal((channels, kept)))[0]
+    padded = np.pad(basis, ((0, 0), (0, -kept % 16))).astype(np.float32)
+    return replace(axes, turned=placed(padded, 4), kept=kept, rests=True, rest=0.25)
 
 
 def check(kernels: Kernels, case: Case) -> None:
-    """Search both ways; tell the first difference from a brute force."""
+    """Search both ways, and raise the first difference from a brute force."""
     rng = np.random.default_rng(0)
-    dtype = np.dtype(case.dtype)
     shape = case.rows, case.channels
-    rows = placed(numbers(rng, case.values, shape, case.dtype).astype(dtype), case.first_byte)
+    rows = numbers(rng, case.values, shape, case.dtype).astype(case.dtype)
     queries = numbers(rng, case.values, (QUERIES, case.channels), case.dtype).astype(np.float32)
     queries[::3] = rows[rng.integers(0, case.rows, len(queries[::3]))]
-    queries = placed(queries, 4)
     everything = np.empty((QUERIES, case.rows))
     for each, query in zip(everything, queries.astype(np.float64), strict=True):
         each[:] = np.square(rows.astype(np.float64) - query).sum(1)
     expected = np.sort(everything, 1)[:, : case.k]
-    gallery = Gallery(kernels, rows, case.turned, case.per_image)
-    assert gallery.pack() == DONE
-    for direct in (False, True):
-        status, distances, ids, counts = gallery.search(queries, case.k, direct=direct)
-        assert status == DONE
-        assert ((ids >= 0) & (ids < case.rows)).all()
-        assert (np.diff(np.sort(ids, 1), axis=1) > 0).all()
-        with np.errstate(over="ignore"):
-            wanted = expected.astype(np.float32)
+    with np.errstate(over="ignore"):
+        wanted = expected.astype(np.float32)
+    asked, patches = placed(queries, 4), placed(rows, case.first_byte)
+    gallery = NativeGallery(kernels, patches, case.per_image, axes_of(rows, case.turned))
+    images = torch.arange(-(-case.rows // case.per_image))[None]
+    by_pass = [one[0] for one in gallery.search(asked[None], images, case.k)]
+    for found in by_pass, search_directly(kernels, asked, patches, case.k):
+        distances, ids = (one.numpy() for one in found)
+        assert ((ids >= 0) & (ids < case.rows)).all(), "rows that are not there"
+        assert (np.diff(np.sort(ids, 1), axis=1) > 0).all(), "a row was found twice"
         # What float32 cannot hold is no distance: under 1e-37 it loses digits.
         np.testing.assert_allclose(distances, wanted, rtol=1e-5, atol=1e-37)
         chosen = np.take_along_axis(everything, ids, 1)
         np.testing.assert_allclose(chosen, expected, rtol=1e-5, atol=1e-37)
-        if case.values == "hard" and not direct:
-            assert counts[1] > 0, "no query went on with products"
 
 
 def check_refusals(kernels: Kernels) -> None:
-    """See that what is not finite is refused, and that a search stops when it is told to."""
+    """See that what is not finite is refused, wherever it is."""
     rng = np.random.default_rng(0)
+    images = torch.arange(3)[None]
     for wrong, dtype in product((np.nan, np.inf, -np.inf), (np.float32, np.float16)):
-        rows = placed(rng.standard_normal((40, 24)).astype(dtype), 45)
-        queries = placed(rng.standard_normal((5, 24)).astype(np.float32), 4)
-        gallery = Gallery(kernels, rows, False, 16)
-        assert gallery.pack() == DONE
-        for direct in (False, True):
-            assert gallery.search(queries, 1, direct=direct, stop=1)[0] == STOPPED
-        queries[4, 23] = wrong
-        for direct in (False, True):
-            assert gallery.search(queries, 1, direct=direct)[0] == NOT_FINITE
-        rows[39, 23] = wrong
-        assert gallery.pack() == NOT_FINITE
+        rows = rng.standard_normal((40, 24)).astype(dtype)
+        axes = axes_of(rows, turned=False)
+        queries = rng.standard_normal((5, 24)).astype(np.float32)
+        for name, values in (("queries", queries), ("gallery", rows)):
+            kept = values[-1, -1]
+            values[-1, -1] = wrong
+            asked, patches = placed(queries, 4), placed(rows, 45)
+            gallery = NativeGallery(kernels, patches, 16, axes)
+            refused(name, gallery.search, asked[None], images, 1)
+            refused(name, search_directly, kernels, asked, patches, 1)
+            values[-1, -1] = kept
+
+
+def refused(name: str, search: Any, *arguments: Any) -> None:
+    """Raise AssertionError if a search does not refuse what a name says."""
+    try:
+        search(*arguments)
+    except ValueError as error:
+        assert str(error).startswith(name), error
+    else:
+        raise AssertionError(f"{name} that hold no numbers were searched")
 
 
 def main() -> None:
