@@ -85,7 +85,7 @@ class Kernels(Structure):
 def _library() -> Any:
     """Return the shared library, or None where it was not built."""
     named = os.environ.get(LIBRARY)
-    path = Path(named) if named else Path(__file__).with_name("_kernels.so")
+    path = Path(named).absolute() if named else Path(__file__).with_name("_kernels.so")
     if not named and not path.exists():
         return None
     library = ctypes.CDLL(str(path))
