@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -85,14 +84,18 @@ def placed(values: Array, first_byte: int) -> torch.Tensor:
 
 def axes_of(rows: Array, turned: bool) -> Axes:
     """Return all coordinates, or a third of some that are turned, and the norm of the others."""
-    axes = Axes.of(torch.from_numpy(rows.astype(np.float32)), turn=False)
-    if not turned:
-        return axes
     channels = rows.shape[1]
+    wide = rows.astype(np.float64)
+    centre = wide.mean(0)
+    norm = np.sqrt(np.square(wide - centre).sum(1).mean())
+    unit = 2.0 ** np.clip(np.ceil(np.log2(max(norm, 1e-300))), -100, 120)
+    placed_centre = placed(centre.astype(np.float32), 4)
+    if not turned:
+        return Axes(placed_centre, None, channels, unit)
     kept = max(1, channels // 3)
     basis = np.linalg.qr(np.random.default_rng(1).standard_normal((channels, kept)))[0]
     padded = np.pad(basis, ((0, 0), (0, -kept % 16))).astype(np.float32)
-    return replace(axes, turned=placed(padded, 4), kept=kept, rests=True, rest=0.25)
+    return Axes(placed_centre, placed(padded, 4), kept, unit, rests=True, rest=0.25)
 
 
 def check(kernels: Kernels, case: Case) -> None:
