@@ -25,9 +25,9 @@ logger = logging.getLogger("spade_faiss")
 
 ENGINES = ("auto", "faiss", "screened", "triton")
 """What an exact search may be done by."""
-NOT_BUILT = (
-    "the engine 'screened' was not compiled when spade-faiss was installed: install it again where "
-    "a C++ compiler is, or choose faiss"
+NO_KERNELS = (
+    "the engine 'screened' is not here: install spade-faiss where a C++ compiler is, and do not set "
+    "SPADE_FAISS_KERNEL=none; or choose faiss"
 )
 MOST_CHANNELS = 1 << 15
 """Up to which sums of products of 8-bit integers fit into 32 bits."""
@@ -141,10 +141,11 @@ class LevelSearch:
             raise ValueError("the engine 'triton' needs CUDA: choose screened or faiss")
         elif self.patches.shape[1] > MOST_CHANNELS:
             return "faiss"
-        elif engine == "auto":
-            return cpu_engine()
-        elif engine == "screened" and kernels() is None:
-            raise ValueError(NOT_BUILT)
+        elif engine != "faiss":
+            found = cpu_engine()
+            if engine == "screened" and found != engine:
+                raise ValueError(NO_KERNELS)
+            return found
         return engine
 
     def _by_kernels(self, queries: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -207,7 +208,7 @@ def _tell(kernel: str) -> None:
     if kernel:
         logger.debug("search: by the compiled kernels for %s", kernel)
     else:
-        logger.info("search: by FAISS, since no compiled kernels are there")
+        logger.info("search: by FAISS, for want of compiled kernels")
 
 
 def rows_of(images: Tensor, rows: int, per_image: int) -> int:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import f, fisher_exact, norm, rankdata, ttest_ind
 
-from spade_faiss.verdict.drift import CLEAR, LEVEL, _hotelling, detect_drift
+from spade_faiss.verdict.drift import CLEAR, LEVEL, _hotelling, detect_drift, p_of_more
 
 
 def warned(rng, m, n, shift=(0.0, 0.0), defects=0, trials=400):

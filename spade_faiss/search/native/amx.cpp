@@ -7,7 +7,11 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,amx-tile,amx-int8"))), apply_to = function)
+#else
 #pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,amx-tile,amx-int8")
+#endif
 #include <immintrin.h>
 
 namespace spade {
@@ -108,4 +112,7 @@ struct Integers {
 const Kernels amx_kernels = {"amx", 64, pack, search, direct};
 
 }  // namespace spade
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
 #endif

@@ -4,7 +4,11 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#else
 #pragma GCC target("avx2,fma,f16c")
+#endif
 #include <immintrin.h>
 
 namespace spade {
@@ -20,7 +24,7 @@ inline V load_some(const float* at, int n) {
 inline V load_half(const uint16_t* at) { return (V)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)at)); }
 inline V load_some_half(const uint16_t* at, int n) {
     uint16_t some[LANES] = {};
-    for (int i = 0; i < n; i++) some[i] = at[i];
+    std::memcpy(some, at, n * sizeof *at);
     return load_half(some);
 }
 
@@ -109,4 +113,7 @@ struct Integers {
 const Kernels avx2_kernels = {"avx2", 4, pack, search, direct};
 
 }  // namespace spade
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
 #endif

@@ -4,7 +4,11 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))), apply_to = function)
+#else
 #pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+#endif
 #include <immintrin.h>
 
 namespace spade {
@@ -78,4 +82,7 @@ struct Integers {
 const Kernels avx512_kernels = {"avx512", 4, pack, search, direct};
 
 }  // namespace spade
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
 #endif

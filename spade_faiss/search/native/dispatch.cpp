@@ -21,7 +21,7 @@ bool has_avx512() {
            __builtin_cpu_supports("avx512vnni");
 }
 
-bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }
 
 // The system gives tiles to those who ask.
 bool has_amx() {
@@ -59,3 +59,5 @@ const Kernels* all(int number) {
 extern "C" __attribute__((visibility("default"))) const spade::Kernels* spade_kernels(int number) {
     return spade::all(number);
 }
+
+extern "C" __attribute__((visibility("default"))) int spade_kernels_version() { return spade::VERSION; }

@@ -18,7 +18,7 @@ from ..threads import side_by_side
 from .axes import Axes
 from .library import DONE, NO_MEMORY, NOT_FINITE, ROWS, TERMS, Kernels, Map, Packed, Rows, Search
 
-KEEP = 512 << 20
+KEEP = 128 << 20
 """Bytes of packed rows that are kept from one search to the next, at the most."""
 _PIECE = 1024
 """Queries of a call, at the most: what is known of them stays in cache."""
@@ -108,20 +108,30 @@ class NativeGallery:
     def _packed(self, images: Tensor) -> dict[int, _Image]:
         """Return images' packed rows, and keep them; others go where there are too many."""
         wanted = np.unique(images.numpy()).tolist()
+        each = -(-self._per_image // ROWS) * self._block + 4 * self._per_image
         with self._lock:
             missing = [i for i in wanted if i not in self._images]
-            stop = c_int32(0)
-            some = [_Image(self._patches, self._per_image, self._block, i) for i in missing]
-            pack = partial(self._kernels.pack, byref(self._map), byref(self._rows))
-            work = len(some) * self._per_image * self._patches.shape[1]
-            _run(pack, [one.packed for one in some], work, stop, "gallery")
-            self._images.update(zip(missing, some, strict=True))
             for i in wanted:
-                self._images.move_to_end(i)
-            most = max(len(wanted), KEEP // (-(-self._per_image // ROWS) * self._block))
+                if i in self._images:
+                    self._images.move_to_end(i)
+            most = max(len(wanted), KEEP // each) - len(missing)
             while len(self._images) > most:
                 self._images.popitem(last=False)
+            try:
+                some = self._pack(missing)
+            except MemoryError:  # only what is wanted now may stay
+                while len(self._images) > len(wanted) - len(missing):
+                    self._images.popitem(last=False)
+                some = self._pack(missing)
+            self._images.update(zip(missing, some, strict=True))
             return {i: self._images[i] for i in wanted}
+
+    def _pack(self, images: list[int]) -> list[_Image]:
+        made = [_Image(self._patches, self._per_image, self._block, i) for i in images]
+        pack = partial(self._kernels.pack, byref(self._map), byref(self._rows))
+        work = len(made) * self._per_image * self._patches.shape[1]
+        _run(pack, [one.packed for one in made], work, c_int32(0), "gallery")
+        return made
 
 
 class _Image:

@@ -47,6 +47,7 @@
 
 namespace spade {
 
+constexpr int VERSION = 1;           // of what follows: `library.py` has the same
 constexpr int ROWS = 16;             // rows of a block: a column of integers for each
 constexpr int TERMS = 2 * ROWS * 4;  // bytes of a block's 1 / t and (|t j|^2 - e^2) / t
 constexpr float NEVER = 0x1p100f;    // such a term of a row that is not there

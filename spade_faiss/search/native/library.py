@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 from collections.abc import Iterator
 from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
@@ -12,10 +13,14 @@ from typing import Any
 
 from ...errors import SpadeError
 
+logger = logging.getLogger("spade_faiss")
+
 CHOICE = "SPADE_FAISS_KERNEL"
 """Names the kernel to use, or is "none"; without it the fastest is used."""
 LIBRARY = "SPADE_FAISS_KERNEL_LIBRARY"
 """Names the library to load; without it that beside this file is."""
+VERSION = 1
+"""Of the structures below and what they mean, as `kernel.h` has it."""
 ROWS = 16
 """Rows of a packed block."""
 TERMS = 2 * ROWS * 4
@@ -83,12 +88,26 @@ class Kernels(Structure):
 
 @cache
 def _library() -> Any:
-    """Return the shared library, or None where it was not built."""
+    """Return the shared library, or None where none was built that fits.
+
+    Raises
+    ------
+    SpadeError
+        If the environment names one that cannot be used.
+    """
     named = os.environ.get(LIBRARY)
     path = Path(named).absolute() if named else Path(__file__).with_name("_kernels.so")
     if not named and not path.exists():
         return None
-    library = ctypes.CDLL(str(path))
+    try:
+        library = ctypes.CDLL(str(path))
+        if library.spade_kernels_version() != VERSION:
+            raise OSError(f"{path} belongs to another version of spade-faiss")
+    except (OSError, AttributeError) as error:
+        if named:
+            raise SpadeError(f"{LIBRARY}: {error}") from None
+        logger.warning("search: by FAISS, since %s: install spade-faiss again", error)
+        return None
     library.spade_kernels.restype = POINTER(Kernels)
     return library
 

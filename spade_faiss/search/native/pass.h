@@ -58,11 +58,11 @@ ALWAYS V load_row(const uint16_t* row, int k) { return load_half(row + k); }
 ALWAYS V load_end(const float* row, int k, int n) { return load_some(row + k, n); }
 ALWAYS V load_end(const uint16_t* row, int k, int n) { return load_some_half(row + k, n); }
 
-ALWAYS float single(float value) { return value; }
-inline float single(uint16_t value) {
-    uint16_t some[LANES] = {value};
+// Files put rows at any byte: no value of theirs may be read but by these and by memcpy.
+ALWAYS float single(const float* at) { float value; std::memcpy(&value, at, sizeof value); return value; }
+inline float single(const uint16_t* at) {
     float lanes[LANES];
-    store(lanes, load_half(some));
+    store(lanes, load_some_half(at, 1));
     return lanes[0];
 }
 
@@ -87,7 +87,7 @@ template <class T> ALWAYS double distance(const float* x, const T* y, int channe
     if (__builtin_expect(found <= 3e38f, 1)) return found;
     double exact = 0;
     for (k = 0; k < channels; k++) {
-        double d = double(single(y[k])) - x[k];
+        double d = double(single(y + k)) - x[k];
         exact += d * d;
     }
     return exact;

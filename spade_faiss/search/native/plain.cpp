@@ -13,7 +13,7 @@ typedef float V __attribute__((vector_size(16)));
 
 inline V load_some(const float* at, int n) {
     V v{};
-    for (int i = 0; i < n; i++) v[i] = at[i];
+    std::memcpy(&v, at, n * sizeof *at);
     return v;
 }
 
@@ -33,7 +33,9 @@ inline float widened(uint16_t half) {
 }
 inline V load_some_half(const uint16_t* at, int n) {
     V v{};
-    for (int i = 0; i < n; i++) v[i] = widened(at[i]);
+    uint16_t some[LANES];
+    std::memcpy(some, at, n * sizeof *at);
+    for (int i = 0; i < n; i++) v[i] = widened(some[i]);
     return v;
 }
 inline V load_half(const uint16_t* at) { return load_some_half(at, LANES); }
