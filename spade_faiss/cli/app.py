@@ -73,9 +73,7 @@ def _version(asked: bool) -> None:
 def options(
     debug: Annotated[
         bool,
-        typer.Option(
-            "--debug", help="Show where an error arose, and which search engine was chosen."
-        ),
+        typer.Option("--debug", help="Show where an error arose, and what searches on the CPU."),
     ] = False,
     version: Annotated[
         bool,

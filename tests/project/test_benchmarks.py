@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from spade_faiss import Spade
+from spade_faiss.search.level import cpu_engine
 from tests.conftest import texture, with_hole
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 
 
-def run(*options):
-    command = [sys.executable, str(SCRIPT), *options]
+def run(*options, script=SCRIPT):
+    command = [sys.executable, str(script), *options]
     return subprocess.run(command, cwd=SCRIPT.parents[1], capture_output=True, text=True)
 
 
@@ -50,6 +51,26 @@ def test_a_part_that_fails_is_reported_and_the_rest_is_run(tmp_path):
     spade, device = map(json.loads, done.stdout.splitlines())
     assert spade["part"] == "spade" and "no such weights file" in spade["error"]
     assert device["part"] == "device" and "float16_tflops" in device
+
+
+@pytest.mark.slow
+def test_all_ways_of_searching_find_the_same_and_another_checkout_does(tmp_path):
+    script = SCRIPT.with_name("search.py")
+    quick = "--quick", "--rounds", "1", "--only", "random", "--json", "--before"
+    done = run(*quick, str(SCRIPT.parents[1]), script=script)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    ways = {line["way"] for line in lines}
+    for own in ("batch", "1 image", "cold", "once"):
+        assert {f"auto, {own}", f"auto, {own}, before"} <= ways
+    for line in lines:
+        multiplies = line["way"].startswith("product")
+        assert (line["max_rel_error"] is None) if multiplies else line["max_rel_error"] < 1e-4
+        today = line["way"].startswith("auto") and "before" not in line["way"]
+        assert (line["kernel"] is not None) == (line["ratio_to_before"] is not None) == today
+        assert not today or (line["kernel"] == "faiss") == (cpu_engine() == "faiss")
+    done = run(*quick, str(tmp_path), script=script)
+    assert done.returncode and "pass a checkout" in done.stderr
 
 
 @pytest.fixture

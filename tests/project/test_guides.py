@@ -35,7 +35,7 @@ _FOR_A_SHELL = re.compile(r"[|&;<>$`*?\[\]{}~\\]")
 _ADDRESS = "http://127.0.0.1:8000"
 _OTHER_PROGRAMS = {
     # benchmarks/compare.py, git and others
-    *("--budget", "--small", "--nodes", "--bounded", "--draw", "--quick", "--rehearse"),
+    *("--before", "--budget", "--bounded", "--draw", "--nodes", "--only", "--quick", "--rehearse"),
     # docker and podman
     *("--user", "--build-arg"),
 }
