@@ -26,8 +26,8 @@ logger = logging.getLogger("spade_faiss")
 ENGINES = ("auto", "faiss", "screened", "triton")
 """What an exact search may be done by."""
 NO_KERNELS = (
-    "the engine 'screened' is not here: install spade-faiss where a C++ compiler is, and do not set "
-    "SPADE_FAISS_KERNEL=none; or choose faiss"
+    "the engine 'screened' is not here: install spade-faiss where a C++ compiler is, and do not "
+    "set SPADE_FAISS_KERNEL=none; or choose faiss"
 )
 MOST_CHANNELS = 1 << 15
 """Up to which sums of products of 8-bit integers fit into 32 bits."""
