@@ -1,0 +1,85 @@
+// Vectors and distances, for any instruction set.
+//
+// Each instruction set's file defines, in a namespace of its own, before it includes `pass.h`
+//   LANES, V                        a vector of so many floats
+//   float sum(V), float largest(V)
+//   V load_some(const float*, int)  the first few floats, and zeros
+//   V load_half(const uint16_t*), V load_some_half(const uint16_t*, int)
+//   struct Integers                 the product of integers and what follows from it
+//   uint32_t passing(const float* excess, float limit)   which of ROWS are under it, as bits
+// Nothing here may be shared between these files: each function is compiled for each of them.
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+
+#define ALWAYS inline __attribute__((always_inline))
+
+using std::size_t;
+typedef int32_t Whole __attribute__((vector_size(4 * LANES)));
+typedef char Bytes __attribute__((vector_size(LANES)));
+
+ALWAYS V load(const float* at) { V v; std::memcpy(&v, at, sizeof v); return v; }
+ALWAYS void store(float* at, V v) { std::memcpy(at, &v, sizeof v); }
+ALWAYS V same(float value) { return value - V{}; }
+ALWAYS V magnitude(V v) { return v < 0 ? -v : v; }
+ALWAYS V larger(V a, V b) { return a > b ? a : b; }
+
+inline int up_to(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+// Memory for so many values, or none.
+template <class T> struct Array {
+    T* data = nullptr;
+    explicit Array(int64_t count) {
+        void* found = nullptr;
+        if (!posix_memalign(&found, 64, count > 0 ? count * sizeof(T) : 64)) data = static_cast<T*>(found);
+    }
+    Array(const Array&) = delete;
+    ~Array() { std::free(data); }
+    operator T*() const { return data; }
+};
+
+ALWAYS V load_row(const float* row, int k) { return load(row + k); }
+ALWAYS V load_row(const uint16_t* row, int k) { return load_half(row + k); }
+ALWAYS V load_end(const float* row, int k, int n) { return load_some(row + k, n); }
+ALWAYS V load_end(const uint16_t* row, int k, int n) { return load_some_half(row + k, n); }
+
+// Files put rows at any byte: no value of theirs may be read but by these and by memcpy.
+ALWAYS float single(const float* at) { float value; std::memcpy(&value, at, sizeof value); return value; }
+inline float single(const uint16_t* at) {
+    float lanes[LANES];
+    store(lanes, load_some_half(at, 1));
+    return lanes[0];
+}
+
+// |x - y|^2 by differences; in float64 where it leaves the range of float32.
+template <class T> ALWAYS double distance(const float* x, const T* y, int channels) {
+    V a{}, b{};
+    int k = 0;
+    for (; k + 2 * LANES <= channels; k += 2 * LANES) {
+        V d = load_row(y, k) - load(x + k), e = load_row(y, k + LANES) - load(x + k + LANES);
+        a += d * d;
+        b += e * e;
+    }
+    for (; k + LANES <= channels; k += LANES) {
+        V d = load_row(y, k) - load(x + k);
+        a += d * d;
+    }
+    if (k < channels) {
+        V d = load_end(y, k, channels - k) - load_some(x + k, channels - k);
+        b += d * d;
+    }
+    float found = sum(a + b);
+    if (__builtin_expect(found <= 3e38f, 1)) return found;
+    double exact = 0;
+    for (k = 0; k < channels; k++) {
+        double d = double(single(y + k)) - x[k];
+        exact += d * d;
+    }
+    return exact;
+}
+
+inline double distance(const float* x, const Rows& gallery, int64_t row, int channels) {
+    if (gallery.half)
+        return distance(x, static_cast<const uint16_t*>(gallery.data) + row * channels, channels);
+    return distance(x, static_cast<const float*>(gallery.data) + row * channels, channels);
+}
