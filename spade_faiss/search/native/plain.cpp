@@ -52,34 +52,55 @@ inline uint32_t passing(const float* excess, float limit) {
     return mask;
 }
 
-struct Integers {
-    static constexpr int R = 2, B = 1;
-    typedef int8_t Low;
+// Four rows: their integers 0 and 2, or 1 and 3, in 16 bits each; and sums of 32 bits.
+typedef int16_t Pairs __attribute__((vector_size(16)));
+typedef int32_t Sums __attribute__((vector_size(16)));
 
-    static void arrange(const int8_t* from, int width, Low* to) { std::memcpy(to, from, width); }
+struct Integers {
+    static constexpr int R = 4, B = 1;
+    typedef int16_t Low;
+
+    // The first and third of four integers, then the second and fourth, as rows are split below.
+    static void arrange(const int8_t* from, int width, Low* to) {
+        for (int k = 0; k < width; k += 4)
+            for (int i = 0; i < 4; i++) to[k + i] = from[k + (2 * i) % 4 + i / 2];
+    }
+
     static void begin() {}
     static void end() {}
+
+    static inline Pairs twice(const Low* two) {
+        int32_t both;
+        std::memcpy(&both, two, 4);
+        return (Pairs)(Sums{both, both, both, both});
+    }
+
+    // Products of 8 bits fit into 16; their sums do not.
+    static inline Sums added(Pairs a, Pairs b) {
+        const Sums product = (Sums)(a * b);
+        return (product >> 16) + ((product << 16) >> 16);
+    }
 
     static inline uint32_t tile(const Low* low, int width, const float* a, const float* b, const float* limit,
                                 const int32_t* start, const uint8_t* const* block, float (*out)[ROWS]) {
         const float* terms = reinterpret_cast<const float*>(block[0] + width * ROWS);
         uint32_t hits = 0;
-        for (int r = 0; r < R; r++) {
-            int32_t acc[ROWS];
-            for (int c = 0; c < ROWS; c++) acc[c] = start[r];
+        for (int c = 0; c < ROWS; c += 4) {
+            Sums acc[R];
+            for (int r = 0; r < R; r++) acc[r] = Sums{} + start[r];
             for (int k = 0; k < width; k += 4) {
-                const uint8_t* rows = block[0] + k * ROWS;
-                const int8_t* four = low + r * width + k;
-                for (int c = 0; c < ROWS; c++)
-                    acc[c] += rows[4 * c] * four[0] + rows[4 * c + 1] * four[1] + rows[4 * c + 2] * four[2] +
-                              rows[4 * c + 3] * four[3];
+                Sums four;
+                std::memcpy(&four, block[0] + k * ROWS + 4 * c, sizeof four);
+                const Pairs even = (Pairs)(four & 0x00ff00ff), odd = (Pairs)((four >> 8) & 0x00ff00ff);
+                for (int r = 0; r < R; r++)
+                    acc[r] += added(even, twice(low + r * width + k)) + added(odd, twice(low + r * width + k + 2));
             }
-            bool pass = false;
-            for (int c = 0; c < ROWS; c++) {
-                out[r][c] = a[r] * terms[c] + b[r] * terms[ROWS + c] - float(acc[c]);
-                pass |= out[r][c] <= limit[r];
-            }
-            hits |= uint32_t(pass) << r;
+            for (int r = 0; r < R; r++)
+                for (int i = 0; i < 4; i++) {
+                    const float excess = a[r] * terms[c + i] + b[r] * terms[ROWS + c + i] - float(acc[r][i]);
+                    out[r][c + i] = excess;
+                    hits |= uint32_t(excess <= limit[r]) << r;
+                }
         }
         return hits;
     }
