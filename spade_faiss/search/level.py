@@ -31,6 +31,8 @@ NO_KERNELS = (
 )
 MOST_CHANNELS = 1 << 15
 """Up to which sums of products of 8-bit integers fit into 32 bits."""
+MOST_NEIGHBOURS = 256
+"""Up to which the kernels keep the nearest rows in order as they come."""
 _TOLD = 64, 4096
 """Images, and rows of them in all, that tell how rows are best shortened."""
 _TURNS = 1 << 35
@@ -100,7 +102,7 @@ class LevelSearch:
             raise ValueError(f"k = {k} must lie between 1 and the gallery's {fewest} rows")
         if queries.device != self.patches.device:
             return self._search_there(queries, images, k, engine)
-        engine = self._choose(engine)
+        engine = self._choose(engine, k)
         if engine == "triton":
             return self._by_triton(queries, images, k)
         if engine == "screened":
@@ -130,7 +132,7 @@ class LevelSearch:
         among = torch.from_numpy(places).view(images.shape)
         return LevelSearch(self.patches[rows.to(self.patches.device)], self.per_image), among, rows
 
-    def _choose(self, engine: str) -> str:
+    def _choose(self, engine: str, k: int) -> str:
         """Return the engine that searches where the patches are."""
         if self.patches.is_cuda:
             if engine == "auto":
@@ -139,7 +141,7 @@ class LevelSearch:
                 raise ValueError("the engine 'screened' is for the CPU: choose triton or faiss")
         elif engine == "triton":
             raise ValueError("the engine 'triton' needs CUDA: choose screened or faiss")
-        elif self.patches.shape[1] > MOST_CHANNELS:
+        elif self.patches.shape[1] > MOST_CHANNELS or k > MOST_NEIGHBOURS:
             return "faiss"
         elif engine != "faiss":
             found = cpu_engine()

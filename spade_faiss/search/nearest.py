@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .level import LevelSearch, cpu_engine, tensor
+from .level import MOST_NEIGHBOURS, LevelSearch, cpu_engine, tensor
 from .native import kernels, search_directly
 
 _FEW, _LITTLE = 20, 1 << 22
@@ -59,7 +59,7 @@ def nearest(queries: Any, gallery: Any, k: int = 1, engine: str = "auto") -> tup
         raise ValueError(f"queries have {q.shape[1]} channels and the gallery has {g.shape[1]}")
     cpu = q.device.type == g.device.type == "cpu"
     few = len(q) <= _FEW or len(q) * g.numel() <= _LITTLE or _SHARE * k >= len(g)
-    if cpu and few and 1 <= k <= len(g) and (engine in ("auto", "screened")):
+    if cpu and few and 1 <= k <= min(len(g), MOST_NEIGHBOURS) and (engine in ("auto", "screened")):
         found = kernels() if engine == "screened" or cpu_engine() == "screened" else None
         if found is not None:
             distances, ids = search_directly(found, q, g, k)

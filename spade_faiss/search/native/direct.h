@@ -1,52 +1,48 @@
 // Few queries, and rows that are looked at once: differences of all pairs.
-template <class T> inline int differences(const Search& s, const T* rows) {
+template <class T> inline int differences(const Direct& s, const T* rows) {
     constexpr int R = 4;
-    const int c = s.map->channels;
-    const int64_t first = s.images[0]->first, count = s.images[0]->rows;
-    Nearest nearest(s);
+    const int c = int(s.channels);
+    Nearest nearest(s.count, s.k, s.distances, s.ids);
     if (!nearest.distances) return NO_MEMORY;
-    // Rows that all queries are compared with before the next ones come from memory.
+    bool finite = true;
+    auto take = [&](int64_t q, double found, int64_t row) {
+        finite &= found < INFINITY;
+        if (found < nearest.last(q)) nearest.add(q, found, s.first + row);
+    };
+    // So many rows stay in cache until all queries are compared with them.
     const int64_t step = 1 + (1 << 16) / (c * int64_t(sizeof(T)));
-    for (int64_t start = 0; start < count; start += step)
-        for (int64_t q0 = 0; q0 < s.count; q0 += R) {
-            if (*s.stop) return STOPPED;
-        const int some = int(s.count - q0 < R ? s.count - q0 : R);
-        const int64_t stop = start + step < count ? start + step : count;
-        const float* x[R];
-        for (int r = 0; r < R; r++) x[r] = s.queries + (q0 + (r < some ? r : 0)) * c;
-        for (int64_t i = start; i < stop; i++) {
-            const T* y = rows + (first + i) * c;
-            V acc[R] = {};
-            int k = 0;
-            for (; k + LANES <= c; k += LANES) {
-                V row = load_row(y, k);
-                for (int r = 0; r < R; r++) {
-                    V gap = row - load(x[r] + k);
-                    acc[r] += gap * gap;
-                }
-            }
-            if (k < c) {
-                V row = load_end(y, k, c - k);
-                for (int r = 0; r < R; r++) {
-                    V gap = row - load_some(x[r] + k, c - k);
-                    acc[r] += gap * gap;
-                }
-            }
-            for (int r = 0; r < some; r++) {
-                double found = sum(acc[r]);
-                if (!(found <= 3e38)) {
-                    found = distance(x[r], y, c);
-                    if (!(found < INFINITY)) return NOT_FINITE;
-                }
-                if (found < nearest.last(q0 + r)) nearest.add(q0 + r, found, first + i);
+    const float* x[R];
+    const T* y[R];
+    double found[R];
+    for (int64_t start = 0; start < s.gallery.rows && finite; start += step) {
+        if (*s.stop) return STOPPED;
+        const int64_t stop = start + step < s.gallery.rows ? start + step : s.gallery.rows;
+        int64_t q = 0;
+        for (; q + R <= s.count; q += R) {
+            for (int r = 0; r < R; r++) x[r] = s.queries + (q + r) * c;
+            for (int64_t i = start; i < stop; i++) {
+                y[0] = rows + i * c;
+                distances<R, 1>(x, y, c, found);
+                for (int r = 0; r < R; r++) take(q + r, found[r], i);
             }
         }
+        for (; q < s.count; q++) {
+            x[0] = s.queries + q * c;
+            int64_t i = start;
+            for (; i + R <= stop; i += R) {
+                for (int r = 0; r < R; r++) y[r] = rows + (i + r) * c;
+                distances<1, R>(x, y, c, found);
+                for (int r = 0; r < R; r++) take(q, found[r], i + r);
+            }
+            for (; i < stop; i++) take(q, distance(x[0], rows + i * c, c), i);
+        }
     }
+    if (!finite) return NOT_FINITE;
     nearest.finish();
     return DONE;
 }
 
-int direct(const Search* s) {
-    if (s->gallery->half) return differences(*s, static_cast<const uint16_t*>(s->gallery->data));
-    return differences(*s, static_cast<const float*>(s->gallery->data));
+int direct(const Direct* s) {
+    if (s->gallery.half) return differences(*s, static_cast<const uint16_t*>(s->gallery.data));
+    return differences(*s, static_cast<const float*>(s->gallery.data));
 }

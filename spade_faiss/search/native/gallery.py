@@ -16,9 +16,21 @@ from torch import Tensor
 
 from ..threads import side_by_side
 from .axes import Axes
-from .library import DONE, NO_MEMORY, NOT_FINITE, ROWS, TERMS, Kernels, Map, Packed, Rows, Search
+from .library import (
+    DONE,
+    NO_MEMORY,
+    NOT_FINITE,
+    ROWS,
+    TERMS,
+    Direct,
+    Kernels,
+    Map,
+    Packed,
+    Rows,
+    Search,
+)
 
-KEEP = 128 << 20
+KEEP = 64 << 20
 """Bytes of packed rows that are kept from one search to the next, at the most."""
 _PIECE = 1024
 """Queries of a call, at the most: what is known of them stays in cache."""
@@ -168,16 +180,17 @@ def search_directly(
     ValueError
         If values are not finite.
     """
-    q, g = len(queries), len(gallery)
-    rows, plain = _rows(gallery), Map(channels=gallery.shape[1])
+    q, (g, channels) = len(queries), gallery.shape
     parts = max(1, min(torch.get_num_threads(), gallery.nbytes // _MUCH, g // k))
     distances, ids = torch.empty(parts, q, k), torch.empty(parts, q, k, dtype=torch.int64)
-    stop, calls = c_int32(0), []
+    half, stop, calls = gallery.dtype == torch.float16, c_int32(0), []
+    where = [one.data_ptr() for one in (gallery, queries, distances, ids)]
     for part in range(parts):
         start, end = g * part // parts, g * (part + 1) // parts
-        table = (POINTER(Packed) * 1)(pointer(Packed(first=start, rows=end - start)))
-        into = queries, distances[part], ids[part]
-        calls.append(_call(plain, rows, table, into, k, stop))
+        rows = Rows(where[0] + start * channels * gallery.itemsize, end - start, half, 0)
+        near, found = where[2] + 4 * part * q * k, where[3] + 8 * part * q * k
+        given = rows, where[1], q, channels, k, start, near, found, addressof(stop)
+        calls.append(Direct(*given))
     try:
         _run(kernels.direct, calls, q * gallery.numel(), stop, "")
     except ValueError:
@@ -217,7 +230,7 @@ def _call(
 
 
 def _run(
-    function: Any, calls: Sequence[Search | Packed], work: int, stop: c_int32, name: str
+    function: Any, calls: Sequence[Search | Packed | Direct], work: int, stop: c_int32, name: str
 ) -> None:
     """Make calls side by side; whatever interrupts the wait stops them.
 

@@ -29,8 +29,8 @@
 // Rows for which this holds are compared by differences, which decides, and makes d smaller.
 //
 // What rounding takes from the left is 2^-21 (|u i|^2 + |t j|^2) at most, in units of distances
-// squared, and 2^-21 D^2. So e_x^2 and e_y^2 are made larger by (2^-19 + n 2^-24) |u i|^2, of n
-// coordinates, and as much of |t j|^2, and D by (2^-18 + C 2^-26) D: (D + e_y)^2 grows by more
+// squared, and 2^-21 D^2. So e_x^2 and e_y^2 are made larger by 2^-19 |u i|^2 and 2^-19 |t j|^2,
+// or, where sums of squares are no longer exact, by `slack`, and D by (2^-18 + C 2^-26) D: (D + e_y)^2 grows by more
 // than all of that. The latter covers what differences, summed in parallel, lose of d, too.
 //
 // Where too many rows pass, a query goes on with products in float32 of v itself: x.y is off by
@@ -94,12 +94,23 @@ struct Search {
     const volatile int32_t* stop;  // what is not 0 there ends the search
 };
 
+// A search of rows that lie together, by differences.
+struct Direct {
+    Rows gallery;
+    const float* queries;  // [count, channels]
+    int64_t count, channels, k;
+    int64_t first;         // what is added to a row's number
+    float* distances;      // [count, k]
+    int64_t* ids;          // [count, k]
+    const volatile int32_t* stop;
+};
+
 struct Kernels {
     const char* name;
     int32_t multiple;  // that `width` is filled up to
     int (*pack)(const Map*, const Rows*, Packed*);
     int (*search)(const Search*);
-    int (*direct)(const Search*);
+    int (*direct)(const Direct*);
 };
 
 extern const Kernels plain_kernels;

@@ -74,6 +74,22 @@ class Search(Structure):
     )
 
 
+class Direct(Structure):
+    """A search of rows that lie together, by differences."""
+
+    _fields_ = (
+        ("gallery", Rows),
+        ("queries", c_void_p),
+        ("count", c_int64),
+        ("channels", c_int64),
+        ("k", c_int64),
+        ("first", c_int64),
+        ("distances", c_void_p),
+        ("ids", c_void_p),
+        ("stop", c_void_p),
+    )
+
+
 class Kernels(Structure):
     """An instruction set's functions; each returns one of the states above."""
 
@@ -82,7 +98,7 @@ class Kernels(Structure):
         ("multiple", c_int32),
         ("pack", ctypes.CFUNCTYPE(c_int, POINTER(Map), POINTER(Rows), POINTER(Packed))),
         ("search", ctypes.CFUNCTYPE(c_int, POINTER(Search))),
-        ("direct", ctypes.CFUNCTYPE(c_int, POINTER(Search))),
+        ("direct", ctypes.CFUNCTYPE(c_int, POINTER(Direct))),
     )
 
 

@@ -9,7 +9,6 @@
 
 constexpr int SPARSE = 64;   // of so many blocks one is looked at first
 constexpr int MANY = 16;     // images from which on the first, the nearest, is looked at first, too
-constexpr int SURE = 4096;   // rows to see before a query may be called hard
 constexpr int WAITING = 16;  // rows that wait to be compared
 constexpr float ANY = 3.2e38f, NONE = -INFINITY;  // limits under which all rows pass, and none
 
@@ -50,13 +49,14 @@ class Pass {
     Array<int64_t> guessed, hard;       // [n, k]: rows, or -1; [n]
     Array<uint8_t> dead;                // a block without rows
     Candidate waiting[WAITING];
-    int64_t waiting_count = 0, oldest = 0, hard_count = 0, left = 0, seen = 0;
+    int64_t waiting_count = 0, oldest = 0, hard_count = 0, left = 0;
+    int64_t seen = 0, sure = 0;         // rows, and so many before a query may be called hard
 
    public:
     explicit Pass(const Search& given)
         : s(given), map(*given.map), wide(up_to(map.channels, LANES)), room_wide(up_to(map.padded + 1, 16)),
           size(map.width * ROWS + TERMS), n(given.count), padded((n + R - 1) / R * R), w(widest(coordinates(map))),
-          hopeless((1 + vectors()) / (80 + 4 * vectors())), nearest(given), query(n), low(padded * map.width),
+          hopeless((1 + vectors()) / (80 + 4 * vectors())), nearest(n, given.k, given.distances, given.ids), query(n), low(padded * map.width),
           a(padded), b(padded), limit(padded), start(padded), known(n * s.k), guessed(n * s.k), hard(n),
           dead(size) {}
 
@@ -149,6 +149,7 @@ class Pass {
             if (blocks > each) each = blocks;
         }
         const int64_t total = each * s.image_count, whole = s.image_count < MANY ? 0 : each;
+        sure = total * ROWS / 16 < 4096 ? total * ROWS / 16 : 4096;
         while (next < total && left) {
             if (*s.stop) return false;
             Blocks some;
@@ -260,10 +261,12 @@ class Pass {
         if (limit[q] == NONE || one.excess + a[q] * one.inverse > limit[q]) return;  // no number stays
         query[q].compared++;
         const double before = nearest.last(q);
-        nearest.compare(q, *one.image, one.inside);
+        const float* x = s.queries + q * map.channels;
+        const double found = distance(x, *s.gallery, one.image->first + one.inside, map.channels);
+        nearest.add(q, found, *one.image, one.inside);
         const double last = nearest.last(q);
         if (last < before && last < known[(q + 1) * s.k - 1]) follow(q, last);
-        const bool is_hard = seen > SURE && query[q].compared > seen * hopeless;
+        const bool is_hard = seen > sure && query[q].compared > seen * hopeless;
         if (last > 0 && !is_hard) return;
         limit[q] = NONE;
         left--;

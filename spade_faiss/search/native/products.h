@@ -8,7 +8,7 @@ inline int products(const Search& s, Nearest& nearest, const int64_t* hard, int6
     const int64_t padded = (count + R - 1) / R * R;
     const double h = (c + 8) * 0x1p-23;
     Array<float> x(padded * wide), t(padded), y(int64_t(wide) * PANEL), v(int64_t(STEP) * wide);
-    Array<double> x2(padded);
+    Array<double> x2(padded);  // and x: [padded / R, wide, R]
     if (!x || !t || !y || !v || !x2) return NO_MEMORY;
     float found[R][PANEL] __attribute__((aligned(64))), half[PANEL] __attribute__((aligned(64)));
     std::memset(x, 0, sizeof(float) * padded * wide);
@@ -19,9 +19,12 @@ inline int products(const Search& s, Nearest& nearest, const int64_t* hard, int6
     };
     for (int64_t i = 0; i < padded; i++) t[i] = INFINITY;
     for (int64_t i = 0; i < count; i++) {
-        centred(s.queries + hard[i] * c, map, x + i * wide, wide);
+        centred(s.queries + hard[i] * c, map, v, wide);
         double all = 0;
-        for (int k = 0; k < c; k++) all += double(x[i * wide + k]) * x[i * wide + k];
+        for (int k = 0; k < c; k++) {
+            all += double(v[k]) * v[k];
+            x[i / R * R * wide + k * R + i % R] = v[k];
+        }
         x2[i] = all;
         follow_here(i, limits[hard[i]]);
         nearest.clear(hard[i]);
@@ -59,7 +62,7 @@ inline int products(const Search& s, Nearest& nearest, const int64_t* hard, int6
                     V row[N];
                     for (int m = 0; m < N; m++) row[m] = load(y + size_t(k) * PANEL + m * LANES);
                     for (int r = 0; r < R; r++)
-                        for (int m = 0; m < N; m++) acc[r][m] += own[r * wide + k] * row[m];
+                        for (int m = 0; m < N; m++) acc[r][m] += own[k * R + r] * row[m];
                 }
                 for (int r = 0; r < R; r++) {
                     V top = same(-INFINITY);
@@ -73,14 +76,23 @@ inline int products(const Search& s, Nearest& nearest, const int64_t* hard, int6
                     if (t[q0 + r] == INFINITY) continue;
                     for (int m = 0; m < N; m++) store(found[r] + m * LANES, acc[r][m]);
                     const int64_t q = hard[q0 + r];
-                    for (int m = 0; m < rows; m++) {
-                        if (!(found[r][m] >= t[q0 + r]) || half[m] == 3e38f) continue;
-                        nearest.compare(q, image, start + m);
-                        if (nearest.last(q) < limits[q]) {
-                            limits[q] = nearest.last(q);
-                            follow_here(q0 + r, limits[q]);
-                            if (limits[q] == 0) t[q0 + r] = INFINITY;
-                        }
+                    const float* own_query = s.queries + q * c;
+                    int passed[PANEL + 3], many = 0;
+                    for (int m = 0; m < rows; m++)
+                        if (found[r][m] >= t[q0 + r] && half[m] != 3e38f) passed[many++] = m;
+                    for (int m = many; m % 4; m++) passed[m] = passed[many - 1];
+                    for (int m = 0; m < many; m += 4) {
+                        int64_t four[4];
+                        double near[4];
+                        for (int i = 0; i < 4; i++) four[i] = image.first + start + passed[m + i];
+                        distances(own_query, *s.gallery, four, c, near);
+                        for (int i = 0; i < 4 && m + i < many; i++)
+                            nearest.add(q, near[i], image, start + passed[m + i]);
+                    }
+                    if (nearest.last(q) < limits[q]) {
+                        limits[q] = nearest.last(q);
+                        follow_here(q0 + r, limits[q]);
+                        if (limits[q] == 0) t[q0 + r] = INFINITY;
                     }
                 }
             }

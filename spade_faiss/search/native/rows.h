@@ -96,6 +96,9 @@ struct Rounded {  // t, |t j|^2 and e^2, the two made safe
     float scale, size, error;
 };
 
+// How much larger e^2 is made, of |t j|^2. Sums of squares of so few integers are exact.
+inline float slack(int n) { return 0x1p-19f + (n / LANES > 1024 ? n / LANES * 0x1p-24f : 0); }
+
 // Write j of n coordinates, with bits of `zero` turned over, in groups of four that lie `step` bytes
 // apart. What fills up the last group is 0. With a scale such that e <= most * t, if that can be had: else `scale` is 0.
 inline Rounded rounded(const Image& image, int n, uint8_t* out, size_t step, char zero, float most) {
@@ -114,7 +117,7 @@ inline Rounded rounded(const Image& image, int n, uint8_t* out, size_t step, cha
             norm += j * j;
         }
         float size = sum(norm) * scale * scale;
-        float error = std::sqrt(sum(away) * 1.001f + (0x1p-19f + n * 0x1p-24f) * size) + image.error;
+        float error = std::sqrt(sum(away) * 1.001f + slack(n) * size) + image.error;
         if (!(error <= most * scale)) continue;
         for (int k = 0; k < padded; k += LANES) {
             const V j = (load(image.at + k) * by + round) - round;

@@ -78,8 +78,45 @@ template <class T> ALWAYS double distance(const float* x, const T* y, int channe
     return exact;
 }
 
+// The same of X queries and Y rows, [X, Y], one of the two 1.
+template <int X, int Y, class T>
+ALWAYS void distances(const float* const* x, const T* const* y, int channels, double* out) {
+    V acc[X][Y] = {};
+    int k = 0;
+    for (; k + LANES <= channels; k += LANES)
+        for (int i = 0; i < X; i++)
+            for (int j = 0; j < Y; j++) {
+                const V d = load_row(y[j], k) - load(x[i] + k);
+                acc[i][j] += d * d;
+            }
+    if (k < channels)
+        for (int i = 0; i < X; i++)
+            for (int j = 0; j < Y; j++) {
+                const V d = load_end(y[j], k, channels - k) - load_some(x[i] + k, channels - k);
+                acc[i][j] += d * d;
+            }
+    for (int i = 0; i < X; i++)
+        for (int j = 0; j < Y; j++) {
+            const float found = sum(acc[i][j]);
+            out[i * Y + j] = __builtin_expect(found <= 3e38f, 1) ? found : distance(x[i], y[j], channels);
+        }
+}
+
 inline double distance(const float* x, const Rows& gallery, int64_t row, int channels) {
     if (gallery.half)
         return distance(x, static_cast<const uint16_t*>(gallery.data) + row * channels, channels);
     return distance(x, static_cast<const float*>(gallery.data) + row * channels, channels);
+}
+
+// The distances of a query and four rows of a gallery.
+inline void distances(const float* x, const Rows& gallery, const int64_t (&rows)[4], int channels, double* out) {
+    if (gallery.half) {
+        const uint16_t* y[4];
+        for (int i = 0; i < 4; i++) y[i] = static_cast<const uint16_t*>(gallery.data) + rows[i] * channels;
+        distances<1, 4>(&x, y, channels, out);
+    } else {
+        const float* y[4];
+        for (int i = 0; i < 4; i++) y[i] = static_cast<const float*>(gallery.data) + rows[i] * channels;
+        distances<1, 4>(&x, y, channels, out);
+    }
 }
