@@ -5,12 +5,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spade_faiss.search import ENGINES, LevelSearch, nearest, nearest_in_images
+from spade_faiss.search import LevelSearch, nearest, nearest_in_images
 from tests.conftest import examples, texture
 
 from .oracle import assert_exact, brute_force
-
-ON_CPU = [engine for engine in ENGINES if engine != "triton"]
 
 
 def hard_vectors(kind, rows, channels, rng):
@@ -51,7 +49,6 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize("engine", ON_CPU)
 @given(
     st.sampled_from(KINDS), st.integers(1, 40), st.integers(1, 150), st.integers(1, 40), st.data()
 )
@@ -66,7 +63,6 @@ def test_every_engine_equals_brute_force(engine, kind, q, g, channels, data):
     assert_exact(queries, gallery, k, *nearest(queries, gallery, k, engine))
 
 
-@pytest.mark.parametrize("engine", ON_CPU)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "q, g, channels, k",
@@ -84,7 +80,6 @@ def test_larger_searches(engine, kind, q, g, channels, k):
     assert_exact(queries, gallery, k, *nearest(queries, gallery, k, engine))
 
 
-@pytest.mark.parametrize("engine", ON_CPU)
 def test_tensors_in_tensors_out(engine):
     q, g = torch.randn(9, 6), torch.randn(40, 6)
     distances, ids = nearest(q, g, 3, engine)
@@ -93,7 +88,6 @@ def test_tensors_in_tensors_out(engine):
     assert_exact(q.numpy(), g.numpy(), 3, distances.numpy(), ids.numpy())
 
 
-@pytest.mark.parametrize("engine", ON_CPU)
 @given(st.data(), st.integers(1, 6), st.integers(1, 40), st.integers(1, 30), st.integers(1, 3))
 @examples(60)
 def test_images_only_searched_among_those_named(engine, data, n, per_image, channels, batch):
@@ -113,7 +107,6 @@ def test_images_only_searched_among_those_named(engine, data, n, per_image, chan
         np.testing.assert_allclose(distances[i], true, rtol=1e-5, atol=1e-37)
 
 
-@pytest.mark.parametrize("engine", ON_CPU)
 def test_more_neighbours_than_an_image_has_patches(engine):
     """No score is then known to be reached, so bounds under zero may be of rows that count."""
     for seed in range(40):
@@ -135,7 +128,6 @@ finite = hnp.arrays(
 )
 
 
-@pytest.mark.parametrize("engine", ON_CPU)
 @given(finite, st.integers(0, 99))
 @examples(60)
 def test_a_vector_of_the_gallery_finds_itself(engine, gallery, seed):
@@ -144,7 +136,6 @@ def test_a_vector_of_the_gallery_finds_itself(engine, gallery, seed):
     assert (distances == 0).all()
 
 
-@pytest.mark.parametrize("engine", ON_CPU)
 def test_real_features_of_real_images(lite, engine):
     features = lite(np.stack(texture("brick", 4)))
     for level in features.levels:
@@ -189,7 +180,6 @@ def test_bad_input_is_explained(queries, gallery, k, why):
         nearest(queries, gallery, k)
 
 
-@pytest.mark.parametrize("engine", ON_CPU)
 def test_other_images_are_not_even_read(engine):
     """They may be on a disk; here they hold NaN, which would show in anything made of them."""
     rng = np.random.default_rng(0)
@@ -202,10 +192,11 @@ def test_other_images_are_not_even_read(engine):
     assert_exact(queries, patches[rows], 1, distances[0], np.searchsorted(rows, ids[0]))
 
 
-@pytest.mark.parametrize("engine", ON_CPU)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["queries", "gallery"])
-@pytest.mark.parametrize("rows", [(3, 5, 4), (300, 3000, 64)])  # too few to measure engines, or not
+@pytest.mark.parametrize(
+    "rows", [(3, 5, 4), (300, 3000, 64)]
+)  # few enough to compare all pairs, or not
 def test_one_value_that_is_not_finite_is_found(engine, value, where, rows):
     rng = np.random.default_rng(0)
     q, g, channels = rows
@@ -216,6 +207,12 @@ def test_one_value_that_is_not_finite_is_found(engine, value, where, rows):
     given[where][-1, -1] = value
     with pytest.raises(ValueError, match=f"{where} hold NaN or infinite"):
         nearest(**given, engine=engine)
+
+
+def test_auto_is_one_of_them():
+    rng = np.random.default_rng(0)
+    queries, gallery = (rng.standard_normal((rows, 40), np.float32) for rows in (300, 2000))
+    assert_exact(queries, gallery, 3, *nearest(queries, gallery, 3))
 
 
 def test_an_unknown_engine_is_named():
