@@ -16,6 +16,13 @@ def kernel(request, monkeypatch):
     return request.param
 
 
+@pytest.fixture(params=KERNELS[:1])
+def fastest(request, monkeypatch):
+    """The name of the fastest of them, for what does not depend on instructions."""
+    monkeypatch.setenv("SPADE_FAISS_KERNEL", request.param)
+    return request.param
+
+
 @pytest.fixture(params=["faiss", *KERNELS])
 def engine(request, monkeypatch):
     """An engine on the CPU: FAISS, and the compiled kernels for each set of instructions."""
