@@ -32,9 +32,9 @@ def test_every_engine_equals_brute_force(engine, kind, q, g, channels, data):
     [
         (1, 1, 1, 1),
         (300, 3000, 24, 1),
-        (700, 2500, 1, 1),
+        (300, 2500, 1, 1),
         (50, 999, 112, 4),
-        (60, 5000, 300, 2),
+        (24, 5000, 300, 2),
     ],
 )
 def test_larger_searches(engine, kind, q, g, channels, k):
@@ -99,15 +99,19 @@ def test_a_vector_of_the_gallery_finds_itself(engine, gallery, seed):
     assert (distances == 0).all()
 
 
-def test_real_features_of_real_images(lite, engine):
-    features = lite(np.stack(texture("brick", 4)))
-    for level in features.levels:
-        patches = level.numpy().reshape(4, -1, level.shape[-1])
-        queries, gallery = patches[0], patches[1:].reshape(-1, level.shape[-1])
+@pytest.fixture(scope="module")
+def brick(lite):
+    """The levels of four images' features, each [4, patches, C]."""
+    levels = lite(np.stack(texture("brick", 4))).levels
+    return [level.flatten(1, 2).numpy() for level in levels]
+
+
+def test_real_features_of_real_images(brick, engine):
+    for patches in brick:
+        queries, gallery = patches[0], np.concatenate(patches[1:])
         distances, ids = nearest(queries, gallery, 1, engine)
-        for at in range(0, len(queries), 64):
-            rows = slice(at, at + 64)
-            assert_exact(queries[rows], gallery, 1, distances[rows], ids[rows])
+        some = slice(None, None, 4)
+        assert_exact(queries[some], gallery, 1, distances[some], ids[some])
 
 
 def test_a_gallery_that_was_searched_before_gives_the_same(lite):

@@ -79,7 +79,7 @@ def test_a_search_that_is_interrupted_ends_and_another_one_begins(fastest):
 
 def interrupted(process, wait):
     """Interrupt a process that searches, and return what `wait` then returns, at once."""
-    time.sleep(0.7)
+    time.sleep(0.4)
     process.send_signal(signal.SIGINT)
     start = time.monotonic()
     said = wait()
@@ -120,7 +120,7 @@ def test_a_child_of_a_process_that_has_searched_searches(fastest):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_other_threads_go_on_during_a_search(kernel, use, threads):
+def test_other_threads_go_on_during_a_search(fastest, use, threads):
     """Held, the lock of Python's interpreter would stop them for as long as a call takes."""
     use(threads)
     level = LevelSearch(normal(50_000, 64), 50_000)
