@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spade_faiss.search import LevelSearch, nearest
+from spade_faiss.search import LevelSearch, nearest, nearest_in_images
 from tests.conftest import examples
 from tests.search.oracle import assert_exact
 from tests.search.vectors import KINDS, hard_vectors
@@ -185,6 +185,26 @@ def test_rows_that_integers_cannot_tell_apart(kernel, kind, rows, channels, piec
     per_image = -(-rows // pieces)
     images = np.random.default_rng(seed).permutation(-(-rows // per_image))[None]
     assert_found(LevelSearch(patches, per_image), torch.from_numpy(queries)[None], images, k)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_whose_roundings_all_add_up_are_not_lost(kernel, seed):
+    """Each is the nearest by a little, and by integers as much further as rounding can make it."""
+    rng = np.random.default_rng(seed)
+    pairs, channels = 16, 256
+    whole = rng.integers(-2, 3, (pairs, channels)).astype(np.float32)
+    away = rng.choice([-1, 1], whole.shape)
+    away[:, 0] = 0
+    queries, nearest_rows, others = whole + away, whole + 0.3 * away, whole + away
+    # The squared distances are 0.7² · 255 = 124.95 and 125.
+    others[:, 1:126] += rng.choice([-1, 1], (pairs, 125))
+    for rows in (queries, nearest_rows, others):
+        rows[:, 0] = 126.99  # and so a coordinate's integer stands for itself
+    rows = np.concatenate([others, -others, nearest_rows, -nearest_rows]).astype(np.float32)
+    both = np.concatenate([queries, -queries]).astype(np.float32)
+    # Of rows that are searched once, coordinates are taken as they are.
+    near, ids = nearest_in_images(both[None], rows, np.arange(4)[None], 16, 1, "screened")
+    assert_exact(both, rows, 1, near[0], ids[0])
 
 
 @pytest.fixture(scope="module")
