@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from skimage import data
 
 from spade_faiss.datasets import make_demo
@@ -27,8 +27,14 @@ settings.load_profile(PROFILE)
 
 
 def examples(many: int) -> settings:
-    """Have hypothesis try so many examples, or a tenth of these in a newcomer's run."""
-    return settings(max_examples=many if PROFILE == "ci" else max(5, many // 10))
+    """Have hypothesis try so many examples, or a tenth of these in a newcomer's run.
+
+    A fixture, such as one that sets the environment, is made once for all of them.
+    """
+    return settings(
+        max_examples=many if PROFILE == "ci" else max(5, many // 10),
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
 
 
 __all__ = ["chromium", "opened"]  # fixtures

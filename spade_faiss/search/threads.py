@@ -51,6 +51,8 @@ def side_by_side(
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
+    faiss()  # what it raises is raised here
+    torch.set_num_threads(threads)  # after a fork torch mends its threads: only one may ask it to
     start = Barrier(threads)
     places = iter(range(threads))
 

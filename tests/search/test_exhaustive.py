@@ -1,4 +1,4 @@
-"""Searches of all rows against a float64 brute force, where expanding a distance loses it."""
+"""FAISS's searches against a float64 brute force, where expanding a distance loses it."""
 
 from contextlib import contextmanager
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spade_faiss.search import exhaustive
+from spade_faiss.search import LevelSearch, nearest
 from tests.conftest import examples
 from tests.search.oracle import assert_exact
 
@@ -35,14 +35,7 @@ def going(way):
 
 def search(queries, gallery, k, way):
     with going(way):
-        found = exhaustive.exhaustive_in_images(
-            torch.from_numpy(queries),
-            torch.from_numpy(gallery),
-            torch.zeros(1, dtype=torch.int64),
-            len(gallery),
-            k,
-        )
-    return (part.numpy() for part in found)
+        return nearest(queries, gallery, k, "faiss")
 
 
 every_way = pytest.mark.parametrize(
@@ -114,20 +107,28 @@ def test_rows_that_lie_apart(count, way):
     assert_exact(queries, gallery, 2, distances, ids)
 
 
-@every_way
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_images_here_and_there_of_which_the_last_is_short(count, way, dtype, monkeypatch):
-    monkeypatch.setattr(exhaustive, "_TILE_BYTES", 4 * 24 * 10 * 2)  # two images
+@pytest.fixture(scope="module")
+def scattered():
+    """Whole numbers in images of 24 MiB, too much to gather at once; the last one is short."""
+    patches = np.zeros((4 * 1024 + 300, 6144), np.float32)
+    for image in (0, 2, 4):
+        rows = patches[image * 1024 : (image + 1) * 1024]
+        rows[:] = np.random.default_rng(image).integers(0, 99, rows.shape, np.uint8)
+    return patches
+
+
+@pytest.mark.parametrize("way", ["differences", "expanded"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_images_here_and_there_of_which_the_last_is_short(way, dtype, scattered):
+    stored = scattered.astype(dtype, copy=False)
     rng = np.random.default_rng(0)
-    patches = torch.from_numpy(rng.standard_normal((95, 24))).to(dtype)
-    queries = rng.standard_normal((count, 24)).astype(np.float32)
-    images = torch.tensor([9, 2, 3, 4, 0, 7])
-    largest = torch.full((10,), torch.nan)
+    queries = rng.integers(0, 99, (3, 6144)).astype(np.float32)
+    images = torch.tensor([[4, 0, 2]])
     with going(way):
-        distances, ids = exhaustive.exhaustive_in_images(
-            torch.from_numpy(queries), patches, images, 10, 3, largest
+        distances, ids = LevelSearch(stored, 1024).search(
+            torch.from_numpy(queries)[None], images, 3, "faiss"
         )
-    rows = np.concatenate([np.arange(95)[i * 10 : i * 10 + 10] for i in sorted(images.tolist())])
-    there = {int(row): place for place, row in enumerate(rows)}
-    places = np.vectorize(there.__getitem__)(ids.numpy())
-    assert_exact(queries, patches[rows].float().numpy(), 3, distances.numpy(), places)
+    rows = np.concatenate([np.arange(len(stored))[i * 1024 : i * 1024 + 1024] for i in (0, 2, 4)])
+    assert np.isin(ids.numpy(), rows).all()
+    places = np.searchsorted(rows, ids[0].numpy())
+    assert_exact(queries, scattered[rows], 3, distances[0].numpy(), places)

@@ -58,11 +58,15 @@ def test_an_index_on_several_devices_gives_the_same_maps(lite, tmp_path):
 def test_a_device_that_fails_is_named(monkeypatch):
     patches = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
     level = ShardedLevel(patches, 10, ["cpu", "cpu:0"])
+    search = LevelSearch.search
+    second = torch.from_numpy(patches[20:])
 
-    def broken(*_):
-        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore lines")
+    def broken(self, queries, *rest):
+        if torch.equal(self.patches, second):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore lines")
+        return search(self, queries, *rest)
 
-    monkeypatch.setattr(level._shards[1], "search", broken)
+    monkeypatch.setattr(LevelSearch, "search", broken)
     with pytest.raises(
         SpadeError, match=r"device cpu:0 failed: CUDA error.*`device='cpu'`$"
     ) as got:

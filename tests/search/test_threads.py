@@ -5,19 +5,20 @@ import time
 import pytest
 import torch
 
-from spade_faiss.search import threads
 from spade_faiss.search.threads import side_by_side
 
 
 @pytest.fixture
-def three():
-    """A pool of three threads, made for the test alone."""
+def use():
+    """A function that sets how many threads torch has, for the length of the test."""
     before = torch.get_num_threads()
-    threads._pool.cache_clear()
-    torch.set_num_threads(3)
-    yield
-    threads._pool.cache_clear()
+    yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def three(use):
+    use(3)
 
 
 def where(_):
@@ -42,17 +43,32 @@ def test_threads_share_out_the_cpus_and_leave_the_callers_alone(three):
             assert sum(map(len, shares)) == len(before)
 
 
-def test_where_threads_may_not_choose_their_cpus_they_work_all_the_same(three, monkeypatch):
+def test_where_threads_may_not_choose_their_cpus_they_work_all_the_same(use, monkeypatch):
     def refuse(*_):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
+    use(7)  # as no other test does, so that these threads begin here
     assert side_by_side(abs, [-1, 2, -3]) == [1, 2, 3]
 
 
 def test_what_is_raised_in_a_thread_is_raised_here(three):
     with pytest.raises(ZeroDivisionError):
         side_by_side(lambda n: 1 // n, [1, 0, 2])
+
+
+def test_what_interrupts_the_wait_stops_the_work(three):
+    """Other threads wait for the interrupted one to say so, as a search does that looks at it."""
+    told, ended = threading.Event(), []
+
+    def work(number):
+        if number == 0:
+            raise KeyboardInterrupt
+        ended.append(told.wait(60))
+
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(work, range(3), told.set)
+    assert all(ended)
 
 
 def test_threads_may_share_out_work_of_their_own(three):
