@@ -35,8 +35,8 @@ MOST_NEIGHBOURS = 256
 """Up to which the kernels keep the nearest rows in order as they come."""
 _TOLD = 64, 4096
 """Images, and rows of them in all, that tell how rows are best shortened."""
-_TURNS = 1 << 35
-"""Multiplications from which on it pays to turn rows that are searched once."""
+_TURNS = 1 << 34
+"""Multiplications from which on it pays to find axes, and to turn rows."""
 _ONE_AT_A_TIME = Lock()
 """Triton's autotuner is not made for several threads."""
 
@@ -54,16 +54,12 @@ class LevelSearch:
         turned into float32 at a time; on a GPU, all.
     per_image : int
         Patches an image at this level, h * w.
-    once : bool
-        Whether it will be searched but once, so that what is made of it counts as well.
     """
 
-    def __init__(
-        self, patches: npt.NDArray[np.floating[Any]] | Tensor, per_image: int, once: bool = False
-    ) -> None:
+    def __init__(self, patches: npt.NDArray[np.floating[Any]] | Tensor, per_image: int) -> None:
         self.patches = patches if isinstance(patches, Tensor) else tensor(patches)
         self.per_image = per_image
-        self.once = once
+        self._work = 0
         self._native: NativeGallery | None = None
         self._prepared: PreparedGallery | None = None
         self._largest = torch.full((-(-len(self.patches) // per_image),), torch.nan)
@@ -151,16 +147,20 @@ class LevelSearch:
         return engine
 
     def _by_kernels(self, queries: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        native = self._native
-        if native is None:
+        return self._gallery(queries, images).search(queries.contiguous(), images, k)
+
+    def _gallery(self, queries: Tensor, images: Tensor) -> NativeGallery:
+        """Return what the kernels search: rows are turned once it pays for so much work."""
+        searched = images.shape[1] * self.per_image
+        before, self._work = self._work, self._work + queries.numel() * searched
+        native, turn = self._native, self._work >= _TURNS
+        if native is None or (turn and before < _TURNS):
             found = kernels()
             assert found is not None
-            patches = self.patches.contiguous()
-            turn = not self.once or queries.numel() * images.shape[1] * self.per_image >= _TURNS
-            searched = images.shape[1] * self.per_image
             axes = Axes.of(self._sample(images[0], turn), searched, found.multiple, turn=turn)
-            self._native = native = NativeGallery(found, patches, self.per_image, axes)
-        return native.search(queries.contiguous(), images, k)
+            native = NativeGallery(found, self.patches.contiguous(), self.per_image, axes)
+            self._native = native
+        return native
 
     def _sample(self, images: Tensor, many: bool) -> Tensor:
         """Return some rows, float32, of images that are read anyway."""

@@ -66,7 +66,7 @@ def nearest(queries: Any, gallery: Any, k: int = 1, engine: str = "auto") -> tup
             return _like(queries, distances), _like(queries, ids)
     per_image = pieces_of(len(g))
     images = torch.arange(-(-len(g) // per_image))
-    distances, ids = LevelSearch(g, per_image, once=True).search(q[None], images[None], k, engine)
+    distances, ids = LevelSearch(g, per_image).search(q[None], images[None], k, engine)
     return _like(queries, distances[0]), _like(queries, ids[0])
 
 
@@ -103,7 +103,7 @@ def nearest_in_images(
     ids : int64 [B, Q, k], rows of `patches`
     """
     among = torch.as_tensor(images).cpu()
-    gallery = LevelSearch(_tensor(patches), per_image, once=True)
+    gallery = LevelSearch(_tensor(patches), per_image)
     distances, ids = gallery.search(_tensor(queries), among, k, engine)
     return _like(queries, distances), _like(queries, ids)
 

@@ -15,7 +15,7 @@ _TURNED = 640
 """Channels up to which it pays to turn rows."""
 _CHOICES = 8
 """Widths that are looked at."""
-_AMONG = 2048
+_AMONG = 1024
 """Rows of the sample that they are searched for among."""
 _STEP, _SCORE, _COMPARE, _CHANNEL = 1 / 64, 3 / 16, 250.0, 1 / 8
 """About what is spent, in cycles of a processor with AVX-512: on an integer of a pair, on what
