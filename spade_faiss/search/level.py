@@ -226,6 +226,8 @@ def rows_of(images: Tensor, rows: int, per_image: int) -> int:
 
 def tensor(values: npt.NDArray[np.floating[Any]]) -> Tensor:
     """Return a tensor over an array's memory, which may be a read-only file."""
+    if values.flags.writeable:
+        return torch.from_numpy(values)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(values)

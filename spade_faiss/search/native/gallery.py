@@ -36,7 +36,7 @@ _PIECE = 1024
 """Queries of a call, at the most: what is known of them stays in cache."""
 _LEAST = 32
 """Queries that are worth a call of their own."""
-_MUCH = 1 << 21
+_MUCH = 1 << 23
 """Bytes of rows that are worth a thread, where they are looked at once."""
 _ALONE = 1 << 26
 """Multiplications that are done before another thread has begun."""
