@@ -32,6 +32,8 @@
 // squared, and 2^-21 D^2. So e_x^2 and e_y^2 are made larger by 2^-19 |u i|^2 and 2^-19 |t j|^2,
 // or, where sums of squares are no longer exact, by `slack`, and D by (2^-18 + C 2^-26) D: (D + e_y)^2 grows by more
 // than all of that. The latter covers what differences, summed in parallel, lose of d, too.
+// A row that waits for its comparison is judged again by a smaller D. Its excess was rounded with
+// the former A_x, so 2^-21 |A_x| / t is taken from it.
 //
 // Where too many rows pass, a query goes on with products in float32 of v itself: x.y is off by
 // h |x||y| <= h (|x|^2 + |y|^2) / 2 with h = (C + 8) 2^-23, twice what sums can lose, so

@@ -195,8 +195,9 @@ class Pass {
         for (uint32_t mask = passing(excess, a[q] < used ? ANY : limit[q]); mask; mask &= mask - 1) {
             const int c = __builtin_ctz(mask);
             if (terms[ROWS + c] == NEVER) continue;
-            const Candidate one = {q, &image, some.nth[i] + c * blocks_in(image), excess[c] - used * terms[c],
-                                   terms[c]};
+            // The excess was rounded with this A, which may be far larger than what A is by then.
+            const float size = used * terms[c], safe = excess[c] - size - 0x1p-21f * std::fabs(size);
+            const Candidate one = {q, &image, some.nth[i] + c * blocks_in(image), safe, terms[c]};
             if (!sparsely)
                 wait(one);
             else if (one.inverse > 0)
