@@ -129,16 +129,11 @@ class Pass {
 
     // Set a query's A, and (D / u) w, from a distance squared that its k-th nearest does not exceed.
     void follow(int64_t q, double square) {
-        const double away = reached(square, map);
-        if (!(away < 1e30)) {
-            a[q] = 0;
-            limit[q] = ANY;
-            return;
-        }
         const Query& one = query[q];
-        const double all = away + one.error, by = (one.size - all * all) / (2 * one.unit);
-        a[q] = float(by < -1e38 ? -1e38 : by);
-        limit[q] = float(all / one.unit * w * (1 + 0x1p-18));
+        const double all = reached(square, map) + one.error, by = (one.size - all * all) / (2 * one.unit);
+        const bool fits = by > -1e38;  // else nothing can be told
+        a[q] = fits ? float(by) : 0;
+        limit[q] = fits ? float(all / one.unit * w * (1 + 0x1p-18)) : ANY;
     }
 
     // Look at few blocks, and only guess which rows are near; or at all. False if it is to stop.

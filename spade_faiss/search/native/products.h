@@ -15,7 +15,8 @@ inline int products(const Search& s, Nearest& nearest, const int64_t* hard, int6
     auto follow_here = [&](int64_t i, double distance) {
         const double limit = reached(distance, map);
         double least = ((1 - 2 * h) * x2[i] - limit * limit) / 2 - 0x1p-20 * (x2[i] + limit * limit) - 0x1p-100;
-        t[i] = least > -3e38 ? float(least) : -INFINITY;  // so large, or no number: all pass
+        // Beyond what floats hold, or no number: all pass, or what is too large for products.
+        t[i] = least > -3e38 ? float(least < 1e38 ? least : 1e38) : -INFINITY;
     };
     for (int64_t i = 0; i < padded; i++) t[i] = INFINITY;
     for (int64_t i = 0; i < count; i++) {
@@ -67,9 +68,9 @@ inline int products(const Search& s, Nearest& nearest, const int64_t* hard, int6
                 for (int r = 0; r < R; r++) {
                     V top = same(-INFINITY);
                     for (int m = 0; m < N; m++) {
-                        acc[r][m] -= load(half + m * LANES);
-                        // What is not a number came from products too large, and passes.
-                        acc[r][m] = acc[r][m] == acc[r][m] ? acc[r][m] : same(INFINITY);
+                        // Products too large leave any sum, or no number: such a row passes.
+                        const V product = acc[r][m], excess = product - load(half + m * LANES);
+                        acc[r][m] = magnitude(product) < 1e38f ? excess : same(INFINITY);
                         top = larger(top, acc[r][m]);
                     }
                     if (__builtin_expect(!(largest(top) >= t[q0 + r]), 1)) continue;
