@@ -31,7 +31,7 @@
 // What rounding takes from the left is 2^-21 (|u i|^2 + |t j|^2) at most, in units of distances
 // squared, and 2^-21 D^2. So e_x^2 and e_y^2 are made larger by 2^-19 |u i|^2 and 2^-19 |t j|^2,
 // or, where sums of squares are no longer exact, by `slack`, and D by (2^-18 + C 2^-26) D: (D + e_y)^2 grows by more
-// than all of that. The latter covers what differences, summed in parallel, lose of d, too.
+// than all of that. The latter covers what differences lose of d, too.
 // A row that waits for its comparison is judged again by a smaller D. Its excess was rounded with
 // the former A_x, so 2^-21 |A_x| / t is taken from it.
 //

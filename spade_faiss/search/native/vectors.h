@@ -51,8 +51,10 @@ inline float single(const uint16_t* at) {
     return lanes[0];
 }
 
-// |x - y|^2 by differences; in float64 where it leaves the range of float32.
-template <class T> ALWAYS double distance(const float* x, const T* y, int channels) {
+constexpr int SUMMED = 128;  // terms of a sum in float32: it is off by less than 1e-5 of itself
+
+// |x - y|^2 of some channels, by differences.
+template <class T> ALWAYS float square_gap(const float* x, const T* y, int channels) {
     V a{}, b{};
     int k = 0;
     for (; k + 2 * LANES <= channels; k += 2 * LANES) {
@@ -68,10 +70,18 @@ template <class T> ALWAYS double distance(const float* x, const T* y, int channe
         V d = load_end(y, k, channels - k) - load_some(x + k, channels - k);
         b += d * d;
     }
-    float found = sum(a + b);
-    if (__builtin_expect(found <= 3e38f, 1)) return found;
+    return sum(a + b);
+}
+
+// |x - y|^2 by differences; in float64 where it leaves the range of float32.
+template <class T> ALWAYS double distance(const float* x, const T* y, int channels) {
+    constexpr int PART = 2 * LANES * SUMMED;
+    double found = 0;
+    for (int k = 0; k < channels; k += PART)
+        found += square_gap(x + k, y + k, channels - k < PART ? channels - k : PART);
+    if (__builtin_expect(found <= 3e38, 1)) return found;
     double exact = 0;
-    for (k = 0; k < channels; k++) {
+    for (int k = 0; k < channels; k++) {
         double d = double(single(y + k)) - x[k];
         exact += d * d;
     }
@@ -81,25 +91,30 @@ template <class T> ALWAYS double distance(const float* x, const T* y, int channe
 // The same of X queries and Y rows, [X, Y], one of the two 1.
 template <int X, int Y, class T>
 ALWAYS void distances(const float* const* x, const T* const* y, int channels, double* out) {
-    V acc[X][Y] = {};
-    int k = 0;
-    for (; k + LANES <= channels; k += LANES)
-        for (int i = 0; i < X; i++)
-            for (int j = 0; j < Y; j++) {
-                const V d = load_row(y[j], k) - load(x[i] + k);
-                acc[i][j] += d * d;
-            }
-    if (k < channels)
-        for (int i = 0; i < X; i++)
-            for (int j = 0; j < Y; j++) {
-                const V d = load_end(y[j], k, channels - k) - load_some(x[i] + k, channels - k);
-                acc[i][j] += d * d;
-            }
-    for (int i = 0; i < X; i++)
-        for (int j = 0; j < Y; j++) {
-            const float found = sum(acc[i][j]);
-            out[i * Y + j] = __builtin_expect(found <= 3e38f, 1) ? found : distance(x[i], y[j], channels);
+    constexpr int PART = LANES * SUMMED;
+    for (int i = 0; i < X * Y; i++) out[i] = 0;
+    for (int k = 0; k < channels;) {
+        const int stop = channels - k < PART ? channels : k + PART;
+        V acc[X][Y] = {};
+        for (; k + LANES <= stop; k += LANES)
+            for (int i = 0; i < X; i++)
+                for (int j = 0; j < Y; j++) {
+                    const V d = load_row(y[j], k) - load(x[i] + k);
+                    acc[i][j] += d * d;
+                }
+        if (k < stop) {
+            for (int i = 0; i < X; i++)
+                for (int j = 0; j < Y; j++) {
+                    const V d = load_end(y[j], k, stop - k) - load_some(x[i] + k, stop - k);
+                    acc[i][j] += d * d;
+                }
+            k = stop;
         }
+        for (int i = 0; i < X; i++)
+            for (int j = 0; j < Y; j++) out[i * Y + j] += sum(acc[i][j]);
+    }
+    for (int i = 0; i < X * Y; i++)
+        if (__builtin_expect(!(out[i] <= 3e38), 0)) out[i] = distance(x[i / Y], y[i % Y], channels);
 }
 
 inline double distance(const float* x, const Rows& gallery, int64_t row, int channels) {
