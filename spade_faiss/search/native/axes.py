@@ -71,8 +71,9 @@ class Axes:
         sizes = torch.linalg.vector_norm(rows - centre, dim=1, dtype=torch.float64).square()
         sizes = sizes[sizes.isfinite()]
         norm = sqrt(float(sizes.mean())) if len(sizes) else 0.0
-        unit = 2.0 ** min(120, max(-100, ceil(log2(norm)))) if norm > 0 else 2.0**-100
-        if not turn or channels > _TURNED or len(rows) < 2 * _ASKED or len(sizes) < len(rows):
+        unit = 2.0 ** min(120, max(-100, ceil(log2(norm)))) if norm > 0 else 1.0
+        few = len(rows) < 2 * _ASKED or len(sizes) < len(rows) or norm == 0
+        if not turn or channels > _TURNED or few:
             return cls(centre, None, channels, unit)
         v = (rows.double() - centre.double()) / unit
         vectors = torch.linalg.eigh(v.T @ v).eigenvectors.flip(1)
