@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cache
 from threading import Barrier
@@ -38,8 +38,10 @@ def side_by_side(
     threads = torch.get_num_threads()
     if threads == 1 and threading.current_thread() is not threading.main_thread():
         return [work(item) for item in items]  # nothing interrupts it
-    started = [_pool(threads).submit(work, item) for item in items]
+    started: list[Future[Made]] = []
     try:
+        for item in items:
+            started.append(_pool(threads).submit(work, item))
         return [one.result() for one in started]
     except BaseException:
         stop()

@@ -114,7 +114,7 @@ class NativeGallery:
             for start, end in pairwise(bounds):
                 part = queries[item, start:end], found[0][item, start:], found[1][item, start:]
                 calls.append(_call(self._map, self._rows, table, part, k, stop))
-        _run(self._kernels.search, calls, work, stop, "queries")
+        _run(self._kernels.search, calls, work, stop, "queries", (self, packed, queries, found))
         return found
 
     def _packed(self, images: Tensor) -> dict[int, _Image]:
@@ -142,7 +142,7 @@ class NativeGallery:
         made = [_Image(self._patches, self._per_image, self._block, i) for i in images]
         pack = partial(self._kernels.pack, byref(self._map), byref(self._rows))
         work = len(made) * self._per_image * self._patches.shape[1]
-        _run(pack, [one.packed for one in made], work, c_int32(0), "gallery")
+        _run(pack, [one.packed for one in made], work, c_int32(0), "gallery", (self, made))
         return made
 
 
@@ -192,7 +192,8 @@ def search_directly(
         given = rows, where[1], q, channels, k, start, near, found, addressof(stop)
         calls.append(Direct(*given))
     try:
-        _run(kernels.direct, calls, q * gallery.numel(), stop, "")
+        held = queries, gallery, distances, ids
+        _run(kernels.direct, calls, q * gallery.numel(), stop, "", held)
     except ValueError:
         name = "gallery" if queries.isfinite().all() else "queries"
         raise ValueError(f"{name} hold NaN or infinite values") from None
@@ -230,17 +231,25 @@ def _call(
 
 
 def _run(
-    function: Any, calls: Sequence[Search | Packed | Direct], work: int, stop: c_int32, name: str
+    function: Any,
+    calls: Sequence[Search | Packed | Direct],
+    work: int,
+    stop: c_int32,
+    name: str,
+    held: tuple[object, ...],
 ) -> None:
     """Make calls side by side; whatever interrupts the wait stops them.
 
-    `work` is what they do at the least: about a nanosecond each.
+    `work` is what they do at the least: about a nanosecond each. `held` has the memory that they
+    use. Each call holds it until it ends: after a second Ctrl-C nobody waits for that.
     """
     if work < _SHORT and len(calls) == 1:
         states = [function(byref(calls[0]))]
     else:
         states = side_by_side(
-            lambda call: function(byref(call)), calls, partial(setattr, stop, "value", 1)
+            lambda one: function(byref(one[0])),
+            [(call, stop, held) for call in calls],
+            partial(setattr, stop, "value", 1),
         )
     if NO_MEMORY in states:
         raise MemoryError("out of memory: a search found no room")

@@ -1,0 +1,152 @@
+"""Values chosen so that rounding, or the range of float32, goes the wrong way."""
+
+import gc
+import os
+import signal
+import threading
+import time
+import weakref
+from ctypes import c_int32
+
+import numpy as np
+import pytest
+import torch
+
+from spade_faiss.search import LevelSearch
+from spade_faiss.search.native import gallery, search_directly
+from spade_faiss.search.native.library import DONE, Packed, runnable
+from tests.search.oracle import assert_exact, brute_force
+
+FIRST, SECOND = torch.zeros(1, 1).long(), torch.ones(1, 1).long()
+
+
+def second_of(small, large, queries, k):
+    """Search an image in a level whose scale was taken from another one."""
+    level = LevelSearch(np.concatenate([small, large]).astype(np.float32), len(small))
+    level.search(torch.from_numpy(small[None, :1].astype(np.float32)), FIRST, 1, "screened")
+    near, ids = level.search(torch.from_numpy(queries)[None], SECOND, k, "screened")
+    return near[0].numpy(), ids[0].numpy() - len(small)
+
+
+@pytest.mark.parametrize("far", [1e4, 1e6, 1e8])
+@pytest.mark.parametrize("k", [1, 2, 7])
+def test_rows_that_wait_while_far_ones_are_compared_are_kept(kernel, far, k):
+    """What is first known of a distance is `far`, and of that float32 holds seven digits."""
+    rng = np.random.default_rng(0)
+    small = rng.standard_normal((1024, 16)).astype(np.float32)
+    rows = rng.standard_normal((1024, 16)).astype(np.float32)
+    rows[:: 1024 // 16] *= far  # the first block
+    queries = rng.standard_normal((400, 16)).astype(np.float32)
+    near, ids = second_of(small, rows, queries, k)
+    assert_exact(queries, rows, k, near, ids)
+
+
+@pytest.mark.parametrize("k", [1, 7])
+def test_squares_that_float32_cannot_hold_lose_no_row(kernel, k):
+    rng = np.random.default_rng(0)
+    small = rng.standard_normal((512, 16))
+    large = (1e20 * small[:1] + 1e17 * rng.standard_normal((512, 16))).astype(np.float32)
+    queries = (1e20 * small[:1] + 1e17 * rng.standard_normal((40, 16))).astype(np.float32)
+    near, ids = second_of(small, large, queries, k)
+    assert_exact(queries, large, k, near, ids)
+
+
+@pytest.mark.parametrize("k", [1, 7])
+def test_a_blank_first_image_says_nothing_of_the_others(kernel, k):
+    rng = np.random.default_rng(0)
+    large = rng.standard_normal((512, 16)).astype(np.float32)
+    queries = rng.standard_normal((40, 16)).astype(np.float32)
+    near, ids = second_of(np.zeros((512, 16)), large, queries, k)
+    assert_exact(queries, large, k, near, ids)
+
+
+def test_a_sum_of_products_that_overflows_downwards_loses_no_row(kernel):
+    small = np.tile([[1.0, 0], [-1, 0], [0, 1], [0, -1]], (100, 1))
+    large = np.linspace(2e19, 1.1e19, 400)[:, None] * np.array([[-1, 1]])
+    large[300] = [-1e19, 1e19]
+    _, ids = second_of(small, large, np.array([[1e20, 1e20]], np.float32), 1)
+    assert ids.tolist() == [[300]]
+
+
+def test_a_query_in_the_middle_of_rows_far_beyond_the_sample(kernel):
+    small = np.repeat([[1.0], [-1]], 2500, 0)
+    large = 2 ** np.linspace(46.8, 46.98, 5000, dtype=np.float32)[:, None]
+    large[1] = 2.0**44
+    queries = np.zeros((1, 1), np.float32)
+    near, ids = second_of(small, large, queries, 1)
+    assert_exact(queries, large, 1, near, ids)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("channels", [4096, 32768])
+@pytest.mark.parametrize("value", [0.1, 0.01, 1 / 3])
+def test_distances_of_many_equal_differences(kernel, dtype, channels, value):
+    """Each sum of float32 is rounded as the one before, and so errors add up."""
+    rows = (np.arange(1, 41)[:, None] * np.full((1, channels), value)).astype(dtype)
+    queries = np.zeros((2, channels), np.float32)
+    given = torch.from_numpy(queries), torch.from_numpy(rows)
+    near, ids = search_directly(runnable()[kernel], *given, 2)
+    assert_exact(queries, rows, 2, near.numpy(), ids.numpy())
+    near, ids = LevelSearch(rows, 40).search(given[0][None], FIRST, 2, "screened")
+    assert_exact(queries, rows, 2, near[0].numpy(), ids[0].numpy())
+
+
+def test_images_go_while_others_search_them(kernel, monkeypatch):
+    """Each search keeps what it needs, however little is kept for the next one."""
+    monkeypatch.setattr(gallery, "KEEP", 1)
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((8 * 400, 24)).astype(np.float32)
+    queries = rng.standard_normal((1, 150, 24)).astype(np.float32)
+    level = LevelSearch(rows, 400)
+    wrong = []
+
+    def search(first):
+        for i in range(20):
+            image = (first + i) % 8
+            near, _ = level.search(
+                torch.from_numpy(queries), torch.tensor([[image, (image + 3) % 8]]), 2, "screened"
+            )
+            some = rows.reshape(8, 400, 24)[[image, (image + 3) % 8]].reshape(-1, 24)
+            expected = brute_force(queries[0], some, 2)[0]
+            if not np.allclose(near[0], expected, rtol=1e-5):
+                wrong.append(image)
+
+    threads = [threading.Thread(target=search, args=(2 * i,)) for i in range(4)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join()
+    assert not wrong
+
+
+def test_a_call_that_nobody_waits_for_holds_its_memory():
+    """A second Ctrl-C ends the wait for calls that the first one stops."""
+    begun, end = threading.Event(), threading.Event()
+    memory = np.zeros(8)
+    kept = weakref.ref(memory)
+
+    def call(_):
+        begun.set()
+        end.wait(30)
+        return DONE
+
+    def interrupt():
+        begun.wait(30)
+        for _ in range(2):
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    impatient = threading.Thread(target=interrupt)
+    impatient.start()
+    with pytest.raises(KeyboardInterrupt):
+        gallery._run(call, [Packed()], gallery._SHORT, c_int32(0), "", (memory,))
+    impatient.join()
+    del memory
+    gc.collect()
+    assert kept() is not None
+    end.set()
+    for _ in range(100):
+        time.sleep(0.02)
+        if kept() is None:
+            break
+    assert kept() is None
