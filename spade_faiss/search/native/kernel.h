@@ -11,8 +11,8 @@
 //
 // Its rounding. F is computed in float32 in sums of 16 terms, which are then added: A v is off by
 // g |v| at most, with g = sqrt(d) (24 + C / 16) 2^-24, which covers the subtraction of c and what
-// the entries of A lack, too. Then |v|^2 - |A v|^2 is off by E = (2 g + (C + 8) 2^-23) |v|^2 at most, and its
-// square root r by E / max(r, sqrt(E)).
+// the entries of A lack, too. Then |v|^2 - |A v|^2 is off by E = (2 g + (C / L + 8) 2^-23) |v|^2 at
+// most, summed in L lanes, and its square root r by E / max(r, sqrt(E)).
 //
 // The integers. F(y) is written as t j, with a scale t of its own and 8-bit integers j, and F(x)
 // as u i. With e_y = |F(y) - t j| plus what rounding above may add, e_x likewise, and d the
@@ -28,12 +28,12 @@
 // two numbers that a row has and two that a query has. The right side is the query's limit.
 // Rows for which this holds are compared by differences, which decides, and makes d smaller.
 //
-// What rounding takes from the left is 2^-21 (|u i|^2 + |t j|^2) at most, in units of distances
-// squared, and 2^-21 D^2. So e_x^2 and e_y^2 are made larger by 2^-19 |u i|^2 and 2^-19 |t j|^2,
-// or, where sums of squares are no longer exact, by `slack`, and D by (2^-18 + C 2^-26) D: (D + e_y)^2 grows by more
-// than all of that. The latter covers what differences lose of d, too.
+// What rounding takes from the left is 2^-20 (|u i|^2 + |t j|^2) at most, in units of distances
+// squared, and 2^-22 D^2. So e_x^2 and e_y^2 are made larger by 2^-19 |u i|^2 and 2^-19 |t j|^2,
+// or by `slack`, where sums of squares are no longer exact, and D by (2^-18 + C 2^-26) D:
+// (D + e_y)^2 grows by more than all of that. The latter covers what differences lose of d, too.
 // A row that waits for its comparison is judged again by a smaller D. Its excess was rounded with
-// the former A_x, so 2^-21 |A_x| / t is taken from it.
+// the former A_x, so 2^-21 |A_x| / t is taken from it. A D too large for A_x tells nothing.
 //
 // Where too many rows pass, a query goes on with products in float32 of v itself: x.y is off by
 // h |x||y| <= h (|x|^2 + |y|^2) / 2 with h = (C + 8) 2^-23, twice what sums can lose, so
