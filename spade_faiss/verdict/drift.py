@@ -164,7 +164,7 @@ def _hotelling(here: Doubles, before: Doubles) -> _Found | None:
     side = np.r_[np.full(m, n), np.full(n, -m)] / (m + n)
     weights, _, rank, _ = np.linalg.lstsq(normal.T, side)  # the rank is 1 where both are the same
     fit = weights @ normal
-    explained = min(float(fit @ side / (side @ side)), 1.0)
+    explained = min(max(float(fit @ side / (side @ side)), 0.0), 1.0)
     p_value = float(betaincc(rank / 2, (m + n - 1 - rank) / 2, explained)) if rank else 1.0
 
     def share(order: Doubles) -> float:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import f, fisher_exact, norm, rankdata, ttest_ind
 
@@ -102,6 +102,7 @@ def test_a_batch_that_is_mostly_over_the_threshold_is_seen():
     st.lists(st.floats(0, 100), max_size=40),
     st.floats(0, 100),
 )
+@example([0.0, 0.0, 0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 0.0, 1.0, 0.0], 2.0)  # rounds under 0
 def test_figures_stay_in_range_and_the_effect_is_that_of_all_pairs(new, old, limit):
     found = detect_drift(new, old, limit, new, old)
     here, before = (np.array([v for v in side if v < limit]) for side in (new, old))

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -117,23 +116,6 @@ def test_a_child_of_a_process_that_has_searched_searches(fastest):
         [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=60
     )
     assert ended.returncode == 0, ended.stderr
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_other_threads_go_on_during_a_search(fastest, use, threads):
-    """Held, the lock of Python's interpreter would stop them for as long as a call takes."""
-    use(threads)
-    level = LevelSearch(normal(50_000, 64), 50_000)
-    queries = normal(1_000, 64, 1)[None]
-    image = torch.zeros(1, 1, dtype=torch.int64)
-    level.search(queries, image, 1, "screened")  # what is packed now need not be again
-    search = threading.Thread(target=level.search, args=(queries, image, 20, "screened"))
-    search.start()
-    steps = 0
-    while search.is_alive():
-        steps += 1
-        time.sleep(1e-4)
-    assert steps > 20
 
 
 @pytest.mark.parametrize(("count", "rows"), [(15, 60_000), (700, 20_000)])
