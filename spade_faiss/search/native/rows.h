@@ -100,7 +100,7 @@ struct Rounded {  // t, |t j|^2 and e^2, the two made safe
 inline float slack(int n) { return 0x1p-19f + (n / LANES > 1024 ? n / LANES * 0x1p-24f : 0); }
 
 // Write j of n coordinates, with bits of `zero` turned over, in groups of four that lie `step` bytes
-// apart. What fills up the last group is 0. With a scale such that e <= most * t, if that can be had: else `scale` is 0.
+// apart; what fills up the last group is 0. The scale is such that e <= most * t, or 0 if none is.
 inline Rounded rounded(const Image& image, int n, uint8_t* out, size_t step, char zero, float most) {
     V top{};
     int padded = up_to(n, LANES);
@@ -112,20 +112,16 @@ inline Rounded rounded(const Image& image, int n, uint8_t* out, size_t step, cha
     for (int attempt = 0; attempt < 24; attempt++, scale *= 1.15f) {
         V by = same(1 / scale), t = same(scale), away{}, norm{};
         for (int k = 0; k < padded; k += LANES) {
-            V w = load(image.at + k), j = (w * by + round) - round, gap = w - j * t;
+            const V w = load(image.at + k), j = (w * by + round) - round, gap = w - j * t;
             away += gap * gap;
             norm += j * j;
-        }
-        float size = sum(norm) * scale * scale;
-        float error = std::sqrt(sum(away) * 1.001f + slack(n) * size) + image.error;
-        if (!(error <= most * scale)) continue;
-        for (int k = 0; k < padded; k += LANES) {
-            const V j = (load(image.at + k) * by + round) - round;
             const auto bytes = __builtin_convertvector(__builtin_convertvector(j, Whole), Bytes) ^ zero;
             for (int i = 0; i < LANES && k + i < n; i += 4)
                 std::memcpy(out + (k + i) / 4 * step, reinterpret_cast<const char*>(&bytes) + i, 4);
         }
-        return {scale, size, error};
+        const float size = sum(norm) * scale * scale;
+        const float error = std::sqrt(sum(away) * 1.001f + slack(n) * size) + image.error;
+        if (error <= most * scale) return {scale, size, error};
     }
     return {0, 0, 0};
 }
