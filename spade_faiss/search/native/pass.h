@@ -56,9 +56,9 @@ class Pass {
     explicit Pass(const Search& given)
         : s(given), map(*given.map), wide(up_to(map.channels, LANES)), room_wide(up_to(map.padded + 1, 16)),
           size(map.width * ROWS + TERMS), n(given.count), padded((n + R - 1) / R * R), w(widest(coordinates(map))),
-          hopeless((1 + vectors()) / (80 + 4 * vectors())), nearest(n, given.k, given.distances, given.ids), query(n), low(padded * map.width),
-          a(padded), b(padded), limit(padded), start(padded), known(n * s.k), guessed(n * s.k), hard(n),
-          dead(size) {}
+          hopeless((1 + vectors()) / (80 + 4 * vectors())), nearest(n, given.k, given.distances, given.ids),
+          query(n), low(padded * map.width), a(padded), b(padded), limit(padded), start(padded), known(n * s.k),
+          guessed(n * s.k), hard(n), dead(size) {}
 
     int run() {
         if (!nearest.distances || !query || !low || !a || !b || !limit || !start || !known || !guessed || !hard ||

@@ -85,8 +85,8 @@ inline void mapped(float* v, size_t wide, const Map& map, float* room, size_t ro
         out[r] = {z, float(lost * std::sqrt(whole) * 1.0001)};
         if (!map.rests) continue;
         const double part = square_sum(z, map.padded);
-        double off = (2 * lost + (map.channels / LANES + 8) * 0x1p-23) * whole + 0x1p-100, left = whole > part ? whole - part : 0;
-        const double rest = std::sqrt(left), edge = std::sqrt(off);
+        const double off = (2 * lost + (map.channels / LANES + 8) * 0x1p-23) * whole + 0x1p-100;
+        const double rest = std::sqrt(whole > part ? whole - part : 0), edge = std::sqrt(off);
         z[map.kept] = float(rest - map.rest);
         out[r].error += float(off / (rest > edge ? rest : edge) * 1.0001);
     }
