@@ -1,6 +1,5 @@
 import os
 import threading
-import time
 
 import pytest
 import torch
@@ -21,8 +20,8 @@ def three(use):
     use(3)
 
 
-def where(_):
-    time.sleep(0.05)  # so that each thread gets one
+def where(together):
+    together.wait(60)  # so that each thread gets one
     return threading.current_thread().name, torch.get_num_threads(), affinity()
 
 
@@ -32,7 +31,7 @@ def affinity():
 
 def test_threads_share_out_the_cpus_and_leave_the_callers_alone(three):
     before = affinity()
-    found = side_by_side(where, range(3))
+    found = side_by_side(where, 3 * [threading.Barrier(3)])
     assert len({name for name, _, _ in found}) == 3
     assert [count for _, count, _ in found] == [1, 1, 1]
     assert (torch.get_num_threads(), affinity()) == (3, before)
