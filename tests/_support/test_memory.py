@@ -75,7 +75,7 @@ def images(count, seed):
 options = dict(k=5, batch_size=4, calibrated=4)
 Spade(network, **options).fit(list(images(8, 1))).predict(list(images(4, 2)))  # all is loaded
 before = anonymous()
-limit_memory(before + room)
+limit_memory(max(before + room, 256 << 20))  # so much is needed to start
 spade = Spade(network, **options).fit(images(n, 3), folder)
 found = next(iter(spade.query(list(images(1, 4)))))
 print(json.dumps({"neighbours": found.neighbours.tolist(), "match": int(found.matches[0][3, 7]),

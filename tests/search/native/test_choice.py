@@ -134,7 +134,7 @@ print((used() - before) >> 20)
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_what_is_kept_of_many_images_is_bounded(fastest):
-    """All of them, a byte a value, would be a gibibyte; half of that is kept, as is worth it."""
+    """All of them, a byte a value, would be a gibibyte. A few are kept."""
     ended = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
-    assert 100 < int(ended.stdout) < 700
+    assert 10 < int(ended.stdout) < 400
