@@ -30,6 +30,11 @@ def verdict(score: float, threshold: float | None, review: float | None = None) 
     -------
     "NG", "REVIEW", "OK", or "" where no threshold is known
 
+    Raises
+    ------
+    ValueError
+        If the score or the threshold is no number (nan): neither would be over the other.
+
     Examples
     --------
     >>> [verdict(score, 40.0, 30.0) for score in (29.9, 30.0, 40.0, 40.1)]
@@ -37,6 +42,8 @@ def verdict(score: float, threshold: float | None, review: float | None = None) 
     """
     if threshold is None:
         return ""
+    if math.isnan(score) or math.isnan(threshold):
+        raise ValueError(f"score {score} and threshold {threshold} must be numbers")
     if score > threshold:
         return NG
     return OK if review is None or score < review else REVIEW

@@ -71,3 +71,9 @@ def test_what_means_something_is_not():
     check_limits(0, None)
     check_limits(None, 3, quantile=0.9)
     check_limits(-0.5, -2, least=-math.inf)  # of an ensemble
+
+
+@pytest.mark.parametrize("score, threshold", [(float("nan"), 1.0), (1.0, float("nan"))])
+def test_what_is_no_number_is_no_verdict(score, threshold):
+    with pytest.raises(ValueError, match="must be numbers"):
+        verdict(score, threshold)
