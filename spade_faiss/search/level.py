@@ -17,6 +17,7 @@ from torch import Tensor
 from .exhaustive import exhaustive_in_images, faiss_has_gpu
 from .native import NativeGallery, kernels
 from .native.axes import Axes
+from .native.library import Kernels
 
 if TYPE_CHECKING:
     from .cuda import PreparedGallery
@@ -140,10 +141,10 @@ class LevelSearch:
         elif self.patches.shape[1] > MOST_CHANNELS or k > MOST_NEIGHBOURS:
             return "faiss"
         elif engine != "faiss":
-            found = cpu_engine()
-            if engine == "screened" and found != engine:
+            found = cpu_kernels()
+            if engine == "screened" and found is None:
                 raise ValueError(NO_KERNELS)
-            return found
+            return "screened" if found else "faiss"
         return engine
 
     def _by_kernels(self, queries: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -198,11 +199,11 @@ class LevelSearch:
             return self._by_faiss(queries, images, k)
 
 
-def cpu_engine() -> str:
-    """Return the engine that "auto" is on the CPU, and say it once in the log."""
+def cpu_kernels() -> Kernels | None:
+    """Return what searches on the CPU, or None for FAISS, and say once in the log which it is."""
     found = kernels()
     _tell(found.name.decode() if found else "")
-    return "screened" if found else "faiss"
+    return found
 
 
 @cache

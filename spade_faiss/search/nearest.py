@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .level import MOST_NEIGHBOURS, LevelSearch, cpu_engine, tensor
-from .native import kernels, search_directly
+from .level import MOST_NEIGHBOURS, LevelSearch, cpu_kernels, tensor
+from .native import search_directly
 
 _FEW, _LITTLE = 20, 1 << 22
 """Queries, and multiplications, up to which differences of all pairs are the fastest."""
@@ -59,8 +59,8 @@ def nearest(queries: Any, gallery: Any, k: int = 1, engine: str = "auto") -> tup
         raise ValueError(f"queries have {q.shape[1]} channels and the gallery has {g.shape[1]}")
     cpu = q.device.type == g.device.type == "cpu"
     few = len(q) <= _FEW or len(q) * g.numel() <= _LITTLE or _SHARE * k >= len(g)
-    if cpu and few and 1 <= k <= min(len(g), MOST_NEIGHBOURS) and (engine in ("auto", "screened")):
-        found = kernels() if engine == "screened" or cpu_engine() == "screened" else None
+    if cpu and few and 1 <= k <= min(len(g), MOST_NEIGHBOURS) and engine in ("auto", "screened"):
+        found = cpu_kernels()
         if found is not None:
             distances, ids = search_directly(found, q, g, k)
             return _like(queries, distances), _like(queries, ids)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from spade_faiss import Spade
-from spade_faiss.search.level import cpu_engine
+from spade_faiss.search.native import kernels
 from tests.conftest import texture, with_hole
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
@@ -68,7 +68,7 @@ def test_all_ways_of_searching_find_the_same_and_another_checkout_does(tmp_path)
         assert (line["max_rel_error"] is None) if multiplies else line["max_rel_error"] < 1e-4
         today = line["way"].startswith("auto") and "before" not in line["way"]
         assert (line["kernel"] is not None) == (line["ratio_to_before"] is not None) == today
-        assert not today or (line["kernel"] == "faiss") == (cpu_engine() == "faiss")
+        assert not today or (line["kernel"] == "faiss") == (kernels() is None)
     done = run(*quick, str(tmp_path), script=script)
     assert done.returncode and "pass a checkout" in done.stderr
 

@@ -48,18 +48,10 @@ inline uint32_t passing(const float* excess, float limit) {
     return mask;
 }
 
-struct Integers {
+#include "pairs.h"
+
+struct Integers : InPairs {
     static constexpr int R = 4, B = 1;
-    typedef int16_t Low;
-
-    // The first and third of four integers, then the second and fourth, as rows are split below.
-    static void arrange(const int8_t* from, int width, Low* to) {
-        for (int k = 0; k < width; k += 4)
-            for (int i = 0; i < 4; i++) to[k + i] = from[k + (2 * i) % 4 + i / 2];
-    }
-
-    static void begin() {}
-    static void end() {}
 
     static inline __m256i pair(const Low* at) {
         int32_t two;

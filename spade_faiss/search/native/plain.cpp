@@ -56,18 +56,10 @@ inline uint32_t passing(const float* excess, float limit) {
 typedef int16_t Pairs __attribute__((vector_size(16)));
 typedef int32_t Sums __attribute__((vector_size(16)));
 
-struct Integers {
+#include "pairs.h"
+
+struct Integers : InPairs {
     static constexpr int R = 4, B = 1;
-    typedef int16_t Low;
-
-    // The first and third of four integers, then the second and fourth, as rows are split below.
-    static void arrange(const int8_t* from, int width, Low* to) {
-        for (int k = 0; k < width; k += 4)
-            for (int i = 0; i < 4; i++) to[k + i] = from[k + (2 * i) % 4 + i / 2];
-    }
-
-    static void begin() {}
-    static void end() {}
 
     static inline Pairs twice(const Low* two) {
         int32_t both;
