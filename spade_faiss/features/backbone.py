@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from .._support.memory import is_shortage
 from ..errors import SpadeError
+from .convnext import CONVNEXTS, with_own_names
 from .efficientnet import LITES, EfficientNetLite, packaged_weights
 from .resnet import RESNETS
-from .weights import fetch, load_into, read_state_dict, sha256_of
+from .vit import VIT_CHECKPOINTS, VITS
+from .weights import fetch, from_cache, load_into, read_state_dict, sha256_of
 
 
 @dataclass(frozen=True)
@@ -32,23 +34,35 @@ class Architecture:
         Returns the path of the published weights.
     mean, std : three floats each
         What the network expects of images; see `Backbone`.
+    renamed : callable
+        Returns a checkpoint by the network's own names.
     """
 
     make: Callable[[], nn.Module]
     published: Callable[[], Path]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    renamed: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
 
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
-ARCHITECTURES = {
-    name: Architecture(make, partial(fetch, name), *_IMAGENET) for name, make in RESNETS.items()
-} | {
-    name: Architecture(partial(EfficientNetLite, name), partial(packaged_weights, name), *_HALF)
-    for name in LITES
-}
+ARCHITECTURES = (
+    {name: Architecture(make, partial(fetch, name), *_IMAGENET) for name, make in RESNETS.items()}
+    | {
+        name: Architecture(partial(EfficientNetLite, name), partial(packaged_weights, name), *_HALF)
+        for name in LITES
+    }
+    | {
+        name: Architecture(make, partial(fetch, name), *_IMAGENET, with_own_names)
+        for name, make in CONVNEXTS.items()
+    }
+    | {
+        name: Architecture(make, partial(from_cache, VIT_CHECKPOINTS[name], name), *_IMAGENET)
+        for name, make in VITS.items()
+    }
+)
 """The networks that `load_backbone` knows, by name."""
 BACKBONES = tuple(ARCHITECTURES)
 """Their names."""
@@ -171,8 +185,9 @@ def load_backbone(
     ----------
     name : one of BACKBONES
     weights : path, optional
-        A checkpoint, .pth or .safetensors. By default the published one is fetched once
-        (ResNets), or taken from its package (EfficientNet-Lites).
+        A checkpoint, .pth or .safetensors. By default the published one is fetched once (ResNets,
+        ConvNeXts), taken from its package (EfficientNet-Lites), or from torch's cache if it is
+        there (DINOv2).
     device : str
         "auto" for the first GPU or else the CPU, or a torch device's name; of several the
         first (see `devices_of`).
@@ -188,7 +203,7 @@ def load_backbone(
         raise SpadeError(f"unknown backbone {name!r}: choose one of {', '.join(ARCHITECTURES)}")
     path = architecture.published() if weights is None else Path(weights)
     network = architecture.make()
-    load_into(network, read_state_dict(path), path)
+    load_into(network, architecture.renamed(read_state_dict(path)), path)
     return Backbone(name, network, architecture.mean, architecture.std, sha256_of(path), chosen)
 
 

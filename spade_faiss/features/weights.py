@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import re
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from ssl import SSLError
 from urllib.error import URLError
@@ -20,6 +22,10 @@ PUBLISHED = {
     "resnet18": "https://download.pytorch.org/models/resnet18-f37072fd.pth",
     "resnet50": "https://download.pytorch.org/models/resnet50-0676ba61.pth",
     "resnet101": "https://download.pytorch.org/models/resnet101-63fe2227.pth",
+    "convnext_tiny": "https://download.pytorch.org/models/convnext_tiny-983f1562.pth",
+    "convnext_small": "https://download.pytorch.org/models/convnext_small-0c510722.pth",
+    "convnext_base": "https://download.pytorch.org/models/convnext_base-6075fbad.pth",
+    "convnext_large": "https://download.pytorch.org/models/convnext_large-ea097f82.pth",
 }
 """Checkpoints trained on ImageNet; a name ends in the first digits of the file's sha256."""
 
@@ -30,8 +36,30 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_of_state(state: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of a state dict: of its names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        value = state[key].detach().cpu()
+        digest.update(f"{key} {value.dtype} {list(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def fetch(name: str) -> Path:
-    """Return the published checkpoint of a network, downloaded once into torch's own cache.
+    """Return the published checkpoint of a network that `PUBLISHED` names; see `fetch_from`."""
+    return fetch_from(PUBLISHED[name], name)
+
+
+def fetch_from(url: str, name: str) -> Path:
+    """Return the checkpoint of a network, downloaded once into torch's own cache.
+
+    Parameters
+    ----------
+    url : str
+        Its name ends in the first digits of the file's sha256, as torchvision's do.
+    name : str
+        The network's, for errors.
 
     Raises
     ------
@@ -39,10 +67,10 @@ def fetch(name: str) -> Path:
         If it is neither there nor to be had, cannot be kept, or its checksum is not the published
         one.
     """
-    url = PUBLISHED[name]
-    file_name = url.rsplit("/", 1)[1]
-    prefix = Path(file_name).stem.rsplit("-", 1)[1]
-    path = Path(torch.hub.get_dir(), "checkpoints", file_name)
+    path = _in_cache(url)
+    prefix = path.stem.rsplit("-", 1)[-1]
+    if not re.fullmatch("[0-9a-f]{8,}", prefix):
+        raise SpadeError(_unfetched(url, name, "has no checksum in its name"))
     if path.exists():
         if not sha256_of(path).startswith(prefix):
             raise SpadeError(
@@ -73,6 +101,33 @@ def fetch(name: str) -> Path:
     return path
 
 
+def from_cache(url: str, name: str) -> Path:
+    """Return the checkpoint of a network, if a user has put it into torch's own cache.
+
+    It is not downloaded: no checksum of it is published.
+
+    Raises
+    ------
+    SpadeError
+        If it is not there.
+    """
+    path = _in_cache(url)
+    if not path.exists():
+        raise SpadeError(_unfetched(url, name, "has no published checksum"))
+    return path
+
+
+def _in_cache(url: str) -> Path:
+    return Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[1])
+
+
+def _unfetched(url: str, name: str, why: str) -> str:
+    return (
+        f"the weights of {name} are not downloaded, since {url} {why}: download it yourself, and "
+        f"pass the file with `weights` or put it into {_in_cache(url).parent}"
+    )
+
+
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Read a checkpoint, .safetensors or torch's own format, without executing what it holds.
 
@@ -100,7 +155,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             "save the model's state_dict() and pass that"
         ) from None
     except Exception as error:  # the parsers raise anything at all on damaged input
-        raise SpadeError(f"{path} is not a readable checkpoint: {_first_line(error)}") from None
+        raise SpadeError(f"{path} is not a readable checkpoint: {first_line(error)}") from None
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -109,10 +164,15 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
-def load_into(network: nn.Module, state: dict[str, Tensor], source: Path) -> None:
+def load_into(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    source: Path,
+    classifier: tuple[str, ...] = ("fc.", "_fc.", "head."),
+) -> None:
     """Load a state dict whole: the first key that is missing, unknown or of another shape is named.
 
-    The classifier `fc` may be absent or of another size: features do not use it.
+    The classifier, whose keys begin so, may be absent or of another size: features do not use it.
 
     Raises
     ------
@@ -121,7 +181,7 @@ def load_into(network: nn.Module, state: dict[str, Tensor], source: Path) -> Non
     """
     own = network.state_dict()
     for key, value in own.items():
-        if _of_classifier(key):
+        if key.startswith(classifier):
             continue
         if key not in state:
             if key.endswith("num_batches_tracked"):  # absent from checkpoints of torch < 0.4.1
@@ -135,15 +195,12 @@ def load_into(network: nn.Module, state: dict[str, Tensor], source: Path) -> Non
         if not torch.isfinite(state[key]).all():
             raise SpadeError(f"{source} is damaged: {key} holds NaN or infinite values")
     for key in state:
-        if key not in own and not _of_classifier(key):
+        if key not in own and not key.startswith(classifier):
             raise SpadeError(f"{source} does not fit: {key} is unknown to this network")
-    fitting = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape}
-    network.load_state_dict(fitting, strict=False)
+    own.update({k: v for k, v in state.items() if k in own and v.shape == own[k].shape})
+    network.load_state_dict(own)
 
 
-def _of_classifier(key: str) -> bool:
-    return key.startswith(("fc.", "_fc."))
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return an error in one line."""
     return str(error).strip().split("\n")[0] or type(error).__name__
