@@ -32,7 +32,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 Backbone = Annotated[
     str,
     typer.Option(
-        help="wide_resnet50_2, resnet18, resnet50, resnet101, efficientnet_lite0 or _lite1."
+        metavar="NAME",
+        help="wide_resnet50_2, resnet18, resnet50, resnet101, efficientnet_lite0 or _lite1; "
+        "convnext_tiny, _small, _base or _large; with --weights dinov2_vits14, _vitb14 or _vitl14, "
+        "each also with _reg; or timm:NAME or torchvision:NAME, of a library that is installed.",
     ),
 ]
 Weights = Annotated[

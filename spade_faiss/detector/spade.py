@@ -34,7 +34,8 @@ class Spade(Detector):
     Parameters
     ----------
     backbone : str or Backbone
-        One of `spade_faiss.features.BACKBONES`, or a network of your own.
+        One of `spade_faiss.features.BACKBONES`, a library's network as "timm:NAME" or
+        "torchvision:NAME", or a network of your own.
     k : int
         Training images that an image is compared with (the paper's K).
     kappa : int

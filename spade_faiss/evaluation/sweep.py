@@ -12,7 +12,6 @@ import numpy as np
 from ..detector import Detector
 from ..detector.settings import SCORES
 from ..errors import SpadeError
-from ..features import Backbone
 from .points import Point
 from .scores import Scores
 
@@ -28,7 +27,7 @@ class Sweep:
     axes : dict of str to tuple of str
         The values of each option, as they were written.
     n_levels : int
-        How many levels the network has.
+        How many levels the network has; 0 where nothing is swept.
     """
 
     axes: Mapping[str, tuple[str, ...]]
@@ -45,7 +44,7 @@ class Sweep:
         """
         if texts and detector.is_ensemble:
             raise SpadeError("`sweep` takes one network without views, not an ensemble")
-        return cls.parse(texts, _level_count(detector.network))
+        return cls.parse(texts, _level_count(detector) if texts else 0)
 
     @classmethod
     def parse(cls, texts: Sequence[str], n_levels: int) -> Sweep:
@@ -168,6 +167,7 @@ def _by_score(scores: Scores, score: str | None) -> Scores:
     return replace(scores, extra=scores.extra | {"image_rocauc_by_score": value})
 
 
-def _level_count(network: Backbone) -> int:
-    """Return how many pyramid levels a network has."""
-    return len(network(np.zeros((1, 32, 32, 3), np.uint8)).levels)
+def _level_count(detector: Detector) -> int:
+    """Return how many pyramid levels a network has, of the input that it is going to see."""
+    side = detector.settings.crop or detector.settings.resize
+    return len(detector.network(np.zeros((1, side, side, 3), np.uint8)).levels)

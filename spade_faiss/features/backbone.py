@@ -17,6 +17,7 @@ from .._support.memory import is_shortage
 from ..errors import SpadeError
 from .convnext import CONVNEXTS, with_own_names
 from .efficientnet import LITES, EfficientNetLite, packaged_weights
+from .libraries import LIBRARIES
 from .resnet import RESNETS
 from .vit import VIT_CHECKPOINTS, VITS
 from .weights import fetch, from_cache, load_into, read_state_dict, sha256_of
@@ -183,11 +184,13 @@ def load_backbone(
 
     Parameters
     ----------
-    name : one of BACKBONES
+    name : str
+        One of BACKBONES, or a network of a library that is installed: "timm:NAME", with a name
+        that `timm.create_model` knows, or "torchvision:NAME", a classification network.
     weights : path, optional
         A checkpoint, .pth or .safetensors. By default the published one is fetched once (ResNets,
-        ConvNeXts), taken from its package (EfficientNet-Lites), or from torch's cache if it is
-        there (DINOv2).
+        ConvNeXts, torchvision's), taken from its package (EfficientNet-Lites), from torch's cache
+        if it is there (DINOv2), or left to the library (timm's).
     device : str
         "auto" for the first GPU or else the CPU, or a torch device's name; of several the
         first (see `devices_of`).
@@ -195,12 +198,20 @@ def load_backbone(
     Raises
     ------
     SpadeError
-        If the name is unknown, or weights are missing, damaged, or another network's.
+        If the name is unknown, its library is not installed, or weights are missing, damaged, or
+        another network's.
     """
     chosen = _device(devices_of(device)[0])
+    library, _, within = name.partition(":")
+    if library in LIBRARIES and within:
+        found = LIBRARIES[library](within, None if weights is None else Path(weights))
+        return Backbone(name, found.network, found.mean, found.std, found.weights_sha256, chosen)
     architecture = ARCHITECTURES.get(name)
     if architecture is None:
-        raise SpadeError(f"unknown backbone {name!r}: choose one of {', '.join(ARCHITECTURES)}")
+        raise SpadeError(
+            f"unknown backbone {name!r}: choose one of {', '.join(ARCHITECTURES)}, or "
+            f"{' or '.join(f'{one}:NAME' for one in LIBRARIES)}"
+        )
     path = architecture.published() if weights is None else Path(weights)
     network = architecture.make()
     load_into(network, architecture.renamed(read_state_dict(path)), path)
