@@ -54,4 +54,4 @@ def walsh() -> Tensor:
 def register() -> None:
     """Have `load_backbone` and the command line know the network by the name "tiny"."""
     # Pixels from 0 to 255 are what it takes.
-    ARCHITECTURES["tiny"] = Architecture(Tiny, lambda: WEIGHTS, (0.0,) * 3, (1 / 255,) * 3)
+    ARCHITECTURES["tiny"] = Architecture(Tiny, lambda: WEIGHTS, (0.0,) * 3, (1 / 255,) * 3, cell=32)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import SpadeError
+from ..features.surroundings import without_margin
 from ..images import (
     Framing,
     Loaded,
@@ -20,7 +22,6 @@ from ..images import (
     sizes_of,
 )
 from .pipeline import Batch, Pipeline
-from .settings import Settings
 
 Images = str | os.PathLike[str] | Iterable[Source] | npt.NDArray[np.uint8]
 """A folder, paths, or RGB uint8 arrays [H, W, 3]."""
@@ -53,12 +54,15 @@ def is_stream(images: object) -> bool:
     return isinstance(images, Iterator)
 
 
-def framing_for(settings: Settings, sources: Iterable[Source]) -> tuple[Framing, Iterable[Source]]:
+def framing_for(pipeline: Pipeline, sources: Iterable[Source]) -> tuple[Framing, Iterable[Source]]:
     """Return the framing that suits most of some images, and all the images."""
-    sizes: list[tuple[int, int]] = []
+    settings, sizes = pipeline.settings, list[tuple[int, int]]()
     if settings.crop is None:  # only a whole frame's shape depends on the images
         sizes, sources = sizes_of(sources)
-    return Framing.for_most(settings.resize, settings.crop, sizes), sources
+    framing = Framing.for_most(settings.resize, settings.crop, sizes)
+    if settings.margin:
+        framing = replace(framing, margin=pipeline.network.cell)
+    return framing, sources
 
 
 def features_of(pipeline: Pipeline, loaded: list[Loaded], framing: Framing) -> Batch:
@@ -66,11 +70,14 @@ def features_of(pipeline: Pipeline, loaded: list[Loaded], framing: Framing) -> B
 
     With an index, they are on the scale of its features; without, as the network gives them.
     """
-    images = np.stack([one.input for one in loaded])
-    mirror = pipeline.settings.mirror
+    images = np.stack([one.wide for one in loaded])
+    settings = pipeline.settings
+    mirror = settings.mirror
     features = pipeline.network(np.ascontiguousarray(images[:, :, ::-1]) if mirror else images)
     # Patches of a mirror image go back to where they are in the image itself.
     levels = tuple(level.flip(2) for level in features.levels) if mirror else features.levels
+    if framing.margin or settings.averaged:
+        levels = without_margin(levels, framing.size, framing.margin, averaged=settings.averaged)
     batch = Batch(loaded, framing, features.descriptors.cpu().numpy(), levels)
     scales = pipeline.opened and pipeline.opened.scales
     return batch.scaled(scales) if scales else batch

@@ -24,8 +24,9 @@ from ..index import (
     discard_leftovers,
     index_lock,
 )
-from ..index.manifest import BackboneRecord, FramingRecord, Store
+from ..index.manifest import BackboneRecord, ContrastRecord, FramingRecord, Store
 from ..index.writer import write_normal_distances
+from ..maps.contrast import AROUND, SHARE, contrast_units
 from ..verdict.copies import to_pairs
 from .extract import Images, framing_for, itself, map_batches, sources_of
 from .leave_one_out import KnownScores, all_normal_distances, calibration_of
@@ -61,7 +62,7 @@ def fit(
     sources = sources_of(images, on_error)
     backbone = record_of(pipeline.network)
     with index_lock(folder), _generation(folder, pipeline, backbone) as new:
-        framing, sources = framing_for(pipeline.settings, sources)
+        framing, sources = framing_for(pipeline, sources)
         new.extend(sources, framing, on_error)
         return new.finish(calibrate=calibrate)
 
@@ -259,6 +260,7 @@ class Generation:
                 height=framing.size[0],
                 width=framing.size[1],
                 crop=framing.crop,
+                margin=framing.margin,
             ),
             images=tuple(self._images),
             descriptor_size=writer.descriptor_size,
@@ -266,9 +268,10 @@ class Generation:
             levels=levels,
             crops=crops,
         )
-        if settings.mirror or scales or self._store:
+        if settings.mirror or scales or self._store or framing.margin or settings.averaged:
             manifest = manifest.extended(
                 mirrored=settings.mirror,
+                averaged=settings.averaged,
                 store=self._store,
                 scales=tuple(tuple(one.tolist()) for one in scales) if scales else None,
             )
@@ -287,6 +290,11 @@ class Generation:
                 generation = index.manifest.generation
                 file = write_normal_distances(self._folder, generation, found)
             index.manifest = index.manifest.extended(normal_distances=file)
+            index.manifest = index.manifest.extended(
+                contrast=ContrastRecord(
+                    share=SHARE, around=AROUND, units=contrast_units(index.normal_distances() or ())
+                )
+            )
         if calibrate:
             known = KnownScores.of(pipeline, self._old, self._kept) if self._old else None
             with pipeline.stages("calibration"):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from ..errors import SpadeError
 
 PRESETS: Mapping[str, Mapping[str, bool]] = {
-    "paper": {"standardise": False, "contrast": False},
-    "best": {"standardise": True, "contrast": True},
+    "paper": {"standardise": False, "contrast": False, "margin": False, "averaged": False},
+    "best": {"standardise": True, "contrast": True, "margin": True, "averaged": True},
 }
 """Parameters of `spade_faiss.Spade` by the preset's name."""
 

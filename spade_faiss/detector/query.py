@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import SpadeError
 from ..images import OnError
 from ..index import Index
+from ..index.manifest import CONTRAST_BEFORE
 from ..maps import anomaly_map
 from ..maps.contrast import contrast
 from ..search import LevelSearch, nearest, nearest_in_gallery
@@ -164,6 +165,9 @@ def correspond(
     index, settings = pipeline.index, pipeline.settings
     galleries = () if exact else index.galleries
     normal: Sequence[Floats | None] = index.normal_distances() or [None] * len(levels)
+    made = index.manifest.contrast
+    share, around = (made.share, made.around) if made else CONTRAST_BEFORE
+    units = made.units if made else (1.0,) * len(levels)
     among = torch.from_numpy(images)
     if not galleries:
         index.read_ahead(images)
@@ -187,7 +191,15 @@ def correspond(
         distances.append(np.sqrt(near).mean(axis=-1).reshape(grid))
         matches.append(ids[..., 0].reshape(grid))
         if (here := normal[number]) is not None:
-            distances[-1] = contrast(distances[-1], matches[-1], here, leave_out)
+            distances[-1] = contrast(
+                distances[-1],
+                matches[-1],
+                here,
+                share=share,
+                around=around,
+                unit=units[number],
+                without=leave_out,
+            )
     return list(zip(zip(*distances, strict=True), zip(*matches, strict=True), strict=True))
 
 

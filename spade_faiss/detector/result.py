@@ -34,7 +34,7 @@ class Result:
         others.
     distances : tuple of float32 [h, w]
         Per level, each patch's mean Euclidean distance to its kappa nearest good patches; with
-        contrast, less half of the nearest's normal distance.
+        contrast, less a share of what is normal there, in units of what is normal at the level.
     matches : tuple of int64 [h, w]
         Per level, each patch's nearest good patch, as a row of the index's level.
     notes : tuple of str

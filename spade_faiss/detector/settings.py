@@ -64,6 +64,8 @@ class Settings:
     score: str = "map"
     standardise: bool = False
     contrast: bool = False
+    margin: bool = False
+    averaged: bool = False
     store: str = "float32"
     mirror: bool = False
     engine: str = "auto"
@@ -111,7 +113,12 @@ class Settings:
     @property
     def preset(self) -> str | None:
         """The preset that has these settings; None if they are a mixture."""
-        return name_of_preset(standardise=self.standardise, contrast=self.contrast)
+        return name_of_preset(
+            standardise=self.standardise,
+            contrast=self.contrast,
+            margin=self.margin,
+            averaged=self.averaged,
+        )
 
     @classmethod
     def of_index(cls, manifest: Manifest, **given: Unpack[SearchSettings]) -> Settings:
@@ -136,6 +143,8 @@ class Settings:
             "quantile": requested_quantile(manifest, manifest),
             "standardise": manifest.scales is not None,
             "contrast": manifest.normal_distances is not None,
+            "margin": framing.margin > 0,
+            "averaged": manifest.averaged,
             "mirror": manifest.mirrored,
             "store": manifest.store or "float32",
         }

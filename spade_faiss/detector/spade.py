@@ -58,7 +58,7 @@ class Spade(Detector):
         An image's score: its map's largest value, or the paper's mean squared distance to the
         K nearest descriptors (section 3.2), which notices global change rather than small flaws.
     preset : one of `spade_faiss.detector.presets.PRESETS`
-        "paper", or "best", which standardises and contrasts, and is not the paper's.
+        "paper", or "best", which is more accurate and not the paper's.
     standardise : bool, optional
         Whether each channel of the patches is divided by its standard deviation over the good
         images that an index is first made of, and each of the descriptors by the root of that.
@@ -66,6 +66,12 @@ class Spade(Detector):
     contrast : bool, optional
         Whether maps say how much farther patches are from their matches than is normal for these
         (see `spade_faiss.maps.contrast`). By default as the preset says.
+    margin : bool, optional
+        Whether the network sees a margin around what counts, one of its coarsest patches wide, so
+        that no patch lies at a border. By default as the preset says.
+    averaged : bool, optional
+        Whether each level is followed by one of averaged patches
+        (see `spade_faiss.features.surroundings`). By default as the preset says.
     store : {"float32", "float16"}
         What patches are stored as; float16 takes half the space. A query is compared exactly
         with what is stored.
@@ -142,6 +148,8 @@ class Spade(Detector):
         preset: str = "paper",
         standardise: bool | None = None,
         contrast: bool | None = None,
+        margin: bool | None = None,
+        averaged: bool | None = None,
         store: str = "float32",
         mirror: bool = False,
         engine: str = "auto",
@@ -167,6 +175,8 @@ class Spade(Detector):
             score=score,
             standardise=chosen["standardise"] if standardise is None else standardise,
             contrast=chosen["contrast"] if contrast is None else contrast,
+            margin=chosen["margin"] if margin is None else margin,
+            averaged=chosen["averaged"] if averaged is None else averaged,
             store=store,
             mirror=mirror,
             engine=engine,

@@ -48,6 +48,8 @@ def config_of(detector: Detector, **options: object) -> dict[str, Any]:
         "preset": settings.preset,
         "standardise": settings.standardise,
         "contrast": settings.contrast,
+        "margin": settings.margin,
+        "averaged": settings.averaged,
         "store": settings.store,
         "engine": settings.engine,
         "factory": settings.factory,

@@ -33,6 +33,8 @@ _FACTS = (
     "sigma",
     "standardise",
     "contrast",
+    "margin",
+    "averaged",
     "factory",
     "coreset",
     "engine",

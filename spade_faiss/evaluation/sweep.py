@@ -168,6 +168,8 @@ def _by_score(scores: Scores, score: str | None) -> Scores:
 
 
 def _level_count(detector: Detector) -> int:
-    """Return how many pyramid levels a network has, of the input that it is going to see."""
-    side = detector.settings.crop or detector.settings.resize
-    return len(detector.network(np.zeros((1, side, side, 3), np.uint8)).levels)
+    """Return how many pyramid levels an index has, by a network's for what it is going to see."""
+    settings = detector.settings
+    side = settings.crop or settings.resize
+    levels = detector.network(np.zeros((1, side, side, 3), np.uint8)).levels
+    return len(levels) * (2 if settings.averaged else 1)

@@ -19,7 +19,7 @@ from .convnext import CONVNEXTS, with_own_names
 from .efficientnet import LITES, EfficientNetLite, packaged_weights
 from .libraries import LIBRARIES
 from .resnet import RESNETS
-from .vit import VIT_CHECKPOINTS, VITS
+from .vit import VIT_CHECKPOINTS, VITS, VisionTransformer
 from .weights import fetch, from_cache, load_into, read_state_dict, sha256_of
 
 
@@ -37,6 +37,8 @@ class Architecture:
         What the network expects of images; see `Backbone`.
     renamed : callable
         Returns a checkpoint by the network's own names.
+    cell : int
+        See `Backbone`.
     """
 
     make: Callable[[], nn.Module]
@@ -44,10 +46,13 @@ class Architecture:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     renamed: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
+    cell: int = 16
 
 
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+_ANY_CELL = 32
+"""Whole patches of most networks that a library has."""
 
 ARCHITECTURES = (
     {name: Architecture(make, partial(fetch, name), *_IMAGENET) for name, make in RESNETS.items()}
@@ -60,7 +65,12 @@ ARCHITECTURES = (
         for name, make in CONVNEXTS.items()
     }
     | {
-        name: Architecture(make, partial(from_cache, VIT_CHECKPOINTS[name], name), *_IMAGENET)
+        name: Architecture(
+            make,
+            partial(from_cache, VIT_CHECKPOINTS[name], name),
+            *_IMAGENET,
+            cell=VisionTransformer.patch,
+        )
         for name, make in VITS.items()
     }
 )
@@ -102,6 +112,9 @@ class Backbone:
     weights_sha256 : str
         Checksum of the weights' file, recorded in an index too.
     device : torch.device
+    cell : int
+        Input pixels a side of a patch of the coarsest level, and a multiple of those of the
+        others. A margin is so wide.
     """
 
     def __init__(
@@ -112,8 +125,10 @@ class Backbone:
         std: tuple[float, ...],
         weights_sha256: str,
         device: torch.device,
+        cell: int = 16,
     ) -> None:
         self.name = name
+        self.cell = cell
         self.weights_sha256 = weights_sha256
         self.device = device
         # Channels last is the layout of the images, of the features, and of the fastest kernels.
@@ -205,7 +220,9 @@ def load_backbone(
     library, _, within = name.partition(":")
     if library in LIBRARIES and within:
         found = LIBRARIES[library](within, None if weights is None else Path(weights))
-        return Backbone(name, found.network, found.mean, found.std, found.weights_sha256, chosen)
+        return Backbone(
+            name, found.network, found.mean, found.std, found.weights_sha256, chosen, _ANY_CELL
+        )
     architecture = ARCHITECTURES.get(name)
     if architecture is None:
         raise SpadeError(
@@ -215,7 +232,15 @@ def load_backbone(
     path = architecture.published() if weights is None else Path(weights)
     network = architecture.make()
     load_into(network, architecture.renamed(read_state_dict(path)), path)
-    return Backbone(name, network, architecture.mean, architecture.std, sha256_of(path), chosen)
+    return Backbone(
+        name,
+        network,
+        architecture.mean,
+        architecture.std,
+        sha256_of(path),
+        chosen,
+        architecture.cell,
+    )
 
 
 def devices_of(device: str) -> list[str]:

@@ -36,11 +36,15 @@ class Framing:
         Height and width of the network's input, in pixels.
     crop : bool
         Whether the input is a centre crop of the resized image or the whole of it.
+    margin : int
+        Pixels all around the input that the network sees too, so that no patch that counts lies
+        at the border: what the crop cut off, and beyond that the image's mirror image.
     """
 
     resize: int
     size: tuple[int, int]
     crop: bool
+    margin: int = 0
 
     @classmethod
     def choose(cls, resize: int, crop: int | None, size: tuple[int, int]) -> Framing:
@@ -87,6 +91,25 @@ class Framing:
 
     def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Return the network's input `[h, w, C]` for an image or mask `[H, W, C]`."""
+        return self._cut(self._resize(image))
+
+    def apply_with_margin(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return the network's input and the margin around it, `[h + 2 m, w + 2 m, C]`."""
+        resized = self._resize(image)
+        if not self.margin:
+            return self._cut(resized)
+        missing, parts = [], []
+        for side, wanted in zip(resized.shape[:2], self.size, strict=True):
+            before = (side - wanted) // 2
+            start, stop = before - self.margin, before + wanted + self.margin
+            missing += [max(0, -start), max(0, stop - side)]
+            parts.append(slice(max(0, start), min(side, stop)))
+        wide: npt.NDArray[np.uint8] = cv2.copyMakeBorder(  # type: ignore[assignment]
+            resized[parts[0], parts[1]], *missing, cv2.BORDER_REFLECT
+        )
+        return wide
+
+    def _resize(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         height, width = image.shape[:2]
         rows, cols = self._resized(height, width)
         shrinks = rows * cols < height * width
@@ -94,7 +117,7 @@ class Framing:
         resized: npt.NDArray[np.uint8] = cv2.resize(  # type: ignore[assignment]
             image, (cols, rows), interpolation=how
         )
-        return self._cut(resized)
+        return resized
 
     def apply_mask(self, mask: Mask) -> Mask:
         """Return a mask `[H, W]` framed like its image, by nearest pixel, `[h, w]`."""

@@ -40,14 +40,24 @@ class Loaded:
         Place in the caller's list.
     name : str
     image : uint8 [H, W, 3]
-    input : uint8 [h, w, 3]
-        The image framed for the network.
+    wide : uint8 [h + 2 m, w + 2 m, 3]
+        The image framed for the network, and the margin around it.
+    margin : int
+        Its pixels m.
     """
 
     position: int
     name: str
     image: npt.NDArray[np.uint8]
-    input: npt.NDArray[np.uint8]
+    wide: npt.NDArray[np.uint8]
+    margin: int = 0
+
+    @property
+    def input(self) -> npt.NDArray[np.uint8]:
+        """The image framed for the network, uint8 [h, w, 3]."""
+        height, width = self.wide.shape[:2]
+        m = self.margin
+        return self.wide[m : height - m, m : width - m]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -99,12 +109,12 @@ def load_images(
     """
 
     def framed(image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        return image, framing.apply(image)
+        return image, framing.apply_with_margin(image)
 
-    for position, name, (image, small) in _prepared(
+    for position, name, (image, wide) in _prepared(
         sources, framed, on_error, workers, on_note, pixels_ahead
     ):
-        yield Loaded(position, name, image, small)
+        yield Loaded(position, name, image, wide, framing.margin)
 
 
 def decode_images(

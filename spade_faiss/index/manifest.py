@@ -26,6 +26,8 @@ _SINCE_VERSION_2 = (
     "calibration_set",
     "copies",
     "by_hand",
+    "averaged",
+    "contrast",
 )
 """What the second version has; an index without any is written as the first, for older programs."""
 
@@ -129,10 +131,26 @@ class FramingRecord(_Data):
     height: int = Field(ge=32)
     width: int = Field(ge=32)
     crop: bool
+    margin: int = Field(default=0, ge=0)
 
     def framing(self) -> Framing:
         """Return the framing itself."""
-        return Framing(self.resize, (self.height, self.width), self.crop)
+        return Framing(self.resize, (self.height, self.width), self.crop, self.margin)
+
+
+class ContrastRecord(_Data):
+    """How normal distances count: see `spade_faiss.maps.contrast`.
+
+    `units` are one a level, in the order of the levels.
+    """
+
+    share: float = Field(ge=0, le=1)
+    around: int = Field(ge=0)
+    units: tuple[float, ...]
+
+
+CONTRAST_BEFORE = 0.5, 0
+"""The share, and the patches around, by which indices were made that have no such record."""
 
 
 class Calibration(_Data):
@@ -250,6 +268,10 @@ class Manifest(_Data):
     """Pairs of images (places, the lower first) that show the same part."""
     by_hand: tuple[ByHand, ...] = ()
     """At most one a kind of score."""
+    averaged: bool = False
+    """Whether the second half of the levels are averages of the first."""
+    contrast: ContrastRecord | None = None
+    """None with `normal_distances` is what an older version did: `CONTRAST_BEFORE`, and no units."""
 
     @model_validator(mode="after")
     def _one_gallery_a_level(self) -> Manifest:
@@ -286,6 +308,8 @@ class Manifest(_Data):
         }
         if self.calibration and self.calibration.sample is None:
             absent["calibration"] = {"sample"}
+        if not self.framing.margin:
+            absent["framing"] = {"margin"}
         write_record(folder / MANIFEST, self.model_dump(exclude=absent))
 
     @classmethod

@@ -1,20 +1,25 @@
 """Local normalisation: judge a patch's distance by how far good patches there are from each other.
 
 Where good parts vary much, every patch is far from its match; where they vary little, a small
-distance tells of a flaw already. So from a patch's distance is taken half of its match's normal
-distance: that to the nearest patch of the other good images. This is not in the paper.
+distance tells of a flaw already. So from a patch's distance is taken a share of what is normal
+where its match lies: the distance to the nearest patch of the other good images, averaged over the
+match and the patches around it, since one such distance is a matter of chance. The rest is told in
+units of what is normal at that level, so that each level counts alike. This is not in the paper.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 
-from ..types import Floats, Ids
+from ..types import Doubles, Floats, Ids
 
-SHARE = 0.5
+SHARE = 0.7
 """The part of the normal distance that is taken off."""
+AROUND = 1
+"""Patches on each side of a match whose normal distances count with its own."""
 NEAREST = 5
 """Patches among which the nearest one of a second image is sought."""
 
@@ -47,26 +52,50 @@ def normal_distances(distances: Floats, images: Ids, copies: Sequence[Ids]) -> F
     return np.stack([distances[:, 0], images[:, 0].astype(np.float32), there], 1)
 
 
+def contrast_units(levels: Sequence[Floats]) -> tuple[float, ...]:
+    """Return the mean normal distance of each level's patches [rows, 3]; 1 where that is 0."""
+    return tuple(float(normal[:, 0].mean(dtype=np.float64)) or 1.0 for normal in levels)
+
+
 def contrast(
-    distances: Floats, matches: Ids, normal: Floats, without: Sequence[int] = ()
+    distances: Floats,
+    matches: Ids,
+    normal: Floats,
+    *,
+    share: float = SHARE,
+    around: int = AROUND,
+    unit: float = 1.0,
+    without: Sequence[int] = (),
 ) -> Floats:
-    """Return distances less `SHARE` of the normal distances of their matches, 0 or more.
+    """Return distances less a share of what is normal where their matches lie, 0 or more.
 
     Parameters
     ----------
     distances : float32 [h, w]
     matches : int64 [h, w]
         Rows of `normal`.
-    normal : float32 [rows, 3]
+    normal : float32 [n * h * w, 3]
         See `normal_distances`.
+    share : float, 0 to 1
+    around : int
+        Patches on each side of a match that count with it; beyond the border, those at it again.
+    unit : float
+        What the result is divided by.
     without : sequence of int
         A good image that is judged as if it and its copies were not there, and these, for a
         leave-one-out score: a normal distance must not come from itself, or it would look
         better than a new image does.
     """
-    own = normal[matches]
-    expected = own[..., 0]
-    if len(without):
-        expected = np.where(np.isin(own[..., 1], without), own[..., 2], expected)
-    more: Floats = np.maximum(distances - np.float32(SHARE) * expected, 0)
+    height, width = distances.shape
+    image, place = np.divmod(matches, height * width)
+    y, x = np.divmod(place, width)
+    expected: Doubles = np.zeros(distances.shape)
+    steps = range(-around, around + 1)
+    for dy, dx in product(steps, steps):
+        rows = (image * height + np.clip(y + dy, 0, height - 1)) * width
+        own = normal[rows + np.clip(x + dx, 0, width - 1)]
+        gone = np.isin(own[..., 1], without) if len(without) else False
+        expected += np.where(gone, own[..., 2], own[..., 0])
+    expected *= share / len(steps) ** 2
+    more: Floats = np.maximum(distances - expected.astype(np.float32), 0) / np.float32(unit)
     return more
