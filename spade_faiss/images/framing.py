@@ -98,16 +98,17 @@ class Framing:
         resized = self._resize(image)
         if not self.margin:
             return self._cut(resized)
-        missing, parts = [], []
-        for side, wanted in zip(resized.shape[:2], self.size, strict=True):
-            before = (side - wanted) // 2
-            start, stop = before - self.margin, before + wanted + self.margin
-            missing += [max(0, -start), max(0, stop - side)]
-            parts.append(slice(max(0, start), min(side, stop)))
-        wide: npt.NDArray[np.uint8] = cv2.copyMakeBorder(  # type: ignore[assignment]
-            resized[parts[0], parts[1]], *missing, cv2.BORDER_REFLECT
+        rows, cols = (
+            self._mirrored(before, after)
+            for before, after in zip(resized.shape[:2], self.size, strict=True)
         )
-        return wide
+        return resized[rows[:, None], cols]
+
+    def _mirrored(self, side: int, wanted: int) -> npt.NDArray[np.intp]:
+        """Return which pixels of a resized side the network sees, and beyond it their mirror."""
+        start = (side - wanted) // 2 - self.margin
+        at = np.arange(start, start + wanted + 2 * self.margin) % (2 * side)
+        return np.minimum(at, 2 * side - 1 - at)
 
     def _resize(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         height, width = image.shape[:2]

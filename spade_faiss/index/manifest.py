@@ -271,7 +271,7 @@ class Manifest(_Data):
     averaged: bool = False
     """Whether the second half of the levels are averages of the first."""
     contrast: ContrastRecord | None = None
-    """None with `normal_distances` is what an older version did: `CONTRAST_BEFORE`, and no units."""
+    """None beside `normal_distances` is what was done before: `CONTRAST_BEFORE`, without units."""
 
     @model_validator(mode="after")
     def _one_gallery_a_level(self) -> Manifest:

@@ -71,8 +71,8 @@ def contrast(
 
     Parameters
     ----------
-    distances : float32 [h, w]
-    matches : int64 [h, w]
+    distances : float32 [..., h, w]
+    matches : int64 [..., h, w]
         Rows of `normal`.
     normal : float32 [n * h * w, 3]
         See `normal_distances`.
@@ -86,7 +86,7 @@ def contrast(
         leave-one-out score: a normal distance must not come from itself, or it would look
         better than a new image does.
     """
-    height, width = distances.shape
+    height, width = distances.shape[-2:]
     image, place = np.divmod(matches, height * width)
     y, x = np.divmod(place, width)
     expected: Doubles = np.zeros(distances.shape)
@@ -97,5 +97,5 @@ def contrast(
         gone = np.isin(own[..., 1], without) if len(without) else False
         expected += np.where(gone, own[..., 2], own[..., 0])
     expected *= share / len(steps) ** 2
-    more: Floats = np.maximum(distances - expected.astype(np.float32), 0) / np.float32(unit)
-    return more
+    more: Floats = np.maximum(distances - expected.astype(np.float32), 0)
+    return more / np.float32(unit)
