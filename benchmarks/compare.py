@@ -26,6 +26,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from spade_faiss._support.files import replace_file
@@ -38,7 +39,7 @@ from spade_faiss.evaluation.record import Messages, Record, key_of
 from spade_faiss.evaluation.scores import ranking_metrics
 from spade_faiss.evaluation.store import ResultStore
 from spade_faiss.features import BACKBONES, DEFAULT_BACKBONE, Backbone, load_backbone
-from spade_faiss.images import Framing, OnError, load_images
+from spade_faiss.images import Framing, Loaded, OnError, load_images
 from spade_faiss.metrics import PixelMetrics, image_rocauc
 
 try:
@@ -69,7 +70,11 @@ def evaluate(method: Method, category: Category, on_error: OnError) -> Scores:
 
     Seconds are those of `fit` and, by their median, of an image's map; decoding is in neither.
     """
-    good = [one.input for one in load_images(category.train, FRAMING, on_error)]
+
+    def seen(one: Loaded) -> npt.NDArray[np.uint8]:
+        return one.image if method.frames else one.input
+
+    good = [seen(one) for one in load_images(category.train, FRAMING, on_error)]
     if not good:
         raise SpadeError("no good image can be used")
     clock = _Clock()
@@ -86,7 +91,7 @@ def evaluate(method: Method, category: Category, on_error: OnError) -> Scores:
         if known.problem:
             on_error(loaded.name, f"{known.problem}; it counts for image metrics alone")
         clock = _Clock()
-        found, score = method.map_and_score(loaded.input)
+        found, score = method.map_and_score(seen(loaded))
         times.append(clock.read())
         if known.mask is not None:
             pixels.add(found, known.mask, loaded.name)

@@ -17,7 +17,7 @@ from spade_faiss.search import LevelSearch
 
 Floats = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]
-"""[h, w, 3], RGB, framed: all images of a method have one size."""
+"""[h, w, 3], RGB, framed: all images of a method have one size, unless it frames them itself."""
 
 
 class Method(ABC):
@@ -38,11 +38,15 @@ class Method(ABC):
     ----------
     budgets : mapping of str to setting
         "small", for minutes on two CPU cores, and "paper".
+    frames : bool
+        Whether it is given whole images, which it scales to 256 and crops to 224 itself. Its maps
+        are of the crop, as all others are.
     taken_up : int
         The step of a checkpoint from which `fit` went on; 0 if it did all itself.
     """
 
     budgets: ClassVar[Mapping[str, Any]]
+    frames: ClassVar[bool] = False
 
     def __init__(
         self,

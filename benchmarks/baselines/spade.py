@@ -2,14 +2,15 @@
 
 Cohen & Hoshen, *Sub-image anomaly detection with deep pyramid correspondences* (2020), K = 50.
 `SPADE` is the preset `paper`, with the differences that the docs/presets.md names; `SPADE-best` is
-the preset `best`, which is not in the paper. Image score: the mean squared distance to the K
+the preset `best`, which is not in the paper. Both frame images themselves, as the paper does, since
+`best` looks at some of what the crop cuts off. Image score: the mean squared distance to the K
 nearest images' descriptors (section 3.2). `small` and `paper` differ in nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 from spade_faiss import Spade
@@ -19,9 +20,11 @@ from .method import Floats, Image, Method
 
 @dataclass(frozen=True)
 class Setting:
-    """Settings: the project's name for them."""
+    """Settings: the project's name for them, and how images are framed."""
 
     preset: str
+    resize: int = 256
+    crop: int = 224
 
 
 class SpadePaper(Method):
@@ -29,11 +32,11 @@ class SpadePaper(Method):
 
     budgets: ClassVar = {"small": Setting("paper"), "paper": Setting("paper")}
 
+    frames: ClassVar = True
+
     def fit(self, images: Sequence[Image]) -> None:
         """Index good images."""
-        side = min(images[0].shape[:2])
-        crop = side if images[0].shape[0] == images[0].shape[1] else None
-        self._spade = Spade(self.network, preset=self.setting.preset, resize=side, crop=crop)
+        self._spade = Spade(self.network, **asdict(self.setting))
         self._spade.fit(list(images), calibrate=False)
 
     def map(self, image: Image) -> Floats:

@@ -26,8 +26,8 @@ from ..index import (
 )
 from ..index.manifest import BackboneRecord, ContrastRecord, FramingRecord, Store
 from ..index.writer import write_normal_distances
-from ..maps.contrast import AROUND, SHARE, contrast_units
-from ..verdict.copies import to_pairs
+from ..maps.contrast import AROUND, SHARE, contrast_unit
+from ..verdict.copies import copy_weights, to_pairs
 from .extract import Images, framing_for, itself, map_batches, sources_of
 from .leave_one_out import KnownScores, all_normal_distances, calibration_of
 from .neighbours import copies_in
@@ -290,20 +290,19 @@ class Generation:
                 generation = index.manifest.generation
                 file = write_normal_distances(self._folder, generation, found)
             index.manifest = index.manifest.extended(normal_distances=file)
-            index.manifest = index.manifest.extended(
-                contrast=ContrastRecord(
-                    share=SHARE, around=AROUND, units=contrast_units(index.normal_distances() or ())
-                )
-            )
+            weights = copy_weights(copies_in(index))
+            units = [contrast_unit(level, weights) for level in index.normal_distances() or ()]
+            made = ContrastRecord(share=SHARE, around=AROUND, units=tuple(units))
+            index.manifest = index.manifest.extended(contrast=made)
         if calibrate:
             known = KnownScores.of(pipeline, self._old, self._kept) if self._old else None
             with pipeline.stages("calibration"):
-                made = calibration_of(pipeline, known)
+                scored = calibration_of(pipeline, known)
             # An older program can read a manifest without a sample.
             index.manifest = (
-                index.manifest.model_copy(update={"calibration": made})
-                if made.sample is None
-                else index.manifest.extended(calibration=made)
+                index.manifest.model_copy(update={"calibration": scored})
+                if scored.sample is None
+                else index.manifest.extended(calibration=scored)
             )
 
     def abandon(self) -> None:

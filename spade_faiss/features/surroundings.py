@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from ..errors import SpadeError
-
 
 def without_margin(
     levels: Sequence[Tensor], size: tuple[int, int], margin: int, *, averaged: bool
@@ -32,18 +30,13 @@ def without_margin(
     size : (int, int)
         Height and width of the images without it.
     margin : int
-        Pixels on each side.
+        Pixels on each side, a whole number of patches of each level.
     averaged : bool
 
     Returns
     -------
     tuple of float32 tensors [B, h, w, C], contiguous
         As many as there are levels, or twice as many.
-
-    Raises
-    ------
-    SpadeError
-        If the margin is no whole number of a level's patches.
     """
     cells = [_cells(level, size, margin) for level in levels]
     cut = [_part(level, wide, 0).contiguous() for level, wide in zip(levels, cells, strict=True)]
@@ -62,15 +55,11 @@ def without_margin(
 
 
 def _cells(level: Tensor, size: tuple[int, int], margin: int) -> int:
-    """Return how many patches of a level the margin is wide."""
-    cells, rest = divmod(margin * level.shape[1], size[0] + 2 * margin)
-    if rest:
-        raise SpadeError(
-            f"a margin of {margin} pixels is no whole number of patches of a level of "
-            f"{level.shape[1]} x {level.shape[2]}; leave out `margin`, or give the `Backbone` "
-            "the `cell` that its coarsest level has"
-        )
-    return cells
+    """Return how many patches of a level the margin is wide.
+
+    Where a side of the input is no whole number of patches, a network rounds their count.
+    """
+    return round(margin * level.shape[1] / (size[0] + 2 * margin))
 
 
 def _part(level: Tensor, cells: int, kept: int) -> Tensor:

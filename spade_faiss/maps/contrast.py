@@ -52,9 +52,17 @@ def normal_distances(distances: Floats, images: Ids, copies: Sequence[Ids]) -> F
     return np.stack([distances[:, 0], images[:, 0].astype(np.float32), there], 1)
 
 
-def contrast_units(levels: Sequence[Floats]) -> tuple[float, ...]:
-    """Return the mean normal distance of each level's patches [rows, 3]; 1 where that is 0."""
-    return tuple(float(normal[:, 0].mean(dtype=np.float64)) or 1.0 for normal in levels)
+def contrast_unit(normal: Floats, weights: Doubles) -> float:
+    """Return the mean normal distance of a level's patches, or 1 where that is 0.
+
+    Parameters
+    ----------
+    normal : float32 [n * h * w, 3]
+    weights : float64 [n]
+        For how many independent images each image stands.
+    """
+    of_images = normal[:, 0].reshape(len(weights), -1).mean(1, dtype=np.float64)
+    return float(np.average(of_images, weights=weights)) or 1.0
 
 
 def contrast(

@@ -35,7 +35,7 @@ def known():
     """A small transformer that the command line knows as it knows Meta's."""
     imagenet = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     with pytest.MonkeyPatch.context() as patch:
-        made = Architecture(small, lambda: from_cache(URL, "small"), *imagenet)
+        made = Architecture(small, lambda: from_cache(URL, "small"), *imagenet, cell=14)
         patch.setitem(ARCHITECTURES, "small", made)
         yield
 
@@ -74,7 +74,7 @@ def test_the_index_tells_what_made_it(index, weights):
     known = json.loads(done("info", index, "--json").stdout)
     assert known["backbone"]["name"] == "small"
     manifest = Index.open(index).manifest
-    assert [(v.height, v.width, v.channels) for v in manifest.levels] == [(8, 8, 48)] * 3
+    assert [(v.height, v.width, v.channels) for v in manifest.levels] == [(8, 8, 48)] * 6
     assert manifest.backbone.weights_sha256 == load_backbone("small", weights).weights_sha256
     done("info", index, "--verify")
 
@@ -91,7 +91,7 @@ def test_a_query_finds_the_hole_and_explains_it(index, weights, images, tmp_path
     assert values.shape == (256, 256) and np.hypot(y - 130, x - 120) < 24
     found = json.loads((out / "explain" / "hole.json").read_text())
     matches = found["regions"][0]["matches"]
-    assert sorted(match["level"] for match in matches) == [1, 2, 3]
+    assert sorted(match["level"] for match in matches) == [1, 2, 3, 4, 5, 6]
     assert cv2.imread(str(out / "explain" / "hole.png")).shape[1] > 700
     assert (out / "report.html").exists()
 
@@ -122,8 +122,8 @@ def test_the_service_answers_as_a_query_does(index, weights, images):
         hole, good = answer.json()["images"]
         told = service.client.get("/v1/index").json()
     assert hole["score"] == pytest.approx(result.peak, rel=1e-5) and hole["score"] > good["score"]
-    assert {match["level"] for match in hole["regions"][0]["matches"]} == {1, 2, 3}
-    assert told["backbone"] == "small" and len(told["levels"]) == 3
+    assert {match["level"] for match in hole["regions"][0]["matches"]} == {1, 2, 3, 4, 5, 6}
+    assert told["backbone"] == "small" and len(told["levels"]) == 6
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,15 @@ import pytest
 
 from spade_faiss import Spade, SpadeError
 from spade_faiss.datasets import load_mvtec, make_demo
+from spade_faiss.detector.presets import PRESETS
 from spade_faiss.evaluation import evaluate_category
 from spade_faiss.features.scale import Spread
 from spade_faiss.index import Index
-from spade_faiss.maps.contrast import SHARE, contrast, normal_distances
+from spade_faiss.maps.contrast import SHARE, contrast, contrast_unit, normal_distances
 from tests.command import TINY, done, one_line, run
 from tests.conftest import texture, with_hole
 from tests.detector.test_detector import in_float64, oracle
+from tests.maps.test_smoothing import oracle_map
 
 
 def whole(distances, own, n):
@@ -55,16 +57,70 @@ def test_normal_distances_and_contrast_say_what_they_say():
     assert normal_distances(distances, images, copies).tolist() == [[1, 4, 3], [1, 7, 2]]
     far = np.array([[5, 0.1]], np.float32)
     match = np.array([[0, 1]])
-    np.testing.assert_allclose(contrast(far, match, own), [[5 - SHARE, 0]])
-    np.testing.assert_allclose(contrast(far, match, own, without=[4]), [[5 - 3 * SHARE, 0]])
-    np.testing.assert_allclose(contrast(far, match, own, without=[7]), [[5 - SHARE, 0]])
-    np.testing.assert_allclose(contrast(far, match, own, without=[7, 4]), [[5 - 3 * SHARE, 0]])
+    for without, normal in (([], 1), ([4], 3), ([7], 1), ([7, 4], 3)):
+        for share, unit in ((0.5, 1), (SHARE, 4)):
+            found = contrast(far, match, own, share=share, around=0, unit=unit, without=without)
+            np.testing.assert_allclose(found, [[(5 - share * normal) / unit, 0]], rtol=1e-6)
+
+
+def test_normal_distances_around_a_match_count_with_its_own():
+    own = np.zeros((24, 3), np.float32)
+    own[:, 0], own[:, 1], own[:, 2] = 1, 5, 2
+    own[[13, 20], 0] = 10  # in the second image, [3, 4]: at (0, 1) and (2, 0)
+    own[17, 1] = 0  # at (1, 1), which image 0 made nearer
+    far = np.full((3, 4), 50, np.float32)
+    match = np.full((3, 4), 0)
+    match[0, 0], match[0, 1], match[1, 2] = 12, 17, 23
+    found = 50 - contrast(far, match, own, share=1, around=1)
+    # A corner counts four times, and what is beside it twice; the rest once.
+    expected = [(7 + 2 * 10) / 9, (7 + 2 * 10) / 9, 1, 1]
+    assert found[[0, 0, 1, 2], [0, 1, 2, 3]] == pytest.approx(expected, rel=1e-5)
+    without = 50 - contrast(far, match, own, share=1, around=1, without=[0])
+    assert without[0, 1] == pytest.approx((6 + 2 * 10 + 2) / 9, rel=1e-5)
+    batch = contrast(np.stack([far, far + 1]), np.stack([match, match]), own, share=1, around=1)
+    np.testing.assert_allclose(50 - batch[0], found, rtol=1e-5)
+    np.testing.assert_allclose(51 - batch[1], found, rtol=1e-5)
+
+
+def test_a_unit_counts_a_part_once_however_often_it_was_shot():
+    normal = np.array([[1], [3], [5], [7], [5], [7]], np.float32).repeat(3, 1)
+    assert contrast_unit(normal, np.array([1, 0.5, 0.5])) == pytest.approx(4)
+    assert contrast_unit(0 * normal, np.ones(3)) == 1
+
+
+def wide_in_float64(tiny, images):
+    """Features of images with a margin of 32 pixels: 16 that the crop cuts off, 16 mirrored."""
+    wide = [np.pad(image, ((16, 16), (16, 16), (0, 0)), "symmetric") for image in images]
+    features = tiny(np.stack(wide))
+    return (
+        features.descriptors.numpy().astype(np.float64),
+        [level.numpy().astype(np.float64) for level in features.levels],
+    )
+
+
+def levels_of(wide):
+    """The levels without the margin of 4, 2 and 1 patches, then averages, patch by patch."""
+    cut, means = [], []
+    for level, cells, (size, step) in zip(wide, (4, 2, 1), ((4, 2), (4, 2), (3, 1)), strict=True):
+        inner = level.shape[1] - 2 * cells
+        cut.append(level[:, cells : cells + inner, cells : cells + inner])
+        at = [cells - 1 + step * i for i in range(inner // step)]
+        rows = [[level[:, y : y + size, x : x + size].mean((1, 2)) for x in at] for y in at]
+        means.append(np.stack([np.stack(row, 1) for row in rows], 1))
+    return cut + means
+
+
+def around(values):
+    """The mean over each place of [n, h, w] and the eight around it, or the border's again."""
+    padded = np.pad(values, ((0, 0), (1, 1), (1, 1)), "edge")
+    h, w = values.shape[1:]
+    return sum(padded[:, y : y + h, x : x + w] for y in range(3) for x in range(3)) / 9
 
 
 def test_best_equals_a_float64_brute_force(tiny):
     train, new = texture("brick", 4), [with_hole(texture("brick", 1, seed=5)[0])]
     spade = Spade(tiny, preset="best", batch_size=4).fit(train, calibrate=False)
-    good, seen = in_float64(tiny, train), in_float64(tiny, new)
+    good, seen = wide_in_float64(tiny, train), wide_in_float64(tiny, new)
     result = next(spade.query(new))
     stored = spade.index_.normal_distances()
     # Descriptors are scaled by less: by the root of the deviations.
@@ -72,13 +128,16 @@ def test_best_equals_a_float64_brute_force(tiny):
     std = np.maximum(std, 0.01 * np.sqrt((std**2).mean()))
     apart = (seen[0][0] - good[0]) ** 2 / std
     assert result.descriptor_score == pytest.approx(apart.mean(), rel=1e-3)
+    galleries, queries = levels_of(good[1]), levels_of(seen[1])
+    maps = []
     for at, found in enumerate(result.distances):
-        gallery, queries = good[1][at], seen[1][at][0]
+        gallery, query = galleries[at], queries[at][0]
         channels = gallery.shape[-1]
         std = gallery.reshape(-1, channels).std(0)
         std = np.maximum(std, 0.01 * np.sqrt((std**2).mean())) * channels**0.5
         rows = (gallery / std).reshape(4, -1, channels)
-        if at == len(result.distances) - 1:  # the smallest, for the brute force over all pairs
+        normal = stored[at].reshape(4, *gallery.shape[1:3], 3)
+        if rows.shape[1] <= 49:  # for the brute force over all pairs
             far = np.sqrt(((rows[:, :, None, None] - rows[None, None]) ** 2).sum(-1))
             expected = whole(far, None, 4)
             assert np.allclose(stored[at][:, 0], expected[:, 0], rtol=1e-4)
@@ -87,9 +146,15 @@ def test_best_equals_a_float64_brute_force(tiny):
             assert (stored[at][:, 2] <= expected[:, 2] * (1 + 1e-4)).all()
             assert (stored[at][:, 2] >= stored[at][:, 0]).all()
         match = rows.reshape(-1, channels)[result.matches[at]]
-        true = np.sqrt(((queries / std - match) ** 2).sum(-1))
-        true = np.maximum(true - SHARE * stored[at][result.matches[at], 0], 0)
+        true = np.sqrt(((query / std - match) ** 2).sum(-1))
+        usual = around(normal[..., 0].astype(np.float64)).reshape(-1)[result.matches[at]]
+        true = np.maximum(true - SHARE * usual, 0) / normal[..., 0].mean(dtype=np.float64)
         np.testing.assert_allclose(found, true, rtol=1e-3, atol=1e-4)
+        maps.append(true)
+    assert [one.shape for one in maps] == [(28, 28), (14, 14), (7, 7), (14, 14), (7, 7), (7, 7)]
+    np.testing.assert_allclose(
+        result.input_map, oracle_map(maps, (224, 224), 4.0), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_the_paper_is_the_default_and_untouched(tiny):
@@ -197,7 +262,7 @@ def test_best_beats_paper_on_small_textures(lite, tmp_path):
 def test_the_command_line_takes_presets(gravel_folder, tmp_path):
     done("build", gravel_folder, "--index", tmp_path / "index", "--preset", "best", *TINY)
     manifest = json.loads((tmp_path / "index" / "manifest.json").read_text())
-    assert manifest["usual"] and len(manifest["scales"]) == 4
+    assert manifest["usual"] and len(manifest["scales"]) == 7
     one_line(
         run("build", gravel_folder, "--index", tmp_path / "other", "--preset", "wurst", *TINY),
         "unknown preset 'wurst': choose one of paper, best",
@@ -205,12 +270,32 @@ def test_the_command_line_takes_presets(gravel_folder, tmp_path):
 
 
 def test_settings_of_no_preset_have_no_name():
-    names = [
-        Spade(standardise=a, contrast=b).settings.preset
-        for a in (False, True)
-        for b in (False, True)
-    ]
-    assert names == ["paper", None, None, "best"]
+    for name, parameters in PRESETS.items():
+        assert Spade(**parameters).settings.preset == name
+        for other, value in parameters.items():
+            assert Spade(**parameters | {other: not value}).settings.preset is None
+
+
+def test_an_index_of_before_is_judged_as_it_was(tiny, tmp_path):
+    """Version 0.1 had half of the match's own normal distance, and neither margin nor averages."""
+    train, new = texture("brick", 5), [with_hole(texture("brick", 1, seed=5)[0])]
+    before = Spade(tiny, standardise=True, contrast=True).fit(train, tmp_path / "index")
+    manifest = before.index_.manifest.model_copy(update={"contrast": None})
+    manifest.write(tmp_path / "index")
+    assert "contrast" not in json.loads((tmp_path / "index" / "manifest.json").read_text())
+    loaded = Spade.load(tmp_path / "index")
+    result = next(loaded.query(new))
+    plain = next(Spade(tiny, standardise=True).fit(train).query(new))
+    for found, distances, matches, normal in zip(
+        result.distances,
+        plain.distances,
+        plain.matches,
+        loaded.index_.normal_distances(),
+        strict=True,
+    ):
+        np.testing.assert_allclose(
+            found, np.maximum(distances - normal[matches, 0] / 2, 0), rtol=1e-5, atol=1e-6
+        )
 
 
 def test_an_unknown_preset_is_named():

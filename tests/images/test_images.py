@@ -1,5 +1,6 @@
 import io
 import struct
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -204,3 +205,23 @@ def test_masks_are_framed_as_images_are():
 def test_impossible_framings_are_refused(resize, crop):
     with pytest.raises(SpadeError):
         Framing.choose(resize, crop, (100, 100))
+
+
+@pytest.mark.parametrize(("size", "crop"), [((100, 300), 64), ((100, 300), None), ((33, 40), 32)])
+def test_a_margin_shows_what_the_crop_cut_off_and_then_its_mirror(size, crop):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3)).astype(np.uint8)
+    resize = 32 if crop == 32 else 96
+    plain = Framing.choose(resize, crop, size)
+    framing = replace(plain, margin=24)
+    wide = framing.apply_with_margin(image)
+    h, w = framing.size
+    assert wide.shape == (h + 48, w + 48, 3)
+    assert np.array_equal(wide[24:-24, 24:-24], plain.apply(image))
+    # The whole scaled image, mirrored beyond its border, however far.
+    rows, cols = (resize, round(resize * size[1] / size[0])) if crop else framing.size
+    small = Framing(resize, (rows, cols), False).apply(image)
+    mirrored = np.pad(small, ((99, 99), (99, 99), (0, 0)), "symmetric")
+    top, left = 99 + (rows - h) // 2 - 24, 99 + (cols - w) // 2 - 24
+    assert np.array_equal(wide, mirrored[top : top + h + 48, left : left + w + 48])
+    (loaded,) = load_images([image], framing)
+    assert np.array_equal(loaded.input, plain.apply(image)) and np.array_equal(loaded.wide, wide)

@@ -85,7 +85,7 @@ def small(name, **schedule):
             stride=16,
             channels=16 if name == "SSIM-AE" else 8,
         )
-    return setting
+    return replace(setting, resize=SIDE, crop=SIDE) if METHODS[name].frames else setting
 
 
 def fitted(name, lite, images, setting=None, checkpoint=None, seed=0):
