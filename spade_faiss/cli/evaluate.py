@@ -14,6 +14,7 @@ from .options import (
     AsJson,
     Backbone,
     BatchSize,
+    ComparedOptions,
     Crop,
     DataSet,
     Device,
@@ -24,7 +25,6 @@ from .options import (
     Nearest,
     NetworkOptions,
     Out,
-    PatchOptions,
     Preset,
     RayOptions,
     Report,
@@ -52,7 +52,7 @@ class EvaluateOptions:
     sweep: Sweep = None
     report: Report = False
     network: NetworkOptions
-    patches: PatchOptions
+    patches: ComparedOptions
     views: Views = None
     search: SearchOptions
     max_memory: MaxMemory = None

@@ -66,6 +66,13 @@ Crop = Annotated[
 Preset = Annotated[
     str, typer.Option(help="paper, or best: more accurate than the paper's (docs/presets.md).")
 ]
+BuildPreset = Annotated[
+    str | None,
+    typer.Option(
+        help="best, or paper: the published protocol (docs/presets.md).  "
+        "[default: best, but paper with --factory or --coreset]"
+    ),
+]
 Store = Annotated[
     str, typer.Option(help="Keep patches as float32, or as float16 in half the space.")
 ]
@@ -227,8 +234,15 @@ class NetworkOptions:
 class PatchOptions:
     """How patches of a new index are scaled, compared and stored."""
 
-    preset: Preset = "paper"
+    preset: BuildPreset = None
     store: Store = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedOptions(PatchOptions):
+    """The same where figures stand beside the paper's."""
+
+    preset: Preset = "paper"
 
 
 @dataclass(frozen=True, kw_only=True)

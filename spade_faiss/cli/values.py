@@ -64,6 +64,10 @@ def detector_for(
     """Return the detector that the options describe."""
     from ..detector import new_detector
 
+    of_patches = asdict(patches)
+    if patches.preset is None:
+        approximate = search.factory is not None or search.coreset is not None
+        of_patches["preset"] = "paper" if approximate else "best"
     return new_detector(
         network.backbone.split(","),
         views.split(",") if views else (),
@@ -73,7 +77,7 @@ def detector_for(
         resize=network.resize,
         crop=crop_side(network.crop),
         progress=True,
-        **asdict(patches),
+        **of_patches,
         **asdict(search),
         **settings,
     )

@@ -1,5 +1,6 @@
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -219,8 +220,6 @@ def test_add_and_remove_keep_the_scale_and_renew_normal_distances(tiny, tmp_path
 
 
 def make_good(folder, count):
-    import cv2
-
     paths = []
     for i, image in enumerate(texture("gravel", count)):
         paths.append(folder / f"{i}.png")
@@ -257,6 +256,21 @@ def test_best_beats_paper_on_small_textures(lite, tmp_path):
         np.mean([one.image_rocauc for one in best])
         > np.mean([one.image_rocauc for one in paper]) + 0.01
     )
+
+
+def test_the_command_line_learns_by_best_where_it_can(gravel_folder, tmp_path):
+    """A coreset needs the paper's preset, and what stands beside its tables is the paper's."""
+    for options, name in (((), "best"), (("--coreset", "0.5"), "paper")):
+        done("build", gravel_folder, "--index", tmp_path / name, *TINY, *options)
+        assert Spade.load(tmp_path / name).settings.preset == name
+    good, bad, out = tmp_path / "good", tmp_path / "bad", tmp_path / "out"
+    (new,) = texture("gravel", 1, seed=5)
+    for folder, image in ((good, new), (bad, with_hole(new))):
+        folder.mkdir()
+        cv2.imwrite(str(folder / "new.png"), image)
+    folders = "--train", gravel_folder, "--good", good, "--bad", bad
+    done("evaluate", "folder", *folders, "--out", out, *TINY)
+    assert json.loads((out / "results.json").read_text())["config"]["preset"] == "paper"
 
 
 def test_the_command_line_takes_presets(gravel_folder, tmp_path):

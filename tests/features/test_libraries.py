@@ -454,7 +454,7 @@ def test_the_command_line_takes_them(timm, gravel_folder, tmp_path, monkeypatch)
     framed = ("--resize", "64", "--crop", "64")
     done("build", gravel_folder, "--index", tmp_path / "i", "--backbone", "timm:staged", *framed)
     said = json.loads(done("info", tmp_path / "i", "--json").stdout)
-    assert said["backbone"]["name"] == "timm:staged" and len(said["levels"]) == 3
+    assert said["backbone"]["name"] == "timm:staged" and len(said["levels"]) == 6
     done("query", tmp_path / "i", gravel_folder / "000.png", "--out", tmp_path / "out")
     monkeypatch.setitem(sys.modules, "timm", None)
     ended = run("query", tmp_path / "i", gravel_folder / "000.png", "--out", tmp_path / "out")

@@ -59,7 +59,7 @@ def test_a_killed_service_loses_no_accepted_request(index, parts):
         for client in clients:
             client.start()
         wait_for(lambda: len(answers) > 8)
-        metrics = httpx.get(f"{url}/metrics").text
+        metrics = httpx.get(f"{url}/metrics", timeout=120).text
         assert float(re.search(r"^spade_faiss_images_in_work (\S+)", metrics, re.M)[1]) > 1
         # A request is accepted once the service has read its head, for which half a second is
         # enough: its thread is not the one that computes.
