@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +25,7 @@ import torch
 
 from spade_faiss import Spade
 from spade_faiss.datasets import Category, load_mvtec, make_demo
-from spade_faiss.detector.leave_one_out import copies_in
+from spade_faiss.detector.neighbours import copies_in
 from spade_faiss.evaluation import CategoryTruth
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.maps import anomaly_map, power_mean
@@ -50,7 +49,7 @@ class Rule:
     sigma: float = 4.0
 
 
-FEATURES: Mapping[str, Mapping[str, bool]] = {
+FEATURES: Mapping[str, Mapping[str, Any]] = {
     "paper": {},
     "standardised": {"standardise": True},
     "averages": {"standardise": True, "averaged": True},
@@ -120,7 +119,7 @@ def searched(category: Category, network: Backbone) -> Searched:
             )
             for at, level in enumerate(normal)
         ]
-        truth = CategoryTruth(category, spade.framing)
+        truth = CategoryTruth(category, spade.pipeline.framing)
         known = [truth.of(one.position, (one.map.shape[0], one.map.shape[1])) for one in results]
         masks, labels = [one.mask for one in known], [one.anomalous for one in known]
     return Searched(category.name, found, masks, labels)
@@ -230,4 +229,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

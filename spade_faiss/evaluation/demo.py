@@ -20,7 +20,7 @@ from .scores import Scores
 from .tables import write_results
 from .truth import CategoryTruth
 
-_BACKBONE = "efficientnet_lite0"
+_BACKBONE, _PRESET = "efficientnet_lite0", "best"
 
 
 def run_demo(out: Path, seed: int = 0) -> dict[str, Scores]:
@@ -44,14 +44,14 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Scores]:
         category.name: _query_and_score(network, category, data, out / category.name)
         for category in load_mvtec(data)
     }
-    write_results(out, results_of("demo", config_of(Spade(network)) | {"seed": seed}, scores))
+    write_results(out, results_of("demo", config_of(Spade(network, preset=_PRESET)) | {"seed": seed}, scores))
     return scores
 
 
 def _query_and_score(network: Backbone, category: Category, data: Path, place: Path) -> Scores:
     """Build an index of a category's good images, query the others, and score the results."""
     start = time.perf_counter()
-    spade = Spade(network, progress=True).fit(category.train, place / "index")
+    spade = Spade(network, preset=_PRESET, progress=True).fit(category.train, place / "index")
     truth = CategoryTruth(category, spade.index_.manifest.framing.framing())
     scorer, counter = Scorer(), ConfusionCounter(spade.image_threshold, spade.score)
 
