@@ -17,8 +17,10 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from .._support.warning import Notes
 from ..errors import SpadeError
+from ..types import Floats
 from .decode import FORMATS, checked_size, image_size, read_image
 from .framing import Framing
+from .motion import motion_of
 from .samples import grey_to_rgb
 from .source import Frame, OnError, OnNote, Source, name_of, report_problem
 
@@ -44,6 +46,9 @@ class Loaded:
         The image framed for the network, and the margin around it.
     margin : int
         Its pixels m.
+    motion : float32 [h / 8, w / 8, 4] or None
+        Of `input`, as `spade_faiss.images.motion.motion_of` gives it; None if it was not asked
+        for, or there is no frame before the image.
     """
 
     position: int
@@ -51,6 +56,7 @@ class Loaded:
     image: npt.NDArray[np.uint8]
     wide: npt.NDArray[np.uint8]
     margin: int = 0
+    motion: Floats | None = None
 
     @property
     def input(self) -> npt.NDArray[np.uint8]:
@@ -86,6 +92,7 @@ def load_images(
     workers: int | None = None,
     on_note: OnError | None = None,
     *,
+    motion: bool = False,
     pixels_ahead: int = PIXELS_AHEAD,
 ) -> Iterator[Loaded]:
     """Decode and frame images in worker threads, a few ahead of the caller, in order.
@@ -104,17 +111,26 @@ def load_images(
     on_note : callable, optional
         Called with (name, text) for what `read_image` notes of an image. By default it is said
         at the end, in one `ImageWarning` for all images that it is noted of.
+    motion : bool
+        Whether to see how places move, of images that have a frame before them.
     pixels_ahead : int
         Pixels that may wait for the caller, but for those of two images.
     """
 
-    def framed(image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        return image, framing.apply_with_margin(image)
+    def framed(
+        image: npt.NDArray[np.uint8], source: Source
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], Floats | None]:
+        wide = framing.apply_with_margin(image)
+        if not (motion and isinstance(source, Frame) and source.before):
+            return image, wide, None
+        before = framing.apply(_as_image(source.before, lambda note: None))
+        seconds = source.seconds - source.before.seconds
+        return image, wide, motion_of(before, framing.apply(image), seconds)
 
-    for position, name, (image, wide) in _prepared(
+    for position, name, (image, wide, moves) in _prepared(
         sources, framed, on_error, workers, on_note, pixels_ahead
     ):
-        yield Loaded(position, name, image, wide, framing.margin)
+        yield Loaded(position, name, image, wide, framing.margin, moves)
 
 
 def decode_images(
@@ -124,13 +140,13 @@ def decode_images(
 
     Parameters as in `load_images`.
     """
-    for position, name, image in _prepared(sources, lambda image: image, on_error, workers):
+    for position, name, image in _prepared(sources, lambda image, source: image, on_error, workers):
         yield Frame(name, image, position=position)
 
 
 def _prepared(
     sources: Iterable[Source],
-    prepare: Callable[[npt.NDArray[np.uint8]], Prepared],
+    prepare: Callable[[npt.NDArray[np.uint8], Source], Prepared],
     on_error: OnError | None,
     workers: int | None,
     on_note: OnError | None = None,
@@ -143,7 +159,7 @@ def _prepared(
     def work(source: Source) -> tuple[Prepared, int, list[str]]:
         said: list[str] = []
         image = _as_image(source, said.append)
-        return prepare(image), image.shape[0] * image.shape[1], said
+        return prepare(image, source), image.shape[0] * image.shape[1], said
 
     with ThreadPoolExecutor(workers) as pool:
         ahead: deque[tuple[int, str, Future[tuple[Prepared, int, list[str]]]]] = deque()

@@ -25,12 +25,15 @@ class Frame:
         When it is shown, from the video's start.
     position : int or None
         Its place among the images that it was decoded with, if some of these are left out.
+    before : Frame or None
+        The one that its motion is seen by, shown about a tenth of a second before.
     """
 
     name: str
     image: npt.NDArray[np.uint8]
     seconds: float = 0.0
     position: int | None = None
+    before: Frame | None = None
 
 
 Source = str | os.PathLike[str] | npt.NDArray[np.uint8] | Frame

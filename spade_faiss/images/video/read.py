@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from math import floor
 from pathlib import Path
 
 from ...errors import SpadeError
 from .. import SUFFIXES, Found, Frame, OnError, OnNote, Source, find_images
+from ..motion import GAP
 from .clock import ROUNDING
 from .decode import Tally, whole_frames
 from .picture import ToRGB, deinterlaced
@@ -57,7 +60,11 @@ def check_fps(fps: float | None) -> None:
 
 
 def read_frames(
-    path: str | os.PathLike[str], fps: float | None = None, on_warning: OnError | None = None
+    path: str | os.PathLike[str],
+    fps: float | None = None,
+    on_warning: OnError | None = None,
+    *,
+    motion: bool = False,
 ) -> Iterator[Frame]:
     """Yield the frames of a video in order, RGB, each named `<path>#<number>`, from #000000.
 
@@ -80,6 +87,8 @@ def read_frames(
         Called with (path, why), after the frames that are there, if frames are damaged, if the
         video ends before the file says it does (not every kind of file says), or if the file
         holds other videos as well. By default a Python warning is issued.
+    motion : bool
+        Whether each frame comes with the one before it; see `with_motion`.
 
     Raises
     ------
@@ -90,9 +99,16 @@ def read_frames(
     name = os.fspath(path)
     check_fps(fps)
     tally, to_rgb, due = Tally(), ToRGB(), 0.0
+    before = _Before()
     for decoded in deinterlaced(whole_frames(name, tally)):
-        if decoded.seconds >= due - ROUNDING:
-            yield Frame(f"{name}#{decoded.number:06d}", to_rgb(decoded.picture), decoded.seconds)
+        chosen = decoded.seconds >= due - ROUNDING
+        if not (chosen or motion):
+            continue
+        frame = Frame(f"{name}#{decoded.number:06d}", to_rgb(decoded.picture), decoded.seconds)
+        if motion:
+            frame = before.added_to(frame)
+        if chosen:
+            yield frame
             if fps is not None:
                 due = (floor((decoded.seconds + ROUNDING) * fps) + 1) / fps
     if tally.frames == tally.damaged:
@@ -102,6 +118,38 @@ def read_frames(
             warnings.warn(f"{name} {why}", stacklevel=2)
         else:
             on_warning(name, why)
+
+
+class _Before:
+    """Keeps the frames of the last tenth of a second, to give each next one that before it."""
+
+    def __init__(self) -> None:
+        self._kept: deque[Frame] = deque()
+
+    def added_to(self, frame: Frame) -> Frame:
+        """Return the next frame with the one before it.
+
+        That is the last that was shown a tenth of a second before, or earlier. At the start of a
+        video it is the first frame, which is its own: in that nothing moves.
+        """
+        self._kept.append(frame)
+        while len(self._kept) > 1 and self._kept[1].seconds <= frame.seconds - GAP + ROUNDING:
+            self._kept.popleft()
+        return replace(frame, before=self._kept[0])
+
+
+def with_motion(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """Yield frames, each with the one that its motion is seen by.
+
+    Parameters
+    ----------
+    frames : iterable of Frame
+        In order. Their seconds say how fast things move, and so how fast those of other videos
+        may: they must be true to what the detector learns from.
+    """
+    before = _Before()
+    for frame in frames:
+        yield before.added_to(frame)
 
 
 def _losses(tally: Tally) -> Iterator[str]:
@@ -114,20 +162,39 @@ def _losses(tally: Tally) -> Iterator[str]:
         yield tally.unused
 
 
-def open_sources(files: Iterable[Found], fps: float | None, on_error: OnError) -> Iterator[Source]:
-    """Yield images as paths, and videos as their frames; a video that fails is reported."""
+def open_sources(
+    files: Iterable[Found], fps: float | None, on_error: OnError, *, motion: bool = False
+) -> Iterator[Source]:
+    """Yield images as paths, and videos as their frames; a video that fails is reported.
+
+    With `motion`, each frame comes with the one before it.
+    """
     for file in files:
         if not is_video(file.path):
             yield file.path
             continue
         try:
-            yield from read_frames(file.path, fps, on_error)
+            yield from read_frames(file.path, fps, on_error, motion=motion)
         except SpadeError as error:
             on_error(str(file.path), str(error).removeprefix(f"{file.path}: "))
 
 
+def holds_videos(folder: Path) -> bool:
+    """Say whether there are videos in a folder, at any depth."""
+
+    def ignore(*_: str) -> None:
+        pass
+
+    return bool(find_images([folder], ignore, VIDEO_SUFFIXES, ignore))
+
+
 def find_sources(
-    folder: Path, fps: float, on_error: OnError, on_note: OnNote | None = None
+    folder: Path,
+    fps: float,
+    on_error: OnError,
+    on_note: OnNote | None = None,
+    *,
+    motion: bool = False,
 ) -> Iterable[Source]:
     """Return the images of a folder as paths; where videos are among them, a stream of all.
 
@@ -138,6 +205,8 @@ def find_sources(
         How many frames of a video to take a second.
     on_error, on_note : callable
         As `find_images` and `read_frames` take them.
+    motion : bool
+        Whether each frame of a video comes with the one before it.
 
     Raises
     ------
@@ -148,5 +217,5 @@ def find_sources(
     if not found:
         raise SpadeError(f"{folder} holds no images (PNG, JPEG, BMP, TIFF, WebP) or videos")
     if any(is_video(one.path) for one in found):
-        return open_sources(found, fps, on_error)
+        return open_sources(found, fps, on_error, motion=motion)
     return [one.path for one in found]
