@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,17 +65,22 @@ def build(
 ) -> None:
     """Build an index of good images, and find the thresholds by scoring each against the rest."""
     from ..distributed.cluster import ray_executor, start_workers
-    from ..images.video.read import check_fps, find_sources
+    from ..images.video.read import check_fps, find_sources, holds_videos
     from .each import lines_to_learn
-
-    def images_in(folder: Path) -> Iterable[Source]:
-        return find_sources(existing_folder(folder), fps, console.problem, console.note)
 
     limit = memory_limit(max_memory, cluster.ray)
     check_fps(fps)
+    if network.crop is None and holds_videos(existing_folder(train_dir)):
+        network = replace(network, crop="none")  # things pass at the edges of a video, too
     detector = detector_for(
         network, patches, search, views, quantile=quantile, calibrated=calibrated
     )
+    motion = detector.settings.motion
+
+    def images_in(folder: Path) -> Iterable[Source]:
+        folder = existing_folder(folder)
+        return find_sources(folder, fps, console.problem, console.note, motion=motion)
+
     if each:
         names = lines_to_learn(existing_folder(train_dir), index)
         with start_workers(cluster.ray, cluster.ray_workers, search.device, limit) as workers:

@@ -71,8 +71,8 @@ class VideoDetectorOptions:
     backbone: Backbone = "wide_resnet50_2"
     weights: Weights = None
     resize: Resize = 256
-    crop: Crop = "224"
-    k: Nearest = 1
+    crop: Crop = "none"
+    k: Nearest = 20
     kappa: Kappa = 1
     preset: Preset = "paper"
     store: Store = "float32"

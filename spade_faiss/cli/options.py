@@ -63,8 +63,19 @@ Resize = Annotated[int, typer.Option(help="Shorter side after resizing, in pixel
 Crop = Annotated[
     str, typer.Option(help="Side of the centre crop in pixels, or 'none' for the whole frame.")
 ]
+CropOrNone = Annotated[
+    str | None,
+    typer.Option(
+        help="Side of the centre crop in pixels, or 'none' for the whole frame.  "
+        "[default: 224; none for videos]"
+    ),
+]
 Preset = Annotated[
-    str, typer.Option(help="paper, or best: more accurate than the paper's (docs/presets.md).")
+    str,
+    typer.Option(
+        help="paper; best: more accurate than the paper's; or video: sees motion, too "
+        "(docs/presets.md)."
+    ),
 ]
 BuildPreset = Annotated[
     str | None,
@@ -225,7 +236,7 @@ class NetworkOptions:
     backbone: Backbone = "wide_resnet50_2"
     weights: EachWeights = None
     resize: Resize = 256
-    crop: Crop = "224"
+    crop: CropOrNone = None
     k: Nearest = 50
     kappa: Kappa = 1
 

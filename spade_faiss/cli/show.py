@@ -48,7 +48,9 @@ def index_lines(manifest: Manifest) -> list[str]:
         f"backbone    {manifest.backbone.name} (weights {manifest.backbone.weights_sha256[:12]}…)",
         f"input       {framing.width} x {framing.height} pixels, {how}"
         + (", mirrored" if manifest.mirrored else ""),
-        "levels      " + ", ".join(f"{v.height}x{v.width}x{v.channels}" for v in manifest.levels),
+        "levels      "
+        + ", ".join(f"{v.height}x{v.width}x{v.channels}" for v in manifest.levels)
+        + (" (the last is motion)" if manifest.motion else ""),
         f"size        {size / 2**20:.1f} MiB" + (f", {manifest.store}" if manifest.store else ""),
         f"created     {manifest.created}",
         f"thresholds  {_thresholds(manifest.calibration)}",

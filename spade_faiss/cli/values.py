@@ -75,7 +75,7 @@ def detector_for(
         k=network.k,
         kappa=network.kappa,
         resize=network.resize,
-        crop=crop_side(network.crop),
+        crop=crop_side(network.crop or "224"),
         progress=True,
         **of_patches,
         **asdict(search),

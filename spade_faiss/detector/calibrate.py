@@ -14,7 +14,7 @@ from ..images import OnError
 from ..index.manifest import ByHand, CalibrationSet, Counted, Scored
 from ..verdict.calibration import draw_thresholds
 from ..verdict.judge import over
-from ..verdict.notes import BatchNotes, threshold_notes
+from ..verdict.notes import STILL, BatchNotes, threshold_notes
 from ..verdict.rates import Rate, expected_rate, images_needed, observed_rate, percent
 from ..verdict.threshold import aimed_quantile
 from .extract import Images
@@ -266,6 +266,11 @@ class _Scorer:
             elif good and digest in good.rows:
                 self._leave_out(result, "is given as good and as a defect; it counts as neither")
                 del good.rows[digest]
+            elif STILL in result.notes:
+                raise SpadeError(
+                    f"{result.name}: images show no motion, so that a threshold by them would be "
+                    "too low for videos; the index has one that is drawn from its own frames"
+                )
             else:
                 self.noted.add(result.name, result.notes)
                 scores.rows[digest] = result.name, result.descriptor_score, result.peak

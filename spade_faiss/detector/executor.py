@@ -34,7 +34,7 @@ class ThisProcess:
     ) -> Iterator[Done[Made]]:
         """Call a function with each batch of images' features, and yield the outcomes in order."""
         _ = pipeline.network  # which may not be the index's: say so before an image is read
-        images = load_images(sources, framing, on_error)
+        images = load_images(sources, framing, on_error, motion=pipeline.settings.motion)
         while True:
             with pipeline.stages("features"):
                 loaded = list(islice(images, pipeline.settings.batch_size))

@@ -9,6 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from ..errors import SpadeError
 from ..features.surroundings import without_margin
@@ -21,6 +23,7 @@ from ..images import (
     report_problem,
     sizes_of,
 )
+from ..images.motion import motion_shape
 from .pipeline import Batch, Pipeline
 
 Images = str | os.PathLike[str] | Iterable[Source] | npt.NDArray[np.uint8]
@@ -78,9 +81,18 @@ def features_of(pipeline: Pipeline, loaded: list[Loaded], framing: Framing) -> B
     levels = tuple(level.flip(2) for level in features.levels) if mirror else features.levels
     if framing.margin or settings.averaged:
         levels = without_margin(levels, framing.size, framing.margin, averaged=settings.averaged)
+    if pipeline.settings.motion:
+        levels = (*levels, _motion_of(loaded, framing).to(levels[0].device))
     batch = Batch(loaded, framing, features.descriptors.cpu().numpy(), levels)
     scales = pipeline.opened and pipeline.opened.scales
     return batch.scaled(scales) if scales else batch
+
+
+def _motion_of(loaded: list[Loaded], framing: Framing) -> Tensor:
+    """Return the level of motion of B images, [B, h, w, 4]; nothing moves where none is known."""
+    still = np.zeros(motion_shape(framing.size), np.float32)
+    moves = [still if one.motion is None else one.motion for one in loaded]
+    return torch.from_numpy(np.stack(moves))
 
 
 def map_batches(

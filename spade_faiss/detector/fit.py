@@ -187,6 +187,7 @@ class Generation:
         self._spec = pipeline.settings.gallery_spec
         self._store: Store | None = "float16" if pipeline.settings.store == "float16" else None
         self._writer: IndexWriter | None = None
+        self._moving = old is not None
 
     def keep(self, places: Sequence[int], more: int = 0) -> None:
         """Keep images of the old index, as the first ones; so many more may come."""
@@ -217,6 +218,7 @@ class Generation:
                 self._spreads = self._spreads or [Spread() for _ in (batch.descriptors, *flat)]
                 for spread, values in zip(self._spreads, (batch.descriptors, *flat), strict=True):
                     spread.add(values)
+        self._moving |= any(one.motion is not None for one in batch.loaded)
         self._images += [
             TrainingImage(path=v.name, height=v.size[0], width=v.size[1]) for v in batch.loaded
         ]
@@ -233,10 +235,17 @@ class Generation:
         writer, framing = self._writer, self._framing
         if writer is None or framing is None:
             raise SpadeError("none of the images can be used")
+        if self._pipeline.settings.motion and not self._moving:
+            raise SpadeError(
+                "the preset 'video' learns how things move, and none of the images has a frame "
+                "before it: give videos, or take another preset"
+            )
         with self._pipeline.stages("index"):
             if self._spreads:  # of a new index; later images are brought to the same scale
                 few, *many = self._spreads  # descriptors are one an image
-                self._scales = [few.factors(0.5), *(spread.factors() for spread in many)]
+                last = len(many) - 1 if self._pipeline.settings.motion else None
+                levels = (one.factors(alike=number == last) for number, one in enumerate(many))
+                self._scales = [few.factors(0.5), *levels]
                 writer.scale(self._scales)
             manifest = self._manifest(writer, framing)
         index = Index(self._folder, manifest)
@@ -268,9 +277,11 @@ class Generation:
             levels=levels,
             crops=crops,
         )
-        if settings.mirror or scales or self._store or framing.margin or settings.averaged:
+        extras = settings.mirror, settings.motion, scales, self._store, framing.margin
+        if any(extras) or settings.averaged:
             manifest = manifest.extended(
                 mirrored=settings.mirror,
+                motion=settings.motion,
                 averaged=settings.averaged,
                 store=self._store,
                 scales=tuple(tuple(one.tolist()) for one in scales) if scales else None,

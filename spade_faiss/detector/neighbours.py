@@ -31,7 +31,8 @@ def _copies_in(index: Index) -> Copies:
     near, _ = _nearest_others(index.descriptors, min(CANDIDATES, n - 1), np.arange(n))
     if n < 3:
         return (np.empty(0, np.int64),) * n
-    number = len(index.levels) // (2 if index.manifest.averaged else 1) - 1
+    seen = len(index.levels) - index.manifest.motion
+    number = seen // (2 if index.manifest.averaged else 1) - 1
     level = index.manifest.levels[number]
     rows = index.levels[number]
     distances = np.empty(near.shape, np.float32)

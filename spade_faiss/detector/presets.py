@@ -1,19 +1,42 @@
-"""Named settings: the paper's, and those that were found to be the most accurate."""
+"""Named settings: the paper's, the most accurate that were found, and those for videos."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from ..errors import SpadeError
 
-PRESETS: Mapping[str, Mapping[str, bool]] = {
-    "paper": {"standardise": False, "contrast": False, "margin": False, "averaged": False},
-    "best": {"standardise": True, "contrast": True, "margin": True, "averaged": True},
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {
+        "standardise": False,
+        "contrast": False,
+        "margin": False,
+        "averaged": False,
+        "motion": False,
+        "sigma": 4.0,
+    },
+    "best": {
+        "standardise": True,
+        "contrast": True,
+        "margin": True,
+        "averaged": True,
+        "motion": False,
+        "sigma": 4.0,
+    },
+    "video": {
+        "standardise": True,
+        "contrast": False,
+        "margin": False,
+        "averaged": False,
+        "motion": True,
+        "sigma": 8.0,
+    },
 }
 """Parameters of `spade_faiss.Spade` by the preset's name."""
 
 
-def preset_of(name: str) -> Mapping[str, bool]:
+def preset_of(name: str) -> Mapping[str, Any]:
     """Return the parameters that a preset stands for.
 
     Raises
@@ -27,5 +50,7 @@ def preset_of(name: str) -> Mapping[str, bool]:
 
 
 def name_of_preset(**parameters: bool) -> str | None:
-    """Return the preset that stands for these parameters, or None."""
-    return next((name for name, chosen in PRESETS.items() if chosen == parameters), None)
+    """Return the preset that stands for these parameters, whatever the others are, or None."""
+    return next(
+        (name for name, chosen in PRESETS.items() if chosen.items() >= parameters.items()), None
+    )

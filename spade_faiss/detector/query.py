@@ -19,7 +19,7 @@ from ..maps import anomaly_map
 from ..maps.contrast import contrast
 from ..search import LevelSearch, nearest, nearest_in_gallery
 from ..types import Floats, Ids
-from ..verdict.notes import image_notes, seen_before
+from ..verdict.notes import STILL, image_notes, seen_before
 from .extract import Images, map_batches, sources_of
 from .pipeline import Batch, Pipeline
 from .result import Result
@@ -90,6 +90,8 @@ def compare(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
         with stages("maps"):
             on_input, placed = maps_of(pipeline, distances, loaded.size)
         notes = image_notes(index.manifest, loaded.size)
+        if settings.motion and loaded.motion is None:
+            notes = (*notes, STILL)
         if path := trained_on(index, loaded.input, ids[i]):
             notes = (*notes, seen_before(path))
         yield Result(

@@ -14,7 +14,7 @@ from ..index import Manifest
 from ..search import ENGINES, GallerySpec
 from ..verdict.calibration import requested_quantile
 from ..verdict.notes import DEFAULT_K
-from .presets import name_of_preset
+from .presets import PRESETS, name_of_preset
 
 K, KAPPA, SIGMA = DEFAULT_K, 1, 4.0
 STORES = ("float32", "float16")
@@ -64,6 +64,7 @@ class Settings:
     score: str = "map"
     standardise: bool = False
     contrast: bool = False
+    motion: bool = False
     margin: bool = False
     averaged: bool = False
     store: str = "float32"
@@ -102,6 +103,11 @@ class Settings:
                 "contrast, which the preset 'best' has, needs the exact search: "
                 "leave out `factory` and `coreset`, or take the preset 'paper'"
             )
+        if self.motion and self.mirror:
+            raise SpadeError(
+                "views go without motion, which the preset 'video' looks at: leave out `views`, "
+                "or take another preset"
+            )
         Framing.choose(self.resize, self.crop, (1, 1))
         self.gallery_spec  # noqa: B018 - it checks itself
 
@@ -118,6 +124,7 @@ class Settings:
             contrast=self.contrast,
             margin=self.margin,
             averaged=self.averaged,
+            motion=self.motion,
         )
 
     @classmethod
@@ -143,6 +150,8 @@ class Settings:
             "quantile": requested_quantile(manifest, manifest),
             "standardise": manifest.scales is not None,
             "contrast": manifest.normal_distances is not None,
+            "motion": manifest.motion,
+            "sigma": PRESETS["video"]["sigma"] if manifest.motion else SIGMA,
             "margin": framing.margin > 0,
             "averaged": manifest.averaged,
             "mirror": manifest.mirrored,

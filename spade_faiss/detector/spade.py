@@ -25,7 +25,7 @@ from .pipeline import Executor, Pipeline
 from .presets import preset_of
 from .query import query, with_levels
 from .result import Result
-from .settings import CALIBRATED, KAPPA, SIGMA, K, SearchSettings, Settings
+from .settings import CALIBRATED, KAPPA, K, SearchSettings, Settings
 
 
 class Spade(Detector):
@@ -46,8 +46,8 @@ class Spade(Detector):
         Length of the shorter side after resizing, in pixels.
     crop : int or None
         Side of the centre crop that the network sees; None for the whole frame.
-    sigma : float
-        Smoothing of the maps in pixels of the network's input.
+    sigma : float, optional
+        Smoothing of the maps in pixels of the network's input. By default as the preset says.
     quantile : float in (0, 1), optional
         Share of good images that the thresholds are to let pass. By default what so many images
         can show: all but one in n + 1 (see `spade_faiss.verdict.threshold.aimed_quantile`).
@@ -58,7 +58,8 @@ class Spade(Detector):
         An image's score: its map's largest value, or the paper's mean squared distance to the
         K nearest descriptors (section 3.2), which notices global change rather than small flaws.
     preset : one of `spade_faiss.detector.presets.PRESETS`
-        "paper", or "best", which is more accurate and not the paper's.
+        "paper"; or, which are not the paper's, "best", which is more accurate, or "video", which
+        standardises and sees motion.
     standardise : bool, optional
         Whether each channel of the patches is divided by its standard deviation over the good
         images that an index is first made of, and each of the descriptors by the root of that.
@@ -66,6 +67,10 @@ class Spade(Detector):
     contrast : bool, optional
         Whether maps say how much farther patches are from their matches than is normal for these
         (see `spade_faiss.maps.contrast`). By default as the preset says.
+    motion : bool, optional
+        Whether how fast places move is one more level of the pyramid (see
+        `spade_faiss.images.motion`). It takes frames that come with the one before them:
+        `spade_faiss.video.read_frames(path, motion=True)`. By default as the preset says.
     margin : bool, optional
         Whether the network sees a margin around what counts, one of its coarsest patches wide, so
         that no patch lies at a border. By default as the preset says.
@@ -141,13 +146,14 @@ class Spade(Detector):
         weights: str | os.PathLike[str] | None = None,
         resize: int = 256,
         crop: int | None = 224,
-        sigma: float = SIGMA,
+        sigma: float | None = None,
         quantile: float | None = None,
         calibrated: int = CALIBRATED,
         score: str = "map",
         preset: str = "paper",
         standardise: bool | None = None,
         contrast: bool | None = None,
+        motion: bool | None = None,
         margin: bool | None = None,
         averaged: bool | None = None,
         store: str = "float32",
@@ -169,12 +175,13 @@ class Spade(Detector):
             weights=weights,
             resize=resize,
             crop=crop,
-            sigma=sigma,
+            sigma=chosen["sigma"] if sigma is None else sigma,
             quantile=quantile,
             calibrated=calibrated,
             score=score,
             standardise=chosen["standardise"] if standardise is None else standardise,
             contrast=chosen["contrast"] if contrast is None else contrast,
+            motion=chosen["motion"] if motion is None else motion,
             margin=chosen["margin"] if margin is None else margin,
             averaged=chosen["averaged"] if averaged is None else averaged,
             store=store,

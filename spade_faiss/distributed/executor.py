@@ -69,7 +69,9 @@ class RayExecutor:
 
         with (
             self.workers.stream(self._spec(pipeline)) as stream,
-            closing(stream_of(self.workers, sources, framing, on_error)) as images,
+            closing(
+                stream_of(self.workers, sources, framing, on_error, motion=pipeline.settings.motion)
+            ) as images,
         ):
             for found in stream.all(calls()):
                 for stage, seconds in found.seconds.items():

@@ -44,19 +44,24 @@ class Packed(NamedTuple):
 
 
 def stream_of(
-    workers: Workers, sources: Iterable[Source], framing: Framing, on_error: OnError | None
+    workers: Workers,
+    sources: Iterable[Source],
+    framing: Framing,
+    on_error: OnError | None,
+    *,
+    motion: bool,
 ) -> Generator[Packed, None, None]:
     """Yield images that can be used, decoded and framed, in order.
 
     Paths in a list are decoded on the cluster; Ray Data sees to it that no more images wait than
     its share of the object store holds, and that those of a lost node are decoded again. What
-    comes one at a time, and what is decoded already, is framed here.
+    comes one at a time, and what is decoded already, is framed here; there motion is seen, too.
     """
     if isinstance(sources, Sequence) and all(isinstance(s, str | os.PathLike) for s in sources):
         if sources:
             yield from _decoded(workers, [os.fspath(path) for path in sources], framing, on_error)
         return
-    for loaded in load_images(sources, framing, on_error):
+    for loaded in load_images(sources, framing, on_error, motion=motion):
         yield Packed(loaded.position, loaded.name, pickle.dumps(loaded))
 
 

@@ -48,6 +48,7 @@ def config_of(detector: Detector, **options: object) -> dict[str, Any]:
         "preset": settings.preset,
         "standardise": settings.standardise,
         "contrast": settings.contrast,
+        "motion": settings.motion,
         "margin": settings.margin,
         "averaged": settings.averaged,
         "store": settings.store,

@@ -44,7 +44,9 @@ def run_demo(out: Path, seed: int = 0) -> dict[str, Scores]:
         category.name: _query_and_score(network, category, data, out / category.name)
         for category in load_mvtec(data)
     }
-    write_results(out, results_of("demo", config_of(Spade(network, preset=_PRESET)) | {"seed": seed}, scores))
+    write_results(
+        out, results_of("demo", config_of(Spade(network, preset=_PRESET)) | {"seed": seed}, scores)
+    )
     return scores
 
 

@@ -118,7 +118,9 @@ def results_with_truth(
     """
     problems = Problems(on_error)
     truth = split.truth(detector.index_.manifest.framing.framing())
-    for results in results_at(detector, split.test, points, problems.left_out):
+    for results in results_at(
+        detector, split.queries(problems.left_out), points, problems.left_out
+    ):
         first = results[0]
         with detector.stages("metrics"):
             known = truth.of(first.position, (first.map.shape[0], first.map.shape[1]))

@@ -33,6 +33,7 @@ _FACTS = (
     "sigma",
     "standardise",
     "contrast",
+    "motion",
     "margin",
     "averaged",
     "factory",

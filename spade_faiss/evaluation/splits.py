@@ -45,6 +45,10 @@ class Split(ABC):
     def train(self, on_error: OnError | None) -> Iterable[Source]:
         """Return the good images to learn from; what cannot be opened is reported."""
 
+    def queries(self, on_error: OnError | None) -> Iterable[Source]:
+        """Return the test images as a detector is to see them; see `results_at`."""
+        return self.test
+
     @abstractmethod
     def truth(self, framing: Framing) -> Truth:
         """Return the ground truth of the test images; the network sees them by a framing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,22 @@ import numpy as np
 import numpy.typing as npt
 
 from .._support.files import replace_file
-from ..datasets import Scene, load_stc
+from ..datasets import Clip, Scene, load_stc
 from ..datasets.category import GOOD
 from ..detector import Detector
-from ..images import Found, Framing, OnError, OnNote, Source, report_problem
-from ..images.video import open_sources
+from ..errors import SpadeError
+from ..images import (
+    Found,
+    Frame,
+    Framing,
+    OnError,
+    OnNote,
+    Source,
+    read_image,
+    report_problem,
+)
+from ..images.video import open_sources, with_motion
+from ..images.video.open import nominal_step, opened
 from ..images.video.read import check_fps
 from ..metrics import image_rocauc
 from .config import config_of
@@ -88,7 +99,12 @@ def evaluate_stc(
     options = {"fps": fps, "normalise_clips": normalise_clips, "max_fpr": max_fpr}
     evaluation = Evaluation(
         "stc",
-        [SceneSplit(scene, out, fps, normalise_clips=normalise_clips) for scene in scenes],
+        [
+            SceneSplit(
+                scene, out, fps, motion=detector.settings.motion, normalise_clips=normalise_clips
+            )
+            for scene in scenes
+        ],
         ScoringOptions(axes.points(point_of(detector)), max_fpr=max_fpr),
         axes,
         config_of(detector, **options, sweep=axes.written()),
@@ -150,15 +166,21 @@ class SceneSplit(Split):
         Gets `frames/<scene>.csv`.
     fps : float
         Training frames to take a second.
+    motion : bool
+        Whether frames come with those before them. Those of clips, which have no times, are taken
+        to follow each other as fast as those of the first training video.
     normalise_clips : bool
         Whether to give the ROCAUC of scores that are brought to 0…1 within each clip, too.
     """
 
     judged = False
 
-    def __init__(self, scene: Scene, out: Path, fps: float, *, normalise_clips: bool) -> None:
+    def __init__(
+        self, scene: Scene, out: Path, fps: float, *, motion: bool, normalise_clips: bool
+    ) -> None:
         self._scene = scene
         self._fps = fps
+        self._motion = motion
         self._normalise_clips = normalise_clips
         self._clips = [clip.name for clip in scene.clips for _ in clip.frames]
         self._table = out / "frames" / f"{scene.name}.csv"
@@ -170,7 +192,20 @@ class SceneSplit(Split):
     def train(self, on_error: OnError | None) -> Iterable[Source]:
         """Stream frames from the scene's videos; what cannot be opened is reported."""
         videos = (Found(path, Path(path.name), None) for path in self._scene.videos)
-        return open_sources(videos, self._fps, partial(report_problem, on_error))
+        complain = partial(report_problem, on_error)
+        return open_sources(videos, self._fps, complain, motion=self._motion)
+
+    def queries(self, on_error: OnError | None) -> Iterable[Source]:
+        """Return the test frames; with motion, each with the one before it in its clip."""
+        return self._moving(on_error) if self._motion else self.test
+
+    def _moving(self, on_error: OnError | None) -> Iterator[Frame]:
+        with opened(str(self._scene.videos[0])) as (_, stream, _):
+            step = nominal_step(stream)
+        first = 0
+        for clip in self._scene.clips:
+            yield from with_motion(_frames(clip, first, step, on_error))
+            first += len(clip.frames)
 
     def truth(self, framing: Framing) -> SceneTruth:
         """Return the ground truth of the frames; see `Split`."""
@@ -201,6 +236,15 @@ class SceneSplit(Split):
             writer.writerow([path, clip, int(label), f"{descriptor:.9g}", f"{peak:.9g}"])
         self._table.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self._table, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def _frames(clip: Clip, first: int, step: float, on_error: OnError | None) -> Iterator[Frame]:
+    """Yield a clip's frames, `step` seconds apart; one that cannot be decoded is reported."""
+    for number, path in enumerate(clip.frames):
+        try:
+            yield Frame(str(path), read_image(path), number * step, first + number)
+        except SpadeError as error:
+            report_problem(on_error, str(path), str(error))
 
 
 def normalised(scores: npt.ArrayLike, clips: Iterable[str]) -> npt.NDArray[np.float64]:

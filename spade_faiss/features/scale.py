@@ -36,7 +36,7 @@ class Spread:
         """Return each channel's standard deviation [C]."""
         return np.sqrt(self._squares / self._n)
 
-    def factors(self, power: float = 1.0) -> Floats:
+    def factors(self, power: float = 1.0, *, alike: bool = False) -> Floats:
         """Return what to multiply the channels by, [C].
 
         A distance is then the root mean square, over channels, of the difference in standard
@@ -49,8 +49,13 @@ class Spread:
         power : float, 0 to 1
             Of the standard deviation by which a channel is divided. At 0.5 (Pareto scaling) it
             counts for half, which suits where few rows leave the deviations uncertain.
+        alike : bool
+            Whether all channels are multiplied by the same, as those that are of one unit are: by
+            their root mean square.
         """
         std = self.std()
+        if alike:
+            std = np.full_like(std, np.sqrt(np.square(std).mean()))
         least = _LEAST * np.sqrt(np.square(std).mean())
         if least == 0:
             return np.ones(len(std), np.float32)

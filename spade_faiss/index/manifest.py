@@ -26,6 +26,7 @@ _SINCE_VERSION_2 = (
     "calibration_set",
     "copies",
     "by_hand",
+    "motion",
     "averaged",
     "contrast",
 )
@@ -268,6 +269,8 @@ class Manifest(_Data):
     """Pairs of images (places, the lower first) that show the same part."""
     by_hand: tuple[ByHand, ...] = ()
     """At most one a kind of score."""
+    motion: bool = False
+    """Whether the last level is not the network's but motion; `spade_faiss.images.motion`."""
     averaged: bool = False
     """Whether the second half of the levels are averages of the first."""
     contrast: ContrastRecord | None = None

@@ -150,7 +150,9 @@ class QueryWriter:
 
         def frames() -> Iterator[Frame]:
             try:
-                for frame in read_frames(path, fps, self._fail):
+                for frame in read_frames(
+                    path, fps, self._fail, motion=self.detector.settings.motion
+                ):
                     times.append(frame.seconds)
                     yield frame
             except SpadeError as error:

@@ -29,10 +29,14 @@ _NAMED = 3
 _PART = "seen only in part"
 _OUT_OF_SHAPE = "stretched out of shape"
 _LEARNT = "in the index itself"
+_STILL = "looked at without motion"
+STILL = f"{_STILL}: no frame before it"
+"""The note on an image alone where a detector looks at motion, too."""
 _MEND = {
     _PART: "an index built with `crop=None` sees all of them",
     _OUT_OF_SHAPE: "an index of their own would suit them better",
     _LEARNT: "a score against itself says nothing of an image",
+    _STILL: "what is wrong by its speed alone is not found; give the video",
 }
 """By kind of note: what to do about the images of it, or what it means."""
 

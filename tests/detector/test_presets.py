@@ -279,7 +279,7 @@ def test_the_command_line_takes_presets(gravel_folder, tmp_path):
     assert manifest["usual"] and len(manifest["scales"]) == 7
     one_line(
         run("build", gravel_folder, "--index", tmp_path / "other", "--preset", "wurst", *TINY),
-        "unknown preset 'wurst': choose one of paper, best",
+        "unknown preset 'wurst': choose one of paper, best, video",
     )
 
 
@@ -287,7 +287,8 @@ def test_settings_of_no_preset_have_no_name():
     for name, parameters in PRESETS.items():
         assert Spade(**parameters).settings.preset == name
         for other, value in parameters.items():
-            assert Spade(**parameters | {other: not value}).settings.preset is None
+            changed = Spade(**parameters | {other: 2 * value if other == "sigma" else not value})
+            assert changed.settings.preset == (name if other == "sigma" else None)
 
 
 def test_an_index_of_before_is_judged_as_it_was(tiny, tmp_path):
@@ -313,5 +314,5 @@ def test_an_index_of_before_is_judged_as_it_was(tiny, tmp_path):
 
 
 def test_an_unknown_preset_is_named():
-    with pytest.raises(SpadeError, match="choose one of paper, best"):
+    with pytest.raises(SpadeError, match="choose one of paper, best, video"):
         Spade(preset="worst")

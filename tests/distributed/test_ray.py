@@ -541,7 +541,10 @@ def test_an_evaluation_has_the_same_scores(ray: object, lite: Backbone, tmp_path
         assert scores(spade, tmp_path / "many") == scores(plain, tmp_path / "one")
 
 
-def test_scenes_have_the_same_scores(ray: object, lite: Backbone, tmp_path: Path) -> None:
+@pytest.mark.parametrize("preset", ["paper", "video"])
+def test_scenes_have_the_same_scores(
+    ray: object, lite: Backbone, preset: str, tmp_path: Path
+) -> None:
     root = make_stc(tmp_path / "campus")
 
     def scores(spade: Spade, out: Path) -> tuple[object, dict[str, bytes]]:
@@ -552,7 +555,7 @@ def test_scenes_have_the_same_scores(ray: object, lite: Backbone, tmp_path: Path
             del row["seconds"], row["stages"]
         return found["categories"], files(out / "frames")
 
-    plain = Spade(lite, **SMALL)
+    plain = Spade(lite, preset=preset, **SMALL)
     with on_ray(plain, "local", 2) as spade:
         many = scores(spade, tmp_path / "many")
     one = scores(plain, tmp_path / "one")

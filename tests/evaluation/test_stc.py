@@ -11,7 +11,8 @@ from spade_faiss import Spade, SpadeError
 from spade_faiss.datasets import load_stc, published_stc
 from spade_faiss.evaluation import evaluate_stc
 from spade_faiss.evaluation.stc import normalised
-from spade_faiss.images.video import read_frames
+from spade_faiss.images import Frame, read_image
+from spade_faiss.images.video import read_frames, with_motion
 from tests.command import TINY, done
 from tests.images.video.videos import make_stc
 
@@ -134,6 +135,33 @@ def test_scores_equal_an_independent_run(tiny, campus, evaluated):
     )
 
 
+def test_motion_is_seen_within_clips_at_the_videos_rate(tiny, campus, tmp_path):
+    small = {"preset": "video", "resize": 64, "crop": None, "k": 3}
+    results = evaluate_stc(
+        Spade(tiny, **small), campus, tmp_path, names=["02"], fps=4, on_error=silent, on_note=noted
+    )
+    assert results["config"]["motion"] and results["config"]["preset"] == "video"
+    videos = sorted((campus / "training/videos").glob("02_*.avi"))
+    spade = Spade(tiny, **small).fit(
+        (one for path in videos for one in read_frames(path, 4, motion=True)), calibrate=False
+    )
+    peaks = []
+    for clip in ("02_0014", "02_0015"):
+        paths = sorted((campus / "testing/frames" / clip).glob("*.jpg"))
+        frames = [Frame(str(path), read_image(path), i / 24) for i, path in enumerate(paths)]
+        peaks += [one.input_map.max() for one in spade.query(with_motion(frames))]
+    rows = rows_of(tmp_path / "frames" / "02.csv")
+    np.testing.assert_allclose([float(row["map_max"]) for row in rows], peaks, rtol=1e-5)
+
+
+def test_the_whole_frame_is_seen_by_default(campus, tmp_path):
+    ended = done(
+        *("evaluate", "stc", campus, "--scene", "01", "--out", tmp_path, "--fps", "2"),
+        *("--resize", "64", "--json", *TINY),
+    )
+    assert json.loads(ended.stdout)["config"]["crop"] is None
+
+
 def test_clips_are_normalised_each_by_itself():
     values = normalised([1, 3, 2, 10, 10], ["a", "a", "a", "b", "b"])
     assert values.tolist() == [0, 1, 0.5, 0, 0]
@@ -164,7 +192,7 @@ def test_a_mask_of_another_length_is_named_and_its_scene_refused(tiny, campus, t
     assert "no threshold is judged" in lines[1] and "note: scene 02: " in lines[2]
     assert "01_0015.npy: the mask is of 10 frames and the clip has 12; scene 01 is left out" in line
     results = json.loads(ended.stdout)
-    assert list(results["categories"]) == ["02"] and results["config"]["k"] == 1
+    assert list(results["categories"]) == ["02"] and results["config"]["k"] == 20
     scores = results["categories"]["02"]
     assert not {"pixel_rocauc", "pro", "threshold", "confusion", "kinds"} & scores.keys()
     assert "pixel ROCAUC" not in (tmp_path / "out" / "table.md").read_text()
