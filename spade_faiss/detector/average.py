@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -14,8 +14,9 @@ import numpy.typing as npt
 from ..images import Framing
 from ..index.ensemble import Statistics
 from ..index.manifest import Calibration
-from ..types import Floats
-from ..verdict.calibration import draw_thresholds, image_weights
+from ..maps import power_mean
+from ..types import Doubles, Floats
+from ..verdict.calibration import draw_thresholds, image_weights, named_scores
 from .leave_one_out import score_images
 from .pipeline import Pipeline
 from .result import Result
@@ -37,18 +38,18 @@ def learn_statistics(
     -------
     statistics : tuple of Statistics, one a member
     calibration : Calibration or None
-        Of the averages.
+        Of the averages, with power means.
     """
     first = members[0].index.manifest
     n, size = len(first.images), first.framing.framing().size
     statistics: list[Statistics] = []
-    scores = np.zeros((len(members), n))
+    scores, powers = np.zeros((2, len(members), n))
     with _maps(len(members), n, size, wanted=calibrate) as maps:
         for number, member in enumerate(members):
             means: list[float] = []
             squares: list[float] = []
             for i, (score, values) in enumerate(score_images(member)):
-                scores[number, i] = score
+                scores[number, i], powers[number, i] = score, power_mean(values)
                 means.append(float(values.mean(dtype=np.float64)))
                 squares.append(float(np.square(values, dtype=np.float64).mean()))
                 if maps is not None:
@@ -61,8 +62,12 @@ def learn_statistics(
             original = image.height, image.width
             _, placed = average_maps(maps[:, i], statistics, first.framing.framing(), original)
             peaks.append(float(placed.max()))
-    averages = average_scores(scores, statistics)
-    return tuple(statistics), _calibration(members[0], averages.tolist(), peaks, statistics)
+    by_kind = {
+        "descriptor": average_scores(scores, statistics),
+        "map": np.array(peaks),
+        "mean": average_means(powers, statistics),
+    }
+    return tuple(statistics), _calibration(members[0], by_kind, statistics)
 
 
 @contextmanager
@@ -77,9 +82,7 @@ def _maps(
         yield np.memmap(file, np.float32, shape=(members, images, *size))
 
 
-def _statistics(
-    scores: npt.NDArray[np.float64], mean: float, squares: Sequence[float]
-) -> Statistics:
+def _statistics(scores: Doubles, mean: float, squares: Sequence[float]) -> Statistics:
     std = float(np.sqrt(max(float(np.mean(squares)) - mean**2, 0.0)))
     return Statistics(
         map_mean=mean,
@@ -90,10 +93,7 @@ def _statistics(
 
 
 def _calibration(
-    first: Pipeline,
-    scores: Sequence[float],
-    peaks: Sequence[float],
-    statistics: Sequence[Statistics],
+    first: Pipeline, scores: Mapping[str, Doubles], statistics: Sequence[Statistics]
 ) -> Calibration:
     settings = first.settings
     weights = image_weights(first.index.manifest)
@@ -101,32 +101,39 @@ def _calibration(
         k=settings.k,
         kappa=settings.kappa,
         sigma=settings.sigma,
-        descriptor_scores=tuple(scores),
-        peaks=tuple(peaks),
-        **draw_thresholds(scores, peaks, settings.quantile, weights, shifts_of(statistics)),
+        **named_scores(scores),
+        **draw_thresholds(scores, settings.quantile, weights, shifts_of(statistics)),
     )
 
 
-def shifts_of(statistics: Sequence[Statistics]) -> tuple[float, float]:
-    """Return what standardising took off the members' mean, of descriptors' scores and of maps."""
-    return (
-        float(np.mean([one.score_mean / one.score_std for one in statistics])),
-        float(np.mean([one.map_mean / one.map_std for one in statistics])),
-    )
+def shifts_of(statistics: Sequence[Statistics]) -> dict[str, float]:
+    """Return what standardising took off the members' mean, by kind of score."""
+    of_maps = float(np.mean([one.map_mean / one.map_std for one in statistics]))
+    return {
+        "descriptor": float(np.mean([one.score_mean / one.score_std for one in statistics])),
+        "map": of_maps,
+        "mean": of_maps,
+    }
 
 
 def average_results(
     results: Sequence[Result], statistics: Sequence[Statistics], framing: Framing
 ) -> Result:
-    """Return the first member's result with the members' map and score."""
+    """Return the first member's result with the members' map and scores."""
     first = results[0]
     original = first.map.shape[0], first.map.shape[1]
     on_input, placed = average_maps(
         [one.input_map for one in results], statistics, framing, original
     )
     scores = np.array([[one.descriptor_score] for one in results])
-    score = float(average_scores(scores, statistics)[0])
-    return replace(first, input_map=on_input, map=placed, descriptor_score=score)
+    powers = np.array([[one.mean_score] for one in results])
+    return replace(
+        first,
+        input_map=on_input,
+        map=placed,
+        descriptor_score=float(average_scores(scores, statistics)[0]),
+        mean_score=float(average_means(powers, statistics)[0]),
+    )
 
 
 def average_maps(
@@ -161,13 +168,25 @@ def average_maps(
     return joined, framing.place(joined, original)
 
 
-def average_scores(
-    scores: npt.NDArray[np.float64], statistics: Sequence[Statistics]
-) -> npt.NDArray[np.float64]:
+def average_scores(scores: Doubles, statistics: Sequence[Statistics]) -> Doubles:
     """Return the mean of the members' descriptor scores [m, n], each standardised, [n]."""
-    means = np.array([[one.score_mean] for one in statistics])
-    stds = np.array([[one.score_std] for one in statistics])
-    joined: npt.NDArray[np.float64] = ((scores - means) / stds).mean(0)
+    return _averaged(scores, [(one.score_mean, one.score_std) for one in statistics])
+
+
+def average_means(powers: Doubles, statistics: Sequence[Statistics]) -> Doubles:
+    """Return the mean of the power means of the members' maps [m, n], standardised as these, [n].
+
+    The joined map has values below 0, of which there is no power mean. This one is in its unit,
+    and of a member alone it is the power mean of its map with what standardising takes off: the
+    mean over good images' pixels.
+    """
+    return _averaged(powers, [(one.map_mean, one.map_std) for one in statistics])
+
+
+def _averaged(scores: Doubles, good: Sequence[tuple[float, float]]) -> Doubles:
+    """Return the mean of scores [m, n], less the first of each pair and over the second."""
+    means, stds = np.array(good).T[:, :, None]
+    joined: Doubles = ((scores - means) / stds).mean(0)
     return joined
 
 

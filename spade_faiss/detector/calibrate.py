@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from ..errors import SpadeError
 from ..images import OnError
 from ..index.manifest import ByHand, CalibrationSet, Counted, Scored
-from ..verdict.calibration import draw_thresholds
+from ..types import SCORES, Score
+from ..verdict.calibration import draw_thresholds, named_scores, scores_by_kind
 from ..verdict.judge import over
 from ..verdict.notes import STILL, BatchNotes, threshold_notes
 from ..verdict.rates import Rate, expected_rate, images_needed, observed_rate, percent
@@ -48,8 +49,8 @@ class Report:
 
     Attributes
     ----------
-    score : {"map", "descriptor"}
-        The score that this is about; if images chose it, thresholds for both were stored.
+    score : {"map", "descriptor", "mean"}
+        The score that this is about; if images chose it, thresholds for every kind were stored.
     good, defects : int
         Images that were used.
     wished : float or None
@@ -155,7 +156,7 @@ def calibrate(
 def _keep(detector: Detector, good: Scored, defects: Scored, quantile: float) -> list[str]:
     """Keep thresholds by good images in the index; return what no longer counts."""
     settings, scoring = detector.settings, detector.pipeline.scoring
-    drawn = draw_thresholds(good.descriptor_scores, good.peaks, quantile, None, detector._shifts())
+    drawn = draw_thresholds(scores_by_kind(good), quantile, None, detector._shifts())
     if None in drawn.values():
         raise SpadeError(
             "the good images to calibrate with are all alike, and say nothing of how "
@@ -208,7 +209,7 @@ def keep_threshold(
     flattered = _chosen_by(detector, right) if present else []
     others = tuple(one for one in manifest.by_hand if one.score != score)
     kept = ByHand(
-        score="map" if score == "map" else "descriptor",
+        score=cast(Score, score),
         threshold=threshold,
         review=review,
         created=_now(),
@@ -237,13 +238,14 @@ def _counts(rate: Rate | None) -> Counted | None:
 
 @dataclass
 class _Scores:
-    """Images by the digest of what the network saw: name, descriptor score and peak."""
+    """Images by the digest of what the network saw: name, and scores by kind."""
 
-    rows: dict[str, tuple[str, float, float]] = field(default_factory=dict)
+    rows: dict[str, tuple[str, dict[str, float]]] = field(default_factory=dict)
 
     def record(self) -> Scored:
-        names, scores, peaks = zip(*self.rows.values(), strict=True) if self.rows else ((),) * 3
-        return Scored(names=names, digests=tuple(self.rows), descriptor_scores=scores, peaks=peaks)
+        names, scores = zip(*self.rows.values(), strict=True) if self.rows else ((), ())
+        by_kind = {kind: [own[kind] for own in scores] for kind in SCORES}
+        return Scored(names=names, digests=tuple(self.rows), **named_scores(by_kind))
 
 
 @dataclass
@@ -273,7 +275,7 @@ class _Scorer:
                 )
             else:
                 self.noted.add(result.name, result.notes)
-                scores.rows[digest] = result.name, result.descriptor_score, result.peak
+                scores.rows[digest] = result.name, {kind: result.score(kind) for kind in SCORES}
         return scores
 
     def _leave_out(self, result: Result, why: str) -> None:
@@ -295,7 +297,7 @@ def _judged(limit: float | None, score: str, good: Scored, bad: Scored) -> Judge
 
 def _notes(detector: Detector, good: Scored, quantile: float) -> list[str]:
     n, score = len(good.names), detector.settings.score
-    shift = detector._shifts()[score == "map"]
+    shift = detector._shifts().get(score, 0.0)
     notes = []
     wrong = int(over(good.scores(score), detector.image_threshold).sum())
     if 2 * wrong > n:

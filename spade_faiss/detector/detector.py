@@ -126,7 +126,7 @@ class Detector(Judging):
 
     def score_of(self, result: Result) -> float:
         """Return an image's score, as the setting `score` chooses it."""
-        return result.peak if self.settings.score == "map" else result.descriptor_score
+        return result.score(self.settings.score)
 
     def calibrate(
         self,
@@ -138,7 +138,7 @@ class Detector(Judging):
     ) -> Report:
         """Try the index on good images that are not in it, and choose its thresholds by them.
 
-        The thresholds, for both kinds of score, and the images' scores are kept in the index,
+        The thresholds, for every kind of score, and the images' scores are kept in the index,
         and count wherever it is searched with the same `k`, `kappa` and so on.
 
         Parameters
@@ -200,7 +200,8 @@ class Detector(Judging):
         Raises
         ------
         SpadeError
-            If the index was never calibrated, or with other settings. Its own images will not do
+            If the index was never calibrated, or with other settings, or by a version that had no
+            such score. Its own images will not do
             instead: each scored against the others, of 16 they are so much alike that 3 to 10 %
             of unchanged batches would be warned of.
         """
@@ -210,22 +211,25 @@ class Detector(Judging):
                 f"{self.folder} has no calibration to compare with, or one of other "
                 "settings: make one with `calibrate(images)`"
             )
-        limit = self.image_threshold
+        score, limit = self.settings.score, self.image_threshold
+        if held.lacks(score):
+            raise SpadeError(
+                f"the calibration of {self.folder} has no scores for `score={score!r}`: make it "
+                "anew with `calibrate(images)`"
+            )
         assert limit is not None
-        good = held.good.scores(self.settings.score)
+        good = held.scores(score)
         return detect_drift(scores, good, limit, descriptor_scores, held.good.descriptor_scores)
 
     def draw_missing_thresholds(self) -> None:
         """Call `draw_thresholds` where the index was calibrated, but by other settings.
 
-        Where a person set the thresholds, none is missing.
+        So it does where no scores of the kind that images are judged by were kept. Where a person
+        set the thresholds, none is missing.
         """
-        made = self.manifest.calibration is not None
-        if (
-            made
-            and not self._all_by_hand()
-            and self.calibration_set is None
-            and self.calibration is None
+        if self.manifest.calibration is not None and any(
+            self.set_by_hand("threshold", score) is None and self.drawn_from(score) is None
+            for score in self._used()
         ):
             self.draw_thresholds()
 

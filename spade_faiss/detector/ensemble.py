@@ -6,7 +6,7 @@ import copy
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,9 @@ class Ensemble(Detector):
     """Detectors with other networks, settings or views, averaged.
 
     Each member's map is standardised: the mean over the good images' leave-one-out maps is taken
-    off, and the rest is divided by their standard deviation. So are the descriptors' scores.
-    Their means over the members can be below 0.
+    off, and the rest is divided by their standard deviation. So are the descriptors' scores, by
+    their own mean and deviation, and the maps' power means, by those of the maps. Their means over
+    the members can be below 0.
 
     Parameters
     ----------
@@ -289,5 +290,5 @@ class Ensemble(Detector):
         for member in self.members:
             member._use_quantile(quantile)
 
-    def _shifts(self) -> tuple[float, float]:
+    def _shifts(self) -> Mapping[str, float]:
         return shifts_of(self._statistics)

@@ -288,6 +288,9 @@ class Generation:
             )
         if self._old and self._old.manifest.by_hand:
             manifest = manifest.extended(by_hand=self._old.manifest.by_hand)
+        score = self._old.manifest.score if self._old else settings.score
+        if score in ("descriptor", "mean"):
+            manifest = manifest.extended(score=score)
         return manifest
 
     def _learn_from_images(self, index: Index, *, calibrate: bool) -> None:
@@ -308,11 +311,12 @@ class Generation:
         if calibrate:
             known = KnownScores.of(pipeline, self._old, self._kept) if self._old else None
             with pipeline.stages("calibration"):
-                scored = calibration_of(pipeline, known)
-            # An older program can read a manifest without a sample.
+                # Another index's means would keep it from older programs, and nobody asks for them.
+                scored = calibration_of(pipeline, known, means=index.manifest.score == "mean")
+            # An older program can read a manifest without a sample and without means.
             index.manifest = (
                 index.manifest.model_copy(update={"calibration": scored})
-                if scored.sample is None
+                if scored.sample is None and not scored.means
                 else index.manifest.extended(calibration=scored)
             )
 

@@ -140,6 +140,9 @@ def _keep(
         statistics, calibration = learn_statistics(
             [member.pipeline for member in members], calibrate=calibrate
         )
+    by_mean = members[0].index_.manifest.score == "mean"
+    if calibration and not by_mean:  # older programs can read it, and nobody asks for them
+        calibration = calibration.without_means()
     sync_folder(place)
     manifest = EnsembleManifest(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -153,7 +156,7 @@ def _keep(
         ),
         calibration=calibration,
     )
-    if by_hand:
+    if by_hand or (calibration and calibration.means):
         manifest = manifest.extended(by_hand=by_hand)
     manifest.write(folder)
     return manifest

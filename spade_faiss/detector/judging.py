@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from ..index import EnsembleManifest, Manifest
 from ..index.manifest import Calibration, CalibrationSet
+from ..types import SCORES, THRESHOLDS
+from ..verdict.calibration import NO_SHIFTS
 from ..verdict.judge import REVIEW, check_limits, verdict
 from ..verdict.notes import index_notes
 from .pipeline import Pipeline
@@ -64,7 +66,7 @@ class Judging(ABC):
 
     @property
     def score(self) -> str:
-        """What an image's score is, "map" or "descriptor"."""
+        """What an image's score is: "map", "descriptor" or "mean"."""
         return self.settings.score
 
     @property
@@ -147,10 +149,9 @@ class Judging(ABC):
         """What should be known before the verdicts are relied on, each in one line."""
         thresholds = self._thresholds()
         lines = [*index_notes(thresholds.images, self.settings.k)]
-        if not self._all_by_hand():
-            lines += thresholds.calibration_notes()
-        if self.set_by_hand("threshold", "map") is None:
-            lines += thresholds.notes()
+        drawn = [one for one in self._used() if self.set_by_hand("threshold", one) is None]
+        if drawn:
+            lines += [*thresholds.calibration_notes(drawn[0]), *thresholds.notes(drawn[0])]
         return (*lines, *self.by_hand_notes())
 
     def by_hand_notes(self) -> Iterator[str]:
@@ -168,10 +169,17 @@ class Judging(ABC):
     def threshold_for(self, score: str, *, kept_alone: bool = False) -> float | None:
         """Return the threshold of a kind of score; `kept_alone` leaves out what was set here."""
         value = self.set_by_hand("threshold", score, kept_alone=kept_alone)
-        found = self.calibration_set or self.calibration
-        if value is not None or found is None:
-            return value
-        return found.pixel_threshold if score == "map" else found.descriptor_threshold
+        found = self.drawn_from(score)
+        if value is None and found is not None:
+            value = getattr(found, THRESHOLDS[score])
+        return value
+
+    def drawn_from(self, score: str) -> CalibrationSet | Calibration | None:
+        """Return the good images' scores that the threshold of a kind is drawn from, if any are.
+
+        They are of what `calibrate` found, or else of the index's own images.
+        """
+        return self._thresholds().drawn(score) if self._is_fitted() else None
 
     def set_by_hand(self, name: str, score: str, *, kept_alone: bool = False) -> float | None:
         """Return a "threshold" or mark of "review" that a person set, here or in the index."""
@@ -181,17 +189,16 @@ class Judging(ABC):
         value: float | None = getattr(kept, name) if kept else None
         return value
 
-    def _all_by_hand(self) -> bool:
-        """Say whether a person set all thresholds that are used: the map's, and the image's."""
-        used = ("map", self.settings.score)
-        return all(self.set_by_hand("threshold", score) is not None for score in used)
+    def _used(self) -> tuple[str, str]:
+        """Return the kinds of score whose thresholds are used: the images', and the maps'."""
+        return self.settings.score, "map"
 
     def _set(self, name: str, value: float | None) -> None:
         self._own = {**self._own, (self.settings.score, name): value}  # copies share the old one
 
     def _use_drawn(self) -> None:
         """Judge by drawn thresholds, whatever is kept in the index."""
-        self._own = {**self._own, ("map", "threshold"): None, ("descriptor", "threshold"): None}
+        self._own = {**self._own, **{(score, "threshold"): None for score in SCORES}}
 
     def _forget(self, *scores: str, name: str | None = None) -> None:
         """Forget what was set here for kinds of score, or of all kinds what has a name."""
@@ -204,9 +211,9 @@ class Judging(ABC):
     def _is_fitted(self) -> bool:
         return self.pipeline.opened is not None
 
-    def _shifts(self) -> tuple[float, float]:
-        """Return what was taken off descriptor scores and maps."""
-        return 0.0, 0.0
+    def _shifts(self) -> Mapping[str, float]:
+        """Return what was taken off scores, by kind."""
+        return NO_SHIFTS
 
     def _thresholds(self) -> Thresholds:
         """Return the drawn thresholds; kept, as each image is judged by them."""

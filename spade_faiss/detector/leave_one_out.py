@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +14,9 @@ import torch
 
 from ..index import Index
 from ..index.manifest import Calibration
-from ..maps import anomaly_map, contrast
-from ..types import Floats, Ids
-from ..verdict.calibration import calibration_sample, draw_thresholds
+from ..maps import anomaly_map, contrast, power_mean
+from ..types import Doubles, Floats, Ids
+from ..verdict.calibration import calibration_sample, draw_thresholds, named_scores
 from ..verdict.copies import Copies, copy_weights, from_pairs
 from .neighbours import copies_in, other_images
 from .pipeline import Pipeline
@@ -35,16 +36,20 @@ def nearest_others(pipeline: Pipeline, images: Ids) -> tuple[list[Ids], Floats]:
     return other_images(index.descriptors, pipeline.settings.k, copies_in(index), images)
 
 
-def map_peaks(
+def map_scores(
     pipeline: Pipeline, images: Ids, others: Sequence[Ids], *, exact: bool
-) -> list[float]:
-    """Return the peaks of some training images' maps, each against its own others alone."""
-    peaks = []
+) -> list[tuple[float, float]]:
+    """Return the peak and the power mean of some training images' maps.
+
+    Each is against its own others alone.
+    """
+    scores = []
     for i, own in zip(images.tolist(), others, strict=True):
         record = pipeline.index.manifest.images[i]
         distances = distances_to_others(pipeline, i, own, exact=exact)
-        peaks.append(float(maps_of(pipeline, distances, (record.height, record.width))[1].max()))
-    return peaks
+        on_input, placed = maps_of(pipeline, distances, (record.height, record.width))
+        scores.append((float(placed.max()), power_mean(on_input)))
+    return scores
 
 
 def input_maps(pipeline: Pipeline, images: Ids, others: Sequence[Ids]) -> list[Floats]:
@@ -121,7 +126,11 @@ def all_normal_distances(pipeline: Pipeline) -> Iterator[Floats]:
 
 
 def calibration_of(
-    pipeline: Pipeline, known: KnownScores | None = None, *, exact: bool = False
+    pipeline: Pipeline,
+    known: KnownScores | None = None,
+    *,
+    exact: bool = False,
+    means: bool = True,
 ) -> Calibration:
     """Score training images against the others, and draw thresholds from the scores.
 
@@ -132,28 +141,32 @@ def calibration_of(
         Of the index before a change: an image whose K nearest are the same keeps its scores.
     exact : bool
         Whether to search exactly even if the index has galleries.
+    means : bool
+        Whether to keep the maps' power means, and to draw a threshold of these, too.
     """
     index, settings = pipeline.index, pipeline.settings
     names = [image.path for image in index.manifest.images]
     chosen = calibration_sample(names, settings.calibrated)
     others, scores = _others(pipeline, chosen)
-    peaks: npt.NDArray[np.float64] = np.zeros(len(chosen))
+    maps: Doubles = np.zeros((len(chosen), 2))
     enough = len(names) > 1
     todo = list(range(len(chosen) if enough else 0))
     if known and enough:
-        todo = known.reuse(scores, peaks, settings.k, chosen, others)
-    call = partial(map_peaks, exact=exact)
+        todo = known.reuse(scores, maps, settings.k, chosen, others)
+    call = partial(map_scores, exact=exact)
     found = _in_parts(pipeline, chosen[todo], [others[at] for at in todo], call, "the maps")
-    for at, peak in zip(todo, pipeline.bar(found, "calibration", len(todo)), strict=True):
-        peaks[at] = peak
+    for at, found_of_map in zip(todo, pipeline.bar(found, "calibration", len(todo)), strict=True):
+        maps[at] = found_of_map
+    by_kind: dict[str, npt.ArrayLike] = {"descriptor": scores, "map": maps[:, 0]}
+    if means:
+        by_kind["mean"] = maps[:, 1]
     weights = copy_weights(copies_in(index))[chosen]
     return Calibration(
         k=settings.k,
         kappa=settings.kappa,
         sigma=settings.sigma,
-        descriptor_scores=tuple(scores.tolist()) if enough else (),
-        peaks=tuple(peaks.tolist()) if enough else (),
-        **draw_thresholds(scores.tolist(), peaks.tolist(), settings.quantile, weights),
+        **named_scores(by_kind if enough else dict.fromkeys(by_kind, ())),
+        **draw_thresholds(by_kind, settings.quantile, weights),
         sample=tuple(chosen.tolist()) if len(chosen) < len(names) else None,
     )
 
@@ -199,8 +212,8 @@ class KnownScores:
     descriptors : float32 [n, D]
         Before the change, as are the copies.
     copies : tuple of int64 arrays
-    scores : dict of int to (float, float)
-        Descriptor score and peak by the place before.
+    scores : dict of int to (float, float, float)
+        Descriptor score, peak and power mean by the place before.
     before : dict of int to int
         The place before, by the place after the change.
     after : dict of int to int
@@ -208,7 +221,7 @@ class KnownScores:
 
     descriptors: Floats
     copies: Copies
-    scores: dict[int, tuple[float, float]]
+    scores: dict[int, tuple[float, float, float]]
     before: dict[int, int]
     after: dict[int, int]
 
@@ -216,14 +229,18 @@ class KnownScores:
     def of(cls, pipeline: Pipeline, old: Index, kept: Sequence[int]) -> KnownScores | None:
         """Return the scores of an index of which some images are kept, in this order, first.
 
-        None where they are of other settings, or where what is normal may have changed.
+        None where they are of other settings, or where what is normal may have changed, or where
+        power means are wanted and were not kept.
         """
         made, settings = old.manifest.calibration, pipeline.settings
         if made is None or not made.peaks or settings.contrast or settings.gallery_spec:
             return None
+        if old.manifest.score == "mean" and made.lacks("mean"):
+            return None
         if (made.k, made.kappa, made.sigma) != (settings.k, settings.kappa, settings.sigma):
             return None
-        scores = zip(made.descriptor_scores, made.peaks, strict=True)
+        means = made.means or [math.nan] * len(made.peaks)  # which nobody asks for
+        scores = zip(made.descriptor_scores, made.peaks, means, strict=True)
         return cls(
             old.descriptors,
             from_pairs(old.manifest.copies, len(old)),  # an older version left none out
@@ -235,7 +252,7 @@ class KnownScores:
     def reuse(
         self,
         scores: Floats,
-        peaks: npt.NDArray[np.float64],
+        maps: Doubles,
         k: int,
         images: Ids,
         others: Sequence[Ids],
@@ -246,8 +263,8 @@ class KnownScores:
         ----------
         scores : float32 [m]
             Descriptor scores now; the known ones are written over them.
-        peaks : float64 [m]
-            Written likewise.
+        maps : float64 [m, 2]
+            Peaks and power means of maps, written likewise.
         k : int
         images : int64 [m]
         others : list of int64 arrays, m long
@@ -255,7 +272,7 @@ class KnownScores:
         Returns
         -------
         list of int
-            Which of the m have no known peak.
+            Which of the m have no known scores.
         """
         then = {self.before.get(i) for i in images.tolist()}
         scored = [was for was in sorted(self.scores) if was in then]
@@ -270,7 +287,7 @@ class KnownScores:
                 *others[at].tolist()
             }
             if was is not None and same:
-                scores[at], peaks[at] = self.scores[was]
+                scores[at], *maps[at] = self.scores[was]
             else:
                 left.append(at)
         return left

@@ -33,7 +33,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "sigma": 8.0,
     },
 }
-"""Parameters of `spade_faiss.Spade` by the preset's name."""
+"""Parameters of `spade_faiss.Spade` by the preset's name; it may name a `score`, too."""
 
 
 def preset_of(name: str) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from ..errors import SpadeError
 from ..images import OnError
 from ..index import Index
 from ..index.manifest import CONTRAST_BEFORE
-from ..maps import anomaly_map
+from ..maps import anomaly_map, power_mean
 from ..maps.contrast import contrast
 from ..search import LevelSearch, nearest, nearest_in_gallery
 from ..types import Floats, Ids
@@ -102,6 +102,7 @@ def compare(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
             placed,
             on_input,
             float(near[i].mean()),
+            power_mean(on_input),
             ids[i],
             distances,
             matches,
@@ -220,7 +221,7 @@ def with_levels(pipeline: Pipeline, result: Result, levels: Sequence[int] | None
     original = result.map.shape[0], result.map.shape[1]
     with pipeline.stages("maps"):
         on_input, placed = maps_of(pipeline, chosen, original)
-    return replace(result, map=placed, input_map=on_input)
+    return replace(result, map=placed, input_map=on_input, mean_score=power_mean(on_input))
 
 
 def average_only(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:

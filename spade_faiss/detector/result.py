@@ -29,6 +29,9 @@ class Result:
         The same map on the network's input grid.
     descriptor_score : float
         Mean squared distance to the K nearest descriptors (SPADE, section 3.2).
+    mean_score : float
+        The power mean of the map over the pixels that the network saw; see
+        `spade_faiss.maps.score.power_mean`.
     neighbours : int64 [K]
         The K nearest training images; where a gallery is searched whole, `matches` may be of
         others.
@@ -49,6 +52,7 @@ class Result:
     map: Floats
     input_map: Floats
     descriptor_score: float
+    mean_score: float
     neighbours: Ids
     distances: tuple[Floats, ...]
     matches: tuple[Ids, ...]
@@ -58,6 +62,12 @@ class Result:
     def peak(self) -> float:
         """The map's largest value."""
         return float(self.map.max())
+
+    def score(self, kind: str) -> float:
+        """Return the image's score of a kind: "map", the map's largest value, or another."""
+        return {"map": self.peak, "descriptor": self.descriptor_score, "mean": self.mean_score}[
+            kind
+        ]
 
 
 @dataclass(frozen=True)

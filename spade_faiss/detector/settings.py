@@ -12,13 +12,13 @@ from ..features import DEFAULT_BACKBONE, Backbone
 from ..images import Framing
 from ..index import Manifest
 from ..search import ENGINES, GallerySpec
+from ..types import SCORES
 from ..verdict.calibration import requested_quantile
 from ..verdict.notes import DEFAULT_K
 from .presets import PRESETS, name_of_preset
 
 K, KAPPA, SIGMA = DEFAULT_K, 1, 4.0
 STORES = ("float32", "float16")
-SCORES = ("map", "descriptor")
 CALIBRATED = 1000
 """Good images that thresholds are drawn from, at most: five times what the quantile needs."""
 
@@ -31,7 +31,7 @@ class SearchSettings(TypedDict, total=False):
     k: int | None
     kappa: int | None
     quantile: float | None
-    score: str
+    score: str | None
     engine: str
     search_params: str | None
     exact: bool
@@ -156,6 +156,7 @@ class Settings:
             "averaged": manifest.averaged,
             "mirror": manifest.mirrored,
             "store": manifest.store or "float32",
+            "score": manifest.score or "map",
         }
         if last:
             values |= {"k": last.k, "kappa": last.kappa, "sigma": last.sigma}

@@ -54,9 +54,11 @@ class Spade(Detector):
     calibrated : int
         How many training images, at most, are scored against the others to find the thresholds;
         of more, so many are drawn by their names (see `spade_faiss.verdict.threshold`).
-    score : {"map", "descriptor"}
-        An image's score: its map's largest value, or the paper's mean squared distance to the
-        K nearest descriptors (section 3.2), which notices global change rather than small flaws.
+    score : {"map", "descriptor", "mean"}, optional
+        An image's score: its map's largest value; or the paper's mean squared distance to the
+        K nearest descriptors (section 3.2), which notices global change rather than small flaws;
+        or the map's power mean (`spade_faiss.maps.score`), to which a large weak flaw counts, too.
+        By default as the preset says, or else "map". The index keeps it.
     preset : one of `spade_faiss.detector.presets.PRESETS`
         "paper"; or, which are not the paper's, "best", which is more accurate, or "video", which
         standardises and sees motion.
@@ -149,7 +151,7 @@ class Spade(Detector):
         sigma: float | None = None,
         quantile: float | None = None,
         calibrated: int = CALIBRATED,
-        score: str = "map",
+        score: str | None = None,
         preset: str = "paper",
         standardise: bool | None = None,
         contrast: bool | None = None,
@@ -178,7 +180,7 @@ class Spade(Detector):
             sigma=chosen["sigma"] if sigma is None else sigma,
             quantile=quantile,
             calibrated=calibrated,
-            score=score,
+            score=chosen.get("score", "map") if score is None else score,
             standardise=chosen["standardise"] if standardise is None else standardise,
             contrast=chosen["contrast"] if contrast is None else contrast,
             motion=chosen["motion"] if motion is None else motion,

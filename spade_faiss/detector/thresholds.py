@@ -8,13 +8,14 @@ only for scores by the same settings.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
 from ..index import EnsembleManifest, Manifest
 from ..index.manifest import ByHand, Calibration, CalibrationSet
 from ..verdict.calibration import (
+    NO_SHIFTS,
     redraw_calibration,
     redraw_calibration_set,
     redraw_thresholds,
@@ -43,8 +44,8 @@ class Thresholds:
         With the training images; the record itself, or that of an ensemble's first member.
     scoring : Scoring
     quantile : float or None
-    shifts : (float, float)
-        What an ensemble took off descriptor scores and maps.
+    shifts : mapping of str to float
+        What an ensemble took off scores, by kind.
     """
 
     record: Manifest | EnsembleManifest
@@ -52,7 +53,7 @@ class Thresholds:
     images: Manifest
     scoring: Scoring
     quantile: float | None
-    shifts: tuple[float, float] = (0.0, 0.0)
+    shifts: Mapping[str, float] = field(default_factory=dict)
 
     def same(self, other: Thresholds) -> bool:
         """Say whether others are of the same things."""
@@ -88,40 +89,74 @@ class Thresholds:
         drawn = redraw_calibration(self.images, made, self.quantile, self.shifts)
         return drawn.model_copy(update={"k": self.scoring.k})
 
-    def notes(self) -> list[str]:
-        """Return what should be known of the map's threshold that was drawn."""
-        if drawn := self.calibration_set or self.calibration:
-            return drawn_notes(drawn, self.images, self.shifts[1])
+    def drawn(self, score: str) -> CalibrationSet | Calibration | None:
+        """Return what the threshold of a kind of score is drawn from, if from anything."""
+        return _first_with(score, self.calibration_set, self.calibration)
+
+    def notes(self, score: str) -> list[str]:
+        """Return what should be known of the drawn threshold of a kind of score."""
+        if drawn := self.drawn(score):
+            return drawn_notes(drawn, self.images, score, self.shifts.get(score, 0.0))
+        if self.calibration_set or self.calibration:
+            return [_unscored(score)]
         if self.record.calibration is None and self.record.calibration_set is None:
             return []
         return ["no threshold, so no verdicts: the good images were scored by other settings"]
 
-    def calibration_notes(self) -> list[str]:
+    def calibration_notes(self, score: str) -> list[str]:
         """Return what should be known of what `calibrate` found, where it does not count."""
-        if self.record.calibration_set is None or self.calibration_set or not self.calibration:
+        if self.record.calibration_set is None or not self.drawn(score):
             return []
+        if held := self.calibration_set:
+            return (
+                [
+                    f"the calibration has no scores for `score={score!r}`, so the threshold is "
+                    "drawn from the index's own images: calibrate again"
+                ]
+                if held.lacks(score)
+                else []
+            )
         return [
             "the calibration is of other settings, so thresholds are drawn from the index's own "
             "images"
         ]
 
 
-def drawn_notes(drawn: Calibration | CalibrationSet, images: Manifest, shift: float) -> list[str]:
-    """Return what should be known of a map's threshold that was drawn.
+def drawn_notes(
+    drawn: Calibration | CalibrationSet, images: Manifest, score: str, shift: float
+) -> list[str]:
+    """Return what should be known of a threshold that was drawn.
 
     Parameters
     ----------
     drawn : Calibration or CalibrationSet
     images : Manifest
         With the training images.
+    score : str
+        The kind of score that the threshold is of.
     shift : float
-        What an ensemble took off maps; else 0.
+        What an ensemble took off such scores; else 0.
     """
+    scores = drawn.scores(score)
     if isinstance(drawn, CalibrationSet):
-        return threshold_notes(drawn.good.names, drawn.good.peaks, drawn.quantile, None, shift)
+        return threshold_notes(drawn.good.names, scores, drawn.quantile, None, shift)
     names = [images.images[i].path for i in drawn.scored]
     weights = scored_weights(images, drawn) if drawn.peaks else None
-    return threshold_notes(names, drawn.peaks, drawn.quantile, weights, shift)
+    return threshold_notes(names, scores, drawn.quantile, weights, shift)
+
+
+def _first_with(
+    score: str, *made: CalibrationSet | Calibration | None
+) -> CalibrationSet | Calibration | None:
+    """Return the first calibration that has scores of a kind."""
+    return next((one for one in made if one and not one.lacks(score)), None)
+
+
+def _unscored(score: str) -> str:
+    return (
+        f"no threshold, so no verdicts: the good images have no scores for `score={score!r}`, and "
+        "have to be scored anew: call draw_thresholds"
+    )
 
 
 def kept_by_hand(record: Manifest | EnsembleManifest, score: str) -> ByHand | None:
@@ -183,11 +218,15 @@ def record_notes(record: Manifest | EnsembleManifest, images: Manifest) -> list[
     images : Manifest
         With the training images: the record itself, or the manifest of an ensemble's first member.
     """
-    drawn = record.calibration_set or record.calibration
-    by_hand = any(one.score == "map" and one.threshold is not None for one in record.by_hand)
+    last, score = record.calibration_set or record.calibration, images.score or "map"
+    kept = kept_by_hand(record, score)
+    notes = [*index_notes(images, last.k if last else DEFAULT_K)]
+    if last and (kept is None or kept.threshold is None):
+        drawn = _first_with(score, record.calibration_set, record.calibration)
+        shift = _shifts(record).get(score, 0.0)
+        notes += drawn_notes(drawn, images, score, shift) if drawn else [_unscored(score)]
     return [
-        *index_notes(images, drawn.k if drawn else DEFAULT_K),
-        *(drawn_notes(drawn, images, _shifts(record)[1]) if drawn and not by_hand else ()),
+        *notes,
         *kept_notes(record.by_hand, record.generation),
     ]
 
@@ -197,9 +236,9 @@ def redrawn(record: Record, images: Manifest) -> Record:
     return redraw_thresholds(record, images, _shifts(record))
 
 
-def _shifts(record: Manifest | EnsembleManifest) -> tuple[float, float]:
+def _shifts(record: Manifest | EnsembleManifest) -> Mapping[str, float]:
     if isinstance(record, Manifest):
-        return 0.0, 0.0
+        return NO_SHIFTS
     return shifts_of([member.statistics for member in record.members])
 
 

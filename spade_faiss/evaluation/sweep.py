@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..detector import Detector
-from ..detector.settings import SCORES
 from ..errors import SpadeError
+from ..types import SCORES
 from .points import Point
 from .scores import Scores
 

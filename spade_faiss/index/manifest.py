@@ -8,11 +8,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from .._support.files import replace_file
 from ..errors import SpadeError
 from ..images import Framing
+from ..types import SCORES, Score
 
 MANIFEST = "manifest.json"
 FORMAT = "spade-faiss index"
@@ -29,11 +38,11 @@ _SINCE_VERSION_2 = (
     "motion",
     "averaged",
     "contrast",
+    "score",
 )
 """What the second version has; an index without any is written as the first, for older programs."""
 
 Store = Literal["float16"]
-
 
 ENSEMBLE = "ensemble.json"
 
@@ -154,13 +163,38 @@ CONTRAST_BEFORE = 0.5, 0
 """The share, and the patches around, by which indices were made that have no such record."""
 
 
-class Calibration(_Data):
+class _Scores(_Data):
+    """A record that has scores of images, or their thresholds, by kind.
+
+    One without `means` is written as older programs write and read it.
+    """
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_new(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = write(self)
+        for name in ("means", "mean_threshold"):
+            if name in written and getattr(self, name) in ((), None):
+                del written[name]
+        return written
+
+    def scores(self, score: str) -> tuple[float, ...]:
+        """Return the images' scores of one kind; none if they were not kept."""
+        found: tuple[float, ...] = getattr(self, SCORES[score])
+        return found
+
+    def lacks(self, score: str) -> bool:
+        """Say whether there are images, but no scores of a kind."""
+        return bool(self.scores("map")) and not self.scores(score)
+
+
+class Calibration(_Scores):
     """Leave-one-out results of the training images, and the thresholds drawn from them.
 
-    `descriptor_scores` (mean squared distance to the K nearest descriptors) and `peaks` (the
-    largest value of each anomaly map) are in the training images' order; of a large index, only
-    the images of `sample` (places, ascending) were scored. A threshold is None where fewer than
-    two images leave nothing to judge by.
+    `descriptor_scores` (mean squared distance to the K nearest descriptors), `peaks` (the
+    largest value of each anomaly map) and `means` (its power mean; kept where images are judged
+    by it) are in the training images' order; of a large index, only the images of `sample`
+    (places, ascending) were scored. A threshold is None where fewer than two images leave
+    nothing to judge by, or there are no such scores.
     """
 
     quantile: float = Field(gt=0, lt=1)
@@ -172,27 +206,31 @@ class Calibration(_Data):
     descriptor_threshold: float | None
     pixel_threshold: float | None
     sample: tuple[int, ...] | None = None
+    means: tuple[float, ...] = ()
+    mean_threshold: float | None = None
 
     @property
     def scored(self) -> Sequence[int]:
         """Places of the images that were scored, in the scores' order."""
         return range(len(self.peaks)) if self.sample is None else self.sample
 
+    def without_means(self) -> Calibration:
+        """Return a copy that older programs can read, if it has no `sample` either."""
+        return self.model_copy(update={"means": (), "mean_threshold": None})
 
-class Scored(_Data):
+
+class Scored(_Scores):
     """Images that are not in the index: names, digests of what the network saw, and scores."""
 
     names: tuple[str, ...]
     digests: tuple[str, ...]
     descriptor_scores: tuple[float, ...]
     peaks: tuple[float, ...]
-
-    def scores(self, score: str) -> tuple[float, ...]:
-        """Return the images' scores of one kind, "map" or "descriptor"."""
-        return self.peaks if score == "map" else self.descriptor_scores
+    means: tuple[float, ...] = ()
+    """None if an older version scored them."""
 
 
-class CalibrationSet(_Data):
+class CalibrationSet(_Scores):
     """What `Spade.calibrate` found: scores of further images, and thresholds by the good ones'.
 
     The thresholds of a change's index are not those of the index before it, so a change drops
@@ -209,6 +247,11 @@ class CalibrationSet(_Data):
     defects: Scored
     descriptor_threshold: float
     pixel_threshold: float
+    mean_threshold: float | None = None
+
+    def scores(self, score: str) -> tuple[float, ...]:
+        """Return the good images' scores of one kind; none if they were not kept."""
+        return self.good.scores(score)
 
 
 class Counted(_Data):
@@ -227,7 +270,7 @@ class ByHand(_Data):
     any.
     """
 
-    score: Literal["map", "descriptor"]
+    score: Score
     threshold: float | None
     review: float | None
     created: str
@@ -275,6 +318,8 @@ class Manifest(_Data):
     """Whether the second half of the levels are averages of the first."""
     contrast: ContrastRecord | None = None
     """None beside `normal_distances` is what was done before: `CONTRAST_BEFORE`, without units."""
+    score: Literal["descriptor", "mean"] | None = None
+    """What its images are judged by, if not by their maps' maxima."""
 
     @model_validator(mode="after")
     def _one_gallery_a_level(self) -> Manifest:

@@ -41,4 +41,5 @@ def power_mean(values: Floats, order: int = ORDER) -> float:
     if top <= 0:
         return 0.0
     shares = np.divide(values, top, dtype=np.float64)  # of the maximum, lest a power overflows
-    return top * float(np.power(np.maximum(shares, 0), order).mean()) ** (1 / order)
+    mean = np.power(np.maximum(shares, 0), order).mean()
+    return float(top * mean ** (1 / order))

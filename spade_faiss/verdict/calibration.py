@@ -7,20 +7,24 @@ today's rule.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from ..types import Doubles, Ids
+from ..types import SCORES, THRESHOLDS, Doubles, Ids
 from .copies import copy_weights, from_pairs
 from .threshold import aimed_quantile, good_threshold
 
 if TYPE_CHECKING:
     from ..index.ensemble import EnsembleManifest
-    from ..index.manifest import Calibration, CalibrationSet, Manifest
+    from ..index.manifest import Calibration, CalibrationSet, Manifest, Scored
 
 Record = TypeVar("Record", "Manifest", "EnsembleManifest")
+NO_SHIFTS: Mapping[str, float] = MappingProxyType({})
+"""What is taken off the scores of a detector that is no ensemble."""
 
 
 def calibration_sample(names: Sequence[str], count: int) -> Ids:
@@ -56,35 +60,49 @@ def scored_weights(manifest: Manifest, made: Calibration) -> Doubles:
 
 
 def draw_thresholds(
-    descriptor_scores: Sequence[float],
-    peaks: Sequence[float],
+    scores: Mapping[str, npt.ArrayLike],
     quantile: float | None,
     weights: Doubles | None = None,
-    shifts: tuple[float, float] = (0, 0),
+    shifts: Mapping[str, float] = NO_SHIFTS,
 ) -> dict[str, Any]:
-    """Return the thresholds of both kinds of score, and the quantile, as a manifest names them.
+    """Return the threshold of each kind of score, and the quantile, as a manifest names them.
 
     Parameters
     ----------
-    descriptor_scores, peaks : float [n]
+    scores : mapping of str to float [n]
+        Of the same good images, by kind: "map", and others of `spade_faiss.types.SCORES`.
     quantile : float or None
         None for `aimed_quantile` of so many images.
     weights : float [n], optional
-    shifts : (float, float)
-        The means that were taken off both kinds of score, of which the rest may be below 0.
+    shifts : mapping of str to float
+        The means that were taken off kinds of score, of which the rest may be below 0.
 
     Returns
     -------
     dict
-        `quantile`; `descriptor_threshold` and `pixel_threshold`, float or None.
+        `quantile`, and thresholds by the names of `spade_faiss.types.THRESHOLDS`: float,
+        or None, as it is for a kind that has no scores.
     """
-    n = float(len(peaks) if weights is None else weights.sum())
+    n = float(np.size(scores["map"]) if weights is None else weights.sum())
     share = aimed_quantile(n) if quantile is None else quantile
-    limits = []
-    for scores, shift in zip((descriptor_scores, peaks), shifts, strict=True):
-        limit = good_threshold(np.asarray(scores) + shift, share, weights)
-        limits.append(None if limit is None else limit - shift)
-    return {"quantile": share, "descriptor_threshold": limits[0], "pixel_threshold": limits[1]}
+    drawn: dict[str, Any] = {"quantile": share}
+    for kind, name in THRESHOLDS.items():
+        own, shift = np.asarray(scores.get(kind, ())), shifts.get(kind, 0.0)
+        limit = good_threshold(own + shift, share, weights) if own.size else None
+        drawn[name] = None if limit is None else limit - shift
+    return drawn
+
+
+def named_scores(scores: Mapping[str, npt.ArrayLike]) -> dict[str, Any]:
+    """Return scores [n] by kind as tuples, by the names that a manifest has for them."""
+    return {
+        SCORES[kind]: tuple(np.asarray(own, np.float64).tolist()) for kind, own in scores.items()
+    }
+
+
+def scores_by_kind(record: Calibration | Scored) -> dict[str, tuple[float, ...]]:
+    """Return the scores of good images that a record keeps, as `draw_thresholds` takes them."""
+    return {kind: record.scores(kind) for kind in SCORES}
 
 
 def explicit_quantile(quantile: float, images: float) -> float | None:
@@ -110,7 +128,7 @@ def requested_quantile(record: Manifest | EnsembleManifest, images: Manifest) ->
 
 
 def redraw_thresholds(
-    record: Record, images: Manifest, shifts: tuple[float, float] = (0, 0)
+    record: Record, images: Manifest, shifts: Mapping[str, float] = NO_SHIFTS
 ) -> Record:
     """Return a manifest with thresholds by today's rule, whichever version drew those that it has.
 
@@ -120,7 +138,7 @@ def redraw_thresholds(
     ----------
     record, images
         As `requested_quantile` takes them.
-    shifts : (float, float)
+    shifts : mapping of str to float
         See `draw_thresholds`.
     """
     new: dict[str, object] = {}
@@ -135,22 +153,19 @@ def redraw_calibration(
     manifest: Manifest,
     made: Calibration,
     quantile: float | None,
-    shifts: tuple[float, float] = (0, 0),
+    shifts: Mapping[str, float] = NO_SHIFTS,
 ) -> Calibration:
     """Return a calibration with thresholds by today's rule; see `draw_thresholds`."""
     if not made.peaks:
         return made
     weights = scored_weights(manifest, made)
-    return made.model_copy(
-        update=draw_thresholds(made.descriptor_scores, made.peaks, quantile, weights, shifts)
-    )
+    return made.model_copy(update=draw_thresholds(scores_by_kind(made), quantile, weights, shifts))
 
 
 def redraw_calibration_set(
-    held: CalibrationSet, quantile: float | None, shifts: tuple[float, float] = (0, 0)
+    held: CalibrationSet, quantile: float | None, shifts: Mapping[str, float] = NO_SHIFTS
 ) -> CalibrationSet:
     """Return a calibration by further images with thresholds by today's rule, likewise."""
-    good = held.good
     return held.model_copy(
-        update=draw_thresholds(good.descriptor_scores, good.peaks, quantile, None, shifts)
+        update=draw_thresholds(scores_by_kind(held.good), quantile, None, shifts)
     )
