@@ -40,6 +40,7 @@ from spade_faiss.evaluation.scores import ranking_metrics
 from spade_faiss.evaluation.store import ResultStore
 from spade_faiss.features import BACKBONES, DEFAULT_BACKBONE, Backbone, load_backbone
 from spade_faiss.images import Framing, Loaded, OnError, load_images
+from spade_faiss.maps import power_mean
 from spade_faiss.metrics import PixelMetrics, image_rocauc
 
 try:
@@ -56,6 +57,7 @@ _COLUMNS = {
     "pixel_rocauc": "pixel ROCAUC",
     "image_rocauc": "image ROCAUC",
     "image_rocauc_map_max": "image ROCAUC, map max",
+    "image_rocauc_map_mean": "image ROCAUC, map mean",
 }
 _SECONDS = {
     "fit_seconds": "fit, s",
@@ -85,6 +87,7 @@ def evaluate(method: Method, category: Category, on_error: OnError) -> Scores:
     masked = False
     scores: list[float] = []
     peaks: list[float] = []
+    means: list[float] = []
     labels: list[bool] = []
     for loaded in load_images([test.path for test in category.test], FRAMING, on_error):
         known = truth.of(loaded.position, loaded.size)
@@ -98,6 +101,7 @@ def evaluate(method: Method, category: Category, on_error: OnError) -> Scores:
             masked = masked or known.anomalous
         scores.append(score)
         peaks.append(float(found.max()))
+        means.append(power_mean(found))
         labels.append(known.anomalous)
     try:
         by_score, by_map = image_rocauc(scores, labels), image_rocauc(peaks, labels)
@@ -120,7 +124,7 @@ def evaluate(method: Method, category: Category, on_error: OnError) -> Scores:
             "image_cpu_seconds": round(median(cpus), 4),
             "fit_from_step": method.taken_up,
         },
-        **ranking_metrics(scores, peaks, labels),
+        **ranking_metrics(scores, peaks, means, labels),
     )
 
 

@@ -12,7 +12,7 @@ import typer
 from ..errors import SpadeError
 from . import show
 from .console import Console, in_flags
-from .options import AsJson, Folder, ImageScore, OpenOptions, Score
+from .options import AsJson, Folder, ImageScore, OpenOptions
 from .values import number_or
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class CalibrateOptions:
             "none takes that back.",
         ),
     ] = None
-    score: ImageScore = Score.MAP
+    score: ImageScore = None
     opened: OpenOptions
 
     @property

@@ -15,6 +15,7 @@ class Score(StrEnum):
 
     MAP = "map"
     DESCRIPTOR = "descriptor"
+    MEAN = "mean"
 
 
 # Folders and results -----------------------------------------------------------------------
@@ -144,9 +145,17 @@ Exact = Annotated[
 # The verdict -------------------------------------------------------------------------------
 
 ImageScore = Annotated[
-    Score,
+    Score | None,
     typer.Option(
-        help="An image's score: its map's maximum, or the distance to the nearest descriptors."
+        help="An image's score: its map's maximum, the distance to the nearest descriptors, or its "
+        "map's power mean.  [default: the index's]"
+    ),
+]
+NewScore = Annotated[
+    Score | None,
+    typer.Option(
+        help="What images are judged by: their maps' maxima, the distances to the nearest "
+        "descriptors, or their maps' power means.  [default: as --preset has it, or map]"
     ),
 ]
 Quantile = Annotated[
@@ -243,10 +252,11 @@ class NetworkOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PatchOptions:
-    """How patches of a new index are scaled, compared and stored."""
+    """How patches of a new index are scaled, compared and stored, and what images are judged by."""
 
     preset: BuildPreset = None
     store: Store = "float32"
+    score: NewScore = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,7 +301,7 @@ class VerdictOptions:
     quantile: IndexQuantile = None
     threshold: Threshold = None
     review: Review = None
-    score: ImageScore = Score.MAP
+    score: ImageScore = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,7 @@ def index_lines(manifest: Manifest) -> list[str]:
         f"created     {manifest.created}",
         f"thresholds  {_thresholds(manifest.calibration)}",
     ]
+    lines += [*_score_of(manifest)]
     lines += [*_calibrated(manifest.calibration_set), *_by_hand(manifest.by_hand)]
     if manifest.gallery:
         lines.append(f"gallery     {manifest.gallery.describe()}")
@@ -69,6 +70,7 @@ def ensemble_lines(ensemble: EnsembleManifest, members: Sequence[Manifest]) -> l
         f"images      {len(members[0].images)}",
         f"created     {ensemble.created}",
         f"thresholds  {_thresholds(ensemble.calibration)}",
+        *_score_of(members[0]),
         *_calibrated(ensemble.calibration_set),
         *_by_hand(ensemble.by_hand),
     ]
@@ -97,8 +99,8 @@ def _calibrated(held: CalibrationSet | None) -> list[str]:
         return []
     return [
         f"calibrated  {held.created}, {counted(len(held.good.names))} and "
-        f"{len(held.defects.names)} defects; thresholds now: map {held.pixel_threshold:.4g}, "
-        f"descriptor {held.descriptor_threshold:.4g} ({_aim(held.quantile)})"
+        f"{len(held.defects.names)} defects; thresholds now: {_each(held)} "
+        f"({_aim(held.quantile)})"
     ]
 
 
@@ -120,11 +122,22 @@ def _by_hand(kept: Iterable[ByHand]) -> list[str]:
 def _thresholds(made: Calibration | None) -> str:
     if made is None or made.pixel_threshold is None or made.descriptor_threshold is None:
         return "none"
-    return (
-        f"map {made.pixel_threshold:.4g}, descriptor {made.descriptor_threshold:.4g} "
-        f"({_aim(made.quantile)}; K = {made.k}, kappa = {made.kappa})"
-        + (f" from {len(made.sample)} of the images" if made.sample else "")
+    return f"{_each(made)} ({_aim(made.quantile)}; K = {made.k}, kappa = {made.kappa})" + (
+        f" from {len(made.sample)} of the images" if made.sample else ""
     )
+
+
+def _each(made: Calibration | CalibrationSet) -> str:
+    """Return the threshold of each kind of score that there is one for."""
+    from ..types import THRESHOLDS
+
+    limits = {kind: getattr(made, name) for kind, name in THRESHOLDS.items()}
+    return ", ".join(f"{kind} {limit:.4g}" for kind, limit in limits.items() if limit is not None)
+
+
+def _score_of(manifest: Manifest) -> list[str]:
+    """Return what `info` says of what images are judged by, if not by their maps' maxima."""
+    return [f"judged by   {manifest.score}"] if manifest.score else []
 
 
 def _aim(quantile: float) -> str:

@@ -214,7 +214,7 @@ class Detector(Judging):
         score, limit = self.settings.score, self.image_threshold
         if held.lacks(score):
             raise SpadeError(
-                f"the calibration of {self.folder} has no scores for `score={score!r}`: make it "
+                f"the calibration of {self.folder} has no scores for `score='{score}'`: make it "
                 "anew with `calibrate(images)`"
             )
         assert limit is not None

@@ -110,7 +110,7 @@ class Thresholds:
         if held := self.calibration_set:
             return (
                 [
-                    f"the calibration has no scores for `score={score!r}`, so the threshold is "
+                    f"the calibration has no scores for `score='{score}'`, so the threshold is "
                     "drawn from the index's own images: calibrate again"
                 ]
                 if held.lacks(score)
@@ -154,7 +154,7 @@ def _first_with(
 
 def _unscored(score: str) -> str:
     return (
-        f"no threshold, so no verdicts: the good images have no scores for `score={score!r}`, and "
+        f"no threshold, so no verdicts: the good images have no scores for `score='{score}'`, and "
         "have to be scored anew: call draw_thresholds"
     )
 

@@ -19,18 +19,28 @@ TITLES = {
     "pixel_rocauc": "pixel ROCAUC",
     "image_rocauc": "image ROCAUC",
     "image_rocauc_map_max": "image ROCAUC, map max",
+    "image_rocauc_map_mean": "image ROCAUC, map mean",
     "image_rocauc_normalised_clips": "image ROCAUC, clips normalised",
     "image_rocauc_map_max_normalised_clips": "image ROCAUC, map max, clips normalised",
+    "image_rocauc_map_mean_normalised_clips": "image ROCAUC, map mean, clips normalised",
     "image_rocauc_by_score": "image ROCAUC by that score",
 }
 """Columns of the tables, in order."""
 IMAGE_TITLES = {
     "image_ap": "image AP",
     "image_ap_map_max": "image AP, map max",
+    "image_ap_map_mean": "image AP, map mean",
     "image_f1": "best image F1",
     "image_f1_map_max": "best image F1, map max",
+    "image_f1_map_mean": "best image F1, map mean",
 }
 """Columns of the table of whole images, in order."""
+
+_JUDGED_BY = {
+    "map": "the map's maximum",
+    "descriptor": "the distance to the nearest descriptors",
+    "mean": "the map's power mean",
+}
 
 
 def columns_of(results: Results) -> list[str]:
@@ -57,7 +67,7 @@ def judged_by(results: Results) -> str:
     }
     if not scores:
         return ""
-    score = "the map's maximum" if scores == {"map"} else "the distance to the nearest descriptors"
+    score = " and ".join(_JUDGED_BY[one] for one in sorted(scores))
     how = (
         "was set by hand"
         if "threshold" in results.get("config", {})

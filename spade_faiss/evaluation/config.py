@@ -51,6 +51,7 @@ def config_of(detector: Detector, **options: object) -> dict[str, Any]:
         "motion": settings.motion,
         "margin": settings.margin,
         "averaged": settings.averaged,
+        "score": settings.score,
         "store": settings.store,
         "engine": settings.engine,
         "factory": settings.factory,

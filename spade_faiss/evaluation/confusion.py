@@ -22,7 +22,7 @@ class Confusion:
 
     Attributes
     ----------
-    score : {"map", "descriptor"}
+    score : {"map", "descriptor", "mean"}
         The score that decides; a map's is its largest value on the image's own grid.
     threshold : float
         A score above it is called a defect.
@@ -90,7 +90,7 @@ def confusion_at(
     scores : real [n]
     kinds : sequence of str [n]
         What each image is: `good`, or a kind of defect.
-    score : {"map", "descriptor"}
+    score : {"map", "descriptor", "mean"}
         What the scores are.
 
     Returns
@@ -118,7 +118,7 @@ class ConfusionCounter:
     ----------
     threshold : float or None
         None where there is none, and nothing to count.
-    score : {"map", "descriptor"}
+    score : {"map", "descriptor", "mean"}
         The score that decides.
 
     Attributes
@@ -135,7 +135,7 @@ class ConfusionCounter:
 
     def add(self, result: Result, truth: GroundTruth) -> None:
         """Take the result of a test image."""
-        self.scores.append(result.peak if self.score == "map" else result.descriptor_score)
+        self.scores.append(result.score(self.score))
         self._kinds.append(truth.kind)
 
     def compute(self) -> Confusion | None:

@@ -16,6 +16,7 @@ from ..detector import Result
 from ..report.colours import FULL, resized
 from ..report.layers import encoded, layers_of
 from ..report.pictures import fitted
+from ..types import SCORES
 from .truth import GroundTruth
 
 _MISSES = 4
@@ -40,7 +41,7 @@ class WorstMisses:
     """Takes results as they come, and keeps the few that are most wrong.
 
     These are the good images that score highest and the defects that score lowest, by each of
-    the two scores.
+    the three scores.
 
     Parameters
     ----------
@@ -52,12 +53,16 @@ class WorstMisses:
         self._original_size = original_size
         # By score, and by whether the image has a defect: the larger the first, the worse.
         self._worst: dict[tuple[str, bool], list[tuple[float, int, _Kept]]] = {
-            (score, anomalous): [] for score in ("map", "descriptor") for anomalous in (False, True)
+            (score, anomalous): [] for score in SCORES for anomalous in (False, True)
         }
 
     def add(self, result: Result, truth: GroundTruth) -> None:
         """Take the result of a test image."""
-        scores = {"map": float(result.input_map.max()), "descriptor": result.descriptor_score}
+        scores = {
+            "map": float(result.input_map.max()),
+            "descriptor": result.descriptor_score,
+            "mean": result.mean_score,
+        }
         kept: _Kept | None = None
         for score, value in scores.items():
             worst = self._worst[score, truth.anomalous]
@@ -80,7 +85,7 @@ class WorstMisses:
         Parameters
         ----------
         scores : mapping of str to float [n]
-            All images' scores, by the name of the score: "map" and "descriptor".
+            All images' scores, by the name of the score: "map", say.
         labels : bool [n]
             Whether each image has a defect.
         pixel_threshold : float or None

@@ -36,6 +36,7 @@ _FACTS = (
     "motion",
     "margin",
     "averaged",
+    "score",
     "factory",
     "coreset",
     "engine",
@@ -170,8 +171,11 @@ def _charts(
     curves: Mapping[str, Any], limit: float
 ) -> list[tuple[str, list[tuple[str, str]], float, bool]]:
     """Return each chart's title, its lines, where its x axis ends, and if chance is a diagonal."""
-    by_map, by_descriptor = line(curves["image_rocauc_map_max"]), line(curves["image_rocauc"])
-    charts = [("Image ROC", [("map", by_map), ("descriptor", by_descriptor)], 1.0, True)]
+    by_score = [
+        (name, line(curves[f"image_rocauc{figure}"]))
+        for name, figure in (("map max", "_map_max"), ("descriptor", ""), ("map mean", "_map_mean"))
+    ]
+    charts = [("Image ROC", by_score, 1.0, True)]
     if "pixel_rocauc" in curves:
         charts += [
             ("Pixel ROC", [("", line(curves["pixel_rocauc"]))], 1.0, True),

@@ -39,7 +39,7 @@ def report_data(
     SpadeError
         If no curve is defined.
     """
-    scores = {"map": scorer.peaks, "descriptor": scorer.descriptor_scores}
+    scores = {"map": scorer.peaks, "descriptor": scorer.descriptor_scores, "mean": scorer.means}
     try:
         curves = _curves(scorer, max_fpr)
         limit = scorer.pixels.compute().pixel_best_threshold if scorer.pixels else None
@@ -62,6 +62,7 @@ def _curves(scorer: Scorer, max_fpr: float) -> dict[str, Points]:
     """Return the curves whose areas are the metrics, by the metrics' names."""
     curves = {
         "image_rocauc_map_max": _points(roc_curve(scorer.peaks, scorer.labels)),
+        "image_rocauc_map_mean": _points(roc_curve(scorer.means, scorer.labels)),
         "image_rocauc": _points(roc_curve(scorer.descriptor_scores, scorer.labels)),
     }
     if pixels := scorer.pixels:

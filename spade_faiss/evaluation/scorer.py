@@ -32,8 +32,8 @@ class Scorer:
         The images' places among the test images.
     labels : list of bool
         Whether each image has a defect.
-    descriptor_scores, peaks : list of float
-        Peaks are of the maps on the network's input.
+    descriptor_scores, peaks, means : list of float
+        Peaks and power means are of the maps on the network's input.
     mapped_kinds : list of str
         What each image whose pixels are counted is: `good`, or a kind of defect.
     unusable_masks : int
@@ -49,6 +49,7 @@ class Scorer:
         self.labels: list[bool] = []
         self.descriptor_scores: list[float] = []
         self.peaks: list[float] = []
+        self.means: list[float] = []
         self.mapped_kinds: list[str] = []
         self.unusable_masks = 0
 
@@ -63,6 +64,7 @@ class Scorer:
         self.labels.append(truth.anomalous)
         self.descriptor_scores.append(result.descriptor_score)
         self.peaks.append(float(result.input_map.max()))
+        self.means.append(result.mean_score)
 
     @property
     def pixels(self) -> PixelMetrics | None:
@@ -110,6 +112,6 @@ class Scorer:
             len(self.labels),
             round(seconds, 3),
             extra=dict(extra or {}),
-            **ranking_metrics(self.descriptor_scores, self.peaks, self.labels),
+            **ranking_metrics(self.descriptor_scores, self.peaks, self.means, self.labels),
             confusion=confusion,
         )

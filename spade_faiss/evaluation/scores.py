@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy.typing as npt
 
-from ..metrics import average_precision, best_f1
+from ..metrics import average_precision, best_f1, image_rocauc
 from .confusion import RECORDED, Confusion
 
 METRICS = (
     "image_rocauc",
     "image_rocauc_map_max",
+    "image_rocauc_map_mean",
     "image_ap",
     "image_ap_map_max",
+    "image_ap_map_mean",
     "image_f1",
     "image_f1_map_max",
+    "image_f1_map_mean",
     "pixel_rocauc",
     "pro",
 )
@@ -34,6 +37,8 @@ class Scores:
         By the mean squared distance to the K nearest descriptors (SPADE, section 3.2).
     image_rocauc_map_max : float
         By the anomaly map's largest value.
+    image_rocauc_map_mean : float or None
+        By the anomaly map's power mean; None if an older version left none.
     pixel_rocauc, pro : float or None
         Of the maps; PRO to a false-positive rate of 0.3. None where there are no masks.
     n_train, n_test : int
@@ -45,8 +50,10 @@ class Scores:
         stage_two, maps and metrics.
     extra : dict of str to float
         Further metrics, by name.
-    image_ap, image_ap_map_max, image_f1, image_f1_map_max : float or None
-        Average precision and the greatest F1 of the same two scores; None where not computed.
+    image_ap, image_ap_map_max, image_ap_map_mean : float or None
+        Average precision of the same three scores; None where not computed.
+    image_f1, image_f1_map_max, image_f1_map_mean : float or None
+        The greatest F1 of these, likewise.
     confusion : Confusion or None
         What the index's own threshold makes of the images; None where none was drawn.
     """
@@ -64,6 +71,9 @@ class Scores:
     image_ap_map_max: float | None = None
     image_f1: float | None = None
     image_f1_map_max: float | None = None
+    image_rocauc_map_mean: float | None = None
+    image_ap_map_mean: float | None = None
+    image_f1_map_mean: float | None = None
     confusion: Confusion | None = None
 
     def record(self) -> dict[str, Any]:
@@ -91,15 +101,19 @@ class Scores:
 
 
 def ranking_metrics(
-    descriptor_scores: npt.ArrayLike, peaks: npt.ArrayLike, labels: npt.ArrayLike
+    descriptor_scores: npt.ArrayLike,
+    peaks: npt.ArrayLike,
+    means: npt.ArrayLike,
+    labels: npt.ArrayLike,
 ) -> dict[str, Any]:
-    """Return the average precision and the greatest F1 of test images, by each of two scores.
+    """Return the average precision and the greatest F1 of test images, by each of three scores.
 
-    By the names that `Scores` has for them; parameters and errors as `image_rocauc` has them.
+    And the ROCAUC by the maps' power means. By the names that `Scores` has for them; parameters
+    and errors as `image_rocauc` has them.
     """
+    by_name = {"": descriptor_scores, "_map_max": peaks, "_map_mean": means}
     return {
-        "image_ap": average_precision(descriptor_scores, labels),
-        "image_ap_map_max": average_precision(peaks, labels),
-        "image_f1": best_f1(descriptor_scores, labels)[0],
-        "image_f1_map_max": best_f1(peaks, labels)[0],
+        "image_rocauc_map_mean": image_rocauc(means, labels),
+        **{f"image_ap{name}": average_precision(own, labels) for name, own in by_name.items()},
+        **{f"image_f1{name}": best_f1(own, labels)[0] for name, own in by_name.items()},
     }

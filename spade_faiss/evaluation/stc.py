@@ -68,8 +68,8 @@ def evaluate_stc(
     """Score each scene of ShanghaiTech Campus, and leave results in a folder.
 
     One index a scene, of its training videos' frames; every test frame is scored, by its
-    descriptor and by its map's maximum. ROCAUC is over all frames of a scene, as they are, and
-    averaged over scenes.
+    descriptor and by its map's maximum and power mean. ROCAUC is over all frames of a scene, as
+    they are, and averaged over scenes.
 
     Parameters
     ----------
@@ -221,6 +221,7 @@ class SceneSplit(Split):
             for name, scores in (
                 ("image_rocauc", scorer.descriptor_scores),
                 ("image_rocauc_map_max", scorer.peaks),
+                ("image_rocauc_map_mean", scorer.means),
             )
         }
 
@@ -228,12 +229,17 @@ class SceneSplit(Split):
         """Write one row a test frame, all digits that a float32 has."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["path", "clip", "label", "descriptor", "map_max"])
-        for position, label, descriptor, peak in zip(
-            scorer.positions, scorer.labels, scorer.descriptor_scores, scorer.peaks, strict=True
+        writer.writerow(["path", "clip", "label", "descriptor", "map_max", "map_mean"])
+        for position, label, *scores in zip(
+            scorer.positions,
+            scorer.labels,
+            scorer.descriptor_scores,
+            scorer.peaks,
+            scorer.means,
+            strict=True,
         ):
             path, clip = self.test[position], self._clips[position]
-            writer.writerow([path, clip, int(label), f"{descriptor:.9g}", f"{peak:.9g}"])
+            writer.writerow([path, clip, int(label), *(f"{score:.9g}" for score in scores)])
         self._table.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self._table, text.getvalue().encode("utf-8", "surrogateescape"))
 

@@ -98,7 +98,7 @@ class ResultStore:
             return None, f"{path} cannot be read"
         if why := difference(record.key, key, outputs):
             return None, why
-        if any(one.image_ap is None for one in record.scores):
+        if any(None in (one.image_ap, one.image_rocauc_map_mean) for one in record.scores):
             return None, "an older version left fewer figures of it"
         if record.notes is None:
             return None, "an older version did not keep what is odd about its index"

@@ -163,7 +163,12 @@ def _by_score(scores: Scores, score: str | None) -> Scores:
     """Add the image ROCAUC of the score that a point names."""
     if score is None:
         return scores
-    value = scores.image_rocauc if score == "descriptor" else scores.image_rocauc_map_max
+    value = {
+        "map": scores.image_rocauc_map_max,
+        "descriptor": scores.image_rocauc,
+        "mean": scores.image_rocauc_map_mean,
+    }[score]
+    assert value is not None  # a record without it is not taken up
     return replace(scores, extra=scores.extra | {"image_rocauc_by_score": value})
 
 

@@ -19,6 +19,13 @@ from .._support.text import printable
 from .._support.versions import installed
 from .colours import CLEAR, FULL, STRENGTH, style_sheet
 
+SCORE_TITLES = {
+    "map": "map maximum",
+    "descriptor": "descriptor distance",
+    "mean": "map's power mean",
+}
+"""What pages call the kinds of score."""
+
 
 def write_page(path: Path, template: str, **values: object) -> None:
     """Write a page from a template; an iterator among the values is gone through but once.
@@ -74,7 +81,12 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals |= {"clear": CLEAR, "full": FULL, "strength": round(100 * STRENGTH)}
+    environment.globals |= {
+        "clear": CLEAR,
+        "full": FULL,
+        "strength": round(100 * STRENGTH),
+        "score_titles": SCORE_TITLES,
+    }
     environment.filters |= {
         "figure": lambda value: f"{value:.4g}",
         "percent": lambda value: "–" if value is None else f"{100 * value:.1f}",

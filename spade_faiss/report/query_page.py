@@ -14,7 +14,7 @@ from ..verdict.judge import ERROR
 from .cards import MOST_CARDS, Cards, card_of, room_for
 from .charts import Timeline, histogram, timeline
 from .files import Row
-from .page import common_folder, within, write_page
+from .page import SCORE_TITLES, common_folder, within, write_page
 
 
 class QueryReport:
@@ -159,13 +159,12 @@ class QueryReport:
 
     def _good_scores(self) -> tuple[Sequence[float], str]:
         """Return the good images' scores, and what these images are."""
-        made, held = self._detector.calibration, self._detector.calibration_set
-        if held:
-            return held.good.scores(self._detector.score), "set aside"
-        if made is None:
+        score = self._detector.score
+        found = self._detector.drawn_from(score)
+        if found is None:
             return (), ""
-        by_map = self._detector.score == "map"
-        return made.peaks if by_map else made.descriptor_scores, "leave-one-out"
+        held = found is self._detector.calibration_set
+        return found.scores(score), "set aside" if held else "leave-one-out"
 
     def _facts(self) -> dict[str, str]:
         detector, members = self._detector, self._detector.members
@@ -178,7 +177,7 @@ class QueryReport:
             "members": len(members) if len(members) > 1 else "",
             "K": detector.k,
             "κ": detector.kappa,
-            "score": "map maximum" if detector.score == "map" else "descriptor distance",
+            "score": SCORE_TITLES[detector.score],
         }
         return {name: printable(str(value)) for name, value in facts.items() if value != ""}
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from ..types import Score
+
 Box = tuple[float, float, float, float]
 Verdict = Literal["OK", "REVIEW", "NG"]
 
@@ -85,6 +87,9 @@ class QueriedImage(BaseModel):
     descriptor_score: float = Field(
         description="Mean squared distance to the K nearest descriptors."
     )
+    mean_score: float = Field(
+        description="The anomaly map's power mean, of order 8: between its mean and `peak`."
+    )
     regions: list[WrongRegion] = Field(description="The highest peak first.")
     notes: list[str] = Field(
         description="What should be known before the verdict is relied on, a "
@@ -124,10 +129,9 @@ class Answering(BaseModel):
     )
 
 
-Score = Literal["map", "descriptor"]
 _SCORE = (
     "What `score` and `threshold` of images are of. map: the anomaly map's largest value; "
-    "descriptor: `descriptor_score`."
+    "descriptor: `descriptor_score`; mean: `mean_score`."
 )
 
 

@@ -9,6 +9,7 @@ from ..detector import Detector
 from ..detector.result import Result
 from ..index import Manifest
 from ..report.pictures import SHOWN_REGIONS
+from ..types import Score
 from ..verdict import Finding, Region, judge_result
 from . import pictures
 from .answers import (
@@ -19,7 +20,6 @@ from .answers import (
     Outdated,
     Picture,
     QueriedImage,
-    Score,
     Verdict,
     WrongRegion,
 )
@@ -62,6 +62,7 @@ def image_answer(
         peak=result.peak,
         pixel_threshold=finding.pixel_threshold,
         descriptor_score=result.descriptor_score,
+        mean_score=result.mean_score,
         regions=_regions(detector, result, finding, with_pictures),
         notes=[*notes, *result.notes],
         map=pictures.map_picture(result.map, maps) if maps else None,

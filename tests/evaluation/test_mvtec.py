@@ -45,10 +45,13 @@ def test_evaluate_writes_what_the_contract_says(tiny, demo, tmp_path):
         assert set(scores) == {
             "image_rocauc",
             "image_rocauc_map_max",
+            "image_rocauc_map_mean",
             "image_ap",
             "image_ap_map_max",
+            "image_ap_map_mean",
             "image_f1",
             "image_f1_map_max",
+            "image_f1_map_mean",
             "pixel_rocauc",
             "pro",
             "aupimo",
@@ -128,6 +131,8 @@ def test_figures_equal_an_independent_computation(tiny, demo):
     assert scores.image_rocauc_map_max == pytest.approx(
         roc_auc_score(labels, [result.input_map.max() for result in results])
     )
+    powers = [(result.input_map.astype(np.float64) ** 8).mean() for result in results]
+    assert scores.image_rocauc_map_mean == pytest.approx(roc_auc_score(labels, powers))
     assert scores.pixel_rocauc == pytest.approx(
         roc_auc_score(
             np.concatenate([mask.ravel() for mask in masks]),

@@ -58,7 +58,12 @@ def test_curves_have_the_areas_of_the_exact_metrics(reported):
     out, results = reported
     for name, scores in results["categories"].items():
         curves = kept(out, name)["curves"]
-        for metric in ("image_rocauc", "image_rocauc_map_max", "pixel_rocauc"):
+        for metric in (
+            "image_rocauc",
+            "image_rocauc_map_max",
+            "image_rocauc_map_mean",
+            "pixel_rocauc",
+        ):
             x, y = curves[metric]
             assert np.trapezoid(y, x) == pytest.approx(scores[metric], abs=1 / 150)
         x, y = curves["pro"]
@@ -76,6 +81,7 @@ def test_the_worst_misses_are_those(tiny, data, reported):
     scores = {
         "map": np.array([one.input_map.max() for one in found]),
         "descriptor": np.array([one.descriptor_score for one in found]),
+        "mean": np.array([one.mean_score for one in found]),
     }
     misses = kept(out, "gravel")["misses"]
     for score, values in scores.items():

@@ -84,7 +84,11 @@ def test_rocauc_is_that_of_the_scores_in_the_csv(campus, evaluated):
         assert [row["path"] for row in rows] == [str(path) for path in scene.frames]
         labels = [int(row["label"]) for row in rows]
         assert labels == [0] * 10 + [1] * 6 + [1] * 5 + [0] * 7
-        for key, column in (("image_rocauc", "descriptor"), ("image_rocauc_map_max", "map_max")):
+        for key, column in (
+            ("image_rocauc", "descriptor"),
+            ("image_rocauc_map_max", "map_max"),
+            ("image_rocauc_map_mean", "map_mean"),
+        ):
             values = np.array([float(row[column]) for row in rows])
             assert scores[key] == pytest.approx(roc_auc_score(labels, values), abs=1e-12)
             within = values.copy()
@@ -120,6 +124,9 @@ def test_scores_equal_an_independent_run(tiny, campus, evaluated):
     )
     np.testing.assert_allclose(
         [float(row["map_max"]) for row in rows], [one.input_map.max() for one in found], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        [float(row["map_mean"]) for row in rows], [one.mean_score for one in found], rtol=1e-5
     )
     masks = np.concatenate(
         [

@@ -67,7 +67,7 @@ def test_levels_and_scores_are_swept(tiny, demo, tmp_path):
         demo,
         tmp_path,
         names=["grass"],
-        sweep=["levels=1+2+3,3+2,1", "score=map,descriptor"],
+        sweep=["levels=1+2+3,3+2,1", "score=map,descriptor,mean"],
         on_error=silent,
         on_note=print,
     )
@@ -75,12 +75,15 @@ def test_levels_and_scores_are_swept(tiny, demo, tmp_path):
         (point["options"]["levels"], point["options"]["score"]): point["categories"]["grass"]
         for point in results["sweep"]
     }
-    assert len(points) == 6
+    assert len(points) == 9
     base = results["categories"]["grass"]
     every = points["1+2+3", "map"]
     assert every["pro"] == base["pro"]
     assert every["image_rocauc_by_score"] == base["image_rocauc_map_max"]
     assert points["1", "descriptor"]["image_rocauc_by_score"] == base["image_rocauc"]
+    assert every["image_rocauc_map_mean"] == base["image_rocauc_map_mean"]
+    by_mean = points["1", "mean"]
+    assert by_mean["image_rocauc_by_score"] == by_mean["image_rocauc_map_mean"]
     assert points["1", "map"]["pixel_rocauc"] != points["3+2", "map"]["pixel_rocauc"]
     assert "image_rocauc_by_score" not in base
 
@@ -108,7 +111,7 @@ def test_a_remapped_result_is_made_of_its_levels(tiny, demo):
         (["sigma=nan"], "no number of pixels"),
         (["levels=1+4"], "sum of the network's levels"),
         (["levels=2+2"], "sum of the network's levels"),
-        (["score=best"], "map or descriptor"),
+        (["score=best"], "map or descriptor or mean"),
         (["k=1", "k=2"], "swept already"),
     ],
 )

@@ -70,6 +70,7 @@ def test_requests_at_once_are_batched_and_answered_as_if_alone(service, index, t
         np.testing.assert_allclose(values, expected.map, rtol=1e-5, atol=1e-5)
         assert answer["score"] == pytest.approx(expected.peak, rel=1e-6)
         assert answer["descriptor_score"] == pytest.approx(expected.descriptor_score, rel=1e-5)
+        assert answer["mean_score"] == pytest.approx(expected.mean_score, rel=1e-5)
         assert answer["threshold"] == spade.image_threshold
         assert answer["verdict"] == ("NG" if expected.peak > spade.image_threshold else "OK")
         regions = find_regions(expected, spade.index_, spade.pixel_threshold)

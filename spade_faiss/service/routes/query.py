@@ -11,7 +11,8 @@ from fastapi.responses import Response
 
 from ...errors import SpadeError
 from ...images import decode_image
-from ..answers import QueryAnswer, Score
+from ...types import Score
+from ..answers import QueryAnswer
 from ..context import Shared
 from ..describe import answering, image_answer
 from ..limits import Limits, Refusal
