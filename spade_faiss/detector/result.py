@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from ..types import Floats, Ids
 
+_SCORES = {"map": "peak", "descriptor": "descriptor_score", "mean": "mean_score"}
+
 
 @dataclass(frozen=True)
 class Result:
@@ -65,9 +67,8 @@ class Result:
 
     def score(self, kind: str) -> float:
         """Return the image's score of a kind: "map", the map's largest value, or another."""
-        return {"map": self.peak, "descriptor": self.descriptor_score, "mean": self.mean_score}[
-            kind
-        ]
+        value: float = getattr(self, _SCORES[kind])
+        return value
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def write_report(store: ResultStore, results: Results) -> None:
         sweep=_sweep(results),
         notes=results.get("notes", ()),
         facts=_facts(results["config"]),
-        by_default="descriptor" if stc else "map",
+        by_default="descriptor" if stc else results["config"].get("score", "map"),
         max_fpr=(max_fpr := limit_of(results)),
         sections=_sections(store, categories, columns, max_fpr),
     )

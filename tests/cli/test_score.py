@@ -106,7 +106,7 @@ def test_an_evaluation_is_judged_by_it(folder, tmp_path):
     [record] = json.loads(done(*call, *options, *SMALL).stdout)["categories"].values()
     assert record["confusion"]["score"] == "mean"
     assert "The threshold of the map's power mean is" in (tmp_path / "table.md").read_text()
-    assert 'data-by="mean"' in (tmp_path / "report.html").read_text()
+    assert '<body data-by="mean"' in (tmp_path / "report.html").read_text()
 
 
 def test_a_score_that_there_is_not_is_refused(folder, tmp_path):
