@@ -63,6 +63,7 @@ def measure(
             "pixel_rocauc": scores.pixel_rocauc,
             "image_rocauc": scores.image_rocauc,
             "image_rocauc_map_max": scores.image_rocauc_map_max,
+            "image_rocauc_map_mean": scores.image_rocauc_map_mean,
             "index_mib_per_image": size / scores.n_train / 2**20,
         }.items():
             found.setdefault(key, []).append(float(value or 0))

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from spade_faiss import Spade
+from spade_faiss import Ensemble, Spade
 from tests.command import TINY, done, run
 from tests.conftest import texture, with_hole
 
@@ -67,6 +67,11 @@ def test_info_says_what_images_are_judged_by(folder, tmp_path):
     done("build", folder / "good", "--index", tmp_path / "index", *SMALL)
     lines = done("info", tmp_path / "index").stdout
     assert "judged by" not in lines and "mean" not in lines
+    both = ("--views", "flip", "--score", "mean")
+    done("build", folder / "good", "--index", tmp_path / "two", *both, *SMALL)
+    lines = done("info", tmp_path / "two").stdout.splitlines()
+    assert lines.count("judged by   mean") == 1
+    assert Ensemble.load(tmp_path / "two").score == "mean"
 
 
 def test_calibrate_and_a_threshold_by_hand_are_of_that_score(folder, tiny, tmp_path):
@@ -106,7 +111,7 @@ def test_an_evaluation_is_judged_by_it(folder, tmp_path):
     [record] = json.loads(done(*call, *options, *SMALL).stdout)["categories"].values()
     assert record["confusion"]["score"] == "mean"
     assert "The threshold of the map's power mean is" in (tmp_path / "table.md").read_text()
-    assert '<body data-by="mean"' in (tmp_path / "report.html").read_text()
+    assert 'data-view="overlay" data-by="mean">' in (tmp_path / "report.html").read_text()
 
 
 def test_a_score_that_there_is_not_is_refused(folder, tmp_path):

@@ -311,11 +311,12 @@ def test_results_that_leave_the_page_are_counted(service, files):
 
 
 def test_what_a_score_and_a_place_are_judged_by_is_said(tiny, index, tmp_path, files):
-    with serving(index, tiny, detector={"score": "descriptor"}) as service, opened(service) as page:
-        drop(page, files / "hole.png")
-        card = page.locator(".result").first
-        sync_api.expect(card.locator(".score")).to_contain_text("descriptor score")
-        sync_api.expect(card.locator("h3")).to_contain_text("over the map's threshold")
+    for score in ("descriptor", "mean"):
+        with serving(index, tiny, detector={"score": score}) as service, opened(service) as page:
+            drop(page, files / "hole.png")
+            card = page.locator(".result").first
+            sync_api.expect(card.locator(".score")).to_contain_text(f"{score} score")
+            sync_api.expect(card.locator("h3")).to_contain_text("over the map's threshold")
     Spade(tiny, **SMALL).fit(texture("gravel", 1), tmp_path)
     with serving(tmp_path, tiny) as service, opened(service) as page:
         sync_api.expect(page.locator("#index")).to_contain_text("1 good image,")
