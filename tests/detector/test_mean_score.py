@@ -265,13 +265,14 @@ def test_an_ensemble_of_an_older_version_is_scored_anew(copied, tiny):
 
 
 def test_a_preset_may_name_the_score(tiny, monkeypatch):
-    assert Spade(tiny, preset="best").score == "map"
-    best = {**presets.PRESETS["best"], "score": "mean"}
-    monkeypatch.setattr(presets, "PRESETS", {**presets.PRESETS, "best": best})
+    paper, best = ({**presets.PRESETS[name]} for name in ("paper", "best"))
+    paper.pop("score", None)
+    best["score"] = "mean"
+    monkeypatch.setattr(presets, "PRESETS", {"paper": paper, "best": best})
     spade = Spade(tiny, preset="best", **SMALL)
     assert (spade.score, spade.settings.preset) == ("mean", "best")
     other = Spade(tiny, preset="best", score="map", **SMALL)
     assert (other.score, other.settings.preset) == ("map", "best")
-    assert Spade(tiny).score == "map"
+    assert Spade(tiny, preset="paper").score == "map"
     spade.fit(GOOD)
     assert spade.manifest.score == "mean" and spade.image_threshold > 0
