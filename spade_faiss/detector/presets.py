@@ -23,6 +23,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "averaged": True,
         "motion": False,
         "sigma": 4.0,
+        "score": "mean",
     },
     "video": {
         "standardise": True,
