@@ -219,12 +219,13 @@ def record_notes(record: Manifest | EnsembleManifest, images: Manifest) -> list[
         With the training images: the record itself, or the manifest of an ensemble's first member.
     """
     last, score = record.calibration_set or record.calibration, images.score or "map"
-    kept = kept_by_hand(record, score)
+    by_hand = {one.score for one in record.by_hand if one.threshold is not None}
+    used = [one for one in (score, "map") if one not in by_hand]  # as `Judging.notes` has it
     notes = [*index_notes(images, last.k if last else DEFAULT_K)]
-    if last and (kept is None or kept.threshold is None):
-        drawn = _first_with(score, record.calibration_set, record.calibration)
-        shift = _shifts(record).get(score, 0.0)
-        notes += drawn_notes(drawn, images, score, shift) if drawn else [_unscored(score)]
+    if last and used:
+        drawn = _first_with(used[0], record.calibration_set, record.calibration)
+        shift = _shifts(record).get(used[0], 0.0)
+        notes += drawn_notes(drawn, images, used[0], shift) if drawn else [_unscored(used[0])]
     return [
         *notes,
         *kept_notes(record.by_hand, record.generation),

@@ -69,7 +69,11 @@ def test_the_notes_are_those_that_a_query_gives(ensemble, tiny, tmp_path, views)
     assert few.startswith("the threshold rests on 3 good images")
     detector.image_threshold = 1.0
     detector.keep_threshold()
-    assert notes_of(folder) == [many] == [*detector.notes]
+    assert notes_of(folder) == [many, few] == [*detector.notes]  # for maps it is still drawn
+    by_map = open_detector(folder, networks=[tiny], score="map")
+    by_map.image_threshold = 1.0
+    by_map.keep_threshold()
+    assert notes_of(folder) == [many] == [*by_map.notes]
 
 
 def test_an_ensemble_s_thresholds_are_by_today_s_rule(ensemble, tiny, tmp_path):

@@ -71,7 +71,7 @@ def test_answers_are_those_of_the_query_command(ensemble, parts, tmp_path):
     ]
     assert described["bytes"] == sum(one["bytes"] for one in described["members"])
     assert (described["images"], described["backbone"]) == (10, "tiny")
-    assert described["threshold"] == manifest.calibration.pixel_threshold
+    assert described["threshold"] == manifest.calibration.mean_threshold
     assert described["levels"] == described["members"][0]["levels"]
 
 

@@ -59,8 +59,12 @@ def test_a_killed_service_loses_no_accepted_request(index, parts):
         for client in clients:
             client.start()
         wait_for(lambda: len(answers) > 8)
-        metrics = httpx.get(f"{url}/metrics", timeout=120).text
-        assert float(re.search(r"^spade_faiss_images_in_work (\S+)", metrics, re.M)[1]) > 1
+
+        def in_work():
+            metrics = httpx.get(f"{url}/metrics", timeout=120).text
+            return float(re.search(r"^spade_faiss_images_in_work (\S+)", metrics, re.M)[1])
+
+        wait_for(lambda: in_work() > 1)  # one is, but between an answer and the next request
         # A request is accepted once the service has read its head, for which half a second is
         # enough: its thread is not the one that computes.
         stop.wait(0.5)
