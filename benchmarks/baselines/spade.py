@@ -3,8 +3,9 @@
 Cohen & Hoshen, *Sub-image anomaly detection with deep pyramid correspondences* (2020), K = 50.
 `SPADE` is the preset `paper`, with the differences that the docs/presets.md names; `SPADE-best` is
 the preset `best`, which is not in the paper. Both frame images themselves, as the paper does, since
-`best` looks at some of what the crop cuts off. Image score: the mean squared distance to the K
-nearest images' descriptors (section 3.2). `small` and `paper` differ in nothing.
+`best` looks at some of what the crop cuts off. Image score: the paper's is the mean squared
+distance to the K nearest images' descriptors (section 3.2), that of `best` its map's power mean.
+`small` and `paper` differ in nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class Setting:
     """Settings: the project's name for them, and how images are framed."""
 
     preset: str
+    score: str
     resize: int = 256
     crop: int = 224
 
@@ -30,7 +32,7 @@ class Setting:
 class SpadePaper(Method):
     """See the module."""
 
-    budgets: ClassVar = {"small": Setting("paper"), "paper": Setting("paper")}
+    budgets: ClassVar = dict.fromkeys(("small", "paper"), Setting("paper", "descriptor"))
 
     frames: ClassVar = True
 
@@ -44,12 +46,12 @@ class SpadePaper(Method):
         return self.map_and_score(image)[0]
 
     def map_and_score(self, image: Image) -> tuple[Floats, float]:
-        """Return the map, and the distance to the K nearest descriptors."""
+        """Return the map, and the setting's score."""
         [result] = self._spade.query([image])
-        return result.input_map, result.descriptor_score
+        return result.input_map, self._spade.score_of(result)
 
 
 class SpadeBest(SpadePaper):
     """See the module."""
 
-    budgets: ClassVar = {"small": Setting("best"), "paper": Setting("best")}
+    budgets: ClassVar = dict.fromkeys(("small", "paper"), Setting("best", "mean"))
