@@ -175,14 +175,19 @@ def records(categories: Sequence[Category], network: Backbone) -> Iterator[dict[
         for rule, found in zip(GRID, grid[of.name], strict=True):
             chosen = {"share": rule.share, "sigma": rule.sigma}
             yield {"choice": "grid", **chosen, "category": of.name, **found}
+    yield from choices(grid)
+
+
+def choices(grid: Mapping[str, Sequence[Figures]]) -> Iterator[dict[str, Any]]:
+    """Yield for each category what the others alone would choose for it, and what it gives."""
     for name, own in grid.items():
         others = [found for other, found in grid.items() if other != name]
-        if others:
-            at = int(
-                np.argmax([np.mean([_worth(one[i]) for one in others]) for i in range(len(GRID))])
-            )
-            chosen = {"share": GRID[at].share, "sigma": GRID[at].sigma}
-            yield {"choice": "by the other categories", **chosen, "category": name, **own[at]}
+        if not others:
+            return
+        worths = [np.mean([_worth(one[at]) for one in others]) for at in range(len(GRID))]
+        best = int(np.argmax(worths))
+        chosen = {"share": GRID[best].share, "sigma": GRID[best].sigma}
+        yield {"choice": "by the other categories", **chosen, "category": name, **own[best]}
 
 
 def _worth(found: Figures) -> float:
