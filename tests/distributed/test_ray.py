@@ -339,7 +339,7 @@ def test_what_cannot_be_decoded_at_all_is_one_line(
     whole = stream._decode
 
     class Fatal:
-        def apply(self, _: object) -> None:
+        def apply_with_margin(self, _: object) -> None:
             if ends:
                 os._exit(1)
             raise MemoryError
