@@ -24,8 +24,7 @@ def demo(
     for name, scores in run_demo(out, seed).items():
         print(
             f"{name}: PRO {scores.pro:.3f}, pixel ROCAUC {scores.pixel_rocauc:.3f}, image "
-            f"ROCAUC {scores.image_rocauc:.3f} by descriptor, {scores.image_rocauc_map_max:.3f} "
-            f"by map; report in {out / name / 'report.html'}"
+            f"ROCAUC {scores.image_rocauc_map_mean:.3f}; report in {out / name / 'report.html'}"
         )
     print(f"what each wrong place should have looked like: {out}/*/explain/*/*.png")
     print(f"the whole table: {out / 'table.md'}")

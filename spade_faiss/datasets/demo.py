@@ -60,7 +60,8 @@ def make_demo(
 
     PNG files of 256 x 256 pixels, masks of 0 and 255. The same seed gives the same files, and
     no image depends on how many others there are. Training and test images come from
-    different halves of each photograph. The folder appears whole or not at all.
+    all of each photograph alike: by training images of a part of it, which overlap more, thresholds
+    would be too low for the rest. The folder appears whole or not at all.
 
     Parameters
     ----------
@@ -146,7 +147,7 @@ def render(seed: int, category: str, kind: str, index: int) -> Rendered:
     """Return an image of a category; `kind` is `train`, `good` or one of `DEFECTS`."""
     stream = seed, list(_TEXTURES).index(category), ["train", "good", *DEFECTS].index(kind), index
     rng = np.random.default_rng(stream)
-    view = _view(category, rng, train=kind == "train")
+    view = _view(category, rng)
     clean = _to_uint8(view)
     if kind not in DEFECTS:
         return Rendered(clean, clean, np.zeros((SIDE, SIDE), bool))
@@ -171,14 +172,12 @@ def _to_uint8(image: Floats) -> Pixels:
     return np.round(np.clip(image, 0, 255)).astype(np.uint8)
 
 
-def _view(category: str, rng: np.random.Generator, *, train: bool) -> Floats:
+def _view(category: str, rng: np.random.Generator) -> Floats:
     """Return a good image [H, W, 3], framed, lit and coloured a little differently each time."""
     photo, texture = photograph(category), _TEXTURES[category]
-    middle = photo.shape[1] // 2
-    half = photo[:, :middle] if train else photo[:, middle:]
     side = rng.integers(200, 257)
-    top, left = rng.integers(0, half.shape[0] - side + 1), rng.integers(0, middle - side + 1)
-    crop = half[top : top + side, left : left + side].astype(np.float32)
+    top, left = (rng.integers(0, length - side + 1) for length in photo.shape)
+    crop = photo[top : top + side, left : left + side].astype(np.float32)
     view = cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     if rng.random() < 0.5:
         view = view[:, ::-1]

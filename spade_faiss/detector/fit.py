@@ -304,10 +304,13 @@ class Generation:
                 generation = index.manifest.generation
                 file = write_normal_distances(self._folder, generation, found)
             index.manifest = index.manifest.extended(normal_distances=file)
-            weights = copy_weights(copies_in(index))
-            units = [contrast_unit(level, weights) for level in index.normal_distances() or ()]
-            made = ContrastRecord(share=SHARE, around=AROUND, units=tuple(units))
-            index.manifest = index.manifest.extended(contrast=made)
+            before = self._old.manifest.contrast if self._old else None
+            if self._old is None or before:  # else it goes on as an older version began it
+                share, around = (before.share, before.around) if before else (SHARE, AROUND)
+                weights = copy_weights(copies_in(index))
+                units = [contrast_unit(level, weights) for level in index.normal_distances() or ()]
+                made = ContrastRecord(share=share, around=around, units=tuple(units))
+                index.manifest = index.manifest.extended(contrast=made)
         if calibrate:
             known = KnownScores.of(pipeline, self._old, self._kept) if self._old else None
             with pipeline.stages("calibration"):

@@ -11,7 +11,7 @@ from ..index import EnsembleManifest, Manifest
 from ..index.manifest import Calibration, CalibrationSet
 from ..types import SCORES, THRESHOLDS
 from ..verdict.calibration import NO_SHIFTS
-from ..verdict.judge import REVIEW, check_limits, verdict
+from ..verdict.judge import NG, REVIEW, check_limits, verdict
 from ..verdict.notes import index_notes
 from .pipeline import Pipeline
 from .settings import Settings
@@ -133,16 +133,22 @@ class Judging(ABC):
         """Return "NG", "REVIEW" or "OK" for an image's score; "" where no threshold is known."""
         return verdict(score, self.image_threshold, self.review)
 
-    def places_from(self, score: float) -> float | None:
-        """Return the map's value over which places are shown of an image of this score.
+    def places_from(self, score: float, peak: float) -> float | None:
+        """Return the map's value over which places are shown of an image of this score and peak.
 
         It is the pixel threshold; of an image that its map makes REVIEW, just below the mark of
-        review, for a person to see what is meant.
+        review, for a person to see what is meant. An image may be wrong by its map's power mean
+        though no pixel is over the pixel threshold: then places count from what its score was
+        compared with, which its peak is not below.
         """
+        limit, kind, of_score = self.pixel_threshold, self.settings.score, self.verdict_of(score)
+        unseen = kind == "mean" and limit is not None and peak <= limit
+        if of_score == NG and unseen:
+            return self.image_threshold
         mark = self.review
-        if self.settings.score == "map" and mark is not None and self.verdict_of(score) == REVIEW:
+        if of_score == REVIEW and mark is not None and (kind == "map" or unseen):
             return math.nextafter(mark, -math.inf)
-        return self.pixel_threshold
+        return limit
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -13,6 +13,11 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
+from ..errors import SpadeError
+
+_ROUNDED = 0.3
+"""Of a patch: more than a count of patches is off by that was rounded."""
+
 
 def without_margin(
     levels: Sequence[Tensor], size: tuple[int, int], margin: int, *, averaged: bool
@@ -37,6 +42,11 @@ def without_margin(
     -------
     tuple of float32 tensors [B, h, w, C], contiguous
         As many as there are levels, or twice as many.
+
+    Raises
+    ------
+    SpadeError
+        If the margin is no whole number of a level's patches.
     """
     cells = [_cells(level, size, margin) for level in levels]
     cut = [_part(level, wide, 0).contiguous() for level, wide in zip(levels, cells, strict=True)]
@@ -59,7 +69,13 @@ def _cells(level: Tensor, size: tuple[int, int], margin: int) -> int:
 
     Where a side of the input is no whole number of patches, a network rounds their count.
     """
-    return round(margin * level.shape[1] / (size[0] + 2 * margin))
+    exact = margin * level.shape[1] / (size[0] + 2 * margin)
+    if abs(exact - round(exact)) > _ROUNDED:
+        raise SpadeError(
+            f"a margin of {margin} pixels is {exact:.2f} patches of a level, and must be a whole "
+            "number of them: take the preset 'paper', or give the Backbone the cell of its levels"
+        )
+    return round(exact)
 
 
 def _part(level: Tensor, cells: int, kept: int) -> Tensor:

@@ -36,8 +36,8 @@ class Judge(Protocol):
     def verdict_of(self, score: float) -> str:
         """Return what a score says of its image; see `spade_faiss.verdict.verdict`."""
 
-    def places_from(self, score: float) -> float | None:
-        """Return the map's value over which regions are shown of an image of this score."""
+    def places_from(self, score: float, peak: float) -> float | None:
+        """Return the map's value over which regions are shown of an image of a score and peak."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def judge_result(detector: Judge, result: Any, *, regions: bool = True) -> Findi
         Whether to look for regions, too.
     """
     score = detector.score_of(result)
-    limit = detector.places_from(score) if regions else None
+    limit = detector.places_from(score, result.peak) if regions else None
     return Finding(
         score,
         detector.verdict_of(score),

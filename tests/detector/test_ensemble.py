@@ -126,7 +126,7 @@ def test_evaluate_takes_views(demo, tmp_path):
     )
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [one["mirror"] for one in results["config"]["members"]] == [False, True]
-    assert results["categories"]["brick"]["pixel_rocauc"] > 0.85
+    assert results["categories"]["brick"]["pixel_rocauc"] > 0.75
     one_line(
         run(
             "evaluate",

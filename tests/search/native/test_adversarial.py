@@ -121,6 +121,7 @@ def test_images_go_while_others_search_them(kernel, monkeypatch):
 
 def test_a_call_that_nobody_waits_for_holds_its_memory():
     """A second Ctrl-C ends the wait for calls that the first one stops."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     begun, end = threading.Event(), threading.Event()
     memory = np.zeros(8)
     kept = weakref.ref(memory)
@@ -138,9 +139,12 @@ def test_a_call_that_nobody_waits_for_holds_its_memory():
 
     impatient = threading.Thread(target=interrupt)
     impatient.start()
-    with pytest.raises(KeyboardInterrupt):
-        gallery._run(call, [Packed()], gallery._SHORT, c_int32(0), "", (memory,))
-    impatient.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            gallery._run(call, [Packed()], gallery._SHORT, c_int32(0), "", (memory,))
+        impatient.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     del memory
     gc.collect()
     assert kept() is not None
