@@ -223,7 +223,7 @@ def brighter(image):
 
 
 def lighter(image):
-    return np.clip(image * 1.25, 0, 255).astype(np.uint8)
+    return np.clip(image * 1.35, 0, 255).astype(np.uint8)
 
 
 @pytest.mark.slow
