@@ -81,7 +81,7 @@ def features_of(pipeline: Pipeline, loaded: list[Loaded], framing: Framing) -> B
     levels = tuple(level.flip(2) for level in features.levels) if mirror else features.levels
     if framing.margin or settings.averaged:
         levels = without_margin(levels, framing.size, framing.margin, averaged=settings.averaged)
-    if pipeline.settings.motion:
+    if settings.motion:
         levels = (*levels, _motion_of(loaded, framing).to(levels[0].device))
     batch = Batch(loaded, framing, features.descriptors.cpu().numpy(), levels)
     scales = pipeline.opened and pipeline.opened.scales

@@ -277,8 +277,8 @@ class Generation:
             levels=levels,
             crops=crops,
         )
-        extras = settings.mirror, settings.motion, scales, self._store, framing.margin
-        if any(extras) or settings.averaged:
+        of_settings = settings.mirror, settings.motion, settings.averaged
+        if any(of_settings) or scales or self._store or framing.margin:
             manifest = manifest.extended(
                 mirrored=settings.mirror,
                 motion=settings.motion,

@@ -61,14 +61,17 @@ class Loaded:
     @property
     def input(self) -> npt.NDArray[np.uint8]:
         """The image framed for the network, uint8 [h, w, 3]."""
-        height, width = self.wide.shape[:2]
-        m = self.margin
-        return self.wide[m : height - m, m : width - m]
+        return _inner(self.wide, self.margin)
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.image.shape[0], self.image.shape[1]
+
+
+def _inner(wide: npt.NDArray[np.uint8], margin: int) -> npt.NDArray[np.uint8]:
+    """Return what a margin surrounds."""
+    return wide[margin : wide.shape[0] - margin, margin : wide.shape[1] - margin]
 
 
 def _as_image(source: Source, on_note: OnNote) -> npt.NDArray[np.uint8]:
@@ -125,7 +128,7 @@ def load_images(
             return image, wide, None
         before = framing.apply(_as_image(source.before, lambda note: None))
         seconds = source.seconds - source.before.seconds
-        return image, wide, motion_of(before, framing.apply(image), seconds)
+        return image, wide, motion_of(before, _inner(wide, framing.margin), seconds)
 
     for position, name, (image, wide, moves) in _prepared(
         sources, framed, on_error, workers, on_note, pixels_ahead
