@@ -10,8 +10,8 @@ from .._support.text import printable
 
 if TYPE_CHECKING:
     from ..index import EnsembleManifest, Manifest
-    from ..index.manifest import ByHand, Calibration, CalibrationSet
     from ..index.recall import Recall
+    from ..index.scores import ByHand, Calibration, CalibrationSet
     from ..report import Row
 
 

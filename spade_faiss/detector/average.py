@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..images import Framing
 from ..index.ensemble import Statistics
-from ..index.manifest import Calibration
+from ..index.scores import Calibration
 from ..maps import power_mean
 from ..types import Doubles, Floats
 from ..verdict.calibration import draw_thresholds, image_weights, named_scores

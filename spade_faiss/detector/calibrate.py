@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import SpadeError
 from ..images import OnError
-from ..index.manifest import ByHand, CalibrationSet, Counted, Scored
+from ..index.scores import ByHand, CalibrationSet, Counted, Scored
 from ..types import SCORES, Score
 from ..verdict.calibration import draw_thresholds, named_scores, scores_by_kind
 from ..verdict.judge import over

@@ -16,7 +16,9 @@ from ..images import OnError
 from ..index import EnsembleManifest, Index, index_lock, is_ensemble
 from ..index.ensemble import Member
 from ..index.generation import discard_generations
-from ..index.manifest import ENSEMBLE, MANIFEST, ByHand, file_sha256
+from ..index.manifest import ENSEMBLE, MANIFEST
+from ..index.record import file_sha256
+from ..index.scores import ByHand
 from .average import learn_statistics
 from .extract import Images, is_stream
 from .spade import Spade

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from ..index import EnsembleManifest, Manifest
-from ..index.manifest import Calibration, CalibrationSet
+from ..index.scores import Calibration, CalibrationSet
 from ..types import SCORES, THRESHOLDS
 from ..verdict.calibration import NO_SHIFTS
 from ..verdict.judge import NG, REVIEW, check_limits, verdict

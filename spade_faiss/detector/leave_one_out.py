@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from ..index import Index
-from ..index.manifest import Calibration
+from ..index.scores import Calibration
 from ..maps import anomaly_map, contrast, power_mean
 from ..types import Doubles, Floats, Ids
 from ..verdict.calibration import calibration_sample, draw_thresholds, named_scores

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TypeVar
 
 from ..index import EnsembleManifest, Manifest
-from ..index.manifest import ByHand, Calibration, CalibrationSet
+from ..index.scores import ByHand, Calibration, CalibrationSet
 from ..verdict.calibration import (
     NO_SHIFTS,
     redraw_calibration,

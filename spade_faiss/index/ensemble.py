@@ -17,24 +17,15 @@ from pydantic import ConfigDict, Field, model_validator
 
 from ..errors import SpadeError
 from .generation import index_lock
-from .manifest import (
-    ENSEMBLE,
-    MANIFEST,
-    ByHand,
-    Calibration,
-    CalibrationSet,
-    Manifest,
-    _Data,
-    file_sha256,
-    read_record,
-    write_record,
-)
+from .manifest import ENSEMBLE, MANIFEST, Manifest
+from .record import Data, file_sha256, read_record, write_record
+from .scores import ByHand, Calibration, CalibrationSet
 from .verify import damaged_files
 
 ENSEMBLE_FORMAT = "spade-faiss ensemble"
 
 
-class Statistics(_Data):
+class Statistics(Data):
     """Mean and standard deviation of good images' leave-one-out maps and descriptor scores."""
 
     map_mean: float
@@ -43,7 +34,7 @@ class Statistics(_Data):
     score_std: float = Field(gt=0)
 
 
-class Member(_Data):
+class Member(Data):
     """One member: its index folder, the checksum of its manifest, and its statistics."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
@@ -53,7 +44,7 @@ class Member(_Data):
     statistics: Statistics = Field(validation_alias="usual", serialization_alias="usual")
 
 
-class EnsembleManifest(_Data):
+class EnsembleManifest(Data):
     """Everything that is known about an ensemble but its members' data.
 
     `calibration` is that of the averaged maps and descriptor scores, in standard deviations.

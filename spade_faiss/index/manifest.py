@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
-from .._support.files import replace_file
 from ..errors import SpadeError
 from ..images import Framing
-from ..types import SCORES, Score
+from .record import Data, file_sha256, read_record, write_record
+from .scores import ByHand, Calibration, CalibrationSet
 
 MANIFEST = "manifest.json"
 FORMAT = "spade-faiss index"
@@ -46,17 +35,8 @@ Store = Literal["float16"]
 
 ENSEMBLE = "ensemble.json"
 
-Record = TypeVar("Record", bound=BaseModel)
 
-
-class _Data(BaseModel):
-    # Keys in files, and in what `info --json` prints, stay where names have changed: by aliases.
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True
-    )
-
-
-class TrainingImage(_Data):
+class TrainingImage(Data):
     """One good image: where it was, and its size in pixels before framing."""
 
     path: str
@@ -64,7 +44,7 @@ class TrainingImage(_Data):
     width: int = Field(gt=0)
 
 
-class DataFile(_Data):
+class DataFile(Data):
     """One file of the index, relative to its folder."""
 
     name: str = Field(
@@ -81,7 +61,7 @@ class DataFile(_Data):
         return cls(name=name, bytes=path.stat().st_size, sha256=file_sha256(path))
 
 
-class Level(_Data):
+class Level(Data):
     """One pyramid level: row `i * height * width + y * width + x` is patch (x, y) of image i."""
 
     height: int = Field(gt=0)
@@ -95,7 +75,7 @@ class Level(_Data):
         return self.height * self.width
 
 
-class GalleryFiles(_Data):
+class GalleryFiles(Data):
     """What one level's patches are searched in whole.
 
     `rows` holds the coreset's rows of the level, int64, little-endian, ascending; None where all
@@ -112,7 +92,7 @@ class GalleryFiles(_Data):
         return tuple(file for file in (self.index, self.rows) if file)
 
 
-class GalleryRecord(_Data):
+class GalleryRecord(Data):
     """How the galleries were made: see `spade_faiss.search.GallerySpec`."""
 
     factory: str | None
@@ -127,14 +107,14 @@ class GalleryRecord(_Data):
         return f"{index or 'exact search'} over {share}"
 
 
-class BackboneRecord(_Data):
+class BackboneRecord(Data):
     """The network that made the features; a query must use the same."""
 
     name: str
     weights_sha256: str
 
 
-class FramingRecord(_Data):
+class FramingRecord(Data):
     """How images were framed; see `spade_faiss.images.Framing`."""
 
     resize: int = Field(ge=32)
@@ -148,7 +128,7 @@ class FramingRecord(_Data):
         return Framing(self.resize, (self.height, self.width), self.crop, self.margin)
 
 
-class ContrastRecord(_Data):
+class ContrastRecord(Data):
     """How normal distances count: see `spade_faiss.maps.contrast`.
 
     `units` are one a level, in the order of the levels.
@@ -163,127 +143,7 @@ CONTRAST_BEFORE = 0.5, 0
 """The share, and the patches around, by which indices were made that have no such record."""
 
 
-class _Scores(_Data):
-    """A record that has scores of images, or their thresholds, by kind.
-
-    One without `means` is written as older programs write and read it.
-    """
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_new(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = write(self)
-        for name in ("means", "mean_threshold"):
-            if name in written and getattr(self, name) in ((), None):
-                del written[name]
-        return written
-
-    def scores(self, score: str) -> tuple[float, ...]:
-        """Return the images' scores of one kind; none if they were not kept."""
-        found: tuple[float, ...] = getattr(self, SCORES[score])
-        return found
-
-    def lacks(self, score: str) -> bool:
-        """Say whether there are images, but no scores of a kind."""
-        return bool(self.scores("map")) and not self.scores(score)
-
-
-class Calibration(_Scores):
-    """Leave-one-out results of the training images, and the thresholds drawn from them.
-
-    `descriptor_scores` (mean squared distance to the K nearest descriptors), `peaks` (the
-    largest value of each anomaly map) and `means` (its power mean; kept where images are judged
-    by it) are in the training images' order; of a large index, only the images of `sample`
-    (places, ascending) were scored. A threshold is None where fewer than two images leave
-    nothing to judge by, or there are no such scores.
-    """
-
-    quantile: float = Field(gt=0, lt=1)
-    k: int = Field(gt=0)
-    kappa: int = Field(gt=0)
-    sigma: float = Field(ge=0)
-    descriptor_scores: tuple[float, ...]
-    peaks: tuple[float, ...]
-    descriptor_threshold: float | None
-    pixel_threshold: float | None
-    sample: tuple[int, ...] | None = None
-    means: tuple[float, ...] = ()
-    mean_threshold: float | None = None
-
-    @property
-    def scored(self) -> Sequence[int]:
-        """Places of the images that were scored, in the scores' order."""
-        return range(len(self.peaks)) if self.sample is None else self.sample
-
-    def without_means(self) -> Calibration:
-        """Return a copy that older programs can read, if it has no `sample` either."""
-        return self.model_copy(update={"means": (), "mean_threshold": None})
-
-
-class Scored(_Scores):
-    """Images that are not in the index: names, digests of what the network saw, and scores."""
-
-    names: tuple[str, ...]
-    digests: tuple[str, ...]
-    descriptor_scores: tuple[float, ...]
-    peaks: tuple[float, ...]
-    means: tuple[float, ...] = ()
-    """None if an older version scored them."""
-
-
-class CalibrationSet(_Scores):
-    """What `Spade.calibrate` found: scores of further images, and thresholds by the good ones'.
-
-    The thresholds of a change's index are not those of the index before it, so a change drops
-    them. `search` is how a gallery was searched: its search parameters, or "exact".
-    """
-
-    created: str
-    quantile: float = Field(gt=0, lt=1)
-    k: int = Field(gt=0)
-    kappa: int = Field(gt=0)
-    sigma: float = Field(ge=0)
-    search: str | None
-    good: Scored
-    defects: Scored
-    descriptor_threshold: float
-    pixel_threshold: float
-    mean_threshold: float | None = None
-
-    def scores(self, score: str) -> tuple[float, ...]:
-        """Return the good images' scores of one kind; none if they were not kept."""
-        return self.good.scores(score)
-
-
-class Counted(_Data):
-    """How many of some images were over a threshold."""
-
-    over: int = Field(ge=0)
-    n: int = Field(gt=0)
-
-
-class ByHand(_Data):
-    """A threshold that a person set, and from which score on images are to be reviewed.
-
-    Both are of one kind of score, and of the settings by which images were scored then; see
-    `CalibrationSet`. None is what was not set. `generation` is the state of the index that they
-    were set for. `good` and `defects` are images that were tried at the threshold, if there were
-    any.
-    """
-
-    score: Score
-    threshold: float | None
-    review: float | None
-    created: str
-    generation: str
-    k: int = Field(gt=0)
-    kappa: int = Field(gt=0)
-    sigma: float = Field(ge=0)
-    search: str | None
-    good: Counted | None = None
-    defects: Counted | None = None
-
-
-class Manifest(_Data):
+class Manifest(Data):
     """Everything that is known about an index but its data."""
 
     format: Literal["spade-faiss index"] = "spade-faiss index"
@@ -375,64 +235,3 @@ class Manifest(_Data):
                 "use; name an index of one network without views"
             )
         return read_record(cls, folder / MANIFEST, FORMAT, VERSIONS)
-
-
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Put a JSON object in place at once, synced, with its own checksum.
-
-    Of a path that is no Unicode, JSON keeps the bytes as Python does, as lone surrogates; pydantic
-    would not.
-    """
-    data = json.loads(json.dumps(record))
-    data = {"sha256": _digest(data), **data}
-    replace_file(path, (json.dumps(data, indent=1) + "\n").encode(), sync=True)
-
-
-def read_record(model: type[Record], path: Path, form: str, versions: tuple[int, ...]) -> Record:
-    """Read what `write_record` wrote, and check its checksum, its format, and its contents.
-
-    Raises
-    ------
-    SpadeError
-        If the file is missing, or damaged, or of another version.
-    """
-    try:
-        record = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise SpadeError(
-            f"{path.parent} holds no index (no {path.name}); make one with: "
-            f"`fit(images, index='{path.parent}')`"
-        ) from None
-    except OSError as error:
-        raise SpadeError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise SpadeError(f"{path} is damaged; build the index again") from None
-    if not isinstance(record, dict) or record.get("format") != form:
-        raise SpadeError(f"{path} is not the manifest of a {form}, or is damaged")
-    expected = record.pop("sha256", None)
-    known = record.get("version") in versions
-    if known and expected != _digest(record):
-        raise SpadeError(f"{path} is damaged (its checksum differs); build the index again")
-    if not known:
-        raise SpadeError(
-            f"{path} is of version {record.get('version')} and this program reads versions "
-            f"{' and '.join(map(str, versions))}; build the index again or install a matching "
-            "spade-faiss"
-        )
-    try:
-        return model.model_validate(record)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise SpadeError(f"{path} is not valid: {where}: {first['msg']}") from None
-
-
-def file_sha256(path: Path) -> str:
-    """Return a file's SHA-256 in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest(record: object) -> str:
-    canonical = json.dumps(record, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()

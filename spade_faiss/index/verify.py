@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from .._support.files import replace_file
-from .manifest import DataFile, Manifest, file_sha256
+from .manifest import DataFile, Manifest
+from .record import file_sha256
 
 STAMP = "verified.json"
 _SETTLED = 1.0

@@ -16,7 +16,8 @@ from ..detector import Detector
 from ..errors import SpadeError
 from ..features import Backbone
 from ..index import is_ensemble
-from ..index.manifest import ENSEMBLE, MANIFEST, file_sha256
+from ..index.manifest import ENSEMBLE, MANIFEST
+from ..index.record import file_sha256
 
 logger = logging.getLogger("spade_faiss")
 

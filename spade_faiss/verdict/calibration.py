@@ -20,7 +20,8 @@ from .threshold import aimed_quantile, good_threshold
 
 if TYPE_CHECKING:
     from ..index.ensemble import EnsembleManifest
-    from ..index.manifest import Calibration, CalibrationSet, Manifest, Scored
+    from ..index.manifest import Manifest
+    from ..index.scores import Calibration, CalibrationSet, Scored
 
 Record = TypeVar("Record", "Manifest", "EnsembleManifest")
 NO_SHIFTS: Mapping[str, float] = MappingProxyType({})

@@ -11,7 +11,8 @@ import pytest
 from spade_faiss import Ensemble, Spade, SpadeError, open_detector
 from spade_faiss.index import EnsembleManifest, Manifest
 from spade_faiss.index.ensemble import ENSEMBLE_FORMAT
-from spade_faiss.index.manifest import ENSEMBLE, FORMAT, MANIFEST, read_record
+from spade_faiss.index.manifest import ENSEMBLE, FORMAT, MANIFEST
+from spade_faiss.index.record import read_record
 from spade_faiss.verdict import find_regions
 from spade_faiss.verdict.rates import observed_rate
 from tests.command import TINY, done, one_line, run

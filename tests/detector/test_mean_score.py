@@ -10,7 +10,8 @@ import pytest
 from spade_faiss import Ensemble, Spade, SpadeError, open_detector
 from spade_faiss.detector import presets
 from spade_faiss.index import Manifest, read_manifest
-from spade_faiss.index.manifest import ENSEMBLE, MANIFEST, write_record
+from spade_faiss.index.manifest import ENSEMBLE, MANIFEST
+from spade_faiss.index.record import write_record
 from spade_faiss.verdict import judge_result
 from spade_faiss.verdict.threshold import good_threshold
 from tests.conftest import texture, with_hole
