@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -31,6 +32,16 @@ def replace_file(path: Path, data: bytes | Iterable[bytes], *, sync: bool = Fals
         raise
     if sync:
         sync_folder(path.parent)
+
+
+def folder_or_temporary(
+    folder: str | os.PathLike[str] | None,
+) -> tuple[Path, tempfile.TemporaryDirectory[str] | None]:
+    """Return a folder's path; of None that of a temporary one, and what it lasts as long as."""
+    if folder is not None:
+        return Path(folder), None
+    temporary = tempfile.TemporaryDirectory(prefix="spade-faiss-")
+    return Path(temporary.name), temporary
 
 
 def _short(name: str) -> str:

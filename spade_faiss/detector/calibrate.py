@@ -19,7 +19,6 @@ from ..verdict.notes import STILL, BatchNotes, threshold_notes
 from ..verdict.rates import Rate, expected_rate, images_needed, observed_rate, percent
 from ..verdict.threshold import aimed_quantile
 from .extract import Images
-from .query import trained_on
 from .result import Result
 from .thresholds import said_of
 
@@ -256,10 +255,10 @@ class _Scorer:
 
     def scored(self, images: Images, good: _Scores | None = None) -> _Scores:
         """Score images, but none twice and none of the index; defects are not `good`, either."""
-        scores, index = _Scores(), self.detector.index_
+        scores = _Scores()
         for result in self.detector.query(images, self.on_error):
             digest = hashlib.sha256(np.ascontiguousarray(result.input).data).hexdigest()[:16]
-            if same := trained_on(index, result.input, result.neighbours):
+            if same := result.training_image:
                 self._leave_out(result, f"is in the index, as {same}, and says nothing of new ones")
             elif digest in scores.rows:
                 self._leave_out(

@@ -159,6 +159,17 @@ class Detector(Judging):
         SpadeError
             If an image is to be left out (without `on_error`), if fewer than two good ones
             remain, or if the index was changed meanwhile.
+
+        Examples
+        --------
+        >>> from spade_faiss import Spade
+        >>> from spade_faiss.datasets.demo import render
+        >>> good = [render(0, "brick", "train", i).image for i in range(5)]
+        >>> spade = Spade("efficientnet_lite0").fit(good)
+        >>> more = [render(0, "brick", "good", i).image for i in range(5)]
+        >>> report = spade.calibrate(more, false_alarms=0.2)
+        >>> report.needed, report.chosen.threshold == spade.image_threshold
+        (4, True)
         """
         return calibrate(self, images, defects, false_alarms=false_alarms, on_error=on_error)
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .._support.files import folder_or_temporary
 from .._support.stages import Stages
 from ..errors import SpadeError
 from ..features import Backbone
@@ -24,7 +25,6 @@ from .members import open_members, sharing
 from .pipeline import Executor, Pipeline
 from .query import average_only, query, query_by
 from .result import Result
-from .settings import Settings
 from .spade import Spade
 from .views import members_of
 
@@ -118,11 +118,7 @@ class Ensemble(Detector):
             If an image cannot be used (without `on_error`), or fewer than two can, or the
             images are a stream, which can be gone through but once.
         """
-        temporary = None
-        if index is None:
-            temporary = tempfile.TemporaryDirectory(prefix="spade-faiss-")
-            index = temporary.name
-        folder = Path(index)
+        folder, temporary = folder_or_temporary(index)
         members = [sharing(member.unfitted(), self._stages) for member in self.members]
         manifest = fitting.fit(members, images, folder, calibrate=calibrate, on_error=on_error)
         self._become(folder, manifest, members)
@@ -253,11 +249,6 @@ class Ensemble(Detector):
         return self.members[0].pipeline
 
     @property
-    def settings(self) -> Settings:
-        """The first member's."""
-        return self.members[0].settings
-
-    @property
     def stages(self) -> Stages:
         """Seconds spent by all members."""
         return self._stages
@@ -277,7 +268,7 @@ class Ensemble(Detector):
 
     def _check_fitted(self) -> None:
         if self._manifest is None:
-            raise SpadeError("this Ensemble is not fitted yet: call fit, or use Ensemble.load")
+            raise SpadeError("this ensemble is not fitted yet: fit it on good images, or load one")
 
     def _is_fitted(self) -> bool:
         return self._manifest is not None

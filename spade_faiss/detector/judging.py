@@ -36,11 +36,6 @@ class Judging(ABC):
 
     @property
     @abstractmethod
-    def settings(self) -> Settings:
-        """The settings, of an ensemble its first member's."""
-
-    @property
-    @abstractmethod
     def pipeline(self) -> Pipeline:
         """The stages' common ground, of an ensemble its first member's."""
 
@@ -48,6 +43,11 @@ class Judging(ABC):
     @abstractmethod
     def manifest(self) -> Manifest | EnsembleManifest:
         """What its folder says."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, of an ensemble its first member's."""
+        return self.pipeline.settings
 
     @property
     def k(self) -> int:

@@ -165,7 +165,7 @@ class Pipeline:
     def index(self) -> Index:
         """The index."""
         if self.opened is None:
-            raise SpadeError("there is no index yet: call fit, or load one")
+            raise SpadeError("there is no index yet: fit one on good images, or load one")
         return self.opened
 
     def on(self, index: Index | None, *, draft: bool = False) -> Pipeline:

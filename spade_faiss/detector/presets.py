@@ -15,6 +15,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "averaged": False,
         "motion": False,
         "sigma": 4.0,
+        "score": "map",
     },
     "best": {
         "standardise": True,
@@ -32,13 +33,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "averaged": False,
         "motion": True,
         "sigma": 8.0,
+        "score": "map",
     },
 }
-"""Parameters of `spade_faiss.Spade` by the preset's name; it may name a `score`, too."""
+"""Parameters of `spade_faiss.Spade` by the preset's name."""
 
 
-def preset_of(name: str) -> Mapping[str, Any]:
-    """Return the parameters that a preset stands for.
+def with_preset(name: str, **given: Any) -> dict[str, Any]:
+    """Return a detector's parameters: those given, but the preset's where it has one and None is.
 
     Raises
     ------
@@ -47,7 +49,7 @@ def preset_of(name: str) -> Mapping[str, Any]:
     """
     if name not in PRESETS:
         raise SpadeError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
-    return PRESETS[name]
+    return given | {key: own for key, own in PRESETS[name].items() if given[key] is None}
 
 
 def name_of_preset(**parameters: bool) -> str | None:

@@ -19,7 +19,7 @@ from ..maps import anomaly_map, power_mean
 from ..maps.contrast import contrast
 from ..search import LevelSearch, nearest, nearest_in_gallery
 from ..types import Floats, Ids
-from ..verdict.notes import STILL, image_notes, seen_before
+from ..verdict.notes import STILL, image_notes, training_image_note
 from .extract import Images, map_batches, sources_of
 from .pipeline import Batch, Pipeline
 from .result import Result
@@ -92,8 +92,8 @@ def compare(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
         notes = image_notes(index.manifest, loaded.size)
         if settings.motion and loaded.motion is None:
             notes = (*notes, STILL)
-        if path := trained_on(index, loaded.input, ids[i]):
-            notes = (*notes, seen_before(path))
+        if same := find_training_image(index, loaded.input, ids[i]):
+            notes = (*notes, training_image_note(same))
         yield Result(
             loaded.position,
             loaded.name,
@@ -107,10 +107,11 @@ def compare(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
             distances,
             matches,
             notes,
+            same,
         )
 
 
-def trained_on(index: Index, image: npt.NDArray[np.uint8], among: Ids) -> str | None:
+def find_training_image(index: Index, image: npt.NDArray[np.uint8], among: Ids) -> str | None:
     """Return the path of the training image that gave the network the very pixels of an image.
 
     Parameters

@@ -45,6 +45,9 @@ class Result:
     notes : tuple of str
         What should be known before the verdict is relied on, each in one line: how little of
         the image the network saw, say.
+    training_image : str or None
+        The path of the training image that shows the network the very same pixels, if one does.
+        Such an image finds itself: it scores 0, whatever it shows.
     """
 
     position: int
@@ -59,6 +62,7 @@ class Result:
     distances: tuple[Floats, ...]
     matches: tuple[Ids, ...]
     notes: tuple[str, ...] = ()
+    training_image: str | None = None
 
     @property
     def peak(self) -> float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
+from .._support.files import folder_or_temporary
 from .._support.stages import Stages
 from ..features import DEFAULT_BACKBONE, Backbone
 from ..images import OnError
@@ -22,7 +22,7 @@ from .executor import pipeline_of
 from .extract import Images
 from .leave_one_out import calibration_of, score_images
 from .pipeline import Executor, Pipeline
-from .presets import preset_of
+from .presets import with_preset
 from .query import query, with_levels
 from .result import Result
 from .settings import CALIBRATED, KAPPA, K, SearchSettings, Settings
@@ -58,7 +58,7 @@ class Spade(Detector):
         An image's score: its map's largest value; or the paper's mean squared distance to the
         K nearest descriptors (section 3.2), which notices global change rather than small flaws;
         or the map's power mean (`spade_faiss.maps.score`), to which a large weak flaw counts, too.
-        By default as the preset says, or else "map". The index keeps it.
+        By default as the preset says. The index keeps it.
     preset : one of `spade_faiss.detector.presets.PRESETS`
         "paper"; or, which are not the paper's, "best", which is more accurate, or "video", which
         standardises and sees motion.
@@ -130,13 +130,6 @@ class Spade(Detector):
     >>> result = next(spade.query([render(0, "brick", "hole", 0).image]))
     >>> result.name, result.map.shape, result.peak > spade.image_threshold
     ('image 0', (256, 256), True)
-
-    More good images give a threshold that is known to hold:
-
-    >>> more = [render(0, "brick", "good", i).image for i in range(5)]
-    >>> report = spade.calibrate(more, false_alarms=0.2)
-    >>> report.needed, report.chosen.threshold == spade.image_threshold
-    (4, True)
     """
 
     def __init__(
@@ -169,23 +162,23 @@ class Spade(Detector):
         batch_size: int = 8,
         progress: bool = False,
     ) -> None:
-        chosen = preset_of(preset)
-        settings = Settings(
+        settings = with_preset(
+            preset,
             backbone=backbone,
             k=k,
             kappa=kappa,
             weights=weights,
             resize=resize,
             crop=crop,
-            sigma=chosen["sigma"] if sigma is None else sigma,
+            sigma=sigma,
             quantile=quantile,
             calibrated=calibrated,
-            score=chosen.get("score", "map") if score is None else score,
-            standardise=chosen["standardise"] if standardise is None else standardise,
-            contrast=chosen["contrast"] if contrast is None else contrast,
-            motion=chosen["motion"] if motion is None else motion,
-            margin=chosen["margin"] if margin is None else margin,
-            averaged=chosen["averaged"] if averaged is None else averaged,
+            score=score,
+            standardise=standardise,
+            contrast=contrast,
+            motion=motion,
+            margin=margin,
+            averaged=averaged,
             store=store,
             mirror=mirror,
             engine=engine,
@@ -197,7 +190,7 @@ class Spade(Detector):
             batch_size=batch_size,
             progress=progress,
         )
-        self._become(pipeline_of(settings))
+        self._become(pipeline_of(Settings(**settings)))
 
     def fit(
         self,
@@ -227,12 +220,9 @@ class Spade(Detector):
         SpadeError
             If an image cannot be used (without `on_error`), or none can.
         """
-        temporary = None
-        if index is None:
-            temporary = tempfile.TemporaryDirectory(prefix="spade-faiss-")
-            index = temporary.name
+        folder, temporary = folder_or_temporary(index)
         plain = self.pipeline.on(None)
-        made = fitting.fit(plain, images, Path(index), calibrate=calibrate, on_error=on_error)
+        made = fitting.fit(plain, images, folder, calibrate=calibrate, on_error=on_error)
         self._become(plain.on(made))
         self._temporary = temporary  # only now does the former one go
         return self
@@ -388,11 +378,6 @@ class Spade(Detector):
     def pipeline(self) -> Pipeline:
         """The stages' common ground."""
         return self._pipeline
-
-    @property
-    def settings(self) -> Settings:
-        """The settings."""
-        return self.pipeline.settings
 
     @property
     def members(self) -> tuple[Spade, ...]:

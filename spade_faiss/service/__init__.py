@@ -10,7 +10,8 @@ try:  # before the rest, which takes a second
     import uvicorn  # noqa: F401
 except ModuleNotFoundError as error:
     raise SpadeError(
-        f"serve needs the package {error.name}: pip install '.[serve]' in the project's folder"
+        f"the service needs the package {error.name}: "
+        "pip install '.[serve]' in the project's folder"
     ) from None
 
 from .app import create_app

@@ -67,7 +67,7 @@ def image_notes(manifest: Manifest, size: tuple[int, int]) -> tuple[str, ...]:
     return (f"{_OUT_OF_SHAPE}: {_seen(framing, size)}",) if _is_stretched(framing, size) else ()
 
 
-def seen_before(path: str) -> str:
+def training_image_note(path: str) -> str:
     """Return the note on an image of which the network saw the very pixels of a training image.
 
     Such an image finds itself, so that it scores 0 and is called good, whatever it shows.
@@ -110,8 +110,8 @@ def threshold_notes(
     if n < needed:
         notes.append(
             f"the threshold rests on {n} good image{'' if n == 1 else 's'}: it aims at "
-            f"{percent(rate)} of false alarms, which takes {needed} to show; give more good "
-            "images, by add or by calibrate"
+            f"{percent(rate)} of false alarms, which takes {needed} to show; add more good "
+            "images, or calibrate with more"
         )
     return notes
 

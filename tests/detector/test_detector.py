@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from spade_faiss import Ensemble, Spade, SpadeError, open_detector
-from spade_faiss.detector.query import trained_on
+from spade_faiss.detector.query import find_training_image
 from spade_faiss.images import Framing
 from spade_faiss.index import Index
 from tests.conftest import texture, with_hole
@@ -83,10 +83,10 @@ def test_the_training_image_of_the_same_pixels_is_found_among_some(tiny):
     """Wherever it is among these: rounding may put its like before it."""
     index = Spade(tiny, resize=64, crop=64).fit(texture("gravel", 4), calibrate=False).index_
     own = np.array(index.crops[2])
-    assert trained_on(index, own, np.array([0, 3, 2])) == "image 2"
-    assert trained_on(index, own, np.array([0, 3])) is None
+    assert find_training_image(index, own, np.array([0, 3, 2])) == "image 2"
+    assert find_training_image(index, own, np.array([0, 3])) is None
     own[0, 0, 0] ^= 1  # far from the middle
-    assert trained_on(index, own, np.arange(4)) is None
+    assert find_training_image(index, own, np.arange(4)) is None
 
 
 def test_calibration_is_leave_one_out(tiny):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from spade_faiss import Ensemble, Spade, SpadeError, open_detector
-from spade_faiss.detector import presets
 from spade_faiss.index import Manifest, read_manifest
 from spade_faiss.index.manifest import ENSEMBLE, MANIFEST
 from spade_faiss.index.record import write_record
@@ -273,11 +272,7 @@ def test_an_ensemble_of_an_older_version_is_scored_anew(copied, tiny):
     assert scores[0] == scores[1]  # for which no more is needed
 
 
-def test_a_preset_may_name_the_score(tiny, monkeypatch):
-    paper, best = ({**presets.PRESETS[name]} for name in ("paper", "best"))
-    paper.pop("score", None)
-    best["score"] = "mean"
-    monkeypatch.setattr(presets, "PRESETS", {"paper": paper, "best": best})
+def test_a_preset_names_the_score(tiny):
     spade = Spade(tiny, preset="best", **SMALL)
     assert (spade.score, spade.settings.preset) == ("mean", "best")
     other = Spade(tiny, preset="best", score="map", **SMALL)

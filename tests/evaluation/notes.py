@@ -5,5 +5,5 @@ def few(category, n):
     """Return the note on a category whose threshold rests on a few training images."""
     return (
         f"{category}: the threshold rests on {n} good images: it aims at 5 % of false alarms, "
-        "which takes 19 to show; give more good images, by add or by calibrate"
+        "which takes 19 to show; add more good images, or calibrate with more"
     )
