@@ -173,8 +173,17 @@ class Pipeline:
         return replace(self, opened=index, draft=draft, _searches={})
 
     def by(self, **settings: Any) -> Pipeline:
-        """Return a pipeline of the same index with other settings, and their network."""
+        """Return a pipeline of the same index with other settings, and their network.
+
+        Raises
+        ------
+        SpadeError
+            If a setting means nothing, or the index was opened with other `search_params`.
+        """
         other = replace(self, settings=replace(self.settings, **settings))
+        same = other.settings.search_params == self.settings.search_params
+        if self.opened and self.opened.galleries and not same:
+            raise SpadeError(f"{self.opened.folder} is open: load it with these `search_params`")
         if settings.keys() & {"backbone", "weights", "device"}:
             other.lazy_network = LazyNetwork.of(other.settings)
         return other

@@ -14,7 +14,6 @@ from .._support.stages import Stages
 from ..features import DEFAULT_BACKBONE, Backbone
 from ..images import OnError
 from ..index import EnsembleManifest, Index, Manifest
-from ..search import set_search_params
 from ..types import Floats
 from . import fit as fitting
 from .detector import Detector
@@ -119,8 +118,6 @@ class Spade(Detector):
 
     Examples
     --------
-    Images may be arrays, and results may be had one by one:
-
     >>> from spade_faiss import Spade
     >>> from spade_faiss.datasets.demo import render
     >>> good = [render(0, "brick", "train", i).image for i in range(5)]
@@ -190,7 +187,7 @@ class Spade(Detector):
             batch_size=batch_size,
             progress=progress,
         )
-        self._become(pipeline_of(Settings(**settings)))
+        self._pipeline = pipeline_of(Settings(**settings))
 
     def fit(
         self,
@@ -230,9 +227,8 @@ class Spade(Detector):
     def add(self, images: Images, on_error: OnError | None = None) -> int:
         """Add good images to the index and calibrate anew; return how many were added.
 
-        An image whose path is in the index already is refused. What `calibrate` found was of
-        the index as it was, and goes: thresholds are then drawn from the index's own images, for
-        the rate of false alarms that was last wished for.
+        An image whose path is in the index already is refused. What `calibrate` found goes:
+        thresholds are drawn from the index's own images, for the rate that was last wished for.
         """
         index, added = fitting.add(self.pipeline, images, on_error)
         if added:
@@ -255,8 +251,6 @@ class Spade(Detector):
 
         With `on_error`, an image that cannot be used is reported to it and left out. An
         iterator of images is gone through once, a few ahead of the results.
-
-        What is odd about an image is among its result's `notes`.
         """
         return query(self.pipeline, images, on_error)
 
@@ -295,7 +289,7 @@ class Spade(Detector):
         Raises
         ------
         SpadeError
-            As for the settings of a new one.
+            As for the settings of a new one; or if the index was opened with other `search_params`.
         TypeError
             If there is no such setting.
         """
@@ -355,22 +349,20 @@ class Spade(Detector):
         index = Index.open(folder, verify=verify)
         chosen = Settings.of_index(index.manifest, **settings)
         if search_params := settings.get("search_params"):
-            for opened in index.galleries:
-                set_search_params(opened, search_params)
+            index.set_search_params(search_params)
         spade = cls.__new__(cls)
-        spade._become(pipeline_of(chosen).on(index), calibrate=False)
+        spade._pipeline = pipeline_of(chosen).on(index)
         if settings.get("quantile") is not None:
             spade._use_drawn()
         if calibrate:
             spade.draw_missing_thresholds()
         return spade
 
-    def _become(self, pipeline: Pipeline, *, calibrate: bool = True) -> None:
-        """Take another pipeline; what was found of the former one's index goes."""
+    def _become(self, pipeline: Pipeline) -> None:
+        """Take the pipeline of another index; what was found of the former one goes."""
         self._pipeline = pipeline
         self._scored_anew = None
-        if pipeline.opened and calibrate:
-            self.draw_missing_thresholds()
+        self.draw_missing_thresholds()
 
     # What a detector is asked for -----------------------------------------------------------
 

@@ -191,7 +191,6 @@ class Worker:
 
 def _opened(folder: Path, manifest: Manifest, draft: bool, search_params: str | None) -> Index:
     from ..index import Index, damaged_files
-    from ..search import set_search_params
 
     if not (folder / manifest.generation).is_dir():
         raise SpadeError(
@@ -206,8 +205,7 @@ def _opened(folder: Path, manifest: Manifest, draft: bool, search_params: str | 
     index = Index(folder, manifest)
     made = manifest.gallery
     if made and search_params and search_params != made.search_params:
-        for gallery in index.galleries:
-            set_search_params(gallery, search_params)
+        index.set_search_params(search_params)
     return index
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import SpadeError
-from ..search.approximate import Gallery, nearest_in_gallery, nearest_outside, set_search_params
+from ..search.approximate import Gallery, nearest_in_gallery, nearest_outside
 from ..types import Floats
 from .store import Index
 
@@ -70,8 +70,7 @@ def measure_recall(
     """
     _check(index)
     if search_params:
-        for gallery in index.galleries:
-            set_search_params(gallery, search_params)
+        index.set_search_params(search_params)
     n = len(index)
     images = np.unique(np.linspace(0, n - 1, min(n, IMAGES)).round().astype(int)).tolist()
     random = np.random.default_rng(0)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from .._support.faiss import faiss
 from ..errors import SpadeError
+from ..search.approximate import set_search_params
 from ..types import Floats, Ids
 from .flat_file import Half
 from .gallery_files import open_gallery
@@ -118,6 +119,17 @@ class Index:
         header = len(mapped) - rows * columns * dtype.itemsize
         self._mapped.append((mapped, header))
         return np.frombuffer(mapped, dtype, rows * columns, header).reshape(rows, columns)
+
+    def set_search_params(self, params: str) -> None:
+        """Set how thoroughly its galleries are searched from now on, as "nprobe=64" says.
+
+        Raises
+        ------
+        SpadeError
+            If they have no such parameters.
+        """
+        for gallery in self.galleries:
+            set_search_params(gallery, params)
 
     def read_ahead(self, images: Ids) -> None:
         """Have the system begin to read training images' patches, of each image once.

@@ -366,6 +366,11 @@ def test_search_parameters_may_be_others_when_loaded(tiny, tmp_path):
     assert narrow.calibration == narrow.index_.manifest.calibration
     with pytest.raises(SpadeError, match="efSearch"):
         Spade.load(tmp_path / "index", backbone=tiny, search_params="efSearch=3")
+    with pytest.raises(SpadeError, match="is open: load it with these `search_params`"):
+        wide.with_options(search_params="nprobe=1")
+    again = wide.unfitted().with_options(search_params="nprobe=1")
+    assert again.settings.search_params == "nprobe=1"
+    assert wide.with_options(k=3, search_params="nprobe=64").k == 3
 
 
 def test_a_coreset_smaller_than_kappa_is_explained(tiny):
