@@ -42,7 +42,7 @@ app = typer.Typer(
 evaluate = typer.Typer(no_args_is_help=True, help="Score SPADE on a data set of known defects.")
 app.add_typer(evaluate, name="evaluate", rich_help_panel=None)
 
-_COMMANDS: tuple[Callable[..., None], ...] = (
+COMMANDS: tuple[Callable[..., None], ...] = (
     build,
     add,
     remove,
@@ -52,14 +52,14 @@ _COMMANDS: tuple[Callable[..., None], ...] = (
     serve,
     demo,
 )
-_EVALUATIONS: dict[str, Callable[..., None]] = {
+EVALUATIONS: dict[str, Callable[..., None]] = {
     "mvtec": evaluate_mvtec,
     "folder": evaluate_folder,
     "stc": evaluate_stc,
 }
-for work in _COMMANDS:
+for work in COMMANDS:
     app.command()(command_of(work))
-for name, work in _EVALUATIONS.items():
+for name, work in EVALUATIONS.items():
     evaluate.command(name)(command_of(work))
 
 

@@ -68,7 +68,7 @@ class RayExecutor:
                 )
 
         with (
-            self.workers.stream(self._spec(pipeline)) as stream,
+            self.workers.stream(self.spec_of(pipeline)) as stream,
             closing(
                 stream_of(self.workers, sources, framing, on_error, motion=pipeline.settings.motion)
             ) as images,
@@ -82,7 +82,7 @@ class RayExecutor:
         self, pipeline: Pipeline, calls: Iterable[tuple[Callable[[Pipeline], Made], str]]
     ) -> Iterator[Made]:
         """Yield in order what functions return; the workers call them."""
-        with self.workers.stream(self._spec(pipeline)) as stream:
+        with self.workers.stream(self.spec_of(pipeline)) as stream:
             yield from stream.all(calls)
 
     def branches(
@@ -98,7 +98,8 @@ class RayExecutor:
         """Return one whose workers keep all members' pipelines at hand."""
         return RayExecutor(self.workers, self._label, members)
 
-    def _spec(self, pipeline: Pipeline) -> PipelineSpec:
+    def spec_of(self, pipeline: Pipeline) -> PipelineSpec:
+        """Return what a worker makes the same pipeline of."""
         settings = replace(pipeline.settings, progress=False)
         index = pipeline.opened
         if index is None:

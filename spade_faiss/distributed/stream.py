@@ -19,7 +19,7 @@ from .workers import ATTEMPTS, Workers, told
 if TYPE_CHECKING:
     import pyarrow
 
-_WORTH_A_TASK = 32
+WORTH_A_TASK = 32
 """Images; the process that a task may have to wait for takes seconds to start."""
 _AT_ONCE = 8
 """Images that a task decodes before it looks whether Ray's blocks are full."""
@@ -72,7 +72,7 @@ def _decoded(
 
     # As bytes: a name need not be Unicode.
     rows = [{"position": i, "name": os.fsencode(name)} for i, name in enumerate(names)]
-    tasks = min(ceil(len(rows) / _WORTH_A_TASK), _MOST_TASKS)
+    tasks = min(ceil(len(rows) / WORTH_A_TASK), _MOST_TASKS)
     images = data.from_items(rows, override_num_blocks=tasks)
     images.context.execution_options.preserve_order = True
     images.context.enable_progress_bars = False
@@ -80,7 +80,7 @@ def _decoded(
     # Tasks that ask for no core start beside actors that have them all. Ray Data's own default is
     # to try for ever what ends every worker.
     images = images.map_batches(
-        _decode,
+        decode,
         batch_size=_AT_ONCE,
         batch_format="pyarrow",
         num_cpus=0,
@@ -119,7 +119,7 @@ def _rows(images: Any) -> Generator[dict[str, Any], None, None]:
         raise told(error) from None
 
 
-def _decode(table: pyarrow.Table, folder: str, framing: Framing) -> pyarrow.Table:
+def decode(table: pyarrow.Table, folder: str, framing: Framing) -> pyarrow.Table:
     """Return what some rows' images look like, or what is wrong with them, or here."""
     import pyarrow
 

@@ -148,13 +148,20 @@ class Worker:
 
             made: PipelineSpec = ray.get(spec[0])
             self._room = _OPEN + made.beside
-            pipeline = self._open(made)
+            pipeline = self.open(made)
         self._opened[key] = pipeline
         while len(self._opened) > self._room:
             del self._opened[next(iter(self._opened))]
         return call(pipeline)
 
-    def _open(self, spec: PipelineSpec) -> Pipeline:
+    def open(self, spec: PipelineSpec) -> Pipeline:
+        """Make the pipeline that a driver described.
+
+        Raises
+        ------
+        SpadeError
+            If this node cannot: it lacks the index, say, or has other weights.
+        """
         from ..detector.executor import pipeline_of
         from ..verdict.copies import from_pairs
 

@@ -84,7 +84,7 @@ class Workers:
         self._todo: list[Task] = []
         self._over: SpadeError | None = None
         self._threads: list[Thread] = []
-        self._handles: list[Any] = []
+        self.handles: list[Any] = []
         self._serving = 0
         self._streams = 0
         self._failed_starts = 0
@@ -132,7 +132,7 @@ class Workers:
     def dismiss(self) -> None:
         """End the actors; whoever waits for an answer is told."""
         self._end(SpadeError("the Ray workers were dismissed"))
-        for handle in [*self._handles]:
+        for handle in [*self.handles]:
             self._ray.kill(handle)
         for thread in self._threads:
             thread.join()
@@ -161,7 +161,7 @@ class Workers:
         """Start an actor and give it one task after another, until it ends."""
         ray = self._ray
         handle = self._actor.remote(self.setting)
-        self._handles.append(handle)
+        self.handles.append(handle)
         task: Task | None = None
         started = begun = False
         try:
@@ -188,7 +188,7 @@ class Workers:
             if started:
                 with self._changed:
                     self._serving -= 1
-            self._handles.remove(handle)
+            self.handles.remove(handle)
             ray.kill(handle)
 
     def _started(self, handle: Any) -> None:

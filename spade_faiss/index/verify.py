@@ -21,7 +21,7 @@ from .manifest import DataFile, Manifest
 from .record import file_sha256
 
 STAMP = "verified.json"
-_SETTLED = 1.0
+SETTLED = 1.0
 """Seconds since a file's last change from which on a later change cannot bear the same time."""
 
 Look = list[str | int]
@@ -48,7 +48,7 @@ def write_stamp(folder: Path, manifest: Manifest, looks: Mapping[str, Look]) -> 
     Those that were changed just before are left out, and where nothing can be written (an index
     that is read-only) they are read whole each time.
     """
-    latest = (time.time() - _SETTLED) * 1e9
+    latest = (time.time() - SETTLED) * 1e9
     settled = {name: look for name, look in looks.items() if max(map(int, look[2:4])) < latest}
     with suppress(OSError):
         replace_file(folder / manifest.generation / STAMP, json.dumps(settled).encode())

@@ -97,7 +97,7 @@ def detect_drift(
     high, high_before = (int(over(scores, threshold).sum()) for scores, _ in sides)
     # The threshold may be one of the calibration's own scores, which would weigh on its side.
     here, before = (side[:, side[0] < threshold] for side in sides)
-    found = _hotelling(here, before)
+    found = hotelling(here, before)
     if 2 * high > m and p_of_more(high, m, high_before, n) < LEVEL / 2:
         warned, text = (
             True,
@@ -121,7 +121,7 @@ def _pairs(scores: npt.ArrayLike, descriptors: npt.ArrayLike) -> Doubles:
     return both
 
 
-def _said(found: _Found | None, here: int, before: int, *, warned: bool) -> str:
+def _said(found: Difference | None, here: int, before: int, *, warned: bool) -> str:
     """Return what the test says of so many images under the threshold, and of so many before."""
     if found is None:
         return f"no telling from {here} images under the threshold and the calibration's {before}"
@@ -140,14 +140,16 @@ def _said(found: _Found | None, here: int, before: int, *, warned: bool) -> str:
     )
 
 
-class _Found(NamedTuple):
+class Difference(NamedTuple):
+    """What `hotelling` finds: `Drift` has the same names."""
+
     effect: float
     score_effect: float
     apart: float
     p_value: float
 
 
-def _hotelling(here: Doubles, before: Doubles) -> _Found | None:
+def hotelling(here: Doubles, before: Doubles) -> Difference | None:
     """Compare scores and descriptor scores [2, m] with [2, n]; None where p cannot be small.
 
     Hotelling's test is that of a regression of the side on the scores, whose share of explained
@@ -171,7 +173,7 @@ def _hotelling(here: Doubles, before: Doubles) -> _Found | None:
         """Return in what share of pairs the batch's is larger."""
         return float((order[:m].sum() - m * (m + 1) / 2) / (m * n))
 
-    return _Found(share(ranks[1]), share(ranks[0]), share(_ranks(fit)), p_value)
+    return Difference(share(ranks[1]), share(ranks[0]), share(_ranks(fit)), p_value)
 
 
 def p_of_more(high: int, m: int, high_before: int, n: int) -> float:

@@ -110,16 +110,20 @@ def test_an_index_ten_times_the_memory_is_built_and_answers(tmp_path):
 
 
 SHORT = """
-import os, resource, sys
+import os, re, resource, sys
+from pathlib import Path
 import torch
 from spade_faiss._support.faiss import faiss
-from spade_faiss._support.memory import _status, limit_memory
+from spade_faiss._support.memory import limit_memory
+
+def status(name):
+    return 1024 * int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
 def begin(when):
     if when == "before":
         limit_memory(1 << 30)
     used, limit = ("VmSize", "AS") if when == "all" else ("VmData", "DATA")
-    resource.setrlimit(getattr(resource, "RLIMIT_" + limit), (_status(used) + (100 << 20),) * 2)
+    resource.setrlimit(getattr(resource, "RLIMIT_" + limit), (status(used) + (100 << 20),) * 2)
     vectors = torch.zeros(2000, 64).numpy()
     print(faiss().knn(vectors, vectors, 1)[0].sum())
 

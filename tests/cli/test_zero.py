@@ -8,7 +8,7 @@ import cv2
 import pytest
 
 from spade_faiss import SpadeError
-from spade_faiss.cli.app import _COMMANDS, _EVALUATIONS
+from spade_faiss.cli.app import COMMANDS, EVALUATIONS
 from spade_faiss.cli.command import command_of
 from spade_faiss.detector import Settings
 from tests.command import TINY, done, one_line, run
@@ -71,7 +71,7 @@ CALLS = {
 
 def float_options():
     """Yield the call and the name of each option that is a float, as a number or in words."""
-    for name, work in (*((one.__name__, one) for one in _COMMANDS), *_EVALUATIONS.items()):
+    for name, work in (*((one.__name__, one) for one in COMMANDS), *EVALUATIONS.items()):
         for option, hint in get_type_hints(command_of(work)).items():
             if float in (hint, *get_args(hint)):
                 yield CALLS[name], f"--{option.replace('_', '-')}"

@@ -8,6 +8,7 @@ from spade_faiss.images import Framing
 from spade_faiss.index import Index
 from tests.conftest import texture, with_hole
 from tests.maps.test_smoothing import oracle_map
+from tests.tiny import Tiny
 
 
 def oracle(features, good, k, kappa, size, sigma=4.0):
@@ -252,7 +253,7 @@ def test_another_network_is_refused(tiny, tmp_path):
     from spade_faiss.features import Backbone
 
     Spade(tiny).fit(texture("brick", 2), tmp_path / "index")
-    other = Backbone("tiny", tiny._network, (0.5,) * 3, (0.5,) * 3, "ab" * 32, tiny.device)
+    other = Backbone("tiny", Tiny(), (0.5,) * 3, (0.5,) * 3, "ab" * 32, tiny.device)
     with pytest.raises(SpadeError, match="`weights`"):
         list(Spade.load(tmp_path / "index", backbone=other).query(texture("brick", 1)))
 

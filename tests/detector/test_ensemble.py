@@ -13,7 +13,7 @@ from spade_faiss import Ensemble, Spade, SpadeError, open_detector
 from spade_faiss.detector import new_detector
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.features.resnet import RESNETS
-from spade_faiss.images import load
+from spade_faiss.images import load, read_image
 from spade_faiss.index import EnsembleManifest
 from tests.command import TINY, done, one_line, problems, run
 from tests.conftest import texture, with_hole
@@ -175,10 +175,13 @@ def copy(kept, tmp_path):
     return shutil.copytree(kept[0], tmp_path / "copy")
 
 
-def test_a_kept_ensemble_scores_as_the_fitted_one(kept, monkeypatch):
+def test_a_kept_ensemble_scores_as_the_fitted_one(kept, tmp_path, monkeypatch):
     folder, fitted = kept
-    new = [texture("gravel", 1, seed=8)[0], with_hole(texture("gravel", 1, seed=9)[0])]
-    expected = fitted.predict(new)
+    images = [texture("gravel", 1, seed=8)[0], with_hole(texture("gravel", 1, seed=9)[0])]
+    new = [tmp_path / "good.png", tmp_path / "hole.png"]
+    for path, image in zip(new, images, strict=True):
+        cv2.imwrite(str(path), image[:, :, ::-1])
+    expected = fitted.predict(images)
     loaded = open_detector(folder)
     assert [(one.settings.mirror, one.settings.crop, one.sigma) for one in loaded.members] == [
         (False, 96, 4.0),
@@ -186,15 +189,15 @@ def test_a_kept_ensemble_scores_as_the_fitted_one(kept, monkeypatch):
     ]
     assert loaded.members[0].index_.manifest.mirrored is False
     decoded = []
-    original = load._as_image
+    original = read_image
 
-    def counted(source, on_note):
-        decoded.append(isinstance(source, np.ndarray))  # and not a frame, decoded before
-        return original(source, on_note)
+    def counted(path, on_note):
+        decoded.append(path)
+        return original(path, on_note)
 
-    monkeypatch.setattr(load, "_as_image", counted)
+    monkeypatch.setattr(load, "read_image", counted)
     found = loaded.predict(iter(new))
-    assert sum(decoded) == 2
+    assert decoded == new
     assert np.array_equal(found.scores, expected.scores)
     assert all(np.array_equal(*both) for both in zip(found.maps, expected.maps, strict=True))
     assert loaded.calibration == fitted.calibration

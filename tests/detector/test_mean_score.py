@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from spade_faiss import Ensemble, Spade, SpadeError, open_detector
+from spade_faiss.detector.average import shifts_of
 from spade_faiss.index import Manifest, read_manifest
 from spade_faiss.index.manifest import ENSEMBLE, MANIFEST
 from spade_faiss.index.record import write_record
@@ -256,8 +257,9 @@ def test_an_ensemble_s_is_the_mean_of_its_members_in_the_maps_unit(indices, tiny
     assert max(expected[:3]) < min(expected[3:])
     alone = Ensemble([Spade(tiny, score="mean", **SMALL)]).fit(GOOD)
     result = next(alone.query(NEW))
-    assert result.mean_score + alone._shifts()["mean"] == pytest.approx(
-        oracle(result.input_map + alone._shifts()["map"]), rel=1e-4
+    shifts = shifts_of([one.statistics for one in alone.manifest.members])
+    assert result.mean_score + shifts["mean"] == pytest.approx(
+        oracle(result.input_map + shifts["map"]), rel=1e-4
     )
 
 

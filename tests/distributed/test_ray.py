@@ -222,7 +222,7 @@ with ray_executor("local") as executor:
     for here, there in zip(plain.query(images), spade.query(images), strict=True):
         np.testing.assert_array_equal(here.map, there.map)
     print(*sorted(ray.get([worker.__ray_call__.remote(lambda _: os.environ["CUDA_VISIBLE_DEVICES"])
-                           for worker in executor.workers._handles])))
+                           for worker in executor.workers.handles])))
 """
 
 
@@ -245,7 +245,7 @@ def test_each_worker_has_a_gpu_of_its_own(index: Path, new: Path) -> None:
 
 def end_worker(ray: object, spade: object) -> None:
     """Kill one of the actors' processes, whatever it is doing."""
-    handle = spade.pipeline.executor.workers._handles[0]  # type: ignore
+    handle = spade.pipeline.executor.workers.handles[0]  # type: ignore
     os.kill(ray.get(handle.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)  # type: ignore
 
 
@@ -299,7 +299,7 @@ def test_what_a_task_that_is_killed_was_to_decode_is_decoded_by_another(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    whole, begun = stream._decode, tmp_path / "begun"
+    whole, begun = stream.decode, tmp_path / "begun"
 
     def once_killed(*arguments: object, **more: object) -> object:
         result = whole(*arguments, **more)
@@ -308,8 +308,8 @@ def test_what_a_task_that_is_killed_was_to_decode_is_decoded_by_another(
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
-    monkeypatch.setattr(stream, "_decode", once_killed)
-    monkeypatch.setattr(stream, "_WORTH_A_TASK", 4)  # of 18
+    monkeypatch.setattr(stream, "decode", once_killed)
+    monkeypatch.setattr(stream, "WORTH_A_TASK", 4)  # of 18
     with on_ray(Spade.load(index, **OPTIONS), "local", 2) as spade:
         assert query(spade, new, tmp_path / "out") == expected
     assert begun.exists()
@@ -336,7 +336,7 @@ def test_what_ray_says_goes_to_stderr() -> None:
 def test_what_cannot_be_decoded_at_all_is_one_line(
     ray: object, index: Path, new: Path, monkeypatch: pytest.MonkeyPatch, ends: bool, line: str
 ) -> None:
-    whole = stream._decode
+    whole = stream.decode
 
     class Fatal:
         def apply_with_margin(self, _: object) -> None:
@@ -347,7 +347,7 @@ def test_what_cannot_be_decoded_at_all_is_one_line(
     def decode(table: object, folder: str, framing: object) -> object:
         return whole(table, folder, Fatal())  # type: ignore
 
-    monkeypatch.setattr(stream, "_decode", decode)
+    monkeypatch.setattr(stream, "decode", decode)
     with (
         on_ray(Spade.load(index, **OPTIONS), "local", 1) as spade,
         pytest.raises(SpadeError, match=line),
@@ -486,7 +486,9 @@ def test_an_ensemble_is_the_same_and_writes_the_same_files(
     one, many = (
         Ensemble.load(tmp_path / name, weights=both, **OPTIONS) for name in ("one", "many")
     )
-    assert one.calibration == many.calibration and one._statistics == many._statistics
+    assert one.calibration == many.calibration
+    here, there = ([member.statistics for member in each.manifest.members] for each in (one, many))
+    assert here == there
     for number in range(3):
         here, there = (written(one.members[number].index_.folder) for one in (one, many))
         assert here == there

@@ -24,7 +24,7 @@ def test_copies_are_looked_for_once_whether_there_are_any_or_not(tiny, monkeypat
 
     executor = RayExecutor(SimpleNamespace())
     worker = Worker(Setting(".", 1))
-    pipeline = worker._open(executor._spec(spade.pipeline))
+    pipeline = worker.open(executor.spec_of(spade.pipeline))
     monkeypatch.setattr(neighbours, "find_copies", lambda *_: pytest.fail("looked for again"))
     found = copies_in(pipeline.index)
     assert all(np.array_equal(*both) for both in zip(found, known, strict=True))

@@ -154,10 +154,11 @@ def test_placing_undoes_framing(height, width, crop):
     framing = Framing.choose(96, crop, (height, width))
     y, x = np.indices((height, width))
     ramp = ((y + 0.5) / height + 2 * (x + 0.5) / width).astype(np.float32)
-    rows, cols = framing._resized(height, width)
-    grid_y, grid_x = np.indices((rows, cols))
-    resized = ((grid_y + 0.5) / rows + 2 * (grid_x + 0.5) / cols).astype(np.float32)
-    placed = framing.place(framing._cut(resized), (height, width))
+    x0, y0, x1, y1 = framing.to_original((0, 0, *framing.size[::-1]), (height, width))
+    rows, cols = framing.size[0] / (y1 - y0) * height, framing.size[1] / (x1 - x0) * width
+    grid_y, grid_x = np.indices(framing.size)
+    framed = (y0 / height + (grid_y + 0.5) / rows) + 2 * (x0 / width + (grid_x + 0.5) / cols)
+    placed = framing.place(framed.astype(np.float32), (height, width))
     left, top, right, bottom = framing.seen(height, width)
     assert placed.shape == (height, width) and placed.dtype == np.float32
     inside = placed[top:bottom, left:right]

@@ -21,6 +21,7 @@ from spade_faiss.index import (
     index_lock,
     verify,
 )
+from spade_faiss.index.record import file_sha256
 from spade_faiss.index.verify import STAMP, look_of
 from tests.conftest import texture
 from tests.full_disk import no_file_over
@@ -85,7 +86,7 @@ def test_one_flipped_byte_in_any_file_is_reported_by_name(index):
 @pytest.fixture
 def soon(monkeypatch):
     """Have files count as settled soon: the disk that the tests use tells short times apart."""
-    monkeypatch.setattr(verify, "_SETTLED", 0.1)
+    monkeypatch.setattr(verify, "SETTLED", 0.1)
 
 
 def settle(index):
@@ -96,8 +97,9 @@ def settle(index):
 
 def test_files_found_good_are_not_read_again_until_they_change(index, soon, monkeypatch):
     read = []
-    real = verify.file_sha256  # type: ignore[attr-defined]
-    monkeypatch.setattr(verify, "file_sha256", lambda path: read.append(path.name) or real(path))
+    monkeypatch.setattr(
+        verify, "file_sha256", lambda path: read.append(path.name) or file_sha256(path)
+    )
     settle(index)
     assert len(read) == 5
     Index.open(index)

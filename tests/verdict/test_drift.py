@@ -4,7 +4,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import f, fisher_exact, norm, rankdata, ttest_ind
 
-from spade_faiss.verdict.drift import CLEAR, LEVEL, _hotelling, detect_drift, p_of_more
+from spade_faiss.verdict.drift import CLEAR, LEVEL, detect_drift, hotelling, p_of_more
 
 
 def warned(rng, m, n, shift=(0.0, 0.0), defects=0, trials=400):
@@ -63,7 +63,7 @@ def test_p_is_hotellings_whatever_the_scores_distribution(m, n):
         x = rng.normal(size=(2, m + n))
         x = np.exp(np.stack([x[0], np.abs(x[0]) * x[1]]))  # dependent, and skewed
         here, before = x[:, :m], x[:, m:]
-        values.append(_hotelling(here, before).p_value)
+        values.append(hotelling(here, before).p_value)
     normal = norm.ppf(rankdata(x, axis=1) / (m + n + 1))
     one, other = normal[:, :m], normal[:, m:]
     within = ((m - 1) * np.cov(one) + (n - 1) * np.cov(other)) / (m + n - 2)
@@ -79,13 +79,13 @@ def test_one_score_alone_is_compared_alone():
     """With --score descriptor both scores are the same."""
     rng = np.random.default_rng(0)
     old, new = rng.normal(size=30), rng.normal(size=20) + 1.2
-    found = _hotelling(np.stack([new, new]), np.stack([old, old]))
+    found = hotelling(np.stack([new, new]), np.stack([old, old]))
     normal = norm.ppf(rankdata(np.r_[new, old]) / 51)
     assert found.p_value == pytest.approx(ttest_ind(normal[:20], normal[20:]).pvalue, rel=1e-9)
     assert found.effect == found.score_effect == found.apart
     same = np.ones((2, 20))
-    assert _hotelling(same, same) == (0.5, 0.5, 0.5, 1.0)
-    assert _hotelling(same, 2 * same).p_value < 1e-9
+    assert hotelling(same, same) == (0.5, 0.5, 0.5, 1.0)
+    assert hotelling(same, 2 * same).p_value < 1e-9
 
 
 def test_a_batch_that_is_mostly_over_the_threshold_is_seen():
