@@ -45,6 +45,9 @@ class Result:
     notes : tuple of str
         What should be known before the verdict is relied on, each in one line: how little of
         the image the network saw, say.
+    min_area : int or None
+        Pixels that an area must have to count, if that was asked for. The maps are then clipped
+        at the largest value that such an area of the image reaches.
     """
 
     position: int
@@ -59,6 +62,7 @@ class Result:
     distances: tuple[Floats, ...]
     matches: tuple[Ids, ...]
     notes: tuple[str, ...] = ()
+    min_area: int | None = None
 
     @property
     def peak(self) -> float:

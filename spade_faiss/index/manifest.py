@@ -39,6 +39,7 @@ _SINCE_VERSION_2 = (
     "averaged",
     "contrast",
     "score",
+    "min_area",
 )
 """What the second version has; an index without any is written as the first, for older programs."""
 
@@ -163,19 +164,20 @@ CONTRAST_BEFORE = 0.5, 0
 """The share, and the patches around, by which indices were made that have no such record."""
 
 
-class _Scores(_Data):
-    """A record that has scores of images, or their thresholds, by kind.
-
-    One without `means` is written as older programs write and read it.
-    """
+class _Judged(_Data):
+    """A record of scores or thresholds; what it lacks is written as older programs know it."""
 
     @model_serializer(mode="wrap")
     def _without_what_is_new(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = write(self)
-        for name in ("means", "mean_threshold"):
+        for name in ("means", "mean_threshold", "min_area"):
             if name in written and getattr(self, name) in ((), None):
                 del written[name]
         return written
+
+
+class _Scores(_Judged):
+    """A record that has scores of images, or their thresholds, by kind."""
 
     def scores(self, score: str) -> tuple[float, ...]:
         """Return the images' scores of one kind; none if they were not kept."""
@@ -208,6 +210,7 @@ class Calibration(_Scores):
     sample: tuple[int, ...] | None = None
     means: tuple[float, ...] = ()
     mean_threshold: float | None = None
+    min_area: int | None = Field(default=None, gt=0)
 
     @property
     def scored(self) -> Sequence[int]:
@@ -248,6 +251,7 @@ class CalibrationSet(_Scores):
     descriptor_threshold: float
     pixel_threshold: float
     mean_threshold: float | None = None
+    min_area: int | None = Field(default=None, gt=0)
 
     def scores(self, score: str) -> tuple[float, ...]:
         """Return the good images' scores of one kind; none if they were not kept."""
@@ -261,7 +265,7 @@ class Counted(_Data):
     n: int = Field(gt=0)
 
 
-class ByHand(_Data):
+class ByHand(_Judged):
     """A threshold that a person set, and from which score on images are to be reviewed.
 
     Both are of one kind of score, and of the settings by which images were scored then; see
@@ -281,6 +285,7 @@ class ByHand(_Data):
     search: str | None
     good: Counted | None = None
     defects: Counted | None = None
+    min_area: int | None = Field(default=None, gt=0)
 
 
 class Manifest(_Data):
@@ -320,6 +325,8 @@ class Manifest(_Data):
     """None beside `normal_distances` is what was done before: `CONTRAST_BEFORE`, without units."""
     score: Literal["descriptor", "mean"] | None = None
     """What its images are judged by, if not by their maps' maxima."""
+    min_area: int | None = Field(default=None, gt=0)
+    """Pixels that an area of an image must have to count, if not every one counts."""
 
     @model_validator(mode="after")
     def _one_gallery_a_level(self) -> Manifest:
