@@ -12,7 +12,7 @@ import typer
 from ..errors import SpadeError
 from . import show
 from .console import Console, in_flags
-from .options import AsJson, Folder, ImageScore, OpenOptions
+from .options import AsJson, Folder, ImageScore, IndexMinArea, OpenOptions
 from .values import number_or
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class CalibrateOptions:
         ),
     ] = None
     score: ImageScore = None
+    min_area: IndexMinArea = None
     opened: OpenOptions
 
     @property
@@ -134,7 +135,9 @@ def _calibrated(
     """Keep the limits that a person set, or have the good images choose; return which, and how."""
     from ..detector import open_detector
 
-    detector = open_detector(folder, score=options.score, **options.opened.settings())
+    detector = open_detector(
+        folder, score=options.score, min_area=options.min_area, **options.opened.settings()
+    )
     if not options.by_hand:
         return "calibrated", detector.calibrate(
             good, bad or None, false_alarms=options.false_alarms, on_error=console.problem

@@ -22,6 +22,7 @@ from .options import (
     Kappa,
     MaxFpr,
     MaxMemory,
+    MinArea,
     Nearest,
     NetworkOptions,
     Out,
@@ -76,6 +77,7 @@ class VideoDetectorOptions:
     kappa: Kappa = 1
     preset: Preset = "paper"
     store: Store = "float32"
+    min_area: MinArea = None
     engine: Engine = "auto"
     device: Device = "auto"
     batch_size: BatchSize = 8

@@ -158,6 +158,23 @@ NewScore = Annotated[
         "descriptors, or their maps' power means.  [default: as --preset has it, or map]"
     ),
 ]
+MinArea = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        min=1,
+        help="Count only what a connected area of so many pixels of the image reaches: smaller hot "
+        "spots are not wrong.  [default: 1]",
+    ),
+]
+IndexMinArea = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        min=1,
+        help="Count only areas of so many pixels of the image.  [default: the index's]",
+    ),
+]
 Quantile = Annotated[
     float | None,
     typer.Option(
@@ -257,6 +274,7 @@ class PatchOptions:
     preset: BuildPreset = None
     store: Store = "float32"
     score: NewScore = None
+    min_area: MinArea = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,6 +320,7 @@ class VerdictOptions:
     threshold: Threshold = None
     review: Review = None
     score: ImageScore = None
+    min_area: IndexMinArea = None
 
 
 @dataclass(frozen=True, kw_only=True)

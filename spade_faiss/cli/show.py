@@ -136,8 +136,10 @@ def _each(made: Calibration | CalibrationSet) -> str:
 
 
 def _score_of(manifest: Manifest) -> list[str]:
-    """Return what `info` says of what images are judged by, if not by their maps' maxima."""
-    return [f"judged by   {manifest.score}"] if manifest.score else []
+    """Return what `info` says of what images are judged by, if not by their maps' maxima alone."""
+    lines = [f"judged by   {manifest.score}"] if manifest.score else []
+    area = manifest.min_area
+    return [*lines, f"least area  {area} pixels of an image"] if area else lines
 
 
 def _aim(quantile: float) -> str:

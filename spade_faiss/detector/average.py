@@ -13,12 +13,14 @@ import numpy.typing as npt
 
 from ..images import Framing
 from ..index.ensemble import Statistics
+from ..index.manifest import Manifest
 from ..index.scores import Calibration
-from ..maps import power_mean
 from ..types import Doubles, Floats
 from ..verdict.calibration import draw_thresholds, image_weights, named_scores
+from ..verdict.notes import area_notes
 from .leave_one_out import score_images
 from .pipeline import Pipeline
+from .query import clip, clipped_mean
 from .result import Result
 
 
@@ -42,14 +44,15 @@ def learn_statistics(
     """
     first = members[0].index.manifest
     n, size = len(first.images), first.framing.framing().size
+    area = members[0].settings.least_area
     statistics: list[Statistics] = []
     scores, powers = np.zeros((2, len(members), n))
     with _maps(len(members), n, size, wanted=calibrate) as maps:
         for number, member in enumerate(members):
             means: list[float] = []
             squares: list[float] = []
-            for i, (score, values) in enumerate(score_images(member)):
-                scores[number, i], powers[number, i] = score, power_mean(values)
+            for i, (score, values) in enumerate(score_images(member.by(min_area=None))):
+                scores[number, i], powers[number, i] = score, _power(member, i, values)
                 means.append(float(values.mean(dtype=np.float64)))
                 squares.append(float(np.square(values, dtype=np.float64).mean()))
                 if maps is not None:
@@ -60,7 +63,9 @@ def learn_statistics(
         peaks = []
         for i, image in enumerate(first.images):
             original = image.height, image.width
-            _, placed = average_maps(maps[:, i], statistics, first.framing.framing(), original)
+            _, placed = average_maps(
+                maps[:, i], statistics, first.framing.framing(), original, area
+            )
             peaks.append(float(placed.max()))
     by_kind = {
         "descriptor": average_scores(scores, statistics),
@@ -68,6 +73,14 @@ def learn_statistics(
         "mean": average_means(powers, statistics),
     }
     return tuple(statistics), _calibration(members[0], by_kind, statistics)
+
+
+def _power(member: Pipeline, image: int, values: Floats) -> float:
+    """Return the power mean of a member's map of a good image, which is whole."""
+    area, record = member.settings.least_area, member.index.manifest.images[image]
+    size = record.height, record.width
+    placed = member.framing.place(values, size) if area else values
+    return clipped_mean(values, placed, area)
 
 
 @contextmanager
@@ -103,6 +116,7 @@ def _calibration(
         sigma=settings.sigma,
         **named_scores(scores),
         **draw_thresholds(scores, settings.quantile, weights, shifts_of(statistics)),
+        min_area=settings.least_area,
     )
 
 
@@ -117,13 +131,31 @@ def shifts_of(statistics: Sequence[Statistics]) -> dict[str, float]:
 
 
 def average_results(
-    results: Sequence[Result], statistics: Sequence[Statistics], framing: Framing
+    results: Sequence[Result],
+    statistics: Sequence[Statistics],
+    manifest: Manifest,
+    min_area: int | None,
 ) -> Result:
-    """Return the first member's result with the members' map and scores."""
+    """Return the first member's result with the members' map and scores.
+
+    Parameters
+    ----------
+    results : sequence of Result, one a member
+        With maps that are whole: see `whole_maps` in `detector/query.py`.
+    statistics : sequence of Statistics, one a member
+    manifest : Manifest
+        The first member's.
+    min_area : int or None
+        Pixels that an area of the joined map must have to count.
+    """
     first = results[0]
     original = first.map.shape[0], first.map.shape[1]
     on_input, placed = average_maps(
-        [one.input_map for one in results], statistics, framing, original
+        [one.input_map for one in results],
+        statistics,
+        manifest.framing.framing(),
+        original,
+        min_area,
     )
     scores = np.array([[one.descriptor_score] for one in results])
     powers = np.array([[one.mean_score] for one in results])
@@ -133,6 +165,8 @@ def average_results(
         map=placed,
         descriptor_score=float(average_scores(scores, statistics)[0]),
         mean_score=float(average_means(powers, statistics)[0]),
+        notes=(*first.notes, *area_notes(manifest, original, min_area)),
+        min_area=min_area,
     )
 
 
@@ -141,6 +175,7 @@ def average_maps(
     statistics: Sequence[Statistics],
     framing: Framing,
     original: tuple[int, int],
+    min_area: int | None = None,
 ) -> tuple[Floats, Floats]:
     """Return the mean of the members' maps, each standardised and brought to one size.
 
@@ -153,6 +188,8 @@ def average_maps(
         The first member's.
     original : (int, int)
         Height and width of the image.
+    min_area : int, optional
+        Pixels that an area must have to count; see `clip` in `detector/query.py`.
 
     Returns
     -------
@@ -165,7 +202,10 @@ def average_maps(
             _resized(values, framing.size) - np.float32(own.map_mean)
         )
     joined /= len(statistics)
-    return joined, framing.place(joined, original)
+    placed = framing.place(joined, original)
+    if min_area:
+        clip(min_area, joined, placed)
+    return joined, placed
 
 
 def average_scores(scores: Doubles, statistics: Sequence[Statistics]) -> Doubles:

@@ -168,6 +168,7 @@ def _keep(detector: Detector, good: Scored, defects: Scored, quantile: float) ->
         kappa=settings.kappa,
         sigma=settings.sigma,
         search=scoring.search,
+        min_area=scoring.min_area,
         good=good,
         defects=defects,
     )
@@ -217,6 +218,7 @@ def keep_threshold(
         kappa=scoring.kappa,
         sigma=scoring.sigma,
         search=scoring.search,
+        min_area=scoring.min_area,
         good=_counts(now.false_alarms if now else None),
         defects=_counts(now.found if now else None),
     )

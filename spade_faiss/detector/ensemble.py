@@ -23,7 +23,7 @@ from .detector import Detector
 from .extract import Images, sources_of
 from .members import open_members, sharing
 from .pipeline import Executor, Pipeline
-from .query import average_only, query, query_by
+from .query import average_only, query_by, whole_maps
 from .result import Result
 from .spade import Spade
 from .views import members_of
@@ -196,17 +196,17 @@ class Ensemble(Detector):
 
     def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
         """Yield one Result an image: the first member's, with the members' map and score."""
-        framing = self.pipeline.framing
+        first, area = self.index_.manifest, self.settings.least_area
         sources = sources_of(images, on_error)
         branches = self.pipeline.executor.branches(sources, len(self.members), on_error)
         streams = [
-            query(member.pipeline, own, report)
+            query_by(member.pipeline, own, whole_maps, report)
             if member is self.members[0]
             else query_by(member.with_options(progress=False).pipeline, own, average_only, report)
             for member, (own, report) in zip(self.members, branches, strict=True)
         ]
         for results in zip(*streams, strict=True):
-            yield average_results(results, self._statistics, framing)
+            yield average_results(results, self._statistics, first, area)
 
     def draw_thresholds(self) -> None:
         """Score the good images by these settings, and draw the thresholds from that."""

@@ -291,6 +291,10 @@ class Generation:
         score = self._old.manifest.score if self._old else settings.score
         if score in ("descriptor", "mean"):
             manifest = manifest.extended(score=score)
+        area = self._old.manifest.min_area if self._old else settings.least_area
+        if area:
+            _check_area(area, manifest)
+            manifest = manifest.extended(min_area=area)
         return manifest
 
     def _learn_from_images(self, index: Index, *, calibrate: bool) -> None:
@@ -327,6 +331,18 @@ class Generation:
         """Close the files as they are."""
         if self._writer is not None:
             self._writer.abandon()
+
+
+def _check_area(area: int, manifest: Manifest) -> None:
+    """Refuse a least area that no place on any of an index's images can have."""
+    framing = manifest.framing.framing()
+    seen = [framing.seen(one.height, one.width) for one in manifest.images]
+    most = max((right - left) * (bottom - top) for left, top, right, bottom in seen)
+    if area > most:
+        raise SpadeError(
+            f"`min_area={area}` is more than the {most} pixels that are looked at of the largest "
+            "image, so that nothing would ever be wrong: choose less"
+        )
 
 
 def _find(name: str, paths: Sequence[str]) -> int:

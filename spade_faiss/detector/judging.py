@@ -70,6 +70,11 @@ class Judging(ABC):
         return self.settings.score
 
     @property
+    def min_area(self) -> int | None:
+        """Pixels of an image that an area must have to count; None where each counts."""
+        return self.settings.least_area
+
+    @property
     def quantile(self) -> float | None:
         """The share of good images that was asked for; see `quantile_`."""
         return self.settings.quantile

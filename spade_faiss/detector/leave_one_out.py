@@ -54,13 +54,15 @@ def map_scores(
 
 def input_maps(pipeline: Pipeline, images: Ids, others: Sequence[Ids]) -> list[Floats]:
     """Return some training images' maps on the network's input, against their own others alone."""
-    size, settings = pipeline.framing.size, pipeline.settings
-    return [
-        anomaly_map(
-            distances_to_others(pipeline, i, own, exact=settings.exact), size, settings.sigma
-        )
-        for i, own in zip(images.tolist(), others, strict=True)
-    ]
+    settings, records = pipeline.settings, pipeline.index.manifest.images
+    maps = []
+    for i, own in zip(images.tolist(), others, strict=True):
+        distances = distances_to_others(pipeline, i, own, exact=settings.exact)
+        if settings.least_area:
+            maps.append(maps_of(pipeline, distances, (records[i].height, records[i].width))[0])
+        else:
+            maps.append(anomaly_map(distances, pipeline.framing.size, settings.sigma))
+    return maps
 
 
 def normal_distances(
@@ -168,6 +170,7 @@ def calibration_of(
         **named_scores(by_kind if enough else dict.fromkeys(by_kind, ())),
         **draw_thresholds(by_kind, settings.quantile, weights),
         sample=tuple(chosen.tolist()) if len(chosen) < len(names) else None,
+        min_area=settings.least_area,
     )
 
 
@@ -238,6 +241,8 @@ class KnownScores:
         if old.manifest.score == "mean" and made.lacks("mean"):
             return None
         if (made.k, made.kappa, made.sigma) != (settings.k, settings.kappa, settings.sigma):
+            return None
+        if made.min_area != settings.least_area:
             return None
         means = made.means or [math.nan] * len(made.peaks)  # which nobody asks for
         scores = zip(made.descriptor_scores, made.peaks, means, strict=True)

@@ -15,11 +15,11 @@ from ..errors import SpadeError
 from ..images import OnError
 from ..index import Index
 from ..index.manifest import CONTRAST_BEFORE
-from ..maps import anomaly_map, power_mean
+from ..maps import anomaly_map, area_peak, power_mean
 from ..maps.contrast import contrast
 from ..search import LevelSearch, nearest, nearest_in_gallery
 from ..types import Floats, Ids
-from ..verdict.notes import STILL, image_notes, training_image_note
+from ..verdict.notes import STILL, area_notes, image_notes, training_image_note
 from .extract import Images, map_batches, sources_of
 from .pipeline import Batch, Pipeline
 from .result import Result
@@ -90,6 +90,7 @@ def compare(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
         with stages("maps"):
             on_input, placed = maps_of(pipeline, distances, loaded.size)
         notes = image_notes(index.manifest, loaded.size)
+        notes += area_notes(index.manifest, loaded.size, settings.least_area)
         if settings.motion and loaded.motion is None:
             notes = (*notes, STILL)
         if same := find_training_image(index, loaded.input, ids[i]):
@@ -108,6 +109,7 @@ def compare(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
             matches,
             notes,
             same,
+            settings.least_area,
         )
 
 
@@ -210,10 +212,27 @@ def correspond(
 def maps_of(
     pipeline: Pipeline, distances: Sequence[Floats], original: tuple[int, int]
 ) -> tuple[Floats, Floats]:
-    """Return an anomaly map on the network's input, and on an image of a height and width."""
-    framing = pipeline.framing
-    on_input = anomaly_map(distances, framing.size, pipeline.settings.sigma)
-    return on_input, framing.place(on_input, original)
+    """Return an anomaly map on the network's input, and on an image of a height and width.
+
+    Both are clipped at what an area of the image of `min_area` pixels reaches.
+    """
+    framing, settings = pipeline.framing, pipeline.settings
+    on_input = anomaly_map(distances, framing.size, settings.sigma)
+    placed = framing.place(on_input, original)
+    if settings.least_area:
+        clip(settings.least_area, on_input, placed)
+    return on_input, placed
+
+
+def clip(min_area: int, on_input: Floats, placed: Floats) -> None:
+    """Clip a map, on both grids, in place, at what an area of the image of so many pixels reaches.
+
+    Values between those of the input's pixels are on the image's grid, so that none of these is
+    over the largest of those.
+    """
+    peak = np.float32(area_peak(placed, min_area))
+    np.minimum(placed, peak, out=placed)
+    np.minimum(on_input, peak, out=on_input)
 
 
 def with_levels(pipeline: Pipeline, result: Result, levels: Sequence[int] | None) -> Result:
@@ -222,12 +241,35 @@ def with_levels(pipeline: Pipeline, result: Result, levels: Sequence[int] | None
     original = result.map.shape[0], result.map.shape[1]
     with pipeline.stages("maps"):
         on_input, placed = maps_of(pipeline, chosen, original)
-    return replace(result, map=placed, input_map=on_input, mean_score=power_mean(on_input))
+    return replace(
+        result,
+        map=placed,
+        input_map=on_input,
+        mean_score=power_mean(on_input),
+        min_area=pipeline.settings.least_area,
+    )
+
+
+def whole_maps(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
+    """Yield one Result an image as an ensemble takes it: its power mean is clipped, its maps not.
+
+    It is of the members' joined map that areas count.
+    """
+    area = pipeline.settings.least_area
+    for one in compare(pipeline.by(min_area=None), batch):
+        yield replace(one, mean_score=clipped_mean(one.input_map, one.map, area))
+
+
+def clipped_mean(on_input: Floats, placed: Floats, min_area: int | None) -> float:
+    """Return the power mean of a map that is whole, as if it were clipped; see `clip`."""
+    if min_area is None:
+        return power_mean(on_input)
+    return power_mean(np.minimum(on_input, np.float32(area_peak(placed, min_area))))
 
 
 def average_only(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
     """Yield of each image no more than an ensemble takes from a member that is not the first."""
-    for one in compare(pipeline, batch):
+    for one in whole_maps(pipeline, batch):
         none = one.image[:0]
         yield replace(
             one, image=none, input=none, map=one.map[:0], distances=(), matches=(), notes=()

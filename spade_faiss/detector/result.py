@@ -48,6 +48,9 @@ class Result:
     training_image : str or None
         The path of the training image that shows the network the very same pixels, if one does.
         Such an image finds itself: it scores 0, whatever it shows.
+    min_area : int or None
+        Pixels that an area must have to count, if that was asked for. The maps are then clipped
+        at the largest value that such an area of the image reaches.
     """
 
     position: int
@@ -63,6 +66,7 @@ class Result:
     matches: tuple[Ids, ...]
     notes: tuple[str, ...] = ()
     training_image: str | None = None
+    min_area: int | None = None
 
     @property
     def peak(self) -> float:

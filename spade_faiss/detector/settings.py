@@ -11,6 +11,7 @@ from ..errors import SpadeError
 from ..features import DEFAULT_BACKBONE, Backbone
 from ..images import Framing
 from ..index import Manifest
+from ..index.scores import ByHand, Calibration, CalibrationSet
 from ..search import ENGINES, GallerySpec
 from ..types import SCORES
 from ..verdict.calibration import requested_quantile
@@ -32,6 +33,7 @@ class SearchSettings(TypedDict, total=False):
     kappa: int | None
     quantile: float | None
     score: str | None
+    min_area: int | None
     engine: str
     search_params: str | None
     exact: bool
@@ -62,6 +64,7 @@ class Settings:
     quantile: float | None = None
     calibrated: int = CALIBRATED
     score: str = "map"
+    min_area: int | None = None
     standardise: bool = False
     contrast: bool = False
     motion: bool = False
@@ -79,8 +82,10 @@ class Settings:
     progress: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("k", "kappa", "calibrated", "batch_size"):
+        for name in ("k", "kappa", "calibrated", "batch_size", "min_area"):
             value = getattr(self, name)
+            if name == "min_area" and value is None:
+                continue
             if not isinstance(value, Integral) or value < 1:
                 raise SpadeError(f"{name} = {value} must be a whole number, 1 or more")
         for name, side in (("resize", self.resize), ("crop", self.crop)):
@@ -93,6 +98,11 @@ class Settings:
         for name, choices in (("engine", ENGINES), ("score", SCORES), ("store", STORES)):
             if (value := getattr(self, name)) not in choices:
                 raise SpadeError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
+        if self.least_area and self.score == "descriptor":
+            raise SpadeError(
+                "`min_area` does nothing to `score='descriptor'`, which looks at no map: leave out "
+                "`min_area`, or choose the score map or mean"
+            )
         if self.store == "float16" and self.gallery_spec:
             raise SpadeError(
                 "`factory` and `coreset` need float32 patches: leave out `store='float16'` "
@@ -115,6 +125,11 @@ class Settings:
     def gallery_spec(self) -> GallerySpec:
         """The approximate search that an index is to be built with."""
         return GallerySpec(self.factory, self.coreset, self.search_params)
+
+    @property
+    def least_area(self) -> int | None:
+        """`min_area`, but None for 1, which every pixel has."""
+        return None if self.min_area == 1 else self.min_area
 
     @property
     def preset(self) -> str | None:
@@ -157,6 +172,7 @@ class Settings:
             "mirror": manifest.mirrored,
             "store": manifest.store or "float32",
             "score": manifest.score or "map",
+            "min_area": manifest.min_area,
         }
         if last:
             values |= {"k": last.k, "kappa": last.kappa, "sigma": last.sigma}
@@ -186,12 +202,14 @@ class Scoring:
     search : str or None
         How an index's galleries are searched: "exact", or their search parameters. None where
         there are neither.
+    min_area : int or None
     """
 
     k: int
     kappa: int
     sigma: float
     search: str | None
+    min_area: int | None = None
 
     @classmethod
     def of(cls, settings: Settings, manifest: Manifest) -> Scoring:
@@ -199,13 +217,25 @@ class Scoring:
         search = None
         if gallery := manifest.gallery:
             search = "exact" if settings.exact else settings.search_params or gallery.search_params
-        return cls(settings.k, settings.kappa, settings.sigma, search)
+        return cls(settings.k, settings.kappa, settings.sigma, search, settings.least_area)
 
-    def is_of(self, k: int, kappa: int, sigma: float, search: str | None, most: int) -> bool:
-        """Say whether scores by other settings are the same; a K over `most` means `most`."""
-        return (min(k, most), kappa, sigma, search) == (
+    def is_of(
+        self, made: Calibration | CalibrationSet | ByHand, search: str | None, most: int
+    ) -> bool:
+        """Say whether what is kept is of such scores.
+
+        Parameters
+        ----------
+        made : Calibration, CalibrationSet or ByHand
+        search : str or None
+            How galleries were searched for it.
+        most : int
+            A K over this one means this one.
+        """
+        return (min(made.k, most), made.kappa, made.sigma, search, made.min_area) == (
             min(self.k, most),
             self.kappa,
             self.sigma,
             self.search,
+            self.min_area,
         )

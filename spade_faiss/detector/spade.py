@@ -58,6 +58,10 @@ class Spade(Detector):
         K nearest descriptors (section 3.2), which notices global change rather than small flaws;
         or the map's power mean (`spade_faiss.maps.score`), to which a large weak flaw counts, too.
         By default as the preset says. The index keeps it.
+    min_area : int, optional
+        Pixels of an image that an area must have to count. Maps are clipped at the largest value
+        that all pixels of some connected area of so many reach (`spade_faiss.maps.area_peak`), and
+        regions that are smaller are left out. The index keeps it.
     preset : one of `spade_faiss.detector.presets.PRESETS`
         "paper"; or, which are not the paper's, "best", which is more accurate, or "video", which
         standardises and sees motion.
@@ -142,6 +146,7 @@ class Spade(Detector):
         quantile: float | None = None,
         calibrated: int = CALIBRATED,
         score: str | None = None,
+        min_area: int | None = None,
         preset: str = "paper",
         standardise: bool | None = None,
         contrast: bool | None = None,
@@ -171,6 +176,7 @@ class Spade(Detector):
             quantile=quantile,
             calibrated=calibrated,
             score=score,
+            min_area=min_area,
             standardise=standardise,
             contrast=contrast,
             motion=motion,
@@ -335,8 +341,8 @@ class Spade(Detector):
         calibrate : bool
             Whether to call `draw_thresholds` where the index's are of other settings.
         **settings
-            As for a new one: k, kappa, backbone, weights, quantile, score, engine, search_params,
-            exact, device, batch_size, progress.
+            As for a new one: k, kappa, backbone, weights, quantile, score, min_area, engine,
+            search_params, exact, device, batch_size, progress.
 
         Raises
         ------

@@ -69,9 +69,7 @@ class Thresholds:
     def calibration_set(self) -> CalibrationSet | None:
         """Return what `calibrate` found, drawn for the quantile; None if not by these settings."""
         held = self.record.calibration_set
-        if held is None or not self.scoring.is_of(
-            held.k, held.kappa, held.sigma, held.search, len(self.images.images)
-        ):
+        if held is None or not self.scoring.is_of(held, held.search, len(self.images.images)):
             return None
         return redraw_calibration_set(held, self.quantile, self.shifts)
 
@@ -82,9 +80,7 @@ class Thresholds:
         if made is None:
             made, gallery = self.record.calibration, self.images.gallery
             search = gallery.search_params if gallery else None
-            if made is None or not self.scoring.is_of(
-                made.k, made.kappa, made.sigma, search, len(self.images.images) - 1
-            ):
+            if made is None or not self.scoring.is_of(made, search, len(self.images.images) - 1):
                 return None
         drawn = redraw_calibration(self.images, made, self.quantile, self.shifts)
         return drawn.model_copy(update={"k": self.scoring.k})
@@ -184,10 +180,11 @@ def by_hand_notes(thresholds: Thresholds, score: str, own: Own) -> Iterator[str]
                 yield f"the {said_of(kept)} that was set by hand is not used here"
             continue
         yield from kept_notes([kept], record.generation)
-        if not thresholds.scoring.is_of(kept.k, kept.kappa, kept.sigma, kept.search, n):
+        if not thresholds.scoring.is_of(kept, kept.search, n):
+            area = f", min_area = {kept.min_area}" if kept.min_area else ""
             yield (
                 f"the {said_of(kept)} was set by hand for scores by other settings "
-                f"(K = {kept.k}, kappa = {kept.kappa})"
+                f"(K = {kept.k}, kappa = {kept.kappa}{area})"
             )
 
 

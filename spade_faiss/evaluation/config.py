@@ -52,6 +52,7 @@ def config_of(detector: Detector, **options: object) -> dict[str, Any]:
         "margin": settings.margin,
         "averaged": settings.averaged,
         "score": settings.score,
+        **({"min_area": settings.min_area} if settings.least_area else {}),
         "store": settings.store,
         "engine": settings.engine,
         "factory": settings.factory,

@@ -37,6 +37,7 @@ _FACTS = (
     "margin",
     "averaged",
     "score",
+    "min_area",
     "factory",
     "coreset",
     "engine",

@@ -28,6 +28,7 @@ _SINCE_VERSION_2 = (
     "averaged",
     "contrast",
     "score",
+    "min_area",
 )
 """What the second version has; an index without any is written as the first, for older programs."""
 
@@ -180,6 +181,8 @@ class Manifest(Data):
     """None beside `normal_distances` is what was done before: `CONTRAST_BEFORE`, without units."""
     score: Literal["descriptor", "mean"] | None = None
     """What its images are judged by, if not by their maps' maxima."""
+    min_area: int | None = Field(default=None, gt=0)
+    """Pixels that an area of an image must have to count, if not every one counts."""
 
     @model_validator(mode="after")
     def _one_gallery_a_level(self) -> Manifest:

@@ -11,19 +11,20 @@ from ..types import SCORES, Score
 from .record import Data
 
 
-class _Scores(Data):
-    """A record that has scores of images, or their thresholds, by kind.
-
-    One without `means` is written as older programs write and read it.
-    """
+class _Judged(Data):
+    """A record of scores or thresholds; what it lacks is written as older programs know it."""
 
     @model_serializer(mode="wrap")
     def _without_what_is_new(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = write(self)
-        for name in ("means", "mean_threshold"):
+        for name in ("means", "mean_threshold", "min_area"):
             if name in written and getattr(self, name) in ((), None):
                 del written[name]
         return written
+
+
+class _Scores(_Judged):
+    """A record that has scores of images, or their thresholds, by kind."""
 
     def scores(self, score: str) -> tuple[float, ...]:
         """Return the images' scores of one kind; none if they were not kept."""
@@ -56,6 +57,7 @@ class Calibration(_Scores):
     sample: tuple[int, ...] | None = None
     means: tuple[float, ...] = ()
     mean_threshold: float | None = None
+    min_area: int | None = Field(default=None, gt=0)
 
     @property
     def scored(self) -> Sequence[int]:
@@ -96,6 +98,7 @@ class CalibrationSet(_Scores):
     descriptor_threshold: float
     pixel_threshold: float
     mean_threshold: float | None = None
+    min_area: int | None = Field(default=None, gt=0)
 
     def scores(self, score: str) -> tuple[float, ...]:
         """Return the good images' scores of one kind; none if they were not kept."""
@@ -109,7 +112,7 @@ class Counted(Data):
     n: int = Field(gt=0)
 
 
-class ByHand(Data):
+class ByHand(_Judged):
     """A threshold that a person set, and from which score on images are to be reviewed.
 
     Both are of one kind of score, and of the settings by which images were scored then; see
@@ -129,3 +132,4 @@ class ByHand(Data):
     search: str | None
     good: Counted | None = None
     defects: Counted | None = None
+    min_area: int | None = Field(default=None, gt=0)

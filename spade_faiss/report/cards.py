@@ -13,7 +13,7 @@ from typing import Any
 
 from ..detector.result import Result
 from ..index import Index
-from ..verdict import Finding, Region
+from ..verdict import Finding, Region, shown_map
 from .colours import Picture
 from .layers import encoded, layers_of
 from .pictures import SHOWN_REGIONS, View, closer_looks
@@ -108,7 +108,8 @@ def card_of(
     """
     size = result.map.shape[0], result.map.shape[1]
     seen = index.manifest.framing.framing().seen(*size)
-    layers = layers_of(result.image, result.map, room[0], finding.pixel_threshold, seen=seen)
+    limit = finding.pixel_threshold
+    layers = layers_of(result.image, shown_map(result, limit), room[0], limit, seen=seen)
     pictures: dict[str, Picture] = dict(layers.pictures)
     shown = []
     for i, region in enumerate(finding.regions[:SHOWN_REGIONS]):

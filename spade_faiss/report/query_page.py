@@ -178,6 +178,7 @@ class QueryReport:
             "K": detector.k,
             "κ": detector.kappa,
             "score": SCORE_TITLES[detector.score],
+            "least area": f"{detector.min_area} pixels" if detector.min_area else "",
         }
         return {name: printable(str(value)) for name, value in facts.items() if value != ""}
 

@@ -183,6 +183,9 @@ class IndexAnswer(Answering):
         description="The share of good images that the drawn thresholds are to let pass."
     )
     score: Score = Field(description=_SCORE)
+    min_area: int | None = Field(
+        description="Pixels of an image that an area must have to count; null if each counts."
+    )
     threshold: float | None = Field(
         description="The score above which an image is called wrong; null if the index has none."
     )

@@ -141,6 +141,7 @@ def index_answer(served: Served, awaited: Awaited | None) -> IndexAnswer:
         kappa=detector.kappa,
         quantile=detector.quantile_,
         score=cast(Score, detector.score),
+        min_area=detector.min_area,
         threshold=detector.image_threshold,
         pixel_threshold=detector.pixel_threshold,
         by_hand=detector.by_hand,

@@ -45,7 +45,7 @@ def overlay(result: Result, framing: Framing, threshold: float | None) -> Pixels
 
     Grey is what the crop left unseen.
     """
-    painted = overlaid(photo(result), result.map, threshold)
+    painted = overlaid(photo(result), result, threshold)
     unseen = unseen_in(painted, framing, result.map.shape)
     painted[unseen] = painted[unseen] // 2 + _GREY // 2
     return painted

@@ -16,7 +16,7 @@ from .rates import (
     observed_rate,
     percent,
 )
-from .regions import Match, Region, find_regions
+from .regions import Match, Region, find_regions, shown_map
 from .threshold import Threshold, aimed_quantile, draw_threshold, good_threshold
 
 __all__ = [
@@ -42,5 +42,6 @@ __all__ = [
     "observed_rate",
     "over",
     "percent",
+    "shown_map",
     "verdict",
 ]

@@ -30,12 +30,14 @@ _PART = "seen only in part"
 _OUT_OF_SHAPE = "stretched out of shape"
 _LEARNT = "in the index itself"
 _STILL = "looked at without motion"
+_SMALL = "smaller than the least area that counts"
 STILL = f"{_STILL}: no frame before it"
 """The note on an image alone where a detector looks at motion, too."""
 _MEND = {
     _PART: "an index built with `crop=None` sees all of them",
     _OUT_OF_SHAPE: "an index of their own would suit them better",
     _LEARNT: "a score against itself says nothing of an image",
+    _SMALL: "no such image is ever called wrong: lower `min_area`",
     _STILL: "what is wrong by its speed alone is not found; give the video",
 }
 """By kind of note: what to do about the images of it, or what it means."""
@@ -65,6 +67,23 @@ def image_notes(manifest: Manifest, size: tuple[int, int]) -> tuple[str, ...]:
         if share < 0.9 * min(others, LITTLE):
             return (f"{_PART}: {_seen(framing, size)}",)
     return (f"{_OUT_OF_SHAPE}: {_seen(framing, size)}",) if _is_stretched(framing, size) else ()
+
+
+def area_notes(manifest: Manifest, size: tuple[int, int], min_area: int | None) -> tuple[str, ...]:
+    """Return a note where no place on an image of a height and width has the least area.
+
+    Parameters
+    ----------
+    manifest : Manifest
+    size : (int, int)
+    min_area : int or None
+        Pixels; None if each counts.
+    """
+    left, top, right, bottom = manifest.framing.framing().seen(*size)
+    pixels = (right - left) * (bottom - top)
+    if min_area is None or pixels >= min_area:
+        return ()
+    return (f"{_SMALL}: {pixels} of {min_area} pixels",)
 
 
 def training_image_note(path: str) -> str:

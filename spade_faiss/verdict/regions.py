@@ -33,6 +33,10 @@ class Compared(Protocol):
     def matches(self) -> tuple[Ids, ...]:
         """Per level, each patch's nearest good patch, as a row of the level, int64 [h, w]."""
 
+    @property
+    def min_area(self) -> int | None:
+        """Pixels that a region must have; None if each counts."""
+
 
 @dataclass(frozen=True)
 class Match:
@@ -88,11 +92,16 @@ class Region:
 
 
 def find_regions(result: Compared, index: Index, threshold: float) -> list[Region]:
-    """Return the regions of an image's map over a threshold, the highest peak first."""
+    """Return the regions of an image's map over a threshold, the highest peak first.
+
+    Those with fewer pixels than count (`result.min_area`) are left out.
+    """
     wrong = over(result.map, threshold).view(np.uint8)
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(wrong, connectivity=8)
     regions = []
     for number in range(1, count):  # 0 is what lies under the threshold
+        if boxes[number, cv2.CC_STAT_AREA] < (result.min_area or 1):
+            continue
         left, top, width, height, area = boxes[number].tolist()
         box = np.s_[top : top + height, left : left + width]
         own = np.where(labels[box] == number, result.map[box], -np.inf)
@@ -108,6 +117,30 @@ def find_regions(result: Compared, index: Index, threshold: float) -> list[Regio
             )
         )
     return sorted(regions, key=lambda region: -region.peak)
+
+
+def shown_map(result: Compared, threshold: float | None) -> Floats:
+    """Return an image's map for pictures: what is too small to count is not over a threshold.
+
+    Parameters
+    ----------
+    result : Compared
+    threshold : float or None
+        None if there is none, and the map is as it is.
+
+    Returns
+    -------
+    float32 [H, W]
+    """
+    least = result.min_area
+    if threshold is None or least is None:
+        return result.map
+    wrong = over(result.map, threshold)
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(wrong.view(np.uint8), connectivity=8)
+    small = (boxes[:, cv2.CC_STAT_AREA] < least)[labels] & wrong
+    below = np.nextafter(np.float32(threshold), np.float32(-np.inf))
+    shown: Floats = np.where(small, below, result.map)
+    return shown
 
 
 def _matches(result: Compared, index: Index, peak: tuple[int, int]) -> tuple[Match, ...]:
