@@ -59,8 +59,8 @@ def stage_two(index: Index, network: Backbone, images: list[Path], repeats: int)
     """Return the median seconds that an image's search among patches takes."""
     framing = index.manifest.framing.framing()
     searches = [gallery_search(gallery) for gallery in index.galleries] or [
-        LevelSearch(patches, level.patches)
-        for patches, level in zip(index.levels, index.manifest.levels, strict=True)
+        LevelSearch(patches, layout.patches)
+        for patches, layout in zip(index.levels, index.layouts, strict=True)
     ]
     times = []
     for path in images:

@@ -230,8 +230,8 @@ def first(spade: Spade, count: int) -> Spade:
     index.manifest = index.manifest.model_copy(update={"images": index.manifest.images[:count]})
     index.descriptors = index.descriptors[:count]
     index.levels = tuple(
-        rows[: count * level.patches]
-        for rows, level in zip(index.levels, index.manifest.levels, strict=True)
+        rows[: count * layout.patches]
+        for rows, layout in zip(index.levels, index.layouts, strict=True)
     )
     return spade.with_pipeline(spade.pipeline.on(index))
 

@@ -19,6 +19,7 @@ from .options import (
     DataSet,
     Device,
     Engine,
+    Ignore,
     Kappa,
     MaxFpr,
     MaxMemory,
@@ -26,18 +27,21 @@ from .options import (
     Nearest,
     NetworkOptions,
     Out,
+    Overlap,
     Preset,
     RayOptions,
+    Region,
     Report,
     Resize,
     SearchOptions,
     Store,
     Sweep,
     Threshold,
+    Tile,
     Views,
     Weights,
 )
-from .values import crop_side, detector_for, existing_folder, memory_limit
+from .values import crop_side, detector_for, existing_folder, memory_limit, region_of
 
 if TYPE_CHECKING:
     from ..datasets import Category
@@ -71,8 +75,12 @@ class VideoDetectorOptions:
 
     backbone: Backbone = "wide_resnet50_2"
     weights: Weights = None
-    resize: Resize = 256
+    resize: Resize = None
     crop: Crop = "none"
+    tile: Tile = None
+    overlap: Overlap = None
+    region: Region = None
+    ignore: Ignore = None
     k: Nearest = 20
     kappa: Kappa = 1
     preset: Preset = "paper"
@@ -84,7 +92,9 @@ class VideoDetectorOptions:
 
     def settings(self) -> dict[str, Any]:
         """Return them as `Spade` takes them."""
-        return asdict(self) | {"crop": crop_side(self.crop), "progress": True}
+        own = asdict(self)
+        region = region_of(own.pop("region"), own.pop("ignore"))
+        return own | {"crop": crop_side(self.crop), "region": region, "progress": True}
 
 
 def evaluate_mvtec(

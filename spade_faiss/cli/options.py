@@ -60,7 +60,39 @@ Views = Annotated[
         "--backbone may name several networks, too: a,b.",
     ),
 ]
-Resize = Annotated[int, typer.Option(help="Shorter side after resizing, in pixels.")]
+Resize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Shorter side after resizing, in pixels.  [default: 256; with --tile, as it is]",
+    ),
+]
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="See large pictures in overlapping squares of this side, at full resolution or that "
+        "of --resize.",
+    ),
+]
+Overlap = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="What neighbouring tiles share, at least.  [default: an eighth of --tile]",
+    ),
+]
+Region = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="MASK",
+        help="Look only where this picture is white, of a camera that stands still.",
+    ),
+]
+Ignore = Annotated[
+    Path | None,
+    typer.Option(metavar="MASK", help="Look only where this picture is black."),
+]
 Crop = Annotated[
     str, typer.Option(help="Side of the centre crop in pixels, or 'none' for the whole frame.")
 ]
@@ -261,8 +293,12 @@ class NetworkOptions:
 
     backbone: Backbone = "wide_resnet50_2"
     weights: EachWeights = None
-    resize: Resize = 256
+    resize: Resize = None
     crop: CropOrNone = None
+    tile: Tile = None
+    overlap: Overlap = None
+    region: Region = None
+    ignore: Ignore = None
     k: Nearest = 50
     kappa: Kappa = 1
 

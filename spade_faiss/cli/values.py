@@ -11,6 +11,7 @@ from ..errors import SpadeError
 
 if TYPE_CHECKING:
     from ..detector import Detector
+    from ..images.roi import Roi
     from .options import NetworkOptions, PatchOptions, SearchOptions
 
 
@@ -54,6 +55,18 @@ def memory_limit(text: str | None, ray: str | None = None) -> int | None:
     return size
 
 
+def region_of(region: Path | None, ignore: Path | None) -> Roi | None:
+    """Return what is looked at, by a picture of it, or of what is not."""
+    if region is not None and ignore is not None:
+        raise SpadeError("`region` and `ignore` say the same the other way round: give one of them")
+    if region is None and ignore is None:
+        return None
+    from ..images.region import read_region
+    from ..images.roi import Roi
+
+    return Roi(read_region(region or ignore, ignore=region is None))
+
+
 def detector_for(
     network: NetworkOptions,
     patches: PatchOptions,
@@ -76,6 +89,9 @@ def detector_for(
         kappa=network.kappa,
         resize=network.resize,
         crop=crop_side(network.crop or "224"),
+        tile=network.tile,
+        overlap=network.overlap,
+        region=region_of(network.region, network.ignore),
         progress=True,
         **of_patches,
         **asdict(search),

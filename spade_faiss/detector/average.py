@@ -53,8 +53,10 @@ def learn_statistics(
             squares: list[float] = []
             for i, (score, values) in enumerate(score_images(member.by(min_area=None))):
                 scores[number, i], powers[number, i] = score, _power(member, i, values)
-                means.append(float(values.mean(dtype=np.float64)))
-                squares.append(float(np.square(values, dtype=np.float64).mean()))
+                looked = member.framing.looked_at
+                seen = values if looked is None else values[looked]
+                means.append(float(seen.mean(dtype=np.float64)))
+                squares.append(float(np.square(seen, dtype=np.float64).mean()))
                 if maps is not None:
                     maps[number, i] = _resized(values, size)
             statistics.append(_statistics(scores[number], float(np.mean(means)), squares))
@@ -80,7 +82,7 @@ def _power(member: Pipeline, image: int, values: Floats) -> float:
     area, record = member.settings.least_area, member.index.manifest.images[image]
     size = record.height, record.width
     placed = member.framing.place(values, size) if area else values
-    return clipped_mean(values, placed, area)
+    return clipped_mean(member, values, placed, area)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from .._support.stages import Stages
 from ..images import Framing, OnError, Source, decode_images, load_images
-from .extract import features_of
+from .extract import batch_of, images_at_once
 from .pipeline import Batch, Done, LazyNetwork, Pipeline
 from .settings import Settings
 
@@ -32,15 +32,15 @@ class ThisProcess:
         of: Callable[[Pipeline, Batch], Iterable[Made]],
         on_error: OnError | None,
     ) -> Iterator[Done[Made]]:
-        """Call a function with each batch of images' features, and yield the outcomes in order."""
+        """Call a function with each batch of images, and yield the outcomes in order."""
         _ = pipeline.network  # which may not be the index's: say so before an image is read
         images = load_images(sources, framing, on_error, motion=pipeline.settings.motion)
         while True:
             with pipeline.stages("features"):
-                loaded = list(islice(images, pipeline.settings.batch_size))
-                if not loaded:
-                    return
-                batch = features_of(pipeline, loaded, framing)
+                loaded = list(islice(images, images_at_once(pipeline, framing)))
+            if not loaded:
+                return
+            batch = batch_of(pipeline, loaded, framing)
             yield Done(of(pipeline, batch), loaded[-1].position + 1)
 
     def map(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -23,8 +23,10 @@ from ..images import (
     report_problem,
     sizes_of,
 )
-from ..images.motion import motion_shape
-from .pipeline import Batch, Pipeline
+from ..images.motion import CELL, motion_shape
+from ..index import TrainingImage
+from ..index.layout import layout_of
+from .pipeline import Batch, Parts, Pipeline
 
 Images = str | os.PathLike[str] | Iterable[Source] | npt.NDArray[np.uint8]
 """A folder, paths, or RGB uint8 arrays [H, W, 3]."""
@@ -60,38 +62,75 @@ def is_stream(images: object) -> bool:
 def framing_for(pipeline: Pipeline, sources: Iterable[Source]) -> tuple[Framing, Iterable[Source]]:
     """Return the framing that suits most of some images, and all the images."""
     settings, sizes = pipeline.settings, list[tuple[int, int]]()
-    if settings.crop is None:  # only a whole frame's shape depends on the images
+    if settings.crop is None or settings.tile:  # else no shape depends on the images
         sizes, sources = sizes_of(sources)
-    framing = Framing.for_most(settings.resize, settings.crop, sizes)
+    if settings.tile:
+        cell = pipeline.network.cell
+        framing = Framing.tiled(settings.tile, settings.overlap, cell, settings.resize, sizes)
+    else:
+        framing = Framing.for_most(settings.shorter_side, settings.crop, sizes)
     if settings.margin:
         framing = replace(framing, margin=pipeline.network.cell)
-    return framing, sources
+    return replace(framing, roi=settings.region), sources
 
 
-def features_of(pipeline: Pipeline, loaded: list[Loaded], framing: Framing) -> Batch:
-    """Return the features of images that are decoded.
+def images_at_once(pipeline: Pipeline, framing: Framing) -> int:
+    """Return how many images a batch has: so many that the network sees them at once, or one."""
+    return max(1, pipeline.settings.batch_size // len(framing.corners))
 
-    With an index, they are on the scale of its features; without, as the network gives them.
+
+def batch_of(pipeline: Pipeline, loaded: list[Loaded], framing: Framing) -> Batch:
+    """Return images that are decoded, and their features as they come.
+
+    With an index, these are on the scale of its features; without, as the network gives them.
     """
-    images = np.stack([one.wide for one in loaded])
+    return Batch(loaded, framing, _features_of(pipeline, loaded, framing))
+
+
+def _features_of(pipeline: Pipeline, loaded: list[Loaded], framing: Framing) -> Iterator[Parts]:
+    units = [(i, part) for i in range(len(loaded)) for part in range(len(framing.corners))]
+    step = pipeline.settings.batch_size
+    for at in range(0, len(units), step):
+        with pipeline.stages("features"):
+            found = _features_of_units(pipeline, loaded, framing, units[at : at + step])
+        yield found
+
+
+def _features_of_units(
+    pipeline: Pipeline, loaded: list[Loaded], framing: Framing, units: list[tuple[int, int]]
+) -> Parts:
+    images = np.stack([framing.cut(loaded[i].wide, part) for i, part in units])
     settings = pipeline.settings
     mirror = settings.mirror
     features = pipeline.network(np.ascontiguousarray(images[:, :, ::-1]) if mirror else images)
     # Patches of a mirror image go back to where they are in the image itself.
     levels = tuple(level.flip(2) for level in features.levels) if mirror else features.levels
     if framing.margin or settings.averaged:
-        levels = without_margin(levels, framing.size, framing.margin, averaged=settings.averaged)
+        size = framing.seen_at_once
+        levels = without_margin(levels, size, framing.margin, averaged=settings.averaged)
     if settings.motion:
-        levels = (*levels, _motion_of(loaded, framing).to(levels[0].device))
-    batch = Batch(loaded, framing, features.descriptors.cpu().numpy(), levels)
+        levels = (*levels, _motion_of(loaded, framing, units).to(levels[0].device))
+    shapes = tuple((level.shape[1], level.shape[2]) for level in levels)
+    numbers = [part for _, part in units]
+    stored = tuple(
+        layout_of(framing, shape).stored(level, numbers)
+        for shape, level in zip(shapes, levels, strict=True)
+    )
+    parts = Parts(tuple(units), features.descriptors.cpu().numpy(), stored, shapes)
     scales = pipeline.opened and pipeline.opened.scales
-    return batch.scaled(scales) if scales else batch
+    return parts.scaled(scales) if scales else parts
 
 
-def _motion_of(loaded: list[Loaded], framing: Framing) -> Tensor:
-    """Return the level of motion of B images, [B, h, w, 4]; nothing moves where none is known."""
+def _motion_of(loaded: list[Loaded], framing: Framing, units: list[tuple[int, int]]) -> Tensor:
+    """Return the level of motion of b parts, [b, h, w, 4]; nothing moves where none is known."""
     still = np.zeros(motion_shape(framing.size), np.float32)
-    moves = [still if one.motion is None else one.motion for one in loaded]
+    height, width, _ = motion_shape(framing.seen_at_once)
+    moves = []
+    for i, part in units:
+        motion = loaded[i].motion
+        top, left = (at // CELL for at in framing.corners[part])
+        whole = still if motion is None else motion
+        moves.append(whole[top : top + height, left : left + width])
     return torch.from_numpy(np.stack(moves))
 
 
@@ -103,7 +142,7 @@ def map_batches(
     on_error: OnError | None,
     title: str,
 ) -> Iterator[Made]:
-    """Yield what a function yields of each batch of features, in order.
+    """Yield what a function yields of each batch of images, in order.
 
     Parameters
     ----------
@@ -126,6 +165,37 @@ def map_batches(
             bar.update(done.end - bar.n)
 
 
-def itself(_: Pipeline, batch: Batch) -> list[Batch]:
-    """Return the features alone, for `map_batches`."""
-    return [batch]
+@dataclass(frozen=True)
+class Learnt:
+    """The features of some parts of good images, and what an index keeps of these.
+
+    Attributes
+    ----------
+    parts : Parts
+    images : tuple of TrainingImage
+        Those whose first part is among them.
+    crops : uint8 [n, h + 2 m, w + 2 m, 3]
+        What the network sees of these, with the margin.
+    moving : bool
+        Whether any of them has a frame before it.
+    """
+
+    parts: Parts
+    images: tuple[TrainingImage, ...]
+    crops: npt.NDArray[np.uint8]
+    moving: bool
+
+
+def learn(_: Pipeline, batch: Batch) -> Iterator[Learnt]:
+    """Yield the features of a batch's images as they come, for `map_batches`."""
+    for parts in batch.parts:
+        first = [batch.loaded[i] for i, part in parts.units if part == 0]
+        none = np.empty((0, *batch.loaded[0].wide.shape), np.uint8)
+        yield Learnt(
+            parts,
+            tuple(
+                TrainingImage(path=one.name, height=one.size[0], width=one.size[1]) for one in first
+            ),
+            np.stack([one.wide for one in first]) if first else none,
+            any(one.motion is not None for one in first),
+        )

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from .._support.versions import installed
 from ..errors import SpadeError
@@ -28,10 +29,10 @@ from ..index.manifest import BackboneRecord, ContrastRecord, FramingRecord, Stor
 from ..index.writer import write_normal_distances
 from ..maps.contrast import AROUND, SHARE, contrast_unit
 from ..verdict.copies import copy_weights, to_pairs
-from .extract import Images, framing_for, itself, map_batches, sources_of
-from .leave_one_out import KnownScores, all_normal_distances, calibration_of
+from .extract import Images, Learnt, framing_for, learn, map_batches, sources_of
+from .leave_one_out import KnownScores, LeftOut, calibration_of, suits_elsewhere
 from .neighbours import copies_in
-from .pipeline import Batch, Pipeline, record_of
+from .pipeline import Pipeline, record_of
 
 _MADE_WITH = ("spade-faiss", "torch", "numpy", "faiss-cpu", "faiss-gpu")
 _MANY = 1 << 20
@@ -197,7 +198,8 @@ class Generation:
         writer = self._open(old.manifest.descriptor_size, shapes, len(places) + more)
         for i in places:
             rows = [old.rows(level, i, i + 1) for level in range(len(shapes))]
-            writer.append(old.descriptors[i : i + 1], rows, old.crops[i : i + 1])
+            units = slice(i * old.parts, (i + 1) * old.parts)
+            writer.append(old.descriptors[units], rows, old.wide[i : i + 1])
         self._kept = places
         self._images += [old.manifest.images[i] for i in places]
 
@@ -205,29 +207,41 @@ class Generation:
         """Add images."""
         self._framing = framing
         most = len(sources) if isinstance(sources, Sequence) else _MANY
-        for batch in map_batches(self._pipeline, sources, framing, itself, on_error, "features"):
-            self._append(batch if self._scales is None else batch.scaled(self._scales), most)
+        for one in map_batches(self._pipeline, sources, framing, learn, on_error, "features"):
+            self._append(one, most)
 
-    def _append(self, batch: Batch, most: int) -> None:
-        shapes = [(v.shape[1], v.shape[2], v.shape[3]) for v in batch.levels]
-        writer = self._writer or self._open(batch.descriptors.shape[1], shapes, most)
-        flat = [level.reshape(-1, level.shape[-1]).cpu().numpy() for level in batch.levels]
-        with self._pipeline.stages("index"):
-            writer.append(batch.descriptors, flat, np.stack([v.input for v in batch.loaded]))
-            if self._pipeline.settings.standardise and self._old is None:
-                self._spreads = self._spreads or [Spread() for _ in (batch.descriptors, *flat)]
-                for spread, values in zip(self._spreads, (batch.descriptors, *flat), strict=True):
-                    spread.add(values)
-        self._moving |= any(one.motion is not None for one in batch.loaded)
-        self._images += [
-            TrainingImage(path=v.name, height=v.size[0], width=v.size[1]) for v in batch.loaded
+    def _append(self, learnt: Learnt, most: int) -> None:
+        parts = learnt.parts if self._scales is None else learnt.parts.scaled(self._scales)
+        shapes = [
+            (*shape, level.shape[2])
+            for shape, level in zip(parts.shapes, parts.levels, strict=True)
         ]
+        writer = self._writer or self._open(parts.descriptors.shape[1], shapes, most)
+        flat = [level.flatten(0, 1).cpu().numpy() for level in parts.levels]
+        with self._pipeline.stages("index"):
+            writer.append(parts.descriptors, flat, self._kept_of(learnt.crops))
+            if self._pipeline.settings.standardise and self._old is None:
+                self._spreads = self._spreads or [Spread() for _ in (parts.descriptors, *flat)]
+                for spread, values in zip(self._spreads, (parts.descriptors, *flat), strict=True):
+                    spread.add(values)
+        self._moving |= learnt.moving
+        self._images += learnt.images
+
+    def _kept_of(self, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return crops with their margin, but for an index that an older version began."""
+        old = self._old
+        if old is None or old.manifest.keeps_margins or not old.manifest.framing.margin:
+            return crops
+        margin = old.manifest.framing.margin
+        return crops[:, margin:-margin, margin:-margin]
 
     def _open(
         self, descriptor_size: int, shapes: Sequence[tuple[int, int, int]], most: int
     ) -> IndexWriter:
         self._spec = self._spec.tried(shapes, most)
-        self._writer = IndexWriter(self._folder, descriptor_size, shapes, self._store)
+        assert self._framing is not None
+        wide = self._old.manifest.keeps_margins if self._old else self._framing.margin > 0
+        self._writer = IndexWriter(self._folder, descriptor_size, shapes, self._store, wide=wide)
         return self._writer
 
     def finish(self, *, calibrate: bool) -> Index:
@@ -264,13 +278,7 @@ class Generation:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             made_with=installed(_MADE_WITH),
             backbone=self._backbone,
-            framing=FramingRecord(
-                resize=framing.resize,
-                height=framing.size[0],
-                width=framing.size[1],
-                crop=framing.crop,
-                margin=framing.margin,
-            ),
+            framing=FramingRecord.of(framing),
             images=tuple(self._images),
             descriptor_size=writer.descriptor_size,
             descriptors=descriptors,
@@ -278,7 +286,7 @@ class Generation:
             crops=crops,
         )
         of_settings = settings.mirror, settings.motion, settings.averaged
-        if any(of_settings) or scales or self._store or framing.margin:
+        if any(of_settings) or scales or self._store or manifest.framing.is_new:
             manifest = manifest.extended(
                 mirrored=settings.mirror,
                 motion=settings.motion,
@@ -299,14 +307,18 @@ class Generation:
 
     def _learn_from_images(self, index: Index, *, calibrate: bool) -> None:
         """Find copies, normal distances and thresholds: how the images lie to each other."""
-        pipeline = self._pipeline.on(index, draft=True)
+        pipeline, left_out = self._pipeline.on(index, draft=True), None
         if copies := to_pairs(copies_in(index)):
             index.manifest = index.manifest.extended(copies=copies)
+        with pipeline.stages("index"):
+            old = self._old
+            if old.manifest.elsewhere if old else suits_elsewhere(pipeline):
+                index.manifest = index.manifest.extended(elsewhere=True)
         if pipeline.settings.contrast:
+            left_out = LeftOut(pipeline)
             with pipeline.stages("index"):
-                found = all_normal_distances(pipeline)
                 generation = index.manifest.generation
-                file = write_normal_distances(self._folder, generation, found)
+                file = write_normal_distances(self._folder, generation, left_out.search())
             index.manifest = index.manifest.extended(normal_distances=file)
             before = self._old.manifest.contrast if self._old else None
             if self._old is None or before:  # else it goes on as an older version began it
@@ -319,7 +331,8 @@ class Generation:
             known = KnownScores.of(pipeline, self._old, self._kept) if self._old else None
             with pipeline.stages("calibration"):
                 # Another index's means would keep it from older programs, and nobody asks for them.
-                scored = calibration_of(pipeline, known, means=index.manifest.score == "mean")
+                means = index.manifest.score == "mean"
+                scored = calibration_of(pipeline, known, left_out, means=means)
             # An older program can read a manifest without a sample and without means.
             index.manifest = (
                 index.manifest.model_copy(update={"calibration": scored})

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from tempfile import TemporaryFile
 from typing import TypeVar
 
 import numpy as np
@@ -14,15 +15,20 @@ import torch
 
 from ..index import Index
 from ..index.scores import Calibration
-from ..maps import anomaly_map, contrast, power_mean
+from ..maps import contrast
 from ..types import Doubles, Floats, Ids
 from ..verdict.calibration import calibration_sample, draw_thresholds, named_scores
 from ..verdict.copies import Copies, copy_weights, from_pairs
-from .neighbours import copies_in, other_images
+from .neighbours import copies_in, other_images, other_units
 from .pipeline import Pipeline
-from .query import correspond, maps_of
+from .query import contrasted, correspond, joined_distances, maps_of, mean_of
 
 Made = TypeVar("Made")
+
+TRIED, PATCHES = 48, 256
+"""Tiles, and patches of each, by which `suits_elsewhere` judges."""
+NEARER = 0.95
+"""How near matches of any place must be, as a share of the distance at the same place."""
 
 # Done where the executor has them done ------------------------------------------------------
 
@@ -30,10 +36,10 @@ Made = TypeVar("Made")
 def nearest_others(pipeline: Pipeline, images: Ids) -> tuple[list[Ids], Floats]:
     """Return some training images' K nearest others, and the scores that this gives them.
 
-    See `neighbours.other_images`.
+    See `neighbours.other_units`.
     """
     index = pipeline.index
-    return other_images(index.descriptors, pipeline.settings.k, copies_in(index), images)
+    return other_units(index, pipeline.settings.k, images, elsewhere=index.manifest.elsewhere)
 
 
 def map_scores(
@@ -43,48 +49,75 @@ def map_scores(
 
     Each is against its own others alone.
     """
-    scores = []
-    for i, own in zip(images.tolist(), others, strict=True):
-        record = pipeline.index.manifest.images[i]
-        distances = distances_to_others(pipeline, i, own, exact=exact)
-        on_input, placed = maps_of(pipeline, distances, (record.height, record.width))
-        scores.append((float(placed.max()), power_mean(on_input)))
-    return scores
+    return [
+        _map_score(pipeline, i, distances_to_others(pipeline, i, own, exact=exact))
+        for i, own in zip(images.tolist(), others, strict=True)
+    ]
+
+
+def _map_score(
+    pipeline: Pipeline, image: int, distances: tuple[Floats, ...]
+) -> tuple[float, float]:
+    record = pipeline.index.manifest.images[image]
+    on_input, placed = maps_of(pipeline, distances, (record.height, record.width))
+    return float(placed.max()), mean_of(pipeline, on_input)
 
 
 def input_maps(pipeline: Pipeline, images: Ids, others: Sequence[Ids]) -> list[Floats]:
     """Return some training images' maps on the network's input, against their own others alone."""
-    settings, records = pipeline.settings, pipeline.index.manifest.images
-    maps = []
-    for i, own in zip(images.tolist(), others, strict=True):
-        distances = distances_to_others(pipeline, i, own, exact=settings.exact)
-        if settings.least_area:
-            maps.append(maps_of(pipeline, distances, (records[i].height, records[i].width))[0])
-        else:
-            maps.append(anomaly_map(distances, pipeline.framing.size, settings.sigma))
-    return maps
+    records, exact = pipeline.index.manifest.images, pipeline.settings.exact
+    return [
+        maps_of(
+            pipeline,
+            distances_to_others(pipeline, i, own, exact=exact),
+            (records[i].height, records[i].width),
+        )[0]
+        for i, own in zip(images.tolist(), others, strict=True)
+    ]
 
 
-def normal_distances(
-    pipeline: Pipeline, images: Ids, others: Sequence[Ids], *, level: int
-) -> list[Floats]:
-    """Return the distances that are normal for some training images' patches of a level.
+@dataclass(frozen=True)
+class AmongOthers:
+    """A training image's patches of a level among those of its others.
 
-    See `spade_faiss.maps.contrast`; each is float32 [h * w, 3].
+    Attributes
+    ----------
+    normal : float32 [parts * patches, 3]
+        The distances that are normal for them; see `spade_faiss.maps.contrast`.
+    distances : float32 [parts * patches]
+        To their matches: the mean over the kappa nearest.
+    matches : int64 [parts * patches]
+        The nearest, as rows of the level.
     """
-    index, found = pipeline.index, []
-    search = pipeline.level_searches(exact=True)[level]
-    patches = index.manifest.levels[level].patches
+
+    normal: Floats
+    distances: Floats
+    matches: Ids
+
+
+def among_others(
+    pipeline: Pipeline, images: Ids, others: Sequence[Ids], *, level: int
+) -> list[AmongOthers]:
+    """Return what one search for some training images' patches of a level finds."""
+    index, settings = pipeline.index, pipeline.settings
+    search, patches = pipeline.level_searches(exact=True)[level], index.layouts[level].patches
+    found = []
     for i, own in zip(images.tolist(), others, strict=True):
-        k = min(contrast.NEAREST, len(own) * patches)
+        rows = torch.tensor(index.rows(level, i, i + 1)).reshape(index.parts, patches, -1)
+        k = min(max(contrast.NEAREST, settings.kappa), own.shape[1] * patches)
         if k == 0:  # a single image: nothing is known
-            found.append(np.zeros((patches, 3), np.float32))
+            none = np.zeros(index.parts * patches, np.float32)
+            found.append(AmongOthers(np.zeros((len(none), 3), np.float32), none, none.astype(int)))
             continue
-        rows = torch.tensor(index.rows(level, i, i + 1))[None]
-        near, ids = search.search(rows, torch.tensor(own)[None], k, pipeline.settings.engine)
+        near, ids = search.search(rows, torch.tensor(own), k, settings.engine)
+        distances, matches = (values.flatten(0, 1).numpy() for values in (near.sqrt(), ids))
+        few = min(k, contrast.NEAREST)
+        pictures = matches[:, :few] // (patches * index.parts)
         found.append(
-            contrast.normal_distances(
-                near[0].sqrt().numpy(), ids[0].numpy() // patches, copies_in(index)
+            AmongOthers(
+                contrast.normal_distances(distances[:, :few], pictures, copies_in(index)),
+                distances[:, : settings.kappa].mean(axis=-1),
+                matches[:, 0],
             )
         )
     return found
@@ -93,13 +126,28 @@ def normal_distances(
 def distances_to_others(
     pipeline: Pipeline, i: int, others: Ids, *, exact: bool
 ) -> tuple[Floats, ...]:
-    """Return training image i's distances, level by level, to its nearest others [K]."""
+    """Return training image i's distances, level by level, to its nearest others.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    i : int
+    others : int64 [parts, K]
+        Units that each of its parts is compared with.
+    exact : bool
+
+    Returns
+    -------
+    tuple of float32 [h, w]
+    """
     index = pipeline.index
-    rows = (index.rows(level, i, i + 1) for level in range(len(index.levels)))
-    levels = [torch.tensor(patches)[None] for patches in rows]
     without = [i, *copies_in(index)[i].tolist()]
-    found = correspond(pipeline, levels, others[None], exact=exact, leave_out=without)
-    return found[0][0]
+    levels = [
+        torch.tensor(index.rows(level, i, i + 1)).reshape(index.parts, layout.patches, -1)
+        for level, layout in enumerate(index.layouts)
+    ]
+    found = correspond(pipeline, levels, others, exact=exact, leave_out=without)
+    return joined_distances(index, [distances for distances, _ in found])
 
 
 # Handed to the executor ---------------------------------------------------------------------
@@ -117,19 +165,99 @@ def score_images(pipeline: Pipeline) -> Iterator[tuple[float, Floats]]:
         yield float(score), values
 
 
-def all_normal_distances(pipeline: Pipeline) -> Iterator[Floats]:
-    """Yield `normal_distances` of all training images, level by level."""
-    images = np.arange(len(pipeline.index))
-    others, _ = _others(pipeline, images)
-    for level in range(len(pipeline.index.levels)):
-        call = partial(normal_distances, level=level)
-        found = _in_parts(pipeline, images, others, call, "the normal distances")
-        yield from pipeline.bar(found, f"contrast, level {level + 1}", len(images))
+class LeftOut:
+    """How far all training images' patches are from their matches among the others.
+
+    One search finds what is normal for them, and what they score. It is kept in a file without a
+    name that goes with this object.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        Of an index that is searched exactly.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        rows = sum(map(len, pipeline.index.levels))
+        with TemporaryFile() as file:  # which the mapping keeps
+            self._distances: Floats = np.memmap(file, np.float32, shape=(rows,))
+        with TemporaryFile() as file:
+            self._matches: Ids = np.memmap(file, np.int64, shape=(rows,))
+
+    def search(self) -> Iterator[Floats]:
+        """Search, and yield the normal distances, [parts * patches, 3], level by level."""
+        pipeline, at = self._pipeline, 0
+        images = np.arange(len(pipeline.index))
+        others, _ = _others(pipeline, images)
+        for level in range(len(pipeline.index.levels)):
+            call = partial(among_others, level=level)
+            found = _in_parts(pipeline, images, others, call, "the normal distances")
+            for one in pipeline.bar(found, f"contrast, level {level + 1}", len(images)):
+                end = at + len(one.distances)
+                self._distances[at:end], self._matches[at:end] = one.distances, one.matches
+                at = end
+                yield one.normal
+
+    def scores(self, images: Ids) -> Iterator[tuple[float, float]]:
+        """Yield the peak and the power mean of some training images' maps, once all is known."""
+        index = self._pipeline.index
+        for i in images.tolist():
+            start, distances, matches = 0, [], []
+            for layout, level in zip(index.layouts, index.levels, strict=True):
+                rows = index.parts * layout.patches
+                own = slice(start + i * rows, start + (i + 1) * rows)
+                distances.append(np.array(self._distances[own]).reshape(index.parts, -1))
+                matches.append(np.array(self._matches[own]).reshape(index.parts, -1))
+                start += len(level)
+            without = [i, *copies_in(index)[i].tolist()]
+            less = contrasted(index, distances, matches, without)
+            joined = tuple(
+                layout.join(own, 0) for layout, own in zip(index.layouts, less, strict=True)
+            )
+            yield _map_score(self._pipeline, i, joined)
+
+
+def suits_elsewhere(pipeline: Pipeline) -> bool:
+    """Say whether tiles are to be compared with tiles of any place, by what good images say.
+
+    That is so where patches of good tiles are nearer to their matches there than to those in
+    tiles of their own place: parts lie in no order. Else the same place is the better witness of
+    what belongs there, and fewer images suffice.
+    """
+    index = pipeline.index
+    if index.parts == 1 or len(index) < 2:
+        return False
+    units = np.unique(np.linspace(0, len(index) * index.parts - 1, TRIED).round().astype(np.int64))
+    images, places = np.unique(units // index.parts), []
+    for elsewhere in (False, True):
+        others, _ = other_units(index, pipeline.settings.k, images, elsewhere=elsewhere)
+        of_image = dict(zip(images.tolist(), others, strict=True))
+        distances = []
+        for unit in units.tolist():
+            image, part = divmod(unit, index.parts)
+            own = of_image[image][part]
+            for search, layout, rows in zip(
+                pipeline.level_searches(exact=True), index.layouts, index.levels, strict=True
+            ):
+                patches = rows[unit * layout.patches : (unit + 1) * layout.patches]
+                some = patches[:: -(-len(patches) // PATCHES)].astype(np.float32)
+                near, _ = search.search(
+                    torch.from_numpy(some)[None],
+                    torch.from_numpy(own)[None],
+                    1,
+                    pipeline.settings.engine,
+                )
+                distances.append(float(near.sqrt().mean()))
+        places.append(np.array(distances))
+    here, anywhere = places
+    return float(np.median(anywhere / np.maximum(here, 1e-12))) < NEARER
 
 
 def calibration_of(
     pipeline: Pipeline,
     known: KnownScores | None = None,
+    left_out: LeftOut | None = None,
     *,
     exact: bool = False,
     means: bool = True,
@@ -141,6 +269,8 @@ def calibration_of(
     pipeline : Pipeline
     known : KnownScores, optional
         Of the index before a change: an image whose K nearest are the same keeps its scores.
+    left_out : LeftOut, optional
+        What was found already.
     exact : bool
         Whether to search exactly even if the index has galleries.
     means : bool
@@ -156,7 +286,11 @@ def calibration_of(
     if known and enough:
         todo = known.reuse(scores, maps, settings.k, chosen, others)
     call = partial(map_scores, exact=exact)
-    found = _in_parts(pipeline, chosen[todo], [others[at] for at in todo], call, "the maps")
+    found = (
+        left_out.scores(chosen[todo])
+        if left_out
+        else _in_parts(pipeline, chosen[todo], [others[at] for at in todo], call, "the maps")
+    )
     for at, found_of_map in zip(todo, pipeline.bar(found, "calibration", len(todo)), strict=True):
         maps[at] = found_of_map
     by_kind: dict[str, npt.ArrayLike] = {"descriptor": scores, "map": maps[:, 0]}
@@ -240,6 +374,8 @@ class KnownScores:
             return None
         if old.manifest.score == "mean" and made.lacks("mean"):
             return None
+        if old.parts > 1:  # whose scores hang on many neighbours
+            return None
         if (made.k, made.kappa, made.sigma) != (settings.k, settings.kappa, settings.sigma):
             return None
         if made.min_area != settings.least_area:
@@ -272,7 +408,7 @@ class KnownScores:
             Peaks and power means of maps, written likewise.
         k : int
         images : int64 [m]
-        others : list of int64 arrays, m long
+        others : list of int64 [1, K], m long
 
         Returns
         -------
@@ -289,7 +425,7 @@ class KnownScores:
         for at, i in enumerate(images.tolist()):
             was = self.before.get(i)
             same = was in nearest and {self.after.get(j) for j in nearest[was].tolist()} == {
-                *others[at].tolist()
+                *others[at][0].tolist()
             }
             if was is not None and same:
                 scores[at], *maps[at] = self.scores[was]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -10,6 +12,8 @@ from ..search import between_images, nearest
 from ..types import Floats, Ids
 from ..verdict.copies import CANDIDATES, Copies, find_copies, from_pairs
 
+_PARTS = 16
+"""Parts of an image, at most, that are looked at for it."""
 _QUERIES = 4096
 """Training images whose neighbours are sought at once."""
 
@@ -28,18 +32,28 @@ def _copies_in(index: Index) -> Copies:
     n = len(index)
     if index.manifest.copies:
         return from_pairs(index.manifest.copies, n)
-    near, _ = _nearest_others(index.descriptors, min(CANDIDATES, n - 1), np.arange(n))
     if n < 3:
         return (np.empty(0, np.int64),) * n
+    whole = index.descriptors.reshape(n, index.parts, -1).mean(1)
+    near, _ = _nearest_others(whole, min(CANDIDATES, n - 1), np.arange(n))
     seen = len(index.levels) - index.manifest.motion
     number = seen // (2 if index.manifest.averaged else 1) - 1
-    level = index.manifest.levels[number]
-    rows = index.levels[number]
+    rows, layout = index.levels[number], index.layouts[number]
+    patches = layout.patches
+    # Of patches that lie in no rectangle, those of a square that most of them fill.
+    shape = layout.part if patches == math.prod(layout.part) else (math.isqrt(patches),) * 2
     distances = np.empty(near.shape, np.float32)
+    parts = np.unique(np.linspace(0, index.parts - 1, _PARTS).round().astype(int)).tolist()
     for i, others in enumerate(near):
-        own = torch.tensor(index.rows(number, i, i + 1)).reshape(level.height, level.width, -1)
-        there = [rows[j * level.patches : (j + 1) * level.patches] for j in others.tolist()]
-        distances[i] = between_images(own, torch.tensor(np.stack(there).astype(np.float32)))
+        found = []
+        for part in parts:
+            own, *there = (
+                rows[unit * patches : (unit + 1) * patches].astype(np.float32)
+                for unit in [i * index.parts + part, *(others * index.parts + part).tolist()]
+            )
+            grid = torch.from_numpy(own[: math.prod(shape)]).reshape(*shape, -1)
+            found.append(between_images(grid, torch.from_numpy(np.stack(there))))
+        distances[i] = torch.stack(found).median(0).values
     return find_copies(distances, near)
 
 
@@ -75,6 +89,46 @@ def other_images(
         others.append(found[at, kept])
         scores[at] = distances[at, kept].mean() if len(kept) else 0
     return others, scores
+
+
+def other_units(index: Index, k: int, images: Ids, *, elsewhere: bool) -> tuple[list[Ids], Floats]:
+    """Return what each part of some training images is compared with, and the images' scores.
+
+    Parameters
+    ----------
+    index : Index
+    k : int
+        Units, at most: other images that show other parts, or tiles of these.
+    images : int64 [m]
+    elsewhere : bool
+        Whether a tile is compared with tiles of any place, and not with those of its own.
+
+    Returns
+    -------
+    units : list of int64 [parts, K], m long
+    scores : float32 [m]
+        As `other_images` gives them, the largest of an image's parts.
+    """
+    parts, descriptors, copies = index.parts, index.descriptors, copies_in(index)
+    if not elsewhere:
+        found = [
+            other_images(np.ascontiguousarray(descriptors[part::parts]), k, copies, images)
+            for part in range(parts)
+        ]
+        units = [
+            np.stack([others[at] * parts + part for part, (others, _) in enumerate(found)])
+            for at in range(len(images))
+        ]
+        return units, np.max([scores for _, scores in found], axis=0)
+    own = np.arange(parts)
+    of_images = [
+        (np.append(some, i)[:, None] * parts + own).ravel() for i, some in enumerate(copies)
+    ]
+    same = tuple(of_images[unit // parts] for unit in range(len(descriptors)))
+    others, scores = other_images(descriptors, k, same, (images[:, None] * parts + own).ravel())
+    return [
+        np.stack(others[at * parts : (at + 1) * parts]) for at in range(len(images))
+    ], scores.reshape(len(images), parts).max(1)
 
 
 def _nearest_others(descriptors: Floats, k: int, images: Ids) -> tuple[Ids, Floats]:

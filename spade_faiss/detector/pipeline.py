@@ -24,23 +24,26 @@ Made = TypeVar("Made", covariant=True)
 
 
 @dataclass(frozen=True)
-class Batch:
-    """The features of some images.
+class Parts:
+    """The features of what the network saw at once: whole images, or tiles of them.
 
     Attributes
     ----------
-    loaded : list of Loaded, B long
-    framing : Framing
-    descriptors : float32 [B, D]
-    levels : tuple of float32 tensors [B, h, w, C]
+    units : tuple of (int, int), b long
+        The image's place in its batch, and the number of its part.
+    descriptors : float32 [b, D]
+    levels : tuple of float32 tensors [b, patches, C]
+        The patches that are stored; see `spade_faiss.index.layout`.
+    shapes : tuple of (int, int)
+        Per level, height and width of a part in patches.
     """
 
-    loaded: list[Loaded]
-    framing: Framing
+    units: tuple[tuple[int, int], ...]
     descriptors: Floats
     levels: tuple[torch.Tensor, ...]
+    shapes: tuple[tuple[int, int], ...]
 
-    def scaled(self, scales: Sequence[Floats]) -> Batch:
+    def scaled(self, scales: Sequence[Floats]) -> Parts:
         """Return the features times a factor a channel: of descriptors, then of each level."""
         return replace(
             self,
@@ -50,6 +53,23 @@ class Batch:
                 for level, own in zip(self.levels, scales[1:], strict=True)
             ),
         )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images, and their features as they come.
+
+    Attributes
+    ----------
+    loaded : list of Loaded
+    framing : Framing
+    parts : iterable of Parts
+        Of all images in order, so many at a time that memory suffices; gone through once.
+    """
+
+    loaded: list[Loaded]
+    framing: Framing
+    parts: Iterable[Parts]
 
 
 @dataclass(frozen=True)
@@ -90,7 +110,7 @@ class Executor(Protocol):
         of: Callable[[Pipeline, Batch], Iterable[Made]],
         on_error: OnError | None,
     ) -> Iterator[Done[Made]]:
-        """Call a function with each batch of images' features, and yield the outcomes in order."""
+        """Call a function with each batch of images, and yield the outcomes in order."""
 
     def map(
         self, pipeline: Pipeline, calls: Iterable[tuple[Callable[[Pipeline], Made], str]]
@@ -228,8 +248,8 @@ class Pipeline:
                 tuple(map(gallery_search, index.galleries))
                 if index.galleries and not exact
                 else tuple(
-                    level_search(rows, level.patches, devices)
-                    for rows, level in zip(index.levels, index.manifest.levels, strict=True)
+                    level_search(rows, layout.patches, devices)
+                    for rows, layout in zip(index.levels, index.layouts, strict=True)
                 )
             )
         return self._searches[key]

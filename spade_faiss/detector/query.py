@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..errors import SpadeError
-from ..images import OnError
+from ..images import Loaded, OnError
 from ..index import Index
+from ..index.layout import Layout
 from ..index.manifest import CONTRAST_BEFORE
 from ..maps import anomaly_map, area_peak, power_mean
 from ..maps.contrast import contrast
@@ -27,7 +28,8 @@ from .settings import Settings
 
 Made = TypeVar("Made")
 Found = tuple[tuple[Floats, ...], tuple[Ids, ...]]
-"""Per level, each patch's distance to its nearest good patches and the nearest of them, [h, w]."""
+"""Per level, each patch's distance to its nearest good patches and the nearest of them,
+[patches]."""
 
 
 def query(pipeline: Pipeline, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
@@ -57,60 +59,141 @@ def query_by(
     SpadeError
         If an image cannot be used (without `on_error`), or kappa is too large.
     """
-    images_compared(pipeline.index, pipeline.settings)
+    units_compared(pipeline.index, pipeline.settings)
     sources = sources_of(images, on_error)
     yield from map_batches(pipeline, sources, pipeline.framing, of, on_error, "query")
 
 
-def images_compared(index: Index, settings: Settings) -> int:
+def units_compared(index: Index, settings: Settings) -> int:
     """Return how many training images a query is compared with: K, if there are so many.
+
+    Of images that are seen in tiles, it is how many tiles each tile is compared with.
 
     Raises
     ------
     SpadeError
         If these have fewer patches than kappa.
     """
-    k = min(settings.k, len(index))
+    every = len(index) * index.parts if index.manifest.elsewhere else len(index)
+    k = min(settings.k, every)
     among_images = settings.exact or not index.galleries
-    if among_images and settings.kappa > k * min(v.patches for v in index.manifest.levels):
+    if among_images and settings.kappa > k * min(one.patches for one in index.layouts):
         raise SpadeError(f"kappa = {settings.kappa} is more than the patches of {k} images")
     return k
+
+
+@dataclass(frozen=True)
+class _PartFound:
+    """What is found of one part of an image: its nearest units, then each patch's matches."""
+
+    score: float
+    units: Ids
+    distances: tuple[Floats, ...]
+    matches: tuple[Ids, ...]
 
 
 def compare(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
     """Yield one Result an image of a batch, by the two stages of SPADE (sections 3.2 and 3.3)."""
     index, settings, stages = pipeline.index, pipeline.settings, pipeline.stages
-    k = images_compared(index, settings)
-    with stages("stage_one"):
-        near, ids = nearest(batch.descriptors, index.descriptors, k, settings.engine)
-    levels = [level.flatten(1, 2) for level in batch.levels]
-    with stages("stage_two"):
-        found = correspond(pipeline, levels, ids, exact=settings.exact)
-    for i, (loaded, (distances, matches)) in enumerate(zip(batch.loaded, found, strict=True)):
-        with stages("maps"):
-            on_input, placed = maps_of(pipeline, distances, loaded.size)
-        notes = image_notes(index.manifest, loaded.size)
-        notes += area_notes(index.manifest, loaded.size, settings.least_area)
-        if settings.motion and loaded.motion is None:
-            notes = (*notes, STILL)
-        if same := find_training_image(index, loaded.input, ids[i]):
-            notes = (*notes, training_image_note(same))
-        yield Result(
-            loaded.position,
-            loaded.name,
-            loaded.image,
-            loaded.input,
-            placed,
-            on_input,
-            float(near[i].mean()),
-            power_mean(on_input),
-            ids[i],
-            distances,
-            matches,
-            notes,
-            same,
-            settings.least_area,
+    k = units_compared(index, settings)
+    done: list[_PartFound] = []
+    for parts in batch.parts:
+        with stages("stage_one"):
+            numbers = [part for _, part in parts.units]
+            near, units = nearest_units(index, parts.descriptors, numbers, k, settings.engine)
+        with stages("stage_two"):
+            found = correspond(pipeline, parts.levels, units, exact=settings.exact)
+        for at, (i, _) in enumerate(parts.units):
+            done.append(_PartFound(float(near[at].mean()), units[at], *found[at]))
+            if len(done) == index.parts:
+                yield _joined(pipeline, batch.loaded[i], done)
+                done = []
+
+
+def nearest_units(
+    index: Index, descriptors: Floats, parts: Sequence[int], k: int, engine: str
+) -> tuple[Floats, Ids]:
+    """Return the nearest units of some parts of images: training images, or tiles of them.
+
+    Parameters
+    ----------
+    index : Index
+    descriptors : float32 [b, D]
+    parts : sequence of int, b long
+        Which part of its image each is.
+    k : int
+    engine : str
+
+    Returns
+    -------
+    distances : float32 [b, k], squared Euclidean, ascending
+    units : int64 [b, k]
+        Part j of training image i is unit `i * index.parts + j`.
+    """
+    if index.parts == 1 or index.manifest.elsewhere:
+        return nearest(descriptors, index.descriptors, k, engine)
+    found = [
+        nearest(
+            descriptors[at : at + 1],
+            np.ascontiguousarray(index.descriptors[part :: index.parts]),
+            k,
+            engine,
         )
+        for at, part in enumerate(parts)
+    ]
+    places = np.concatenate([ids for _, ids in found])
+    return np.concatenate([near for near, _ in found]), places * index.parts + np.array(parts)[
+        :, None
+    ]
+
+
+def _joined(pipeline: Pipeline, loaded: Loaded, parts: Sequence[_PartFound]) -> Result:
+    """Return the result of an image, out of what is found of its parts."""
+    index, settings = pipeline.index, pipeline.settings
+    with pipeline.stages("maps"):
+        distances = joined_distances(index, [one.distances for one in parts])
+        matches = tuple(
+            layout.join(np.stack(own), -1)
+            for layout, own in zip(
+                index.layouts, zip(*(one.matches for one in parts), strict=True), strict=True
+            )
+        )
+        on_input, placed = maps_of(pipeline, distances, loaded.size)
+        mean = mean_of(pipeline, on_input)
+    images = np.concatenate([one.units for one in parts]) // index.parts
+    if index.parts > 1:
+        seen, count = np.unique(images, return_counts=True)
+        images = seen[np.argsort(-count, kind="stable")]
+    notes = image_notes(index.manifest, loaded.size)
+    notes += area_notes(index.manifest, loaded.size, settings.least_area)
+    if settings.motion and loaded.motion is None:
+        notes = (*notes, STILL)
+    if same := find_training_image(index, loaded.input, images):
+        notes = (*notes, training_image_note(same))
+    return Result(
+        loaded.position,
+        loaded.name,
+        loaded.image,
+        loaded.input,
+        placed,
+        on_input,
+        max(one.score for one in parts),
+        mean,
+        images,
+        distances,
+        matches,
+        notes,
+        same,
+        settings.least_area,
+    )
+
+
+def joined_distances(index: Index, parts: Sequence[Sequence[Floats]]) -> tuple[Floats, ...]:
+    """Return each level's distances [h, w] out of those of an image's parts, [patches] a level."""
+    return tuple(
+        layout.join(np.stack(own), 0)
+        for layout, own in zip(index.layouts, zip(*parts, strict=True), strict=True)
+    )
 
 
 def find_training_image(index: Index, image: npt.NDArray[np.uint8], among: Ids) -> str | None:
@@ -141,7 +224,7 @@ def find_training_image(index: Index, image: npt.NDArray[np.uint8], among: Ids) 
 def correspond(
     pipeline: Pipeline,
     levels: Sequence[Tensor],
-    images: Ids,
+    units: Ids,
     *,
     exact: bool,
     leave_out: Sequence[int] = (),
@@ -154,9 +237,9 @@ def correspond(
     Parameters
     ----------
     pipeline : Pipeline
-    levels : sequence of float32 tensors [B, h * w, C]
-    images : int64 [B, K]
-        The training images that each image is compared with, where no galleries are searched.
+    levels : sequence of float32 tensors [B, patches, C]
+    units : int64 [B, K]
+        The training images, or tiles, that each is compared with, where no galleries are searched.
     exact : bool
         Whether to search among these even if the index has galleries.
     leave_out : sequence of int
@@ -170,21 +253,18 @@ def correspond(
     """
     index, settings = pipeline.index, pipeline.settings
     galleries = () if exact else index.galleries
-    normal: Sequence[Floats | None] = index.normal_distances() or [None] * len(levels)
-    made = index.manifest.contrast
-    share, around = (made.share, made.around) if made else CONTRAST_BEFORE
-    units = made.units if made else (1.0,) * len(levels)
-    among = torch.from_numpy(images)
+    among = torch.from_numpy(units)
     if not galleries:
-        index.read_ahead(images)
+        index.read_ahead(units)
     distances: list[Floats] = []
     matches: list[Ids] = []
     searches = pipeline.level_searches(exact=exact)
-    for number, (queries, search, level) in enumerate(
-        zip(levels, searches, index.manifest.levels, strict=True)
+    for number, (queries, search, layout) in enumerate(
+        zip(levels, searches, index.layouts, strict=True)
     ):
         if galleries:
-            own = [range(i * level.patches, (i + 1) * level.patches) for i in leave_out]
+            rows = index.parts * layout.patches
+            own = [range(i * rows, (i + 1) * rows) for i in leave_out]
             assert isinstance(search, LevelSearch)  # galleries are on one device
             flat = queries.flatten(0, 1).cpu().numpy()
             near, ids = nearest_in_gallery(
@@ -193,31 +273,52 @@ def correspond(
         else:
             found = search.search(queries, among, settings.kappa, settings.engine)
             near, ids = (values.cpu().numpy() for values in found)
-        grid = (len(images), level.height, level.width)
+        grid = (len(units), layout.patches)
         distances.append(np.sqrt(near).mean(axis=-1).reshape(grid))
         matches.append(ids[..., 0].reshape(grid))
-        if (here := normal[number]) is not None:
-            distances[-1] = contrast(
-                distances[-1],
-                matches[-1],
-                here,
-                share=share,
-                around=around,
-                unit=units[number],
-                without=leave_out,
-            )
+    distances = contrasted(index, distances, matches, leave_out)
     return list(zip(zip(*distances, strict=True), zip(*matches, strict=True), strict=True))
 
 
+def contrasted(
+    index: Index, distances: list[Floats], matches: Sequence[Ids], leave_out: Sequence[int] = ()
+) -> list[Floats]:
+    """Return distances [..] a level less a share of what is normal, if the index knows what is.
+
+    See `spade_faiss.maps.contrast`; `matches` are rows of the levels, and `leave_out` is as
+    `correspond` takes it.
+    """
+    normal, made = index.normal_distances(), index.manifest.contrast
+    if normal is None:
+        return distances
+    share, around = (made.share, made.around) if made else CONTRAST_BEFORE
+    units = made.units if made else (1.0,) * len(distances)
+    return [
+        contrast(own, match, here, layout, share=share, around=around, unit=unit, without=leave_out)
+        for own, match, here, layout, unit in zip(
+            distances, matches, normal, index.layouts, units, strict=True
+        )
+    ]
+
+
 def maps_of(
-    pipeline: Pipeline, distances: Sequence[Floats], original: tuple[int, int]
+    pipeline: Pipeline,
+    distances: Sequence[Floats],
+    original: tuple[int, int],
+    layouts: Sequence[Layout] | None = None,
 ) -> tuple[Floats, Floats]:
     """Return an anomaly map on the network's input, and on an image of a height and width.
 
-    Both are clipped at what an area of the image of `min_area` pixels reaches.
+    Both are clipped at what an area of the image of `min_area` pixels reaches. `layouts` are of
+    the levels, if these are not all.
     """
     framing, settings = pipeline.framing, pipeline.settings
-    on_input = anomaly_map(distances, framing.size, settings.sigma)
+    looked_at = [
+        one.looked_at for one in layouts or pipeline.index.layouts if one.looked_at is not None
+    ]
+    on_input = anomaly_map(distances, framing.size, settings.sigma, looked_at or None)
+    if framing.looked_at is not None:
+        on_input[~framing.looked_at] = 0
     placed = framing.place(on_input, original)
     if settings.least_area:
         clip(settings.least_area, on_input, placed)
@@ -237,17 +338,26 @@ def clip(min_area: int, on_input: Floats, placed: Floats) -> None:
 
 def with_levels(pipeline: Pipeline, result: Result, levels: Sequence[int] | None) -> Result:
     """Return a result with maps by a pipeline's sigma, and of some levels alone, 1 the finest."""
-    chosen = [result.distances[level - 1] for level in levels or ()] or result.distances
+    numbers = levels or range(1, len(result.distances) + 1)
+    chosen = [result.distances[level - 1] for level in numbers]
+    layouts = [pipeline.index.layouts[level - 1] for level in numbers]
     original = result.map.shape[0], result.map.shape[1]
     with pipeline.stages("maps"):
-        on_input, placed = maps_of(pipeline, chosen, original)
+        on_input, placed = maps_of(pipeline, chosen, original, layouts)
     return replace(
         result,
         map=placed,
         input_map=on_input,
-        mean_score=power_mean(on_input),
+        mean_score=mean_of(pipeline, on_input),
         min_area=pipeline.settings.least_area,
     )
+
+
+def mean_of(pipeline: Pipeline, on_input: Floats) -> float:
+    """Return the power mean of a map on the input: over what is looked at, or by tiles' squares."""
+    framing = pipeline.framing
+    side = framing.tiles.side if framing.tiles else None
+    return power_mean(on_input, looked_at=framing.looked_at, window=side)
 
 
 def whole_maps(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
@@ -257,14 +367,16 @@ def whole_maps(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
     """
     area = pipeline.settings.least_area
     for one in compare(pipeline.by(min_area=None), batch):
-        yield replace(one, mean_score=clipped_mean(one.input_map, one.map, area))
+        yield replace(one, mean_score=clipped_mean(pipeline, one.input_map, one.map, area))
 
 
-def clipped_mean(on_input: Floats, placed: Floats, min_area: int | None) -> float:
+def clipped_mean(
+    pipeline: Pipeline, on_input: Floats, placed: Floats, min_area: int | None
+) -> float:
     """Return the power mean of a map that is whole, as if it were clipped; see `clip`."""
-    if min_area is None:
-        return power_mean(on_input)
-    return power_mean(np.minimum(on_input, np.float32(area_peak(placed, min_area))))
+    if min_area is not None:
+        on_input = np.minimum(on_input, np.float32(area_peak(placed, min_area)))
+    return mean_of(pipeline, on_input)
 
 
 def average_only(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:

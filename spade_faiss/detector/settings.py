@@ -10,6 +10,8 @@ from typing import Any, TypedDict, Unpack
 from ..errors import SpadeError
 from ..features import DEFAULT_BACKBONE, Backbone
 from ..images import Framing
+from ..images.roi import Roi
+from ..images.tiles import Tiles
 from ..index import Manifest
 from ..index.scores import ByHand, Calibration, CalibrationSet
 from ..search import ENGINES, GallerySpec
@@ -19,6 +21,7 @@ from ..verdict.notes import DEFAULT_K
 from .presets import PRESETS, name_of_preset
 
 K, KAPPA, SIGMA = DEFAULT_K, 1, 4.0
+RESIZE, CROP = 256, 224
 STORES = ("float32", "float16")
 CALIBRATED = 1000
 """Good images that thresholds are drawn from, at most: five times what the quantile needs."""
@@ -58,8 +61,11 @@ class Settings:
     k: int = K
     kappa: int = KAPPA
     weights: str | os.PathLike[str] | None = None
-    resize: int = 256
-    crop: int | None = 224
+    resize: int | None = None
+    crop: int | None = CROP
+    tile: int | None = None
+    overlap: int | None = None
+    region: Roi | None = None
     sigma: float = SIGMA
     quantile: float | None = None
     calibrated: int = CALIBRATED
@@ -88,7 +94,8 @@ class Settings:
                 continue
             if not isinstance(value, Integral) or value < 1:
                 raise SpadeError(f"{name} = {value} must be a whole number, 1 or more")
-        for name, side in (("resize", self.resize), ("crop", self.crop)):
+        sides = ("resize", "crop", "tile", "overlap")
+        for name, side in ((name, getattr(self, name)) for name in sides):
             if side is not None and not isinstance(side, Integral):
                 raise SpadeError(f"{name} = {side} must be a whole number of pixels")
         if not 0 <= self.sigma < 1000:
@@ -118,8 +125,31 @@ class Settings:
                 "views go without motion, which the preset 'video' looks at: leave out `views`, "
                 "or take another preset"
             )
-        Framing.choose(self.resize, self.crop, (1, 1))
+        if self.tile is None:
+            if self.overlap is not None:
+                raise SpadeError("`overlap` is of tiles: give `tile`, too, or leave it out")
+            Framing.choose(self.shorter_side, self.crop, (1, 1))
+        else:
+            self._check_tiles()
         self.gallery_spec  # noqa: B018 - it checks itself
+
+    def _check_tiles(self) -> None:
+        assert self.tile is not None
+        if self.crop not in (None, CROP):
+            raise SpadeError(
+                f"tiles cover the whole picture: leave out `crop={self.crop}`, or `tile`"
+            )
+        Tiles.choose(self.tile, self.overlap, 1, (1 << 31, 1 << 31))
+        if self.resize is not None and self.resize < self.tile:
+            raise SpadeError(
+                f"tile = {self.tile} is larger than the shorter side, resize = {self.resize}: take "
+                "smaller tiles"
+            )
+
+    @property
+    def shorter_side(self) -> int:
+        """The length in pixels that the shorter side of an image is brought to, without tiles."""
+        return RESIZE if self.resize is None else self.resize
 
     @property
     def gallery_spec(self) -> GallerySpec:
@@ -158,10 +188,14 @@ class Settings:
         made = manifest.calibration
         last = manifest.calibration_set or made
         framing, gallery = manifest.framing, manifest.gallery
+        tiles = framing.tiles
         values: dict[str, Any] = {
             "backbone": manifest.backbone.name,
             "resize": framing.resize,
             "crop": framing.height if framing.crop else None,
+            "tile": tiles.side if tiles else None,
+            "overlap": tiles.overlap if tiles else None,
+            "region": framing.framing().roi,
             "quantile": requested_quantile(manifest, manifest),
             "standardise": manifest.scales is not None,
             "contrast": manifest.normal_distances is not None,

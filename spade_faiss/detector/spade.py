@@ -13,8 +13,9 @@ from .._support.files import folder_or_temporary
 from .._support.stages import Stages
 from ..features import DEFAULT_BACKBONE, Backbone
 from ..images import OnError
+from ..images.roi import Roi, roi_of
 from ..index import EnsembleManifest, Index, Manifest
-from ..types import Floats
+from ..types import Floats, Mask
 from . import fit as fitting
 from .detector import Detector
 from .executor import pipeline_of
@@ -24,7 +25,7 @@ from .pipeline import Executor, Pipeline
 from .presets import with_preset
 from .query import query, with_levels
 from .result import Result
-from .settings import CALIBRATED, KAPPA, K, SearchSettings, Settings
+from .settings import CALIBRATED, CROP, KAPPA, K, SearchSettings, Settings
 
 
 class Spade(Detector):
@@ -41,10 +42,21 @@ class Spade(Detector):
         Good patches that a patch is compared with (the paper's kappa).
     weights : path, optional
         A checkpoint for the named backbone, instead of the published one.
-    resize : int
-        Length of the shorter side after resizing, in pixels.
+    resize : int, optional
+        Length of the shorter side after resizing, in pixels. By default 256; with `tile`, images
+        are cut as they are.
     crop : int or None
-        Side of the centre crop that the network sees; None for the whole frame.
+        Side of the centre crop that the network sees; None for the whole frame. With `tile`, the
+        whole picture is seen, unless this is another than the default, which is refused.
+    tile : int, optional
+        Side in pixels of the overlapping squares that the network sees one by one, so that small
+        flaws are seen in large pictures. Maps are joined, and an image is judged as a whole.
+    overlap : int, optional
+        Pixels that neighbouring tiles share, at least. By default an eighth of `tile`.
+    region : path, bool [H, W], or Roi, optional
+        What is looked at, of a camera that stands still: white, or True. It may be of any size,
+        and has the images' aspect. The rest is painted over before the network sees it, so that
+        nothing there counts.
     sigma : float, optional
         Smoothing of the maps in pixels of the network's input. By default as the preset says.
     quantile : float in (0, 1), optional
@@ -140,8 +152,11 @@ class Spade(Detector):
         kappa: int = KAPPA,
         *,
         weights: str | os.PathLike[str] | None = None,
-        resize: int = 256,
-        crop: int | None = 224,
+        resize: int | None = None,
+        crop: int | None = CROP,
+        tile: int | None = None,
+        overlap: int | None = None,
+        region: str | os.PathLike[str] | Mask | Roi | None = None,
         sigma: float | None = None,
         quantile: float | None = None,
         calibrated: int = CALIBRATED,
@@ -172,6 +187,9 @@ class Spade(Detector):
             weights=weights,
             resize=resize,
             crop=crop,
+            tile=tile,
+            overlap=overlap,
+            region=roi_of(region),
             sigma=sigma,
             quantile=quantile,
             calibrated=calibrated,

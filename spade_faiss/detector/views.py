@@ -42,6 +42,11 @@ def members_of(
     for view in views:
         if view not in VIEWS:
             raise SpadeError(f"unknown view {view!r}: choose one of {', '.join(VIEWS)}")
+    if "scale" in views and settings.get("tile") is not None:
+        raise SpadeError(
+            "the view 'scale' shows more pixels, and tiles show all of them: leave out `tile`, or "
+            "take the view 'flip'"
+        )
     if weights and len(weights) != len(networks):
         named = "one network" if len(networks) == 1 else f"{len(networks)} networks"
         raise SpadeError(
@@ -56,7 +61,7 @@ def members_of(
         if "flip" in views:
             members.append(plain.with_options(mirror=True))
         if "scale" in views:
-            resize, crop = plain.settings.resize, plain.settings.crop
+            resize, crop = plain.settings.shorter_side, plain.settings.crop
             finer = None if crop is None else round(_FINER * crop)
             members.append(plain.with_options(resize=round(_FINER * resize), crop=finer))
     return members

@@ -9,6 +9,7 @@ from functools import partial
 from itertools import islice, tee
 from typing import TypeVar
 
+from ..detector.extract import images_at_once
 from ..detector.pipeline import Batch, Done, Pipeline
 from ..images import Framing, OnError, Source
 from ..verdict.copies import to_pairs
@@ -54,13 +55,13 @@ class RayExecutor:
         of: Callable[[Pipeline, Batch], Iterable[Made]],
         on_error: OnError | None,
     ) -> Iterator[Done[Made]]:
-        """Call a function with each batch of images' features, and yield the outcomes in order.
+        """Call a function with each batch of images, and yield the outcomes in order.
 
         The function is called by a worker: it must be one of a module that all nodes have.
         """
 
         def calls() -> Iterator[tuple[Callable[[Pipeline], Answer[Made]], str]]:
-            while batch := list(islice(images, pipeline.settings.batch_size)):
+            while batch := list(islice(images, images_at_once(pipeline, framing))):
                 kept = self.workers.put([one.data for one in batch])
                 yield (
                     partial(answer, images=kept, framing=framing, of=of),

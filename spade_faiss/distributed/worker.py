@@ -226,10 +226,10 @@ def answer(
     import ray
 
     from .._support.stages import Stages
-    from ..detector.extract import features_of
+    from ..detector.extract import batch_of
 
     pipeline.stages = Stages()
     with pipeline.stages("features"):
         loaded: list[Loaded] = [pickle.loads(one) for one in ray.get(images[0])]
-        batch = features_of(pipeline, loaded, framing)
+    batch = batch_of(pipeline, loaded, framing)
     return Answer(list(of(pipeline, batch)), loaded[-1].position + 1, pipeline.stages.seconds)

@@ -7,6 +7,7 @@ from typing import Any
 
 from .._support.versions import installed
 from ..detector import Detector
+from ..detector.settings import Settings
 
 _PACKAGES = (
     "spade-faiss",
@@ -32,16 +33,14 @@ def config_of(detector: Detector, **options: object) -> dict[str, Any]:
             "backbone": one.network.name,
             "weights_sha256": one.network.weights_sha256,
             "mirror": one.settings.mirror,
-            "resize": one.settings.resize,
-            "crop": one.settings.crop,
+            **_framing_of(one.settings),
         }
         for one in detector.members
     ]
     return {
         "backbone": network.name,
         "weights_sha256": network.weights_sha256,
-        "resize": settings.resize,
-        "crop": settings.crop,
+        **_framing_of(settings),
         "k": settings.k,
         "kappa": settings.kappa,
         "sigma": settings.sigma,
@@ -65,6 +64,20 @@ def config_of(detector: Detector, **options: object) -> dict[str, Any]:
         "seed": None,
         "versions": versions(),
     }
+
+
+def _framing_of(settings: Settings) -> dict[str, Any]:
+    """Return what is seen of an image."""
+    if settings.tile is None:
+        framing: dict[str, Any] = {"resize": settings.shorter_side, "crop": settings.crop}
+    else:
+        framing = {
+            "resize": settings.resize,
+            "crop": None,
+            "tile": settings.tile,
+            "overlap": settings.overlap,
+        }
+    return framing | ({"region": repr(settings.region)} if settings.region else {})
 
 
 def versions() -> dict[str, str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import tee
 
 from ..detector import Detector, Result
 from ..detector.extract import Images
@@ -65,7 +66,10 @@ def results_at(
 def _at_points(pipeline: Pipeline, batch: Batch, points: Sequence[Point]) -> Iterator[list[Result]]:
     """Yield the results of each image of a batch, one for each point."""
     searches = list(dict.fromkeys((point.k, point.kappa) for point in points))
-    compared = [compare(pipeline.by(k=k, kappa=kappa), batch) for k, kappa in searches]
+    compared = [
+        compare(pipeline.by(k=k, kappa=kappa), replace(batch, parts=parts))
+        for (k, kappa), parts in zip(searches, tee(batch.parts, len(searches)), strict=True)
+    ]
     for results in zip(*compared, strict=True):
         found = dict(zip(searches, results, strict=True))
         yield [_mapped(pipeline, found[point.k, point.kappa], point) for point in points]

@@ -175,6 +175,6 @@ def _by_score(scores: Scores, score: str | None) -> Scores:
 def _level_count(detector: Detector) -> int:
     """Return how many pyramid levels an index has, by a network's for what it is going to see."""
     settings = detector.settings
-    side = settings.crop or settings.resize
+    side = settings.tile or settings.crop or settings.shorter_side
     levels = detector.network(np.zeros((1, side, side, 3), np.uint8)).levels
     return len(levels) * (2 if settings.averaged else 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import cv2
@@ -13,6 +14,8 @@ import numpy.typing as npt
 
 from ..errors import SpadeError
 from ..types import Floats, Mask
+from .roi import Roi
+from .tiles import Tiles
 
 Sample = TypeVar("Sample", bound=np.generic)
 
@@ -26,25 +29,73 @@ class Framing:
 
     With `crop`, the shorter side becomes `resize` pixels, the aspect stays, and the centre
     is cut out (the paper's protocol, section 4.1: 256 and 224). Without, the whole frame is
-    stretched to `size`, so that nothing at the edge is cut off.
+    stretched to `size`, so that nothing at the edge is cut off. With `tiles`, it is brought to the
+    size that they are for, and the network sees it tile by tile.
 
     Attributes
     ----------
     resize : int
         Length of the shorter side after resizing, in pixels.
     size : (int, int)
-        Height and width of the network's input, in pixels.
+        Height and width of the input, in pixels: what the network sees at once, or in tiles.
     crop : bool
         Whether the input is a centre crop of the resized image or the whole of it.
     margin : int
         Pixels all around the input that the network sees too, so that no patch that counts lies
-        at the border: what the crop cut off, and beyond that the image's mirror image.
+        at the border: what the crop cut off, and beyond that the image's mirror image. Of a tile,
+        what lies around it.
+    tiles : Tiles, optional
+        What the input is cut into.
+    roi : Roi, optional
+        What is looked at; the rest is painted over before the network sees it.
     """
 
     resize: int
     size: tuple[int, int]
     crop: bool
     margin: int = 0
+    tiles: Tiles | None = None
+    roi: Roi | None = None
+
+    @property
+    def seen_at_once(self) -> tuple[int, int]:
+        """Height and width of what the network sees at once, without the margin, in pixels."""
+        return (self.tiles.side, self.tiles.side) if self.tiles else self.size
+
+    @cached_property
+    def corners(self) -> tuple[tuple[int, int], ...]:
+        """The top and left in the input of each part that the network sees at once.
+
+        Tiles of which nothing is looked at are left out.
+        """
+        if self.tiles is None:
+            return ((0, 0),)
+        corners, side = self.tiles.corners(), self.tiles.side
+        looked = self.looked_at
+        if looked is None:
+            return corners
+        return tuple(
+            (top, left)
+            for top, left in corners
+            if looked[top : top + side, left : left + side].any()
+        )
+
+    @cached_property
+    def looked_at(self) -> Mask | None:
+        """Which pixels of the input are looked at, bool [h, w]; None if all are.
+
+        Of images of the size that the index was made for, or else of the region's own.
+        """
+        if self.roi is None:
+            return None
+        size = self.tiles.picture if self.tiles else self.roi.mask.shape
+        return self.apply_mask(self.roi.on((size[0], size[1])))
+
+    def cut(self, wide: npt.NDArray[Sample], part: int) -> npt.NDArray[Sample]:
+        """Return a part with its margin, of the input with its own, `[.., .., C]`."""
+        (top, left), (height, width) = self.corners[part], self.seen_at_once
+        more = 2 * self.margin
+        return wide[top : top + height + more, left : left + width + more]
 
     @classmethod
     def choose(cls, resize: int, crop: int | None, size: tuple[int, int]) -> Framing:
@@ -77,11 +128,61 @@ class Framing:
         wanted = Counter(cls.choose(resize, crop, size) for size in sizes)
         return wanted.most_common(1)[0][0] if wanted else cls.choose(resize, crop, (1, 1))
 
+    @classmethod
+    def tiled(
+        cls,
+        side: int,
+        overlap: int | None,
+        unit: int,
+        resize: int | None,
+        sizes: Iterable[tuple[int, int]],
+    ) -> Framing:
+        """Return the framing by tiles for most images of some heights and widths.
+
+        Parameters
+        ----------
+        side, overlap, unit
+            As `Tiles.choose` takes them.
+        resize : int, optional
+            Length that the shorter side is brought to; by default the images are cut as they are.
+        sizes : iterable of (int, int)
+
+        Raises
+        ------
+        SpadeError
+            If there are none, `resize` would enlarge them, or as `Tiles.choose` does.
+        """
+        wanted = Counter(sizes)
+        if not wanted:
+            raise SpadeError("none of the images can be used")
+        height, width = wanted.most_common(1)[0][0]
+        shorter = min(height, width)
+        if resize is not None and resize > shorter:
+            raise SpadeError(
+                f"resize = {resize} would enlarge pictures of {width}x{height} pixels: "
+                f"take {shorter} or less"
+            )
+        scale = 1.0 if resize is None else resize / shorter
+        tiles = Tiles.choose(side, overlap, unit, (round(height * scale), round(width * scale)))
+        return cls(min(tiles.picture), tiles.canvas, False, tiles=tiles)
+
     def _resized(self, height: int, width: int) -> tuple[int, int]:
+        if self.tiles:
+            return self._brought_to(self.tiles.picture, height, width)
         if not self.crop:
             return self.size
         scale = self.resize / min(height, width)
         return max(self.resize, round(height * scale)), max(self.resize, round(width * scale))
+
+    def _brought_to(self, picture: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+        """Return the size that an image is brought to, and refuse one that is too small."""
+        if height < picture[0] or width < picture[1]:
+            raise SpadeError(
+                f"is {width}x{height} pixels, and the index looks at {picture[1]}x{picture[0]}, "
+                "in tiles: an image enlarged to that would lack what is learnt; take it as the "
+                "index's were taken"
+            )
+        return picture
 
     def _affine(self, height: int, width: int) -> tuple[tuple[float, float], tuple[int, int]]:
         """Return original pixels per input pixel, and the crop's corner in the resized image."""
@@ -90,29 +191,38 @@ class Framing:
         return (height / rows, width / cols), corner
 
     def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return the network's input `[h, w, C]` for an image or mask `[H, W, C]`."""
-        return self._cut(self._resize(image))
+        """Return the input `[h, w, C]` for an image `[H, W, C]`."""
+        return self._mirrored(self._resize(image), 0)
 
     def apply_with_margin(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return the network's input and the margin around it, `[h + 2 m, w + 2 m, C]`."""
-        resized = self._resize(image)
-        if not self.margin:
-            return self._cut(resized)
+        """Return the input and the margin around it, `[h + 2 m, w + 2 m, C]`."""
+        return self._mirrored(self._resize(image), self.margin)
+
+    def _mirrored(self, resized: npt.NDArray[np.uint8], margin: int) -> npt.NDArray[np.uint8]:
+        """Return the input and a margin, mirrored beyond the border of the resized image."""
+        starts = [
+            (side - wanted) // 2 - margin
+            for side, wanted in zip(resized.shape[:2], self.size, strict=True)
+        ]
+        ends = [
+            start + wanted + 2 * margin for start, wanted in zip(starts, self.size, strict=True)
+        ]
+        inside = min(starts) >= 0 and ends[0] <= resized.shape[0] and ends[1] <= resized.shape[1]
+        if inside:
+            return np.ascontiguousarray(resized[starts[0] : ends[0], starts[1] : ends[1]])
         rows, cols = (
-            self._mirrored(before, after)
-            for before, after in zip(resized.shape[:2], self.size, strict=True)
+            _mirror(np.arange(start, end), side)
+            for start, end, side in zip(starts, ends, resized.shape[:2], strict=True)
         )
         return resized[rows[:, None], cols]
 
-    def _mirrored(self, side: int, wanted: int) -> npt.NDArray[np.intp]:
-        """Return which pixels of a resized side the network sees, and beyond it their mirror."""
-        start = (side - wanted) // 2 - self.margin
-        at = np.arange(start, start + wanted + 2 * self.margin) % (2 * side)
-        return np.minimum(at, 2 * side - 1 - at)
-
     def _resize(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         height, width = image.shape[:2]
+        if self.roi:
+            image = self.roi.painted(image)
         rows, cols = self._resized(height, width)
+        if (rows, cols) == (height, width):
+            return image
         shrinks = rows * cols < height * width
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         resized: npt.NDArray[np.uint8] = cv2.resize(  # type: ignore[assignment]
@@ -125,12 +235,12 @@ class Framing:
         rows, cols = self._resized(*mask.shape)
         y = _nearest_index(rows, mask.shape[0])
         x = _nearest_index(cols, mask.shape[1])
-        return self._cut(mask[y[:, None], x[None, :]])
-
-    def _cut(self, resized: npt.NDArray[Sample]) -> npt.NDArray[Sample]:
-        h, w = self.size
-        top, left = (resized.shape[0] - h) // 2, (resized.shape[1] - w) // 2
-        return np.ascontiguousarray(resized[top : top + h, left : left + w])
+        top, left = ((side - own) // 2 for side, own in zip((rows, cols), self.size, strict=True))
+        framed = np.zeros(self.size, bool)
+        inside = mask[y[max(top, 0) :, None], x[max(left, 0) :]]
+        inside = inside[: self.size[0] - max(-top, 0), : self.size[1] - max(-left, 0)]
+        framed[max(-top, 0) :, max(-left, 0) :][: inside.shape[0], : inside.shape[1]] = inside
+        return framed
 
     def seen(self, height: int, width: int) -> tuple[int, int, int, int]:
         """Return the box (left, top, right, bottom) of an image that the network sees."""
@@ -143,6 +253,13 @@ class Framing:
             min(width, round(right)),
             min(height, round(bottom)),
         )
+
+    def looked_at_on(self, original: tuple[int, int]) -> Mask:
+        """Return which pixels of an image of a height and width are looked at, bool [H, W]."""
+        left, top, right, bottom = self.seen(*original)
+        looked = np.zeros(original, bool)
+        looked[top:bottom, left:right] = True
+        return looked & self.roi.on(original) if self.roi else looked
 
     def share(self, height: int, width: int) -> float:
         """Return the share of an image's pixels that the network sees, 0…1."""
@@ -179,9 +296,19 @@ class Framing:
     def place(self, values: Floats, original: tuple[int, int]) -> Floats:
         """Return a map of the input `[h, w]` on the original's pixel grid `[H, W]`.
 
-        Bilinear between the centres of input pixels. What the crop left out was never looked
-        at and is 0, which no distance is below.
+        Bilinear between the centres of input pixels. What the crop left out, or the region, was
+        never looked at and is 0, which no distance is below.
         """
+        if self.roi is None or self.looked_at is None:
+            return self._placed(values, original)
+        looked = self.roi.on(original)
+        weights = self._placed(self.looked_at.astype(np.float32), original)
+        placed = self._placed(np.where(self.looked_at, values, np.float32(0)), original)
+        np.divide(placed, weights, out=placed, where=looked & (weights > 0))
+        placed[~looked] = 0
+        return placed
+
+    def _placed(self, values: Floats, original: tuple[int, int]) -> Floats:
         (sy, sx), (top, left) = self._affine(*original)
         x0, y0, x1, y1 = self.seen(*original)
         down = _taps(np.arange(y0, y1), sy, top, self.size[0])
@@ -195,6 +322,12 @@ class Framing:
         placed = np.zeros(original, np.float32)
         placed[y0:y1, x0:x1] = seen
         return placed
+
+
+def _mirror(at: npt.NDArray[np.intp], side: int) -> npt.NDArray[np.intp]:
+    """Return places within a side, of those and of their mirror images beyond it."""
+    at = at % (2 * side)
+    return np.minimum(at, 2 * side - 1 - at)
 
 
 def _nearest_index(size: int, original: int) -> npt.NDArray[np.intp]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +11,9 @@ from pydantic import Field, model_validator
 
 from ..errors import SpadeError
 from ..images import Framing
+from ..images.roi import Roi
+from ..images.tiles import Tiles
+from .layout import Layout, layout_of
 from .record import Data, file_sha256, read_record, write_record
 from .scores import ByHand, Calibration, CalibrationSet
 
@@ -29,6 +34,7 @@ _SINCE_VERSION_2 = (
     "contrast",
     "score",
     "min_area",
+    "elsewhere",
 )
 """What the second version has; an index without any is written as the first, for older programs."""
 
@@ -49,7 +55,7 @@ class DataFile(Data):
     """One file of the index, relative to its folder."""
 
     name: str = Field(
-        pattern=r"^[0-9a-f]{8}/(descriptors\.faiss|crops\.u8|usual\.f32|"
+        pattern=r"^[0-9a-f]{8}/(descriptors\.faiss|(crops|wide)\.u8|usual\.f32|"
         r"level[0-9]+(\.gallery)?\.faiss|level[0-9]+\.coreset\.i64)$"
     )
     bytes: int = Field(ge=0)
@@ -63,17 +69,16 @@ class DataFile(Data):
 
 
 class Level(Data):
-    """One pyramid level: row `i * height * width + y * width + x` is patch (x, y) of image i."""
+    """One pyramid level: height and width in patches of what the network sees at once.
+
+    Row `i * height * width + y * width + x` is patch (x, y) of image i. Of images that are seen in
+    parts, or not all over, `spade_faiss.index.layout` says what a row is.
+    """
 
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     channels: int = Field(gt=0)
     file: DataFile
-
-    @property
-    def patches(self) -> int:
-        """Patches an image."""
-        return self.height * self.width
 
 
 class GalleryFiles(Data):
@@ -115,18 +120,63 @@ class BackboneRecord(Data):
     weights_sha256: str
 
 
+class TilesRecord(Data):
+    """How an input was cut; see `spade_faiss.images.tiles.Tiles`."""
+
+    side: int = Field(gt=0)
+    overlap: int = Field(ge=0)
+    unit: int = Field(gt=0)
+    picture: tuple[int, int]
+
+
 class FramingRecord(Data):
-    """How images were framed; see `spade_faiss.images.Framing`."""
+    """How images were framed; see `spade_faiss.images.Framing`.
+
+    `region` is what `Roi.text` gives.
+    """
 
     resize: int = Field(ge=32)
     height: int = Field(ge=32)
     width: int = Field(ge=32)
     crop: bool
     margin: int = Field(default=0, ge=0)
+    tiles: TilesRecord | None = None
+    region: str | None = None
+
+    @classmethod
+    def of(cls, framing: Framing) -> FramingRecord:
+        """Record a framing."""
+        tiles, roi = framing.tiles, framing.roi
+        return cls(
+            resize=framing.resize,
+            height=framing.size[0],
+            width=framing.size[1],
+            crop=framing.crop,
+            margin=framing.margin,
+            tiles=TilesRecord(**asdict(tiles)) if tiles else None,
+            region=roi.text if roi else None,
+        )
 
     def framing(self) -> Framing:
         """Return the framing itself."""
-        return Framing(self.resize, (self.height, self.width), self.crop, self.margin)
+        return _framing(self)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it is one that older programs do not know."""
+        return bool(self.margin or self.tiles or self.region)
+
+
+@lru_cache(64)
+def _framing(record: FramingRecord) -> Framing:
+    return Framing(
+        record.resize,
+        (record.height, record.width),
+        record.crop,
+        record.margin,
+        Tiles(**dict(record.tiles)) if record.tiles else None,
+        Roi.from_text(record.region) if record.region else None,
+    )
 
 
 class ContrastRecord(Data):
@@ -183,6 +233,8 @@ class Manifest(Data):
     """What its images are judged by, if not by their maps' maxima."""
     min_area: int | None = Field(default=None, gt=0)
     """Pixels that an area of an image must have to count, if not every one counts."""
+    elsewhere: bool = False
+    """Whether a tile is compared with tiles of any place, and not with those of its own."""
 
     @model_validator(mode="after")
     def _one_gallery_a_level(self) -> Manifest:
@@ -193,6 +245,17 @@ class Manifest(Data):
     def extended(self, **more: object) -> Manifest:
         """Return a copy with something that the second version brought: see `_SINCE_VERSION_2`."""
         return self.model_copy(update={**more, "version": 2})
+
+    @property
+    def keeps_margins(self) -> bool:
+        """Whether crops have their margin; an older version cut it off."""
+        return self.crops.name.endswith("wide.u8")
+
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """Where the patches of each level lie."""
+        framing = self.framing.framing()
+        return tuple(layout_of(framing, (level.height, level.width)) for level in self.levels)
 
     @property
     def files(self) -> tuple[DataFile, ...]:
@@ -219,8 +282,9 @@ class Manifest(Data):
         }
         if self.calibration and self.calibration.sample is None:
             absent["calibration"] = {"sample"}
-        if not self.framing.margin:
-            absent["framing"] = {"margin"}
+        absent["framing"] = {
+            name for name in ("margin", "tiles", "region") if not getattr(self.framing, name)
+        }
         write_record(folder / MANIFEST, self.model_dump(exclude=absent))
 
     @classmethod

@@ -75,13 +75,14 @@ def measure_recall(
     images = np.unique(np.linspace(0, n - 1, min(n, IMAGES)).round().astype(int)).tolist()
     random = np.random.default_rng(0)
     results = []
-    for number, (gallery, patches, level) in enumerate(
-        zip(index.galleries, index.levels, index.manifest.levels, strict=True), 1
+    for number, (gallery, patches, layout) in enumerate(
+        zip(index.galleries, index.levels, index.layouts, strict=True), 1
     ):
-        count = min(level.patches, -(-queries // len(images)))
+        rows = index.parts * layout.patches
+        count = min(rows, -(-queries // len(images)))
         found, nearest = [], []
         for image in images:
-            own = range(image * level.patches, (image + 1) * level.patches)
+            own = range(image * rows, (image + 1) * rows)
             sample = patches[random.choice(own, count, replace=False)]
             found.append(nearest_in_gallery(sample, gallery, 1, [own], engine)[0])
             nearest.append(nearest_outside(sample, patches, 1, [own], engine)[0])

@@ -30,9 +30,16 @@ class Index:
     ----------
     folder : Path
     manifest : Manifest
-    descriptors : float32 [n, D]
-    levels : tuple of float32 or float16 [n * h * w, C]
+    parts : int
+        Of an image, that the network saw one by one: 1, or its tiles.
+    layouts : tuple of Layout
+        Where the patches of each level lie.
+    descriptors : float32 [n * parts, D]
+    levels : tuple of float32 or float16 [n * parts * patches, C]
+    wide : uint8 [n, h + 2 m, w + 2 m, 3]
+        What the network saw of each image, with the margin if that was kept.
     crops : uint8 [n, h, w, 3]
+        The same without it.
     galleries : tuple of Gallery
         What each level is searched in whole; empty where the index was built without.
     scales : list of float32 [C], or None
@@ -50,21 +57,29 @@ class Index:
         self.copies: tuple[Ids, ...] | None = None
         self._normal: list[Floats] | None = None
         self._mapped: list[tuple[mmap.mmap, int]] = []
+        self.layouts = manifest.layouts
+        self.parts = self.layouts[0].parts
         n = len(manifest.images)
-        self._read = np.zeros(n, bool)
+        units = n * self.parts
+        self._read = np.zeros(units, bool)
         module = faiss()
         kind = module.IndexScalarQuantizer if manifest.store else module.IndexFlatL2
         self.descriptors: Floats = self._map(
-            manifest.descriptors, n, manifest.descriptor_size, module.IndexFlatL2
+            manifest.descriptors, units, manifest.descriptor_size, module.IndexFlatL2
         )
         self.levels: tuple[Any, ...] = tuple(
-            self._map(level.file, n * level.patches, level.channels, kind)
-            for level in manifest.levels
+            self._map(level.file, units * layout.patches, level.channels, kind)
+            for level, layout in zip(manifest.levels, self.layouts, strict=True)
         )
-        size = (manifest.framing.height, manifest.framing.width)
-        self.crops: npt.NDArray[np.uint8] = np.memmap(
-            folder / manifest.crops.name, np.uint8, "r", shape=(n, *size, 3)
+        height, width = manifest.framing.height, manifest.framing.width
+        more = manifest.framing.margin if manifest.keeps_margins else 0
+        self.wide: npt.NDArray[np.uint8] = np.memmap(
+            folder / manifest.crops.name,
+            np.uint8,
+            "r",
+            shape=(n, height + 2 * more, width + 2 * more, 3),
         )
+        self.crops = self.wide[:, more : more + height, more : more + width]
         made = manifest.gallery
         self.galleries = (
             tuple(
@@ -131,21 +146,21 @@ class Index:
         for gallery in self.galleries:
             set_search_params(gallery, params)
 
-    def read_ahead(self, images: Ids) -> None:
-        """Have the system begin to read training images' patches, of each image once.
+    def read_ahead(self, units: Ids) -> None:
+        """Have the system begin to read patches of parts of training images, of each once.
 
         Else it would read as the pages are touched, one after another, and more around each.
         """
-        new = np.unique(images[~self._read[images]])
+        new = np.unique(units[~self._read[units]])
         self._read[new] = True
         if not hasattr(mmap, "MADV_WILLNEED"):
             return
-        for (mapped, header), level, rows in zip(
-            self._mapped[1:], self.manifest.levels, self.levels, strict=True
+        for (mapped, header), layout, rows in zip(
+            self._mapped[1:], self.layouts, self.levels, strict=True
         ):
-            size = level.patches * level.channels * rows.itemsize
-            for image in new.tolist():
-                start = header + image * size
+            size = layout.patches * rows.shape[1] * rows.itemsize
+            for unit in new.tolist():
+                start = header + unit * size
                 end, start = start + size, start - start % mmap.PAGESIZE
                 for at in range(start, end, _ADVISED):
                     mapped.madvise(mmap.MADV_WILLNEED, at, min(_ADVISED, end - at))
@@ -154,22 +169,22 @@ class Index:
         return len(self.manifest.images)
 
     def normal_distances(self) -> list[Floats] | None:
-        """Return the normal distances of each level's patches, [n * h * w, 3], if there are any.
+        """Return the normal distances of each level's rows, [rows, 3], if there are any.
 
         `spade_faiss.maps.contrast.normal_distances` says what they are.
         """
         if self.manifest.normal_distances is None:
             return None
         if self._normal is None:  # kept, as the file goes when a writer replaces the index
-            rows = [len(self) * level.patches for level in self.manifest.levels]
+            rows = [len(level) for level in self.levels]
             path = self.folder / self.manifest.normal_distances.name
             values = np.memmap(path, np.float32, "r", shape=(sum(rows), 3))
             self._normal = np.split(values, np.cumsum(rows)[:-1])
         return self._normal
 
     def rows(self, level: int, start: int, stop: int) -> Floats:
-        """Return a level's patches of images `start` to `stop`, [(stop - start) * h * w, C]."""
-        patches = self.manifest.levels[level].patches
+        """Return a level's rows of images `start` to `stop`, [.., C]."""
+        patches = self.parts * self.layouts[level].patches
         own: Floats = self.levels[level][start * patches : stop * patches].astype(
             np.float32, copy=False
         )

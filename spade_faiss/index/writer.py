@@ -29,6 +29,8 @@ class IndexWriter:
         The pyramid's levels.
     store : "float16", optional
         Keep patches in half precision.
+    wide : bool
+        Whether crops come with their margin.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class IndexWriter:
         descriptor_size: int,
         shapes: Sequence[tuple[int, int, int]],
         store: Store | None = None,
+        *,
+        wide: bool = False,
     ) -> None:
         self.descriptor_size = descriptor_size
         self._shapes = tuple(shapes)
@@ -49,12 +53,20 @@ class IndexWriter:
                     self.place / f"level{number}.faiss", channels, Half if store else np.float32
                 )
             )
-        self._crops = (self.place / "crops.u8").open("xb")
+        self._crops = (self.place / ("wide.u8" if wide else "crops.u8")).open("xb")
 
     def append(
         self, descriptors: Floats, levels: Sequence[Floats], crops: npt.NDArray[np.uint8]
     ) -> None:
-        """Add images: descriptors [b, D], per level patches [b * h * w, C], crops [b, h, w, 3]."""
+        """Add parts of images, in order, and the crops of images.
+
+        Parameters
+        ----------
+        descriptors : float32 [b, D]
+        levels : sequence of float32 [b * patches, C]
+        crops : uint8 [n, h, w, 3]
+            Of the images that the first of their parts is among these.
+        """
         for file, rows in zip(self._flat, (descriptors, *levels), strict=True):
             file.append(rows)
         self._crops.write(np.ascontiguousarray(crops).data)
@@ -75,7 +87,7 @@ class IndexWriter:
         names = [
             "descriptors.faiss",
             *(f"level{i + 1}.faiss" for i in range(len(self._shapes))),
-            "crops.u8",
+            Path(self._crops.name).name,
         ]
         with ThreadPoolExecutor() as pool:
             records = list(pool.map(DataFile.of, [self.place / name for name in names]))

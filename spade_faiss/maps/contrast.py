@@ -14,6 +14,7 @@ from itertools import product
 
 import numpy as np
 
+from ..index.layout import Layout
 from ..types import Doubles, Floats, Ids
 
 SHARE = 0.7
@@ -57,7 +58,7 @@ def contrast_unit(normal: Floats, weights: Doubles) -> float:
 
     Parameters
     ----------
-    normal : float32 [n * h * w, 3]
+    normal : float32 [rows, 3]
     weights : float64 [n]
         For how many independent images each image stands.
     """
@@ -69,6 +70,7 @@ def contrast(
     distances: Floats,
     matches: Ids,
     normal: Floats,
+    layout: Layout,
     *,
     share: float = SHARE,
     around: int = AROUND,
@@ -79,14 +81,17 @@ def contrast(
 
     Parameters
     ----------
-    distances : float32 [..., h, w]
-    matches : int64 [..., h, w]
+    distances : float32 [...]
+    matches : int64 [...]
         Rows of `normal`.
-    normal : float32 [n * h * w, 3]
+    normal : float32 [rows, 3]
         See `normal_distances`.
+    layout : Layout
+        Of the level that the rows are of.
     share : float, 0 to 1
     around : int
-        Patches on each side of a match that count with it; beyond the border, those at it again.
+        Patches on each side of a match that count with it; beyond the border, those at it again,
+        and where none is stored, the match itself.
     unit : float
         What the result is divided by.
     without : sequence of int
@@ -94,14 +99,10 @@ def contrast(
         leave-one-out score: a normal distance must not come from itself, or it would look
         better than a new image does.
     """
-    height, width = distances.shape[-2:]
-    image, place = np.divmod(matches, height * width)
-    y, x = np.divmod(place, width)
     expected: Doubles = np.zeros(distances.shape)
     steps = range(-around, around + 1)
-    for dy, dx in product(steps, steps):
-        rows = (image * height + np.clip(y + dy, 0, height - 1)) * width
-        own = normal[rows + np.clip(x + dx, 0, width - 1)]
+    for down, right in product(steps, steps):
+        own = normal[layout.beside(matches, down, right)]
         gone = np.isin(own[..., 1], without) if len(without) else False
         expected += np.where(gone, own[..., 2], own[..., 0])
     expected *= share / len(steps) ** 2

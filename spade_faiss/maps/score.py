@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
-from ..types import Floats
+from ..types import Doubles, Floats, Mask
 
 ORDER = 8
 """Of the power mean: 1 is the mean, infinity the maximum."""
 
 
-def power_mean(values: Floats, order: int = ORDER) -> float:
+def power_mean(
+    values: Floats, order: int = ORDER, *, looked_at: Mask | None = None, window: int | None = None
+) -> float:
     """Return the power mean of a map, `(mean of values ** order) ** (1 / order)`.
 
     It lies between the mean and the maximum, so that a large weak defect counts, and a small
@@ -23,6 +26,12 @@ def power_mean(values: Floats, order: int = ORDER) -> float:
         Of all pixels that the network saw, and of no others. One below 0, which no map of
         distances has, counts as 0: an even power would take it for one above.
     order : int, 1 or more
+    looked_at : bool [h, w], optional
+        The pixels that count; by default all. Within a window, the others count as 0.
+    window : int, optional
+        The side of a square, which fits into the map: the largest mean over such a square
+        wherever it lies is returned, so that a flaw counts as much in a large picture as in a
+        small one.
 
     Returns
     -------
@@ -41,5 +50,18 @@ def power_mean(values: Floats, order: int = ORDER) -> float:
     if top <= 0:
         return 0.0
     shares = np.divide(values, top, dtype=np.float64)  # of the maximum, lest a power overflows
-    mean = np.power(np.maximum(shares, 0), order).mean()
+    powers = np.power(np.maximum(shares, 0), order)
+    if window is not None:
+        mean = _largest_mean(powers if looked_at is None else powers * looked_at, window)
+    else:
+        mean = float(powers.mean() if looked_at is None else powers[looked_at].mean())
     return float(top * mean ** (1 / order))
+
+
+def _largest_mean(values: Doubles, window: int) -> float:
+    """Return the largest mean over a square within an array, [h, w], 0 or more."""
+    sums = cv2.boxFilter(
+        values, cv2.CV_64F, (window, window), anchor=(0, 0), borderType=cv2.BORDER_ISOLATED
+    )
+    rows, columns = (side - window + 1 for side in values.shape)
+    return max(0.0, float(sums[:rows, :columns].max()))

@@ -8,10 +8,15 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from ..types import Floats
+from ..types import Floats, Mask
 
 
-def anomaly_map(distances: Sequence[Floats], size: tuple[int, int], sigma: float = 4.0) -> Floats:
+def anomaly_map(
+    distances: Sequence[Floats],
+    size: tuple[int, int],
+    sigma: float = 4.0,
+    looked_at: Sequence[Mask] | None = None,
+) -> Floats:
     """Return the anomaly map of one image on the network's input grid.
 
     Each level is brought to the input's size bilinearly, the levels are averaged, and the
@@ -26,6 +31,9 @@ def anomaly_map(distances: Sequence[Floats], size: tuple[int, int], sigma: float
     sigma : float
         Standard deviation of the Gaussian in input pixels, cut off at 4 sigma; 0 leaves
         the map as it is.
+    looked_at : sequence of bool [h, w], optional
+        Per level, the patches that count: what others have is left out of every mean. By default
+        all.
 
     Returns
     -------
@@ -47,10 +55,19 @@ def anomaly_map(distances: Sequence[Floats], size: tuple[int, int], sigma: float
     """
     if not 0 <= sigma < math.inf:
         raise ValueError(f"sigma {sigma} must be a finite number, 0 or more")
+    mean = _smoothed(distances, size, sigma)
+    if looked_at is not None:
+        shares = _smoothed([one.astype(np.float32) for one in looked_at], size, sigma)
+        np.divide(mean, shares, out=mean, where=shares > 0)
+    return mean
+
+
+def _smoothed(levels: Sequence[Floats], size: tuple[int, int], sigma: float) -> Floats:
+    """Return the mean of levels brought to a size, smoothed."""
     mean: Floats = np.zeros(size, np.float32)
-    for level in distances:
+    for level in levels:
         mean += cv2.resize(level, size[::-1], interpolation=cv2.INTER_LINEAR)
-    mean /= len(distances)
+    mean /= len(levels)
     if sigma > 0:
         side = 2 * int(4 * sigma + 0.5) + 1
         cv2.GaussianBlur(mean, (side, side), sigma, dst=mean, borderType=cv2.BORDER_REFLECT)

@@ -131,8 +131,8 @@ def closer_looks(result: Result, index: Index, region: Region) -> tuple[View, Vi
     """
     framing = index.manifest.framing.framing()
     match = region.matches[0]
-    level = index.manifest.levels[match.level - 1]
-    cell = framing.size[1] / level.width, framing.size[0] / level.height
+    height, width = index.layouts[match.level - 1].grid
+    cell = framing.size[1] / width, framing.size[0] / height
     at = framing.to_input(region.peak_at, (result.map.shape[0], result.map.shape[1]))
     here = int(at[0] // cell[0]), int(at[1] // cell[1])
     good = np.asarray(index.crops[match.row])

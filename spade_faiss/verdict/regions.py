@@ -148,12 +148,14 @@ def _matches(result: Compared, index: Index, peak: tuple[int, int]) -> tuple[Mat
     size = result.map.shape[0], result.map.shape[1]
     x, y = framing.to_input(peak, size)
     matches = []
-    for number, level in enumerate(index.manifest.levels):
-        column, line = x * level.width // framing.size[1], y * level.height // framing.size[0]
-        image, patch = divmod(int(result.matches[number][line, column]), level.patches)
-        good = patch % level.width, patch // level.width
+    for number, layout in enumerate(index.layouts):
+        height, width = shape = layout.grid
+        line, column = layout.nearest_looked_at(
+            y * height // framing.size[0], x * width // framing.size[1]
+        )
+        image, down, right = layout.place(int(result.matches[number][line, column]))
+        good = right, down
         record = index.manifest.images[image]
-        shape = level.height, level.width
         matches.append(
             Match(
                 number + 1,

@@ -104,7 +104,7 @@ def test_an_index_ten_times_the_memory_is_built_and_answers(tmp_path):
     query = (cell.astype(np.float64) / 255 - 0.5) / 0.2
     near = [np.square(index.rows(0, i, i + 1) - query).sum(1) for i in found["neighbours"]]
     best = int(np.argmin([part.min() for part in near]))
-    patches = index.manifest.levels[0].patches
+    patches = index.layouts[0].patches
     assert found["match"] == found["neighbours"][best] * patches + int(near[best].argmin())
     assert found["distance"] == pytest.approx(near[best].min() ** 0.5, rel=1e-4)
 

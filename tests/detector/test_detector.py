@@ -330,8 +330,10 @@ def test_calibration_in_a_coreset_leaves_out_the_image_s_own_rows(tiny):
         for level, patches, gallery in zip(
             index.manifest.levels, index.levels, index.galleries, strict=True
         ):
-            others = gallery.rows[gallery.rows // level.patches != image]
-            queries = patches[image * level.patches : (image + 1) * level.patches]
+            others = gallery.rows[gallery.rows // (level.height * level.width) != image]
+            queries = patches[
+                image * (level.height * level.width) : (image + 1) * (level.height * level.width)
+            ]
             far = ((queries[:, None].astype(np.float64) - patches[others]) ** 2).sum(2).min(1)
             distances.append(np.sqrt(far).reshape(level.height, level.width))
         assert made.peaks[image] == pytest.approx(

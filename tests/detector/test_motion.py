@@ -91,7 +91,7 @@ def test_a_match_of_the_level_of_motion_is_a_good_patch(street_videos, fitted):
     level = spade.index_.levels[3]
     near = np.linalg.norm(level - level[row], axis=1)
     assert near.min() == 0 and row < len(level)
-    here = spade.index_.manifest.levels[3].patches
+    here = spade.index_.layouts[3].patches
     assert row // here in last.neighbours
 
 

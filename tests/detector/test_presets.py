@@ -10,6 +10,7 @@ from spade_faiss.detector.presets import PRESETS
 from spade_faiss.evaluation import evaluate_category
 from spade_faiss.features.scale import Spread
 from spade_faiss.index import Index
+from spade_faiss.index.layout import Layout
 from spade_faiss.maps.contrast import SHARE, contrast, contrast_unit, normal_distances
 from tests.command import TINY, done, one_line, run
 from tests.conftest import texture, with_hole
@@ -60,11 +61,21 @@ def test_normal_distances_and_contrast_say_what_they_say():
     match = np.array([[0, 1]])
     for without, normal in (([], 1), ([4], 3), ([7], 1), ([7, 4], 3)):
         for share, unit in ((0.5, 1), (SHARE, 4)):
-            found = contrast(far, match, own, share=share, around=0, unit=unit, without=without)
+            found = contrast(
+                far,
+                match,
+                own,
+                Layout((1, 2), (1, 2), ((0, 0),)),
+                share=share,
+                around=0,
+                unit=unit,
+                without=without,
+            )
             np.testing.assert_allclose(found, [[(5 - share * normal) / unit, 0]], rtol=1e-6)
 
 
 def test_normal_distances_around_a_match_count_with_its_own():
+    grid = Layout((3, 4), (3, 4), ((0, 0),))
     own = np.zeros((24, 3), np.float32)
     own[:, 0], own[:, 1], own[:, 2] = 1, 5, 2
     own[[13, 20], 0] = 10  # in the second image, [3, 4]: at (0, 1) and (2, 0)
@@ -72,13 +83,15 @@ def test_normal_distances_around_a_match_count_with_its_own():
     far = np.full((3, 4), 50, np.float32)
     match = np.full((3, 4), 0)
     match[0, 0], match[0, 1], match[1, 2] = 12, 17, 23
-    found = 50 - contrast(far, match, own, share=1, around=1)
+    found = 50 - contrast(far, match, own, grid, share=1, around=1)
     # A corner counts four times, and what is beside it twice; the rest once.
     expected = [(7 + 2 * 10) / 9, (7 + 2 * 10) / 9, 1, 1]
     assert found[[0, 0, 1, 2], [0, 1, 2, 3]] == pytest.approx(expected, rel=1e-5)
-    without = 50 - contrast(far, match, own, share=1, around=1, without=[0])
+    without = 50 - contrast(far, match, own, grid, share=1, around=1, without=[0])
     assert without[0, 1] == pytest.approx((6 + 2 * 10 + 2) / 9, rel=1e-5)
-    batch = contrast(np.stack([far, far + 1]), np.stack([match, match]), own, share=1, around=1)
+    batch = contrast(
+        np.stack([far, far + 1]), np.stack([match, match]), own, grid, share=1, around=1
+    )
     np.testing.assert_allclose(50 - batch[0], found, rtol=1e-5)
     np.testing.assert_allclose(51 - batch[1], found, rtol=1e-5)
 

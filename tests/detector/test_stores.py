@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from spade_faiss import Spade, SpadeError
 from spade_faiss.cli.app import app
 from spade_faiss.detector.executor import ThisProcess
-from spade_faiss.detector.extract import itself
+from spade_faiss.detector.extract import learn
 from spade_faiss.detector.query import query_by
 from spade_faiss.index import Index, IndexWriter, Manifest
 from spade_faiss.verdict.calibration import calibration_sample
@@ -47,14 +47,14 @@ def test_maps_equal_a_float64_brute_force_on_the_stored_values(tiny, both, engin
     spade = Spade.load(both / "float16", backbone=tiny, engine=engine)
     image = with_hole(texture("gravel", 1, 7)[0])
     (result,) = spade.query([image])
-    (batch,) = query_by(spade.pipeline, [image], itself)
+    (learnt,) = query_by(spade.pipeline, [image], learn)
     index = spade.index_
-    for features, level, rows, found in zip(
-        batch.levels, index.manifest.levels, index.levels, result.distances, strict=True
+    for features, layout, rows, found in zip(
+        learnt.parts.levels, index.layouts, index.levels, result.distances, strict=True
     ):
-        places = (result.neighbours[:, None] * level.patches + np.arange(level.patches)).ravel()
+        places = (result.neighbours[:, None] * layout.patches + np.arange(layout.patches)).ravel()
         gallery = rows[places].astype(np.float64)
-        queries = features[0].reshape(-1, level.channels).numpy().astype(np.float64)[::17]
+        queries = features[0].numpy().astype(np.float64)[::17]
         true = np.sqrt([np.square(gallery - query).sum(1).min() for query in queries])
         np.testing.assert_allclose(found.ravel()[::17], true, rtol=1e-5)
     (other,) = Spade.load(both / "float32", backbone=tiny, engine=engine).query([image])

@@ -47,7 +47,7 @@ def test_rows_are_where_the_contract_says(tiny, gravel_folder, built):
     for number, level in enumerate(index.manifest.levels):
         expected = features.levels[number].numpy()[0]
         for x, y in ((0, 0), (level.width - 1, 0), (3, level.height - 2)):
-            row = 3 * level.patches + y * level.width + x
+            row = 3 * (level.height * level.width) + y * level.width + x
             np.testing.assert_allclose(
                 index.levels[number][row], expected[y, x], rtol=1e-3, atol=1e-3
             )

@@ -45,7 +45,9 @@ def test_matches_lead_to_the_patch_that_the_search_found(spade, holed):
         x, y = region.peak_at
         assert match.query_box[0] <= x + 0.5 <= match.query_box[2]
         assert match.query_box[1] <= y + 0.5 <= match.query_box[3]
-        row = match.row * level.patches + match.patch[1] * level.width + match.patch[0]
+        row = (
+            match.row * (level.height * level.width) + match.patch[1] * level.width + match.patch[0]
+        )
         assert row == holed.matches[match.level - 1][line, column]
         assert match.image == spade.index_.manifest.images[match.row].path
         assert match.box[:2] == pytest.approx(np.array(match.patch) * cell + 16, abs=0.1)
