@@ -183,7 +183,7 @@ class Workers:
                     task.answer.set_exception(told(error))
         except ray.exceptions.RayError as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            self._lost(task, started, begun, lines[0])
+            self._lost(task, lines[0], started=started, begun=begun)
         finally:
             if started:
                 with self._changed:
@@ -240,7 +240,7 @@ class Workers:
                 if self._over:
                     raise
 
-    def _lost(self, task: Task | None, started: bool, begun: bool, why: str) -> None:
+    def _lost(self, task: Task | None, why: str, *, started: bool, begun: bool) -> None:
         """Take note that an actor ended, and that its task is to be done again."""
         with self._changed:
             if self._over:
