@@ -66,7 +66,7 @@ def build(
     """Build an index of good images, and find the thresholds by scoring each against the rest."""
     from ..distributed.cluster import ray_executor, start_workers
     from ..images.video.read import check_fps, find_sources, holds_videos
-    from .each import lines_to_learn
+    from .each import production_lines_to_learn
 
     limit = memory_limit(max_memory, cluster.ray)
     check_fps(fps)
@@ -82,7 +82,7 @@ def build(
         return find_sources(folder, fps, console.problem, console.note, motion=motion)
 
     if each:
-        names = lines_to_learn(existing_folder(train_dir), index)
+        names = production_lines_to_learn(existing_folder(train_dir), index)
         with start_workers(cluster.ray, cluster.ray_workers, search.device, limit) as workers:
             answers = _fit_each(
                 console, detector, workers, names, lambda name: images_in(train_dir / name), index
@@ -107,7 +107,7 @@ def _fit_each(
 ) -> dict[str, Answer]:
     """Make the index of each production line, with the networks of one detector."""
     from ..distributed.cluster import executor_of
-    from ..distributed.lines import each_line
+    from ..distributed.production_lines import each_production_line
 
     _ = detector.network  # once, for all lines
 
@@ -115,7 +115,7 @@ def _fit_each(
         own = detector.unfitted().on(executor_of(workers, name))
         return _fit(console, own, images_of(name), index / name, f"{name}: ")
 
-    return each_line(names, work, console.failure, workers)
+    return each_production_line(names, work, console.failure, workers)
 
 
 def _fit(

@@ -176,11 +176,11 @@ class Workers:
                 try:
                     task.answer.set_result(self._get(handle.do.remote(key, task.spec, task.call)))
                 except ray.exceptions.RayTaskError as error:
-                    task.answer.set_exception(told(error.cause))
+                    task.answer.set_exception(as_spade_error(error.cause))
                 except ray.exceptions.RayError:
                     raise
                 except Exception as error:  # Ray cannot send the task
-                    task.answer.set_exception(told(error))
+                    task.answer.set_exception(as_spade_error(error))
         except ray.exceptions.RayError as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
             self._lost(task, lines[0], started=started, begun=begun)
@@ -311,7 +311,7 @@ class Stream:
             yield self.take()
 
 
-def told(cause: BaseException) -> SpadeError:
+def as_spade_error(cause: BaseException) -> SpadeError:
     """Return in one line what was raised in a worker."""
     if isinstance(cause, SpadeError):
         return cause
