@@ -63,7 +63,7 @@ for name, work in EVALUATIONS.items():
     evaluate.command(name)(command_of(work))
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool) -> None:  # noqa: FBT001 - called by typer
     if asked:
         print(f"spade-faiss {metadata.version('spade-faiss')}")
         raise typer.Exit

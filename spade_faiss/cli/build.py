@@ -66,7 +66,7 @@ def build(
     """Build an index of good images, and find the thresholds by scoring each against the rest."""
     from ..distributed.cluster import ray_executor, start_workers
     from ..images.video.read import check_fps, find_sources, holds_videos
-    from .each import lines_to_learn
+    from .each import production_lines_to_learn
 
     limit = memory_limit(max_memory, cluster.ray)
     check_fps(fps)
@@ -82,18 +82,18 @@ def build(
         return find_sources(folder, fps, console.problem, console.note, motion=motion)
 
     if each:
-        names = lines_to_learn(existing_folder(train_dir), index)
+        names = production_lines_to_learn(existing_folder(train_dir), index)
         with start_workers(cluster.ray, cluster.ray_workers, search.device, limit) as workers:
             answers = _fit_each(
                 console, detector, workers, names, lambda name: images_in(train_dir / name), index
             )
-        console.answer_lines(answers, as_json)
-        console.exit(bool(answers))
+        console.answer_lines(answers, as_json=as_json)
+        console.exit(done=bool(answers))
         return
     images = images_in(train_dir)
     with ray_executor(cluster.ray, cluster.ray_workers, search.device, limit) as executor:
         record, text = _fit(console, detector.on(executor), images, index)
-    console.answer(record | console.record(), text, as_json)
+    console.answer(record | console.record(), text, as_json=as_json)
     console.exit()
 
 
@@ -107,7 +107,7 @@ def _fit_each(
 ) -> dict[str, Answer]:
     """Make the index of each production line, with the networks of one detector."""
     from ..distributed.cluster import executor_of
-    from ..distributed.lines import each_line
+    from ..distributed.production_lines import each_production_line
 
     _ = detector.network  # once, for all lines
 
@@ -115,7 +115,7 @@ def _fit_each(
         own = detector.unfitted().on(executor_of(workers, name))
         return _fit(console, own, images_of(name), index / name, f"{name}: ")
 
-    return each_line(names, work, console.failure, workers)
+    return each_production_line(names, work, console.failure, workers)
 
 
 def _fit(
@@ -154,7 +154,7 @@ def add(
         raise SpadeError("there are no images to add")
     calibrated = _is_calibrated(detector)
     added = detector.add([image.path for image in found], console.problem)
-    _say_change(console, folder, detector, "added", added, calibrated, as_json)
+    _say_change(console, folder, detector, "added", added, calibrated=calibrated, as_json=as_json)
 
 
 def remove(
@@ -178,7 +178,9 @@ def remove(
     detector = open_detector(folder, engine=engine, progress=True)
     calibrated = _is_calibrated(detector)
     removed = detector.remove(images, console.problem)
-    _say_change(console, folder, detector, "removed", removed, calibrated, as_json)
+    _say_change(
+        console, folder, detector, "removed", removed, calibrated=calibrated, as_json=as_json
+    )
 
 
 def _is_calibrated(detector: Detector) -> bool:
@@ -191,6 +193,7 @@ def _say_change(
     detector: Detector,
     verb: str,
     count: int,
+    *,
     calibrated: bool,
     as_json: bool,
 ) -> None:
@@ -210,8 +213,8 @@ def _say_change(
         "calibration_dropped": dropped,
         **console.record(),
     }
-    console.answer(record, f"{folder}: {count} {verb}, now {show.counted(n)}", as_json)
-    console.exit(count > 0)
+    console.answer(record, f"{folder}: {count} {verb}, now {show.counted(n)}", as_json=as_json)
+    console.exit(done=count > 0)
 
 
 def info(
@@ -261,10 +264,10 @@ def info(
         lines.append("files       all whole")
     console.note_each(record_notes(manifest, members[0]))
     record["notes"] = console.notes
-    console.answer(record, "\n".join(lines), as_json)
+    console.answer(record, "\n".join(lines), as_json=as_json)
     for line in damaged:
         console.say(f"{line}; build the index again")
-    console.exit(not damaged)
+    console.exit(done=not damaged)
 
 
 def _damaged_files(folder: Path, manifest: Manifest | EnsembleManifest) -> list[str]:

@@ -105,7 +105,7 @@ def calibrate(
             "errors": console.problems,
         },
         f"{folder}: {how}{tried}\n{in_flags(report.text())}",
-        as_json,
+        as_json=as_json,
     )
     console.exit()
 

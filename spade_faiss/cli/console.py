@@ -89,20 +89,20 @@ class Console:
         """Return what `--json` says of notes and problems."""
         return {"notes": self.notes, "errors": self.problems}
 
-    def answer(self, record: object, text: str, as_json: bool) -> None:
+    def answer(self, record: object, text: str, *, as_json: bool) -> None:
         """Print the result, as JSON or in words."""
         shown = text.encode("utf-8", "backslashreplace").decode()  # a path need not be Unicode
         print(json.dumps(record, indent=1) if as_json else shown)
 
-    def answer_lines(self, answers: Mapping[str, Answer], as_json: bool) -> None:
+    def answer_lines(self, answers: Mapping[str, Answer], *, as_json: bool) -> None:
         """Print the results of production lines, by their names."""
         self.answer(
             {"lines": {name: record for name, (record, _) in answers.items()}, **self.record()},
             "\n".join(text for _, text in answers.values()),
-            as_json,
+            as_json=as_json,
         )
 
-    def exit(self, done: bool = True) -> None:
+    def exit(self, *, done: bool = True) -> None:
         """End the command if something could not be used, or nothing could.
 
         Raises

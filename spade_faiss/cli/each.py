@@ -9,7 +9,7 @@ from ..errors import SpadeError
 from ..index.folders import folders_in, holds_index, indices_in
 
 
-def lines_to_learn(train_dir: Path, indices: Path) -> list[str]:
+def production_lines_to_learn(train_dir: Path, indices: Path) -> list[str]:
     """Return the lines that a folder holds images of, to be indexed in another folder.
 
     Raises
@@ -30,7 +30,7 @@ def lines_to_learn(train_dir: Path, indices: Path) -> list[str]:
     return names
 
 
-def lines_to_query(indices: Path, images: Sequence[Path]) -> list[str]:
+def production_lines_to_query(indices: Path, images: Sequence[Path]) -> list[str]:
     """Return the lines that have an index in one folder or images in the other.
 
     Raises

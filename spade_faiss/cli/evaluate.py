@@ -135,7 +135,7 @@ def evaluate_mvtec(
             on_error=console.problem,
             on_note=console.note,
         )
-    _answer(console, results, out, options.as_json)
+    _answer(console, results, out, as_json=options.as_json)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,7 +204,7 @@ def evaluate_folder(
             on_error=console.problem,
             on_note=console.note,
         )
-    _answer(console, results, out, options.as_json)
+    _answer(console, results, out, as_json=options.as_json)
 
 
 def evaluate_stc(
@@ -256,7 +256,7 @@ def evaluate_stc(
             on_error=console.problem,
             on_note=console.note,
         )
-    _answer(console, results, out, as_json)
+    _answer(console, results, out, as_json=as_json)
 
 
 def _detector(options: EvaluateOptions) -> Detector:
@@ -281,9 +281,9 @@ def _category(console: Console, images: FolderOptions) -> Category:
     )
 
 
-def _answer(console: Console, results: dict[str, Any], out: Path, as_json: bool) -> None:
+def _answer(console: Console, results: dict[str, Any], out: Path, *, as_json: bool) -> None:
     """Print the results, or their table, and end the command."""
     if notes := results.get("notes"):
         results = results | {"notes": [in_flags(note) for note in notes]}
-    console.answer(results, in_flags((out / "table.md").read_text().rstrip()), as_json)
+    console.answer(results, in_flags((out / "table.md").read_text().rstrip()), as_json=as_json)
     console.exit()

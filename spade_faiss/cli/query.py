@@ -80,19 +80,19 @@ def query(
 ) -> None:
     """Say which images are wrong, and where: scores.csv, maps/, overlays/, explain/, timelines/."""
     from ..distributed.cluster import ray_executor, start_workers
-    from .each import lines_to_query, one_index
+    from .each import one_index, production_lines_to_query
     from .query_run import QueryRun
 
     limit = memory_limit(max_memory, cluster.ray)
     run, device = QueryRun(console, options), options.opened.device
     if each:
-        names = lines_to_query(existing_folder(folder), images)
+        names = production_lines_to_query(existing_folder(folder), images)
         with start_workers(cluster.ray, cluster.ray_workers, device, limit) as workers:
             answers = run.each(names, folder, images[0], out, workers)
-        console.answer_lines(answers, as_json)
+        console.answer_lines(answers, as_json=as_json)
     else:
         found, detector = run.open(one_index(folder), images)
         with ray_executor(cluster.ray, cluster.ray_workers, device, limit) as executor:
             record, text = run.write(found, detector.on(executor), out)
-        console.answer(record | console.record(), text, as_json)
-    console.exit(run.scored)
+        console.answer(record | console.record(), text, as_json=as_json)
+    console.exit(done=run.scored)

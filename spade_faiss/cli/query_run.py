@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..detector import Detector, Result, open_detector
 from ..distributed.cluster import executor_of
-from ..distributed.lines import each_line
+from ..distributed.production_lines import each_production_line
 from ..errors import SpadeError
 from ..features import Backbone
 from ..images import SUFFIXES, Found, find_images
@@ -61,7 +61,7 @@ class QueryRun:
                 self.networks = [one.network for one in detector.members]
             return answer
 
-        answers = each_line(names, work, self.console.failure, workers)
+        answers = each_production_line(names, work, self.console.failure, workers)
         if self.scored:
             for name in names:
                 if name not in answers:  # results of an earlier query are no results of this one

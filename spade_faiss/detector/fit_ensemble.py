@@ -195,7 +195,7 @@ def _link_or_copy(source: str, target: str) -> None:
 
 def _check_size(member: Spade) -> None:
     if len(member.index_) < 2:
-        raise SpadeError("an ensemble needs two good images or more, to know what is usual")
+        raise SpadeError("an ensemble needs two good images or more, to know how good ones differ")
 
 
 def _again_and_again(images: Images) -> Images:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .._support.warning import Notes
 from ..errors import SpadeError
 from ..images import Framing, OnError, Source, load_images, report_problem
-from .workers import ATTEMPTS, Workers, told
+from .workers import ATTEMPTS, Workers, as_spade_error
 
 if TYPE_CHECKING:
     import pyarrow
@@ -116,7 +116,7 @@ def _rows(images: Any) -> Generator[dict[str, Any], None, None]:
             "of the images to find it"
         ) from None
     except Exception as error:
-        raise told(error) from None
+        raise as_spade_error(error) from None
 
 
 def decode(table: pyarrow.Table, folder: str, framing: Framing) -> pyarrow.Table:
@@ -137,7 +137,7 @@ def decode(table: pyarrow.Table, folder: str, framing: Framing) -> pyarrow.Table
             i = loaded.position
             data[i] = pickle.dumps(replace(loaded, position=positions[i], name=names[i]))
     except Exception as error:  # of which Ray Data would tell no more than a text of many lines
-        failure = str(told(error))
+        failure = str(as_spade_error(error))
     reasons = [os.fsencode(problems.get(path, "")) for path in paths]
     notes = [os.fsencode("\n".join(noted[path])) for path in paths]
     for column, values, kind in (

@@ -170,7 +170,7 @@ class Worker:
             pipeline = pipeline_of(settings)
             if spec.index is not None and spec.manifest is not None:
                 folder = Path(spec.index)
-                index = _opened(folder, spec.manifest, spec.draft, settings.search_params)
+                index = _opened(folder, spec.manifest, settings.search_params, draft=spec.draft)
                 if spec.copies is not None:
                     index.copies = from_pairs(spec.copies, len(index))
                 pipeline = pipeline.on(index, draft=spec.draft)
@@ -196,7 +196,7 @@ class Worker:
         return self._network[1]
 
 
-def _opened(folder: Path, manifest: Manifest, draft: bool, search_params: str | None) -> Index:
+def _opened(folder: Path, manifest: Manifest, search_params: str | None, *, draft: bool) -> Index:
     from ..index import Index, damaged_files
 
     if not (folder / manifest.generation).is_dir():

@@ -176,14 +176,14 @@ class Workers:
                 try:
                     task.answer.set_result(self._get(handle.do.remote(key, task.spec, task.call)))
                 except ray.exceptions.RayTaskError as error:
-                    task.answer.set_exception(told(error.cause))
+                    task.answer.set_exception(as_spade_error(error.cause))
                 except ray.exceptions.RayError:
                     raise
                 except Exception as error:  # Ray cannot send the task
-                    task.answer.set_exception(told(error))
+                    task.answer.set_exception(as_spade_error(error))
         except ray.exceptions.RayError as error:
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            self._lost(task, started, begun, lines[0])
+            self._lost(task, lines[0], started=started, begun=begun)
         finally:
             if started:
                 with self._changed:
@@ -240,7 +240,7 @@ class Workers:
                 if self._over:
                     raise
 
-    def _lost(self, task: Task | None, started: bool, begun: bool, why: str) -> None:
+    def _lost(self, task: Task | None, why: str, *, started: bool, begun: bool) -> None:
         """Take note that an actor ended, and that its task is to be done again."""
         with self._changed:
             if self._over:
@@ -311,7 +311,7 @@ class Stream:
             yield self.take()
 
 
-def told(cause: BaseException) -> SpadeError:
+def as_spade_error(cause: BaseException) -> SpadeError:
     """Return in one line what was raised in a worker."""
     if isinstance(cause, SpadeError):
         return cause

@@ -81,7 +81,7 @@ def judged_by(results: Results) -> str:
     )
 
 
-def told(record: Mapping[str, Any], rate: str = "found") -> str:
+def rate_in_words(record: Mapping[str, Any], rate: str = "found") -> str:
     """Return a rate of a confusion matrix, `found` or `false_alarm`, as a person reads it."""
     count, others = (
         (record["found"], record["missed"])

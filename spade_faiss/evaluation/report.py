@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..datasets import published_mvtec, published_stc
 from ..report.charts import Histogram, histogram, line
 from ..report.page import common_folder, within, write_page
-from .columns import IMAGE_TITLES, TITLES, columns_of, image_columns_of, judged_by, told
+from .columns import IMAGE_TITLES, TITLES, columns_of, image_columns_of, judged_by, rate_in_words
 from .localisation import limit_of
 from .results import Results
 from .store import ResultStore
@@ -226,9 +226,11 @@ def _judged(record: Mapping[str, Any]) -> dict[str, Any] | None:
     return {
         "threshold": record["threshold"],
         "confusion": confusion,
-        "found": told(confusion),
-        "false_alarms": told(confusion, "false_alarm"),
-        "kinds": [(kind, own["found_rate"], told(own)) for kind, own in record["kinds"].items()],
+        "found": rate_in_words(confusion),
+        "false_alarms": rate_in_words(confusion, "false_alarm"),
+        "kinds": [
+            (kind, own["found_rate"], rate_in_words(own)) for kind, own in record["kinds"].items()
+        ],
     }
 
 

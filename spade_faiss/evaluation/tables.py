@@ -21,7 +21,7 @@ from .columns import (
     judged_by,
     markdown,
     percents,
-    told,
+    rate_in_words,
 )
 from .localisation import limit_of
 from .results import RATES, Results
@@ -148,7 +148,7 @@ def _images(results: Results) -> list[str]:
     parts = [markdown(head, rows)]
     if judged:
         kinds = [
-            [f"{name}, {kind}", told(own)]
+            [f"{name}, {kind}", rate_in_words(own)]
             for name, record in records.items()
             for kind, own in record.get("kinds", {}).items()
         ]
@@ -161,7 +161,11 @@ def _judged(record: Mapping[str, Any]) -> list[str]:
     if "confusion" not in record:
         return ["none", "", ""]
     confusion = record["confusion"]
-    return [f"{record['threshold']:.4g}", told(confusion), told(confusion, "false_alarm")]
+    return [
+        f"{record['threshold']:.4g}",
+        rate_in_words(confusion),
+        rate_in_words(confusion, "false_alarm"),
+    ]
 
 
 def _sweep(results: Results) -> str:

@@ -2,7 +2,7 @@
 
 Reading every byte for its checksum takes time that grows with the index; what a query reads does
 not. So a file is read whole when it is opened for the first time, and what it looked like then
-(size, times of change, inode) is kept beside it. As long as it looks the same it is not read
+(size, times of change, inode) is kept beside it. As long as it states the same it is not read
 again. The system sets the time of the last change itself (ctime), whoever writes; what changes a
 disk's bits behind its back is found by `info --verify`, which reads everything.
 """
@@ -24,16 +24,16 @@ STAMP = "verified.json"
 SETTLED = 1.0
 """Seconds since a file's last change from which on a later change cannot bear the same time."""
 
-Look = list[str | int]
+FileState = list[str | int]
 
 
-def look_of(path: Path, file: DataFile) -> Look:
+def state_of(path: Path, file: DataFile) -> FileState:
     """Return what tells a file, and what it should hold, from any other."""
     found = path.stat()
     return [file.sha256, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
-def read_stamp(folder: Path, manifest: Manifest) -> Mapping[str, Look]:
+def read_stamp(folder: Path, manifest: Manifest) -> Mapping[str, FileState]:
     """Return what the files looked like when they were found whole, by name; maybe of none."""
     try:
         record = json.loads((folder / manifest.generation / STAMP).read_bytes())
@@ -42,14 +42,14 @@ def read_stamp(folder: Path, manifest: Manifest) -> Mapping[str, Look]:
     return record if isinstance(record, dict) else {}
 
 
-def write_stamp(folder: Path, manifest: Manifest, looks: Mapping[str, Look]) -> None:
+def write_stamp(folder: Path, manifest: Manifest, states: Mapping[str, FileState]) -> None:
     """Keep what whole files looked like before they were read.
 
     Those that were changed just before are left out, and where nothing can be written (an index
     that is read-only) they are read whole each time.
     """
     latest = (time.time() - SETTLED) * 1e9
-    settled = {name: look for name, look in looks.items() if max(map(int, look[2:4])) < latest}
+    settled = {name: state for name, state in states.items() if max(map(int, state[2:4])) < latest}
     with suppress(OSError):
         replace_file(folder / manifest.generation / STAMP, json.dumps(settled).encode())
 
@@ -60,7 +60,7 @@ def damaged_files(folder: Path, manifest: Manifest, *, again: bool = True) -> li
     Unless `again`, files that were found whole and have not been changed since are not read.
     """
     known = {} if again else read_stamp(folder, manifest)
-    whole: dict[str, Look] = {}
+    whole: dict[str, FileState] = {}
 
     def check(file: DataFile) -> str | None:
         path = folder / file.name
@@ -68,12 +68,12 @@ def damaged_files(folder: Path, manifest: Manifest, *, again: bool = True) -> li
             size = path.stat().st_size
             if size != file.bytes:
                 return f"{path} is damaged: {size} bytes long where {file.bytes} were written"
-            look = look_of(path, file)
-            if known.get(file.name) != look and file_sha256(path) != file.sha256:
+            state = state_of(path, file)
+            if known.get(file.name) != state and file_sha256(path) != file.sha256:
                 return f"{path} is damaged: checksum differs"
         except OSError as error:
             return f"{path} cannot be read: {error.strerror}"
-        whole[file.name] = look
+        whole[file.name] = state
         return None
 
     with ThreadPoolExecutor() as pool:

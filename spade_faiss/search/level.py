@@ -158,12 +158,12 @@ class LevelSearch:
         if native is None or (turn and before < _TURNS):
             found = kernels()
             assert found is not None
-            axes = Axes.of(self._sample(images[0], turn), searched, found.multiple, turn=turn)
+            axes = Axes.of(self._sample(images[0], many=turn), searched, found.multiple, turn=turn)
             native = NativeGallery(found, self.patches.contiguous(), self.per_image, axes)
             self._native = native
         return native
 
-    def _sample(self, images: Tensor, many: bool) -> Tensor:
+    def _sample(self, images: Tensor, *, many: bool) -> Tensor:
         """Return some rows, float32, of images that are read anyway."""
         most, rows = _TOLD if many else (16, 256)
         some = images[:: -(-len(images) // most)]

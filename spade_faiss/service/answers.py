@@ -193,7 +193,7 @@ class IndexAnswer(Answering):
         description="The map's value above which a place is wrong; null if the index has none."
     )
     calibrated: str | None = Field(
-        description="When `calibrate` drew the thresholds from further good images; null: they "
+        description="When the thresholds were drawn from further good images; null: they "
         "are drawn from the index's own."
     )
     by_hand: bool = Field(description="Whether a person set the threshold instead.")

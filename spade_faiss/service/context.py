@@ -99,8 +99,8 @@ class Context:
         _, awaited = self.live.take()
         return (datetime.now(UTC) - awaited.since).total_seconds() if awaited else 0.0
 
-    def _count_reload(self, well: bool) -> None:
-        self.metrics.reloads.labels("served" if well else "refused").inc()
+    def _count_reload(self, outcome: str) -> None:
+        self.metrics.reloads.labels(outcome).inc()
 
 
 async def context_of(request: Request) -> Context:

@@ -33,6 +33,7 @@ def image_answer(
     detector: Detector,
     result: Result,
     maps: MapFormat | None,
+    *,
     with_pictures: bool,
 ) -> QueriedImage:
     """Return what is answered of one image.
@@ -63,7 +64,7 @@ def image_answer(
         pixel_threshold=finding.pixel_threshold,
         descriptor_score=result.descriptor_score,
         mean_score=result.mean_score,
-        regions=_regions(detector, result, finding, with_pictures),
+        regions=_regions(detector, result, finding, with_pictures=with_pictures),
         notes=[*notes, *result.notes],
         map=pictures.map_picture(result.map, maps) if maps else None,
         photo=photo,
@@ -77,7 +78,7 @@ def _overlay(detector: Detector, result: Result, finding: Finding) -> Picture:
 
 
 def _regions(
-    detector: Detector, result: Result, finding: Finding, with_pictures: bool
+    detector: Detector, result: Result, finding: Finding, *, with_pictures: bool
 ) -> list[WrongRegion]:
     """Return what is answered of an image's regions; the first have closer looks."""
     answers = []

@@ -83,7 +83,7 @@ class LiveIndex:
     every : float
         Seconds between looks at the folder while nobody calls `take`, which looks at once.
     on_reload : callable, optional
-        Is told, after an attempt to open a changed index, whether that went well.
+        Is told, after an attempt to open a changed index, "served" or "refused".
 
     Raises
     ------
@@ -99,7 +99,7 @@ class LiveIndex:
         folder: Path,
         opener: Opener,
         every: float = 1.0,
-        on_reload: Callable[[bool], object] = lambda well: None,
+        on_reload: Callable[[str], object] = lambda outcome: None,
     ) -> None:
         if not 0 < every <= TIMEOUT_MAX:
             raise SpadeError(f"every = {every} must be a finite time, more than 0 seconds")
@@ -191,7 +191,7 @@ class LiveIndex:
                     self.detector.manifest.generation,
                     self._served.manifest_sha256,
                 )
-                self.on_reload(True)
+                self.on_reload("served")
             self._awaited = None
         except Exception as error:  # whatever it is, the old index goes on serving
             logger.warning(
@@ -201,7 +201,7 @@ class LiveIndex:
             )
             until = datetime.now(UTC) + timedelta(seconds=self.RETRY)
             self._awaited = replace(awaited, until=until, problem=str(error))
-            self.on_reload(False)
+            self.on_reload("refused")
 
     def _open(self, networks: Sequence[Backbone]) -> Served:
         """Open the folder and query it once, so that no client waits for what is done but once."""

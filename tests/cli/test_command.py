@@ -38,7 +38,7 @@ def app():
     ) -> None:
         """Do the work."""
         app.given.append((console, place, outer, after))  # type: ignore[attr-defined]
-        console.exit(place != "nowhere")
+        console.exit(done=place != "nowhere")
 
     app.command()(command_of(work))
     return app

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from spade_faiss import SpadeError
 from spade_faiss.cli.app import app
-from spade_faiss.cli.each import lines_to_learn, lines_to_query
+from spade_faiss.cli.each import production_lines_to_learn, production_lines_to_query
 from spade_faiss.features import load_backbone
 from tests.command import TINY, done, one_line, problems, run
 
@@ -97,12 +97,12 @@ def test_a_folder_of_indices_without_each_is_explained(lines, built, tmp_path):
 def test_one_line_where_there_are_no_lines(lines, built, tmp_path):
     folder, _ = built
     with pytest.raises(SpadeError, match="holds no folders"):
-        lines_to_learn(lines / "a", tmp_path)
+        production_lines_to_learn(lines / "a", tmp_path)
     with pytest.raises(SpadeError, match="would be taken for a line"):
-        lines_to_learn(lines, lines / "indices")
+        production_lines_to_learn(lines, lines / "indices")
     with pytest.raises(SpadeError, match="holds an index"):
-        lines_to_learn(lines, folder / "a")
+        production_lines_to_learn(lines, folder / "a")
     with pytest.raises(SpadeError, match="one folder of images"):
-        lines_to_query(folder, [lines, lines])
+        production_lines_to_query(folder, [lines, lines])
     with pytest.raises(SpadeError, match="build LINES_DIR --each"):
-        lines_to_query(lines, [lines])
+        production_lines_to_query(lines, [lines])

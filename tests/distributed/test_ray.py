@@ -30,7 +30,7 @@ from spade_faiss.distributed.cluster import (
     ray_executor,
     start_workers,
 )
-from spade_faiss.distributed.lines import each_line
+from spade_faiss.distributed.production_lines import each_production_line
 from spade_faiss.evaluation import evaluate_mvtec, evaluate_stc
 from spade_faiss.features import Backbone
 from spade_faiss.features.efficientnet import packaged_weights
@@ -595,7 +595,9 @@ def test_lines_side_by_side_are_those_of_one_machine(
             )
             return len(spade.index_)
 
-        done = each_line(["a", "b", "c"], learn, lambda name, error: failed.append(name), workers)
+        done = each_production_line(
+            ["a", "b", "c"], learn, lambda name, error: failed.append(name), workers
+        )
     assert done == {"a": 6, "b": 5} and failed == ["c"] and killed
     assert problems == [str(lines / "b" / "004b.png")]
     for name in done:

@@ -22,7 +22,7 @@ from spade_faiss.index import (
     verify,
 )
 from spade_faiss.index.record import file_sha256
-from spade_faiss.index.verify import STAMP, look_of
+from spade_faiss.index.verify import STAMP, state_of
 from tests.conftest import texture
 from tests.full_disk import no_file_over
 
@@ -137,7 +137,7 @@ def test_verify_reads_everything_and_what_it_finds_is_not_forgotten(index, soon)
     path.write_bytes(data)
     stamp = index / manifest.generation / STAMP
     looks = json.loads(stamp.read_text())
-    looks[manifest.crops.name] = look_of(path, manifest.crops)
+    looks[manifest.crops.name] = state_of(path, manifest.crops)
     stamp.write_text(json.dumps(looks))
     Index.open(index)
     assert "crops.u8 is damaged" in damaged_files(index, manifest)[0]

@@ -68,6 +68,16 @@ def test_files_on_an_images_way_are_there():
     assert not [name for name in named if not any((place / name).exists() for place in places)]
 
 
+def test_functions_on_an_images_way_are_in_its_files():
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    way = page.partition("## One image's way")[2].partition("\n## ")[0]
+    files = re.findall(r"`(\w+/[\w/]+\.py)`", way)
+    code = "\n".join((ROOT / "spade_faiss" / file).read_text() for file in files)
+    named = re.findall(r"`([a-z_]+)`", way)
+    assert len(named) > 3
+    assert not [name for name in named if f"def {name}(" not in code]
+
+
 def test_broken_links_are_noticed(tmp_path):
     page, other = tmp_path / "page.md", tmp_path / "other.md"
     other.write_text("# One `--two`, three\n\n## Again\n\n## Again\n\n```sh\n# no heading\n```\n")

@@ -34,7 +34,8 @@ def options(command: typer.core.TyperCommand | typer.core.TyperGroup) -> Iterato
 
 PROGRAM = typer.main.get_command(app)
 OPTIONS = frozenset(options(PROGRAM))
-COMMAND = re.compile(rf"spade-faiss ({'|'.join(getattr(PROGRAM, 'commands', ()))})\b")
+_NAMES = "|".join(getattr(PROGRAM, "commands", ()))
+COMMAND = re.compile(rf"(?:spade-faiss|\b(?:by|call|run|use)) (?:{_NAMES})\b")
 
 
 def literals(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -99,6 +100,8 @@ def test_the_command_line_has_an_option_for_each_parameter_that_is_named() -> No
         ("raise ValueError(f'{n} of {m}: give ' f'--max-fpr {limit}')", ["--max-fpr"]),
         ("notes = ('run spade-faiss calibrate DIR',)", ["spade-faiss calibrate"]),
         ('def read():\n    """Read what `info --json` prints."""\n    X = 1\n    "--also"', []),
+        ("NOTE = 'give more, by add or by calibrate'", ["by add", "by calibrate"]),
+        ("NOTE = 'add more, or calibrate with more'", []),
         ("raise ValueError(\"start one with 'ray start --head'\")", []),
         ("FORMAT = 'spade-faiss index'", []),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from functools import partial
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Query, Request
@@ -65,9 +66,10 @@ async def query(
         served, awaited = await context.take()
         detector = served.detector
         results = await context.query(served, [image for image, _ in decoded])
+        describe = partial(image_answer, maps=maps, with_pictures=pictures)
         answers = await asyncio.gather(
             *(
-                run(image_answer, upload.name, notes, detector, result, maps, pictures)
+                run(describe, upload.name, notes, detector, result)
                 for upload, (_, notes), result in zip(uploads, decoded, results, strict=True)
             )
         )

@@ -18,7 +18,7 @@ Done = TypeVar("Done")
 logger = logging.getLogger("spade_faiss")
 
 
-def each_line(
+def each_production_line(
     names: Sequence[str],
     work: Callable[[str], Done],
     on_failure: Callable[[str, Exception], object],
