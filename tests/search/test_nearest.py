@@ -114,6 +114,7 @@ def test_real_features_of_real_images(brick, engine):
         assert_exact(queries[some], gallery, 1, distances[some], ids[some])
 
 
+@pytest.mark.usefixtures("fastest")
 def test_a_gallery_that_was_searched_before_gives_the_same(lite):
     """What is prepared for some images serves a later search among others."""
     levels = lite(np.stack(texture("gravel", 6))).levels
