@@ -48,7 +48,8 @@ def overlay_picture(
     uint8 [h, w, 3], RGB
     """
     panel = fitted(result.image, _SIDE)
-    painted = overlaid(panel, result, finding.pixel_threshold)
+    values = shown_map(result, finding.pixel_threshold)
+    painted = overlaid(panel, values, finding.pixel_threshold)
     for view in (panel, painted):
         _hatch(view, framing, result.map.shape[:2])
     bar = _scale(panel.shape[0], result.map, finding.pixel_threshold)
@@ -58,12 +59,9 @@ def overlay_picture(
     return np.concatenate([_banner(body.shape[1], title, finding), body])
 
 
-def overlaid(picture: Picture, result: Result, threshold: float | None) -> Picture:
-    """Return a picture of an image, of any size, with its map over it.
-
-    What is over the threshold, and large enough to count, is outlined.
-    """
-    shown = colours.resized(shown_map(result, threshold), (picture.shape[1], picture.shape[0]))
+def overlaid(picture: Picture, values: Floats, threshold: float | None) -> Picture:
+    """Return a picture with a map, of any size, over it; what is over the threshold, outlined."""
+    shown = colours.resized(values, (picture.shape[1], picture.shape[0]))
     painted = colours.blend(picture, colours.heat(shown, threshold))
     if threshold is not None:
         contours, _ = cv2.findContours(
