@@ -21,6 +21,8 @@ _SIDE = 448
 """Length of a panel's longer side, in pixels."""
 _LINE = 2
 _INK, _PAPER, _MUTED = rgb("ink"), rgb("paper"), rgb("muted")
+_HATCH = 9
+"""Pixels from one line to the next, where nothing is looked at."""
 SHOWN_REGIONS = 6
 """Of an image, the highest peaks."""
 
@@ -175,6 +177,23 @@ def unseen_in(image: Picture, framing: Framing, original: Sequence[int]) -> Mask
     unseen = np.ones(image.shape[:2], bool)
     unseen[top:bottom, left:right] = False
     return unseen
+
+
+def hatch(image: Picture, looked_at: Mask) -> Picture:
+    """Return a copy with thin diagonal lines over what is not looked at.
+
+    Each is bright beside dark, so that it is seen on any ground, which stays to be seen, too.
+
+    Parameters
+    ----------
+    image : uint8 [h, w, 3]
+    looked_at : bool [h, w]
+    """
+    hatched = image.copy()
+    step = np.add(*np.ogrid[: image.shape[0], : image.shape[1]]) % _HATCH
+    for at, grey in ((0, 235), (1, 20)):
+        hatched[(step == at) & ~looked_at] = grey
+    return hatched
 
 
 def _hatch(image: Picture, framing: Framing, original: Sequence[int]) -> None:
