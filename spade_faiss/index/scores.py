@@ -12,7 +12,7 @@ from .record import Data
 
 
 class _Judged(Data):
-    """A record of scores or thresholds; what it lacks is written as older programs know it."""
+    """A record of scores or thresholds; without what is new, it is written as older ones are."""
 
     @model_serializer(mode="wrap")
     def _without_what_is_new(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -21,6 +21,8 @@ _SIDE = 448
 """Length of a panel's longer side, in pixels."""
 _LINE = 2
 _INK, _PAPER, _MUTED = rgb("ink"), rgb("paper"), rgb("muted")
+_HATCH = 9
+"""Pixels from one line to the next, where nothing is looked at."""
 SHOWN_REGIONS = 6
 """Of an image, the highest peaks."""
 
@@ -48,7 +50,8 @@ def overlay_picture(
     uint8 [h, w, 3], RGB
     """
     panel = fitted(result.image, _SIDE)
-    painted = overlaid(panel, result, finding.pixel_threshold)
+    values = shown_map(result, finding.pixel_threshold)
+    painted = overlaid(panel, values, finding.pixel_threshold)
     for view in (panel, painted):
         _hatch(view, framing, result.map.shape[:2])
     bar = _scale(panel.shape[0], result.map, finding.pixel_threshold)
@@ -58,12 +61,9 @@ def overlay_picture(
     return np.concatenate([_banner(body.shape[1], title, finding), body])
 
 
-def overlaid(picture: Picture, result: Result, threshold: float | None) -> Picture:
-    """Return a picture of an image, of any size, with its map over it.
-
-    What is over the threshold, and large enough to count, is outlined.
-    """
-    shown = colours.resized(shown_map(result, threshold), (picture.shape[1], picture.shape[0]))
+def overlaid(picture: Picture, values: Floats, threshold: float | None) -> Picture:
+    """Return a picture with a map, of any size, over it; what is over the threshold, outlined."""
+    shown = colours.resized(values, (picture.shape[1], picture.shape[0]))
     painted = colours.blend(picture, colours.heat(shown, threshold))
     if threshold is not None:
         contours, _ = cv2.findContours(
@@ -177,6 +177,23 @@ def unseen_in(image: Picture, framing: Framing, original: Sequence[int]) -> Mask
     unseen = np.ones(image.shape[:2], bool)
     unseen[top:bottom, left:right] = False
     return unseen
+
+
+def hatch(image: Picture, looked_at: Mask) -> Picture:
+    """Return a copy with thin diagonal lines over what is not looked at.
+
+    Each is bright beside dark, so that it is seen on any ground, which stays to be seen, too.
+
+    Parameters
+    ----------
+    image : uint8 [h, w, 3]
+    looked_at : bool [h, w]
+    """
+    hatched = image.copy()
+    step = np.add(*np.ogrid[: image.shape[0], : image.shape[1]]) % _HATCH
+    for at, grey in ((0, 235), (1, 20)):
+        hatched[(step == at) & ~looked_at] = grey
+    return hatched
 
 
 def _hatch(image: Picture, framing: Framing, original: Sequence[int]) -> None:

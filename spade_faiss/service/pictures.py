@@ -16,7 +16,7 @@ from ..images import Framing
 from ..index import Index
 from ..report.pictures import View, closer_looks, draw_box, fitted, overlaid, unseen_in
 from ..types import Floats
-from ..verdict import Region
+from ..verdict import Region, shown_map
 from .answers import Picture
 
 _SIDE = 640
@@ -45,7 +45,7 @@ def overlay(result: Result, framing: Framing, threshold: float | None) -> Pixels
 
     Grey is what the crop left unseen.
     """
-    painted = overlaid(photo(result), result, threshold)
+    painted = overlaid(photo(result), shown_map(result, threshold), threshold)
     unseen = unseen_in(painted, framing, result.map.shape)
     painted[unseen] = painted[unseen] // 2 + _GREY // 2
     return painted

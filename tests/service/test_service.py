@@ -149,6 +149,21 @@ def test_the_index_is_described(service, index):
     assert answer["threshold"] == manifest.calibration.pixel_threshold
     assert answer["backbone"] == "tiny" and answer["cropped"]
     assert [level["channels"] for level in answer["levels"]] == [8, 16, 64]
+    assert answer["min_area"] is None
+
+
+def test_a_least_area_is_described_and_kept_to(tiny, tmp_path):
+    good = [image[:64, :64] for image in texture("gravel", 3)]
+    Spade(tiny, resize=64, crop=64, min_area=1000).fit(good, tmp_path / "index")
+    bad = good[0].copy()
+    bad[16:48, 16:48] = 0
+    with serving(tmp_path / "index", tiny, detector={"threshold": 1}) as running:
+        assert running.client.get("/v1/index").json()["min_area"] == 1000
+        answer = running.client.post("/v1/query?pictures=true", files=form(png(bad)))
+    (image,) = answer.json()["images"]
+    assert image["regions"] and all(one["area"] >= 1000 for one in image["regions"])
+    with serving(tmp_path / "index", tiny, detector={"min_area": 40}) as running:
+        assert running.client.get("/v1/index").json()["min_area"] == 40
 
 
 def test_health_and_metrics(service, parts):
