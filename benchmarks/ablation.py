@@ -28,6 +28,7 @@ from spade_faiss.datasets import Category, load_mvtec, make_demo
 from spade_faiss.detector.neighbours import copies_in
 from spade_faiss.evaluation import CategoryTruth
 from spade_faiss.features import Backbone, load_backbone
+from spade_faiss.index.layout import Layout
 from spade_faiss.maps import anomaly_map, power_mean
 from spade_faiss.maps.contrast import SHARE, contrast, contrast_unit
 from spade_faiss.metrics import PixelMetrics, image_rocauc
@@ -86,6 +87,7 @@ class Level:
     matches: list[Ids]
     normal: Floats
     unit: float
+    layout: Layout
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def searched(category: Category, network: Backbone) -> Searched:
                 [result.matches[at] for result in results],
                 np.array(level),
                 contrast_unit(level, weights),
+                index.layouts[at],
             )
             for at, level in enumerate(normal)
         ]
@@ -158,6 +161,7 @@ def _distances(level: Level, i: int, rule: Rule) -> Floats:
         level.distances[i],
         level.matches[i],
         level.normal,
+        level.layout,
         share=rule.share,
         around=rule.around,
         unit=unit,

@@ -37,6 +37,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ from spade_faiss import Spade
 from spade_faiss._support.memory import anonymous, limit_memory
 from spade_faiss.datasets import load_mvtec, make_demo
 from spade_faiss.datasets.demo import render
-from spade_faiss.detector.extract import itself
+from spade_faiss.detector.pipeline import Batch, Pipeline
 from spade_faiss.detector.query import compare, query_by
 from spade_faiss.evaluation import evaluate_category
 from spade_faiss.features import Backbone, load_backbone
@@ -224,6 +225,11 @@ def limit(work: Path) -> Iterator[dict[str, object]]:
     }
 
 
+def with_features(_: Pipeline, batch: Batch) -> list[Batch]:
+    """Return images with their features, to be compared more than once."""
+    return [replace(batch, parts=list(batch.parts))]
+
+
 def first(spade: Spade, count: int) -> Spade:
     """Return an estimator whose index holds the first training images only."""
     index = copy.copy(spade.index_)
@@ -256,7 +262,7 @@ def searching(spade: Spade, count: int, batch: int) -> dict[str, float]:
     """Return the cost of searching for eight images and mapping them, features aside."""
     fewer = first(spade, count).with_options(batch_size=batch)
     new = [render(1, TEXTURES[i % 3], "good", i).image for i in range(8)]
-    batches = list(query_by(fewer.pipeline, new, itself))
+    batches = list(query_by(fewer.pipeline, new, with_features))
 
     def search() -> None:
         for one in batches:
@@ -358,7 +364,7 @@ def cold(index: Path) -> Iterator[dict[str, object]]:
     new = [render(1, TEXTURES[i % 3], "good", i).image for i in range(8)]
     for size in (1, 8):
         spade = Spade.load(index, batch_size=size)
-        batch = next(query_by(spade.pipeline, new[:size], itself))
+        batch = next(query_by(spade.pipeline, new[:size], with_features))
         for _ in range(3):
             del spade  # pages that are mapped are not dropped
             gc.collect()
@@ -426,7 +432,7 @@ def float16(work: Path, mvtec: Path | None) -> Iterator[dict[str, object]]:
                 spade = Spade(lite, store=store)
                 scores = evaluate_category(spade, category)
                 batches = list(
-                    query_by(spade.pipeline, [test.path for test in category.test], itself)
+                    query_by(spade.pipeline, [test.path for test in category.test], with_features)
                 )
                 start = time.process_time()
                 results = [one for batch in batches for one in compare(spade.pipeline, batch)]

@@ -43,7 +43,7 @@ from scipy import stats
 from spade_faiss import Spade
 from spade_faiss.datasets import Category, TestImage, load_mvtec
 from spade_faiss.datasets.demo import DEFECTS, render
-from spade_faiss.detector.extract import itself
+from spade_faiss.detector.extract import learn
 from spade_faiss.detector.neighbours import copies_in
 from spade_faiss.detector.query import query_by
 from spade_faiss.features import Backbone, load_backbone
@@ -155,8 +155,8 @@ class Pairs:
         self.framing, self.n = index.manifest.framing.framing(), len(index)
         self.sizes = [image.shape[:2] for image in [*one.learnt, *one.tests()]]
         self.shapes = [(level.height, level.width) for level in index.manifest.levels]
-        new = list(query_by(spade.pipeline, one.tests(), itself))
-        self.descriptors = np.concatenate([index.descriptors, *(b.descriptors for b in new)])
+        new = list(query_by(spade.pipeline, one.tests(), learn))
+        self.descriptors = np.concatenate([index.descriptors, *(b.parts.descriptors for b in new)])
         self.distances = np.empty(
             (len(self.sizes), self.n, sum(h * w for h, w in self.shapes)), np.float32
         )
@@ -165,7 +165,7 @@ class Pairs:
             rows = np.concatenate(
                 [
                     index.rows(level, 0, self.n),
-                    *(b.levels[level].flatten(0, 2).numpy() for b in new),
+                    *(b.parts.levels[level].flatten(0, 1).numpy() for b in new),
                 ]
             )
             for i in range(self.n):

@@ -59,12 +59,13 @@ def region_of(region: Path | None, ignore: Path | None) -> Roi | None:
     """Return what is looked at, by a picture of it, or of what is not."""
     if region is not None and ignore is not None:
         raise SpadeError("`region` and `ignore` say the same the other way round: give one of them")
-    if region is None and ignore is None:
+    given = region or ignore
+    if given is None:
         return None
     from ..images.region import read_region
     from ..images.roi import Roi
 
-    return Roi(read_region(region or ignore, ignore=region is None))
+    return Roi(read_region(given, ignore=region is None))
 
 
 def detector_for(

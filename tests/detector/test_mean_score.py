@@ -160,7 +160,7 @@ def test_what_is_unchanged_is_taken_over_with_its_means(copied, tiny, monkeypatc
     assert len(scored) == 6  # by another K
     before = spade.fit(GOOD, folder).calibration.means
     others, _ = leave_one_out.nearest_others(spade.pipeline, np.arange(6))
-    nearest = [int(one[0]) for one in others]
+    nearest = [int(one[0, 0]) for one in others]
     gone = min(range(6), key=lambda i: (nearest.count(i), i))  # on which the fewest scores rest
     scored.clear()
     spade.remove([f"image {gone}"])

@@ -268,8 +268,8 @@ def test_what_is_stopped_just_after_a_step_leaves_what_counts_whole(
     """As a signal may: once files are made and nobody holds them yet, and once they count."""
     whole, made = getattr(kind, step), []
 
-    def stopped(self, *arguments):
-        whole(self, *arguments)
+    def stopped(self, *arguments, **named):
+        whole(self, *arguments, **named)
         made.append(self)
         raise SystemExit(143)
 
