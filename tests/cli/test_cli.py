@@ -248,8 +248,8 @@ from spade_faiss.index import IndexWriter
 from tests.tiny import register
 register()
 make = IndexWriter.__init__
-def made(*arguments):
-    make(*arguments)
+def made(*arguments, **named):
+    make(*arguments, **named)
     os.kill(os.getpid(), signal.SIGTERM)
 IndexWriter.__init__ = made
 main()
