@@ -30,7 +30,8 @@ from ..index.writer import write_normal_distances
 from ..maps.contrast import AROUND, SHARE, contrast_unit
 from ..verdict.copies import copy_weights, to_pairs
 from .extract import Images, Learnt, framing_for, learn, map_batches, sources_of
-from .leave_one_out import KnownScores, LeftOut, calibration_of, suits_elsewhere
+from .known_scores import KnownScores
+from .leave_one_out import LeftOut, calibration_of, suits_elsewhere
 from .neighbours import copies_in
 from .pipeline import Pipeline, record_of
 

@@ -30,13 +30,14 @@ class Result:
     input_map : float32 [h, w]
         The same map on the network's input grid.
     descriptor_score : float
-        Mean squared distance to the K nearest descriptors (SPADE, section 3.2).
+        Mean squared distance to the K nearest descriptors (SPADE, section 3.2); by tiles, that of
+        the tile that has most.
     mean_score : float
-        The power mean of the map over the pixels that the network saw; see
-        `spade_faiss.maps.score.power_mean`.
+        The power mean of the map over the pixels that are looked at; by tiles, over the square
+        of a tile's side where it is largest. See `spade_faiss.maps.score.power_mean`.
     neighbours : int64 [K]
-        The K nearest training images; where a gallery is searched whole, `matches` may be of
-        others.
+        The K nearest training images; by tiles, all that tiles were compared with, those of most
+        tiles first. Where a gallery is searched whole, `matches` may be of others.
     distances : tuple of float32 [h, w]
         Per level, each patch's mean Euclidean distance to its kappa nearest good patches; with
         contrast, less a share of what is normal there, in units of what is normal at the level.
