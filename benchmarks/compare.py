@@ -74,7 +74,7 @@ def evaluate(method: Method, category: Category, on_error: OnError) -> Scores:
     """
 
     def seen(one: Loaded) -> npt.NDArray[np.uint8]:
-        return one.image if method.frames else one.input
+        return one.image if method.frames else one.wide
 
     good = [seen(one) for one in load_images(category.train, FRAMING, on_error)]
     if not good:

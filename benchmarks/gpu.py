@@ -527,7 +527,7 @@ def pipeline_part(setting: Setting) -> Iterator[Result]:
                     return found[name]
 
                 loaded = stage("decode", lambda: list(load_images(paths, framing)))
-                new = stage("network", lambda: network(np.stack([v.input for v in loaded])))
+                new = stage("network", lambda: network(np.stack([v.wide for v in loaded])))
                 _, ids = stage("stage_one", lambda: nearest(new.descriptors, descriptors, args.k))
 
                 def correspond() -> list[np.ndarray]:

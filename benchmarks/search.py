@@ -154,7 +154,7 @@ def images(folder: Path | None, count: int, seed: int = 0) -> np.ndarray:
     """Return uint8 images [n, 224, 224, 3]: at most `count` of a folder, or views of textures."""
     if folder:
         paths = [found.path for found in find_images([folder], print)][:count]
-        return np.stack([one.input for one in load_images(paths, Framing.choose(256, 224, (1, 1)))])
+        return np.stack([one.wide for one in load_images(paths, Framing.choose(256, 224, (1, 1)))])
     rng = np.random.default_rng(seed)
     photo = data.gravel()
     corners = rng.integers(0, photo.shape[0] - 224, (count, 2))

@@ -119,7 +119,7 @@ def with_hole(image: np.ndarray, x: int = 120, y: int = 130, radius: int = 16) -
 def hazelnut_levels(network: Backbone, folder: Path, pattern: str) -> list[torch.Tensor]:
     """Return the features of hazelnuts at each level, [images, patches, C]."""
     framing = Framing.choose(256, 224, (1, 1))
-    images = [one.input for one in load_images(sorted(folder.glob(pattern)), framing)]
+    images = [framing.inner(one.wide) for one in load_images(sorted(folder.glob(pattern)), framing)]
     parts = [network(np.stack(images[at : at + 8])) for at in range(0, len(images), 8)]
     return [torch.cat([part.levels[i] for part in parts]).flatten(1, 2) for i in range(3)]
 

@@ -99,7 +99,7 @@ def _features_of(pipeline: Pipeline, loaded: list[Loaded], framing: Framing) -> 
 def _features_of_units(
     pipeline: Pipeline, loaded: list[Loaded], framing: Framing, units: list[tuple[int, int]]
 ) -> Parts:
-    images = np.stack([framing.cut(loaded[i].wide, part) for i, part in units])
+    images = np.stack([framing.cut(loaded[i].wide, part, loaded[i].size) for i, part in units])
     settings = pipeline.settings
     mirror = settings.mirror
     features = pipeline.network(np.ascontiguousarray(images[:, :, ::-1]) if mirror else images)
@@ -175,7 +175,7 @@ class Learnt:
     images : tuple of TrainingImage
         Those whose first part is among them.
     crops : uint8 [n, h + 2 m, w + 2 m, 3]
-        What the network sees of these, with the margin.
+        These framed for the network, with the margin; nothing is painted over.
     moving : bool
         Whether any of them has a frame before it.
     """

@@ -149,7 +149,8 @@ def nearest_units(
 
 def _joined(pipeline: Pipeline, loaded: Loaded, parts: Sequence[_PartFound]) -> Result:
     """Return the result of an image, out of what is found of its parts."""
-    index, settings = pipeline.index, pipeline.settings
+    index, settings, framing = pipeline.index, pipeline.settings, pipeline.framing
+    shown = framing.inner(framing.painted(loaded.wide, loaded.size))
     with pipeline.stages("maps"):
         distances = joined_distances(index, [one.distances for one in parts])
         matches = tuple(
@@ -168,13 +169,13 @@ def _joined(pipeline: Pipeline, loaded: Loaded, parts: Sequence[_PartFound]) -> 
     notes += area_notes(index.manifest, loaded.size, settings.least_area)
     if settings.motion and loaded.motion is None:
         notes = (*notes, STILL)
-    if same := find_training_image(index, loaded.input, images):
+    if same := find_training_image(index, shown, images):
         notes = (*notes, training_image_note(same))
     return Result(
         loaded.position,
         loaded.name,
         loaded.image,
-        loaded.input,
+        shown,
         placed,
         on_input,
         max(one.score for one in parts),
@@ -203,7 +204,7 @@ def find_training_image(index: Index, image: npt.NDArray[np.uint8], among: Ids) 
     ----------
     index : Index
     image : uint8 [h, w, 3]
-        What the network sees of it.
+        What the network is shown of it.
     among : int64 [K]
         The training images to look at: the nearest, of which such a one is.
 
@@ -212,10 +213,13 @@ def find_training_image(index: Index, image: npt.NDArray[np.uint8], among: Ids) 
     str or None
         None if no training image did.
     """
-    row = len(image) // 2  # one row rules out nearly all
-    alike = (index.crops[among, row] == image[row]).all(axis=(1, 2))
-    for i in among[alike].tolist():
-        if np.array_equal(index.crops[i], image):
+    looked = index.manifest.framing.framing().looked_at
+    # One row rules out nearly all: the one that is looked at most.
+    row = len(image) // 2 if looked is None else int(looked.sum(1).argmax())
+    rows = slice(row, row + 1)
+    for i in among.tolist():
+        same = np.array_equal(index.shown(i, rows), image[rows])
+        if same and np.array_equal(index.shown(i), image):
             path: str = index.manifest.images[i].path
             return path
     return None

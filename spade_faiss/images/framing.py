@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TypeVar
 
 import cv2
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..errors import SpadeError
 from ..types import Floats, Mask
-from .roi import Roi
+from .roi import Roi, paint_over
 from .tiles import Tiles
 
 Sample = TypeVar("Sample", bound=np.generic)
@@ -47,7 +47,8 @@ class Framing:
     tiles : Tiles, optional
         What the input is cut into.
     roi : Roi, optional
-        What is looked at; the rest is painted over before the network sees it.
+        What is looked at. The network is shown paint in place of every pixel that the rest has
+        a part in: see `shown`.
     """
 
     resize: int
@@ -91,11 +92,53 @@ class Framing:
         size = self.tiles.picture if self.tiles else self.roi.mask.shape
         return self.apply_mask(self.roi.on((size[0], size[1])))
 
-    def cut(self, wide: npt.NDArray[Sample], part: int) -> npt.NDArray[Sample]:
-        """Return a part with its margin, of the input with its own, `[.., .., C]`."""
+    def shown(self, original: tuple[int, int]) -> Mask | None:
+        """Return which pixels of the input the network is shown, of an image of a height and width.
+
+        They are those that come from pixels that are looked at alone: what lies outside the region
+        has no part in them. None if all are.
+
+        Returns
+        -------
+        bool [h + 2 m, w + 2 m] or None
+            Of the margin, too.
+
+        Raises
+        ------
+        SpadeError
+            If the image has another aspect than the region, or none is shown.
+        """
+        return None if self.roi is None else _shown(self, original)
+
+    def painted(
+        self, wide: npt.NDArray[np.uint8], original: tuple[int, int]
+    ) -> npt.NDArray[np.uint8]:
+        """Return the input and its margin, painted over where the network is not to be shown it.
+
+        Parameters
+        ----------
+        wide : uint8 [h + 2 m, w + 2 m, C]
+            As `apply_with_margin` gives it.
+        original : (int, int)
+            Height and width of the image.
+        """
+        shown = self.shown(original)
+        return wide if shown is None else paint_over(wide, shown)
+
+    def cut(
+        self, wide: npt.NDArray[np.uint8], part: int, original: tuple[int, int]
+    ) -> npt.NDArray[np.uint8]:
+        """Return a part with its margin, of the input with its own, painted over as `painted`."""
         (top, left), (height, width) = self.corners[part], self.seen_at_once
         more = 2 * self.margin
-        return wide[top : top + height + more, left : left + width + more]
+        here = np.s_[top : top + height + more, left : left + width + more]
+        shown = self.shown(original)
+        return wide[here] if shown is None else paint_over(wide[here], shown[here])
+
+    def inner(self, wide: npt.NDArray[Sample]) -> npt.NDArray[Sample]:
+        """Return the input without its margin."""
+        height, width = self.size
+        return wide[self.margin : self.margin + height, self.margin : self.margin + width]
 
     @classmethod
     def choose(cls, resize: int, crop: int | None, size: tuple[int, int]) -> Framing:
@@ -191,14 +234,22 @@ class Framing:
         return (height / rows, width / cols), corner
 
     def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return the input `[h, w, C]` for an image `[H, W, C]`."""
-        return self._mirrored(self._resize(image), 0)
+        """Return what the network is shown of an image `[H, W, C]`, `[h, w, C]`."""
+        wide = self.apply_with_margin(image)
+        return self.inner(self.painted(wide, image.shape[:2]))
 
     def apply_with_margin(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return the input and the margin around it, `[h + 2 m, w + 2 m, C]`."""
+        """Return the input and the margin around it, `[h + 2 m, w + 2 m, C]`: nothing is painted.
+
+        Raises
+        ------
+        SpadeError
+            If the image is too small for tiles, or as `shown` does.
+        """
+        self.shown(image.shape[:2])
         return self._mirrored(self._resize(image), self.margin)
 
-    def _mirrored(self, resized: npt.NDArray[np.uint8], margin: int) -> npt.NDArray[np.uint8]:
+    def _mirrored(self, resized: npt.NDArray[Sample], margin: int) -> npt.NDArray[Sample]:
         """Return the input and a margin, mirrored beyond the border of the resized image."""
         starts = [
             (side - wanted) // 2 - margin
@@ -216,17 +267,17 @@ class Framing:
         )
         return resized[rows[:, None], cols]
 
-    def _resize(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    def _resize(self, image: npt.NDArray[Sample]) -> npt.NDArray[Sample]:
         height, width = image.shape[:2]
-        if self.roi:
-            image = self.roi.painted(image)
         rows, cols = self._resized(height, width)
         if (rows, cols) == (height, width):
             return image
         shrinks = rows * cols < height * width
         how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        resized: npt.NDArray[np.uint8] = cv2.resize(  # type: ignore[assignment]
-            image, (cols, rows), interpolation=how
+        resized: npt.NDArray[Sample] = cv2.resize(  # type: ignore[assignment]
+            image,  # type: ignore[arg-type]
+            (cols, rows),
+            interpolation=how,
         )
         return resized
 
@@ -322,6 +373,21 @@ class Framing:
         placed = np.zeros(original, np.float32)
         placed[y0:y1, x0:x1] = seen
         return placed
+
+
+@lru_cache(8)
+def _shown(framing: Framing, original: tuple[int, int]) -> Mask:
+    assert framing.roi is not None
+    # As images are resized: what is not looked at has a part in whatever is more than 0.
+    left_out = framing._resize((~framing.roi.on(original)).astype(np.float32))
+    shown: Mask = framing._mirrored(left_out, framing.margin) == 0
+    if not framing.inner(shown).any():
+        height, width = framing.size
+        raise SpadeError(
+            f"the region is too small: nothing of it is left of {original[1]}x{original[0]} pixels "
+            f"when the network sees {width}x{height} of them; look at more"
+        )
+    return shown
 
 
 def _mirror(at: npt.NDArray[np.intp], side: int) -> npt.NDArray[np.intp]:

@@ -43,35 +43,22 @@ class Loaded:
     name : str
     image : uint8 [H, W, 3]
     wide : uint8 [h + 2 m, w + 2 m, 3]
-        The image framed for the network, and the margin around it.
-    margin : int
-        Its pixels m.
+        The image framed for the network, and the margin around it; nothing is painted over.
     motion : float32 [h / 8, w / 8, 4] or None
-        Of `input`, as `spade_faiss.images.motion.motion_of` gives it; None if it was not asked
-        for, or there is no frame before the image.
+        Of what the network is shown, as `spade_faiss.images.motion.motion_of` gives it; None if it
+        was not asked for, or there is no frame before the image.
     """
 
     position: int
     name: str
     image: npt.NDArray[np.uint8]
     wide: npt.NDArray[np.uint8]
-    margin: int = 0
     motion: Floats | None = None
-
-    @property
-    def input(self) -> npt.NDArray[np.uint8]:
-        """The image framed for the network, uint8 [h, w, 3]."""
-        return _inner(self.wide, self.margin)
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.image.shape[0], self.image.shape[1]
-
-
-def _inner(wide: npt.NDArray[np.uint8], margin: int) -> npt.NDArray[np.uint8]:
-    """Return what a margin surrounds."""
-    return wide[margin : wide.shape[0] - margin, margin : wide.shape[1] - margin]
 
 
 def _as_image(source: Source, on_note: OnNote) -> npt.NDArray[np.uint8]:
@@ -128,12 +115,13 @@ def load_images(
             return image, wide, None
         before = framing.apply(_as_image(source.before, lambda note: None))
         seconds = source.seconds - source.before.seconds
-        return image, wide, motion_of(before, _inner(wide, framing.margin), seconds)
+        shown = framing.inner(framing.painted(wide, image.shape[:2]))
+        return image, wide, motion_of(before, shown, seconds)
 
     for position, name, (image, wide, moves) in _prepared(
         sources, framed, on_error, workers, on_note, pixels_ahead
     ):
-        yield Loaded(position, name, image, wide, framing.margin, moves)
+        yield Loaded(position, name, image, wide, moves)
 
 
 def decode_images(

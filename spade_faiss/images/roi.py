@@ -23,8 +23,8 @@ _ASPECT = 1.01
 class Roi:
     """What is looked at of a picture, of any size: a mask of the same aspect.
 
-    Before the network sees a picture, the rest is painted over, so that nothing there can change
-    what is found. Two that look at the same are equal.
+    The network is shown paint in place of the rest (`Framing.painted`), so that nothing there can
+    change what is found. Two that look at the same are equal.
 
     Parameters
     ----------
@@ -76,15 +76,10 @@ class Roi:
         """
         return _fitted(self, size)
 
-    def painted(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return a picture [H, W, 3], painted over where it is not looked at.
 
-        Raises
-        ------
-        SpadeError
-            As `on` does.
-        """
-        return np.where(self.on(image.shape[:2])[..., None], image, np.uint8(PAINT))
+def paint_over(image: npt.NDArray[np.uint8], shown: Mask) -> npt.NDArray[np.uint8]:
+    """Return a picture [h, w, 3] that is painted over but where it is shown, [h, w]."""
+    return np.where(shown[..., None], image, np.uint8(PAINT))
 
 
 def roi_of(region: str | os.PathLike[str] | Mask | Roi | None) -> Roi | None:

@@ -7,7 +7,8 @@ Layout of an index folder::
         descriptors.faiss         IndexFlatL2, one row an image
         level1.faiss …            IndexFlatL2, one row a patch; or, of half the size,
                                   IndexScalarQuantizer of type QT_fp16
-        crops.u8                  what the network saw, uint8 [n, h, w, 3], to show matches
+        crops.u8                  the images framed for the network, uint8 [n, h, w, 3]; of those
+                                  with a margin, wide.u8; whatever the region, they are whole
         level1.coreset.i64 …      a coreset's rows of the level, where one was asked for
         level1.gallery.faiss …    a FAISS index to search in whole, where one was asked for
         usual.f32                 with contrast: normal distances, float32 [rows, 3], all

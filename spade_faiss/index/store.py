@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from .._support.faiss import faiss
 from ..errors import SpadeError
+from ..images.roi import paint_over
 from ..search.approximate import set_search_params
 from ..types import Floats, Ids
 from .flat_file import Half
@@ -37,7 +38,8 @@ class Index:
     descriptors : float32 [n * parts, D]
     levels : tuple of float32 or float16 [n * parts * patches, C]
     wide : uint8 [n, h + 2 m, w + 2 m, 3]
-        What the network saw of each image, with the margin if that was kept.
+        Each image framed for the network, with the margin if that was kept; nothing is painted
+        over.
     crops : uint8 [n, h, w, 3]
         The same without it.
     galleries : tuple of Gallery
@@ -181,6 +183,12 @@ class Index:
             values = np.memmap(path, np.float32, "r", shape=(sum(rows), 3))
             self._normal = np.split(values, np.cumsum(rows)[:-1])
         return self._normal
+
+    def shown(self, image: int, rows: slice = slice(None)) -> npt.NDArray[np.uint8]:
+        """Return what the network was shown of an image, or some rows of that, [h, w, 3]."""
+        framing, made = self.manifest.framing.framing(), self.manifest.images[image]
+        crop, shown = self.crops[image, rows], framing.shown((made.height, made.width))
+        return crop if shown is None else paint_over(crop, framing.inner(shown)[rows])
 
     def rows(self, level: int, start: int, stop: int) -> Floats:
         """Return a level's rows of images `start` to `stop`, [.., C]."""

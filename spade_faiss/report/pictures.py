@@ -135,7 +135,7 @@ def closer_looks(result: Result, index: Index, region: Region) -> tuple[View, Vi
     cell = framing.size[1] / width, framing.size[0] / height
     at = framing.to_input(region.peak_at, (result.map.shape[0], result.map.shape[1]))
     here = int(at[0] // cell[0]), int(at[1] // cell[1])
-    good = np.asarray(index.crops[match.row])
+    good = np.asarray(index.shown(match.row))
     return _look(result.input, here, cell), _look(good, match.patch, cell)
 
 

@@ -141,7 +141,7 @@ def test_images_load_in_order_and_bad_ones_are_reported(tmp_path):
     )
     assert [one.position for one in loaded] == [i for i in range(30) if i != 7]
     assert [int(one.image[0, 0, 0]) for one in loaded] == [i for i in range(30) if i != 7]
-    assert all(one.input.shape == (32, 32, 3) for one in loaded)
+    assert all(one.wide.shape == (32, 32, 3) for one in loaded)
     assert [name for name, _ in problems] == [str(tmp_path / "07.png")]
     with pytest.raises(SpadeError, match=r"07\.png"):
         list(load_images([one.path for one in found], framing))
@@ -225,4 +225,6 @@ def test_a_margin_shows_what_the_crop_cut_off_and_then_its_mirror(size, crop):
     top, left = 99 + (rows - h) // 2 - 24, 99 + (cols - w) // 2 - 24
     assert np.array_equal(wide, mirrored[top : top + h + 48, left : left + w + 48])
     (loaded,) = load_images([image], framing)
-    assert np.array_equal(loaded.input, plain.apply(image)) and np.array_equal(loaded.wide, wide)
+    assert np.array_equal(framing.inner(loaded.wide), plain.apply(image)) and np.array_equal(
+        loaded.wide, wide
+    )

@@ -48,7 +48,7 @@ def test_motion_is_of_the_input_that_the_network_sees():
     framing = Framing.choose(64, None, (96, 128))
     loaded = list(load_images([*source, source[0].image], framing, motion=True))
     for one, last in zip(source[1:], loaded[1:], strict=False):
-        expected = motion_of(framing.apply(one.before.image), last.input, 0.1)
+        expected = motion_of(framing.apply(one.before.image), last.wide, 0.1)
         np.testing.assert_array_equal(last.motion, expected)
     assert not loaded[0].motion.any() and loaded[4].motion is None
     assert all(one.motion is None for one in load_images(source, framing))
