@@ -3,7 +3,6 @@
 import re
 from importlib.resources import files
 from itertools import combinations
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -242,8 +241,7 @@ def test_a_whole_map_shows_what_is_over_the_threshold(person):
 def test_an_outline_shows_on_any_ground(person, ground, peak):
     values = np.zeros((60, 60), np.float32)
     values[20:40, 20:40] = peak
-    result = SimpleNamespace(map=values, min_area=None)
-    picture = overlaid(np.full((60, 60, 3), ground, np.uint8), result, 1.0)
+    picture = overlaid(np.full((60, 60, 3), ground, np.uint8), values, 1.0)
     row = seen(picture[30], person)[:, 0]
     assert np.ptp(row[15:25]) > 60  # a light line beside a dark one
     ground_light, inside = row[0], row[30]
