@@ -247,13 +247,13 @@ def info(
         members = manifest.manifests(folder)
         manifest = redrawn(manifest, members[0])
         record = manifest.model_dump(by_alias=True) | {
-            "indices": [one.model_dump() for one in members]
+            "indices": [one.described() for one in members]
         }
         lines = show.ensemble_lines(manifest, members)
     else:
         manifest = redrawn(manifest, manifest)
         members = [manifest]
-        record, lines = manifest.model_dump(), show.index_lines(manifest)
+        record, lines = manifest.described(), show.index_lines(manifest)
     damaged = _damaged_files(folder, manifest) if verify else []
     if verify:
         record["damaged"] = damaged

@@ -40,7 +40,7 @@ def built(index: Path, images: int, threshold: float | None, rate: float | None)
 
 def index_lines(manifest: Manifest) -> list[str]:
     """Return what `info` says of an index."""
-    framing = manifest.framing
+    framing, roi = manifest.framing, manifest.framing.framing().roi
     size = sum(file.bytes for file in manifest.files)
     how = f"shorter side {framing.resize}, centre crop" if framing.crop else "whole frame"
     lines = [
@@ -48,6 +48,7 @@ def index_lines(manifest: Manifest) -> list[str]:
         f"backbone    {manifest.backbone.name} (weights {manifest.backbone.weights_sha256[:12]}…)",
         f"input       {framing.width} x {framing.height} pixels, {how}"
         + (", mirrored" if manifest.mirrored else ""),
+        *([f"region      {roi.said}"] if roi else []),
         "levels      "
         + ", ".join(f"{v.height}x{v.width}x{v.channels}" for v in manifest.levels)
         + (" (the last is motion)" if manifest.motion else ""),
@@ -64,7 +65,7 @@ def index_lines(manifest: Manifest) -> list[str]:
 
 def ensemble_lines(ensemble: EnsembleManifest, members: Sequence[Manifest]) -> list[str]:
     """Return what `info` says of an ensemble: what members have in common, and then each."""
-    own = ("backbone", "input", "levels", "size", "gallery")
+    own = ("backbone", "input", "region", "levels", "size", "gallery")
     lines = [
         f"ensemble    of {len(members)} members, whose standardised maps are averaged",
         f"images      {len(members[0].images)}",

@@ -15,7 +15,7 @@ from ..images import Framing
 from ..index.ensemble import Statistics
 from ..index.manifest import Manifest
 from ..index.scores import Calibration
-from ..types import Doubles, Floats
+from ..types import Doubles, Floats, Mask
 from ..verdict.calibration import draw_thresholds, image_weights, named_scores
 from ..verdict.notes import area_notes
 from .leave_one_out import score_images
@@ -43,7 +43,8 @@ def learn_statistics(
         Of the averages, with power means.
     """
     first = members[0].index.manifest
-    n, size = len(first.images), first.framing.framing().size
+    framings = [one.framing for one in members]
+    n, size = len(first.images), framings[0].size
     area = members[0].settings.least_area
     statistics: list[Statistics] = []
     scores, powers = np.zeros((2, len(members), n))
@@ -58,16 +59,15 @@ def learn_statistics(
                 means.append(float(seen.mean(dtype=np.float64)))
                 squares.append(float(np.square(seen, dtype=np.float64).mean()))
                 if maps is not None:
-                    maps[number, i] = _resized(values, size)
+                    maps[number, i] = _resized(values, looked, size)
             statistics.append(_statistics(scores[number], float(np.mean(means)), squares))
         if maps is None:
             return tuple(statistics), None
         peaks = []
+        same = [framings[0]] * len(members)
         for i, image in enumerate(first.images):
             original = image.height, image.width
-            _, placed = average_maps(
-                maps[:, i], statistics, first.framing.framing(), original, area
-            )
+            _, placed = average_maps(maps[:, i], statistics, same, original, area)
             peaks.append(float(placed.max()))
     by_kind = {
         "descriptor": average_scores(scores, statistics),
@@ -135,7 +135,7 @@ def shifts_of(statistics: Sequence[Statistics]) -> dict[str, float]:
 def average_results(
     results: Sequence[Result],
     statistics: Sequence[Statistics],
-    manifest: Manifest,
+    manifests: Sequence[Manifest],
     min_area: int | None,
 ) -> Result:
     """Return the first member's result with the members' map and scores.
@@ -145,8 +145,7 @@ def average_results(
     results : sequence of Result, one a member
         With maps that are whole: see `whole_maps` in `detector/query.py`.
     statistics : sequence of Statistics, one a member
-    manifest : Manifest
-        The first member's.
+    manifests : sequence of Manifest, one a member
     min_area : int or None
         Pixels that an area of the joined map must have to count.
     """
@@ -155,7 +154,7 @@ def average_results(
     on_input, placed = average_maps(
         [one.input_map for one in results],
         statistics,
-        manifest.framing.framing(),
+        [one.framing.framing() for one in manifests],
         original,
         min_area,
     )
@@ -167,7 +166,7 @@ def average_results(
         map=placed,
         descriptor_score=float(average_scores(scores, statistics)[0]),
         mean_score=float(average_means(powers, statistics)[0]),
-        notes=(*first.notes, *area_notes(manifest, original, min_area)),
+        notes=(*first.notes, *area_notes(manifests[0], original, min_area)),
         min_area=min_area,
     )
 
@@ -175,7 +174,7 @@ def average_results(
 def average_maps(
     maps: Iterable[Floats],
     statistics: Sequence[Statistics],
-    framing: Framing,
+    framings: Sequence[Framing],
     original: tuple[int, int],
     min_area: int | None = None,
 ) -> tuple[Floats, Floats]:
@@ -186,8 +185,7 @@ def average_maps(
     maps : iterable of float32 [h, w]
         On the members' inputs.
     statistics : sequence of Statistics, one a member
-    framing : Framing
-        The first member's.
+    framings : sequence of Framing, one a map
     original : (int, int)
         Height and width of the image.
     min_area : int, optional
@@ -196,15 +194,20 @@ def average_maps(
     Returns
     -------
     on_input, placed : float32 [h, w] and [H, W]
-        On the first member's input, and on the image.
+        On the first member's input, and on the image. What the region leaves out is 0, or less
+        where all of the rest is.
     """
-    joined: Floats = np.zeros(framing.size, np.float32)
-    for values, own in zip(maps, statistics, strict=True):
+    first = framings[0]
+    joined: Floats = np.zeros(first.size, np.float32)
+    for values, own, framing in zip(maps, statistics, framings, strict=True):
         joined += np.float32(1 / own.map_std) * (
-            _resized(values, framing.size) - np.float32(own.map_mean)
+            _resized(values, framing.looked_at, first.size) - np.float32(own.map_mean)
         )
     joined /= len(statistics)
-    placed = framing.place(joined, original)
+    placed = first.place(joined, original)
+    if first.roi and first.looked_at is not None:
+        for one, looked in ((joined, first.looked_at), (placed, first.looked_at_on(original))):
+            one[~looked] = min(0.0, float(one[looked].max())) if looked.any() else 0
     if min_area:
         clip(min_area, joined, placed)
     return joined, placed
@@ -232,5 +235,14 @@ def _averaged(scores: Doubles, good: Sequence[tuple[float, float]]) -> Doubles:
     return joined
 
 
-def _resized(values: Floats, size: tuple[int, int]) -> Floats:
+def _resized(values: Floats, looked_at: Mask | None, size: tuple[int, int]) -> Floats:
+    """Return a map [h, w] in another size, by what is looked at alone; 0 where nothing near is."""
+    resized = _linear(values if looked_at is None else values * looked_at, size)
+    if looked_at is not None and values.shape != size:
+        weights = _linear(looked_at.astype(np.float32), size)
+        np.divide(resized, weights, out=resized, where=weights > 0)
+    return resized
+
+
+def _linear(values: Floats, size: tuple[int, int]) -> Floats:
     return np.asarray(cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)

@@ -196,7 +196,8 @@ class Ensemble(Detector):
 
     def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
         """Yield one Result an image: the first member's, with the members' map and score."""
-        first, area = self.index_.manifest, self.settings.least_area
+        manifests = [member.index_.manifest for member in self.members]
+        area = self.settings.least_area
         sources = sources_of(images, on_error)
         branches = self.pipeline.executor.branches(sources, len(self.members), on_error)
         streams = [
@@ -206,7 +207,7 @@ class Ensemble(Detector):
             for member, (own, report) in zip(self.members, branches, strict=True)
         ]
         for results in zip(*streams, strict=True):
-            yield average_results(results, self._statistics, first, area)
+            yield average_results(results, self._statistics, manifests, area)
 
     def draw_thresholds(self) -> None:
         """Score the good images by these settings, and draw the thresholds from that."""

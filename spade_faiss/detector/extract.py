@@ -71,7 +71,9 @@ def framing_for(pipeline: Pipeline, sources: Iterable[Source]) -> tuple[Framing,
         framing = Framing.for_most(settings.shorter_side, settings.crop, sizes)
     if settings.margin:
         framing = replace(framing, margin=pipeline.network.cell)
-    return replace(framing, roi=settings.region), sources
+    framing = replace(framing, roi=settings.region)
+    _ = framing.looked_at  # which must be something
+    return framing, sources
 
 
 def images_at_once(pipeline: Pipeline, framing: Framing) -> int:

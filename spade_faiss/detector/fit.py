@@ -350,8 +350,7 @@ class Generation:
 def _check_area(area: int, manifest: Manifest) -> None:
     """Refuse a least area that no place on any of an index's images can have."""
     framing = manifest.framing.framing()
-    seen = [framing.seen(one.height, one.width) for one in manifest.images]
-    most = max((right - left) * (bottom - top) for left, top, right, bottom in seen)
+    most = max(framing.pixels(one.height, one.width) for one in manifest.images)
     if area > most:
         raise SpadeError(
             f"`min_area={area}` is more than the {most} pixels that are looked at of the largest "

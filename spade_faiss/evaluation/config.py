@@ -77,7 +77,7 @@ def _framing_of(settings: Settings) -> dict[str, Any]:
             "tile": settings.tile,
             "overlap": settings.overlap,
         }
-    return framing | ({"region": repr(settings.region)} if settings.region else {})
+    return framing | ({"region": settings.region.named} if settings.region else {})
 
 
 def versions() -> dict[str, str]:

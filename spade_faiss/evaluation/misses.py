@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -15,8 +14,8 @@ from .._support.text import printable
 from ..detector import Result
 from ..report.colours import FULL, resized
 from ..report.layers import encoded, layers_of
-from ..report.pictures import fitted
-from ..types import SCORES
+from ..report.pictures import fitted, in_size
+from ..types import SCORES, Mask
 from .truth import GroundTruth
 
 _MISSES = 4
@@ -34,7 +33,8 @@ class _Kept:
     scores: Mapping[str, float]
     image: npt.NDArray[np.uint8]
     map: npt.NDArray[np.float32]
-    mask: npt.NDArray[np.uint8] | None
+    mask: Mask | None
+    looked_at: Mask | None
 
 
 class WorstMisses:
@@ -122,7 +122,8 @@ class WorstMisses:
             scores=scores,
             image=small,
             map=resized(values, size),
-            mask=None if truth.mask is None else _fitted_mask(truth.mask, size),
+            mask=None if truth.mask is None else in_size(truth.mask, small),
+            looked_at=None if truth.looked_at is None else in_size(truth.looked_at, small),
         )
 
     def _top(self) -> float:
@@ -131,15 +132,11 @@ class WorstMisses:
         return FULL * float(np.median([one.map.max() for one in kept]))
 
 
-def _fitted_mask(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    return np.asarray(small, np.uint8)
-
-
 def _card(kept: _Kept, confused: float, limit: float | None, top: float) -> dict[str, Any]:
     """Return what a report shows of an image, as JSON values."""
-    truth = None if kept.mask is None else kept.mask > 0
-    layers = layers_of(kept.image, kept.map, _SIDE, limit, top=top, truth=truth)
+    layers = layers_of(
+        kept.image, kept.map, _SIDE, limit, top=top, looked_at=kept.looked_at, truth=kept.mask
+    )
     return {
         "name": printable(kept.name),
         "wrong": kept.anomalous,

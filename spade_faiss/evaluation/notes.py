@@ -42,12 +42,19 @@ def dataset_notes(
 
 
 def mask_notes(scorer: Scorer) -> list[str]:
-    """Return what is to be known of masks that cannot be used."""
+    """Return what is to be known of masks that cannot be used, or lie outside the region."""
+    notes = []
+    if scorer.left_out:
+        some = f"{scorer.left_out} of {len(scorer.labels)} test images"
+        notes.append(
+            f"the defects of {some} lie outside the region: by image they count as defects, and "
+            "by pixel they do not count"
+        )
     if not scorer.unusable_masks:
-        return []
+        return notes
     done = "and pixel metrics leave them out" if scorer.pixels else "so pixel metrics are missing"
     many = f"{scorer.unusable_masks} of {len(scorer.labels)} test images"
-    return [f"the masks of {many} cannot be used, {done}"]
+    return [*notes, f"the masks of {many} cannot be used, {done}"]
 
 
 def missing_notes(finished: Mapping[str, Iterable[Scores]]) -> list[str]:

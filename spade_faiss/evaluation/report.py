@@ -28,6 +28,7 @@ _FACTS = (
     "backbone",
     "resize",
     "crop",
+    "region",
     "k",
     "kappa",
     "sigma",

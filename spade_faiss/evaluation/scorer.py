@@ -38,6 +38,8 @@ class Scorer:
         What each image whose pixels are counted is: `good`, or a kind of defect.
     unusable_masks : int
         Images that have a mask which cannot be used.
+    left_out : int
+        Images with a defect that lies all outside the region that is looked at.
     """
 
     def __init__(
@@ -51,15 +53,16 @@ class Scorer:
         self.peaks: list[float] = []
         self.means: list[float] = []
         self.mapped_kinds: list[str] = []
-        self.unusable_masks = 0
+        self.unusable_masks = self.left_out = 0
 
     def add(self, result: Result, truth: GroundTruth) -> None:
         """Take the result of a test image; without a mask it counts for image metrics alone."""
         if truth.mask is not None:
             values = result.map if self._original_size else result.input_map
-            self._pixels.add(values, truth.mask, result.name, truth.regions)
+            self._pixels.add(values, truth.mask, result.name, truth.regions, truth.looked_at)
             self.mapped_kinds.append(truth.kind)
         self.unusable_masks += bool(truth.problem)
+        self.left_out += truth.is_left_out
         self.positions.append(result.position)
         self.labels.append(truth.anomalous)
         self.descriptor_scores.append(result.descriptor_score)

@@ -85,4 +85,5 @@ class CategorySplit(Split):
 
     def truth(self, framing: Framing) -> CategoryTruth:
         """Return the ground truth of the test images; see `Split`."""
-        return CategoryTruth(self._category, None if self._original_size else framing)
+        own = None if self._original_size else framing
+        return CategoryTruth(self._category, own, framing.roi)

@@ -153,7 +153,8 @@ class SceneTruth:
                 problem=f"{clip.pixel_mask}: the mask is {width}x{height} pixels and the frame "
                 f"{size[1]}x{size[0]}",
             )
-        return GroundTruth(kind, self._framing.apply_mask(mask))
+        framed, looked_at = self._framing.apply_mask(mask), self._framing.looked_at
+        return GroundTruth(kind, framed, looked_at=looked_at)
 
 
 class SceneSplit(Split):

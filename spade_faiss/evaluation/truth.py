@@ -10,6 +10,7 @@ from ..datasets import Category
 from ..datasets.category import GOOD
 from ..errors import SpadeError
 from ..images import Framing
+from ..images.roi import Roi
 from ..metrics.collect import Region
 from ..types import Mask
 
@@ -29,12 +30,23 @@ class GroundTruth:
         where these are not known.
     problem : str
         Why the mask cannot be used. Empty if it can, and if there is none.
+    looked_at : bool [H, W] or None
+        Which pixels count, on the grid that is scored; None if all do.
     """
 
     kind: str
     mask: Mask | None = None
     regions: Sequence[Region] = ()
     problem: str = ""
+    looked_at: Mask | None = None
+
+    @property
+    def is_left_out(self) -> bool:
+        """Whether there is a defect, and no pixel of it counts."""
+        mask = self.mask
+        if mask is None or self.looked_at is None or not mask.any():
+            return False
+        return not (mask & self.looked_at).any()
 
     @property
     def anomalous(self) -> bool:
@@ -66,19 +78,34 @@ class CategoryTruth:
     framing : Framing or None
         Frames the masks like their images, by nearest pixel, as the paper does; None leaves
         them untouched.
+    region : Roi, optional
+        What counts of images whose masks are left untouched; a framing has its own.
     """
 
-    def __init__(self, category: Category, framing: Framing | None) -> None:
+    def __init__(
+        self, category: Category, framing: Framing | None, region: Roi | None = None
+    ) -> None:
         self._category = category
         self._framing = framing
+        self._region = region
 
     def of(self, position: int, size: tuple[int, int]) -> GroundTruth:
         """Return what is known of an image; see `Truth`."""
         kind = self._category.test[position].defect
         try:
-            return GroundTruth(kind, self._mask(position, size), self._regions(position, size))
+            return GroundTruth(
+                kind,
+                self._mask(position, size),
+                self._regions(position, size),
+                looked_at=self._looked_at(size),
+            )
         except SpadeError as error:
             return GroundTruth(kind, problem=str(error))
+
+    def _looked_at(self, size: tuple[int, int]) -> Mask | None:
+        if self._framing:
+            return self._framing.looked_at
+        return self._region.on(size) if self._region else None
 
     def _mask(self, position: int, size: tuple[int, int]) -> Mask | None:
         _, mask = self._category.truth(position, size)

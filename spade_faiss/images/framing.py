@@ -86,11 +86,25 @@ class Framing:
         """Which pixels of the input are looked at, bool [h, w]; None if all are.
 
         Of images of the size that the index was made for, or else of the region's own.
+
+        Raises
+        ------
+        SpadeError
+            If nothing of the region is seen, or as `Roi.on` does.
         """
         if self.roi is None:
             return None
         size = self.tiles.picture if self.tiles else self.roi.mask.shape
-        return self.apply_mask(self.roi.on((size[0], size[1])))
+        looked_at = self.apply_mask(self.roi.on((size[0], size[1])))
+        if looked_at.any():
+            return looked_at
+        height, width = self.size
+        raise SpadeError(
+            "the region lies in what the crop leaves out: give `crop=None`, or another region"
+            if self.crop
+            else f"the region is so narrow that nothing of it is left on {width}x{height} pixels: "
+            "make it wider, or `resize` larger"
+        )
 
     def shown(self, original: tuple[int, int]) -> Mask | None:
         """Return which pixels of the input the network is shown, of an image of a height and width.
@@ -312,10 +326,14 @@ class Framing:
         looked[top:bottom, left:right] = True
         return looked & self.roi.on(original) if self.roi else looked
 
+    def pixels(self, height: int, width: int) -> int:
+        """Return how many pixels of an image are looked at."""
+        return _pixels(self, (height, width))
+
     def share(self, height: int, width: int) -> float:
-        """Return the share of an image's pixels that the network sees, 0…1."""
-        left, top, right, bottom = self.seen(height, width)
-        return (right - left) * (bottom - top) / (height * width)
+        """Return the share of an image's pixels, or of its region's, that is looked at, 0…1."""
+        every = np.count_nonzero(self.roi.on((height, width))) if self.roi else height * width
+        return self.pixels(height, width) / every
 
     def stretch(self, height: int, width: int) -> float:
         """Return how many times as far an image is stretched one way as the other, 1 or more.
@@ -388,6 +406,14 @@ def _shown(framing: Framing, original: tuple[int, int]) -> Mask:
             f"when the network sees {width}x{height} of them; look at more"
         )
     return shown
+
+
+@lru_cache(1024)
+def _pixels(framing: Framing, size: tuple[int, int]) -> int:
+    if framing.roi:
+        return int(np.count_nonzero(framing.looked_at_on(size)))
+    left, top, right, bottom = framing.seen(*size)
+    return (right - left) * (bottom - top)
 
 
 def _mirror(at: npt.NDArray[np.intp], side: int) -> npt.NDArray[np.intp]:

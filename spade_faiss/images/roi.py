@@ -62,9 +62,33 @@ class Roi:
         return hash(self.text)
 
     def __repr__(self) -> str:
+        return f"Roi({self.named})"
+
+    @property
+    def named(self) -> str:
+        """How large it is, and a name that no other has."""
         height, width = self.mask.shape
-        digest = hashlib.sha256(self.text.encode()).hexdigest()[:12]
-        return f"Roi({100 * self.mask.mean():.3g} % of {width}x{height}, {digest})"
+        return f"{100 * self.share:.3g} % of {width}x{height}, {self._sha256[:12]}"
+
+    @property
+    def said(self) -> str:
+        """What is said of it where an index is described."""
+        percent = 100 * self.share
+        return f"looks at {percent:{'.0f' if percent >= 1 else '.2g'}} % of the image"
+
+    def described(self) -> dict[str, float | int | str]:
+        """Return what tells it from others, as JSON values: its share, its size, a checksum."""
+        height, width = self.mask.shape
+        return {"share": self.share, "width": width, "height": height, "sha256": self._sha256}
+
+    @cached_property
+    def _sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @cached_property
+    def share(self) -> float:
+        """How much of a picture is looked at, 0…1."""
+        return float(self.mask.mean())
 
     def on(self, size: tuple[int, int]) -> Mask:
         """Return the mask of a picture of a height and width, by the nearest pixel.

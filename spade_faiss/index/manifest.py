@@ -246,6 +246,12 @@ class Manifest(Data):
         """Return a copy with something that the second version brought: see `_SINCE_VERSION_2`."""
         return self.model_copy(update={**more, "version": 2})
 
+    def described(self) -> dict[str, Any]:
+        """Return it as JSON values, with what `Roi.described` says instead of a mask's file."""
+        values, roi = self.model_dump(), self.framing.framing().roi
+        values["framing"]["region"] = roi.described() if roi else None
+        return values
+
     @property
     def keeps_margins(self) -> bool:
         """Whether crops have their margin; an older version cut it off."""

@@ -189,18 +189,24 @@ def collect_twice(maps: Any, masks: Any) -> Images:
         return Images(list(pool.map(find, range(len(maps)))), good)
 
 
-def find_defects(scores: Array, defect: Mask, saturated: Doubles | None = None) -> Defects:
-    """Find the regions of one image's mask, its 8-connected components."""
+def find_defects(
+    scores: Array, defect: Mask, saturated: Doubles | None = None, good: Mask | None = None
+) -> Defects:
+    """Find the regions of one image's mask, its 8-connected components.
+
+    The rest of the pixels are good, or those that are given.
+    """
     rows = np.flatnonzero(defect.any(1))
+    others = defect.size - np.count_nonzero(defect) if good is None else np.count_nonzero(good)
     if not len(rows):
-        return Defects(np.zeros(0, scores.dtype), np.zeros(0), 0, defect.size)
+        return Defects(np.zeros(0, scores.dtype), np.zeros(0), 0, int(others))
     columns = np.flatnonzero(defect.any(0))
     # Labelling costs more than all the rest of a pass: only the defects' box is labelled.
     box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     labels, regions = ndimage.label(defect[box], np.ones((3, 3)))
     labels = labels[defect[box]]
     weights = (1 / np.maximum(np.bincount(labels), 1))[labels]
-    return Defects(scores[defect], weights, regions, defect.size - len(weights), saturated)
+    return Defects(scores[defect], weights, regions, int(others), saturated)
 
 
 def saturated_weights(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..types import Doubles
+from .arrays import as_mask
 from .collect import (
     Defects,
     Images,
@@ -77,7 +78,12 @@ class PixelMetrics:
         self._ranked: Pixels | None = None
 
     def add(
-        self, map: Any, mask: Any, name: str | None = None, regions: Sequence[Region] = ()
+        self,
+        map: Any,
+        mask: Any,
+        name: str | None = None,
+        regions: Sequence[Region] = (),
+        looked_at: Any = None,
     ) -> None:
         """Count one image.
 
@@ -92,6 +98,9 @@ class PixelMetrics:
             What an error calls the image, beside its number.
         regions : sequence of (mask, area), optional
             For sPRO: each defect by itself, as in `spro`; `mask` is their union.
+        looked_at : bool or integer [H, W], optional
+            Not zero where pixels count; the others are neither good nor a defect's, and a
+            defect is what counts of it. By default all count.
 
         Raises
         ------
@@ -101,10 +110,21 @@ class PixelMetrics:
         """
         title = f"image {len(self._defects)}" + (f" ({name})" if name else "")
         scores, defect = check_image(map, mask, title)
+        good = ~defect
+        if looked_at is not None:
+            counts = as_mask(looked_at, f"{title}, what is looked at")
+            if counts.shape != scores.shape:
+                raise ValueError(
+                    f"{title}: the map {list(scores.shape)} and what is looked at "
+                    f"{list(counts.shape)} differ"
+                )
+            defect, good = defect & counts, good & counts
+            own = [(as_mask(one, f"{title}, a region") & counts, area) for one, area in regions]
+            regions = [(one, area) for one, area in own if one.any()]
         saturated = saturated_weights(scores, defect, regions, title) if regions else None
         self._ranked = None
-        found = find_defects(scores, defect, saturated)
-        self._good.append(scores[~defect])
+        found = find_defects(scores, defect, saturated, good)
+        self._good.append(scores[good])
         self._defects.append(found)
 
     def compute(self) -> PixelScores:

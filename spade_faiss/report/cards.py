@@ -107,9 +107,10 @@ def card_of(
         Given a training image's path, returns its name.
     """
     size = result.map.shape[0], result.map.shape[1]
-    seen = index.manifest.framing.framing().seen(*size)
+    looked_at = index.manifest.framing.framing().looked_at_on(size)
     limit = finding.pixel_threshold
-    layers = layers_of(result.image, shown_map(result, limit), room[0], limit, seen=seen)
+    values = shown_map(result, limit)
+    layers = layers_of(result.image, values, room[0], limit, looked_at=looked_at)
     pictures: dict[str, Picture] = dict(layers.pictures)
     shown = []
     for i, region in enumerate(finding.regions[:SHOWN_REGIONS]):

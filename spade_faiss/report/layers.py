@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -14,7 +14,7 @@ from PIL import Image
 from ..types import Floats, Mask
 from ..verdict import over
 from .colours import Picture, heat, resized, whole_map
-from .pictures import fitted
+from .pictures import fitted, in_size
 
 _QUALITIES = (80, 60, 40, 20)
 
@@ -30,7 +30,7 @@ class Layers:
         smooth, so these two have half as many pixels a side.
     paths : dict of str to str
         SVG paths in pixels of the photo: `outline`, what is over the threshold; `truth`, the
-        defects if they are known; `unseen`, what the crop left out.
+        defects if they are known; `unseen`, what is not looked at.
     """
 
     pictures: Mapping[str, Picture]
@@ -49,7 +49,7 @@ def layers_of(
     threshold: float | None,
     *,
     top: float | None = None,
-    seen: Sequence[int] | None = None,
+    looked_at: Mask | None = None,
     truth: Mask | None = None,
 ) -> Layers:
     """Return the layers of an image.
@@ -65,8 +65,8 @@ def layers_of(
         What is over it is outlined.
     top : float, optional
         Where colours end if there is no threshold; by default at the map's maximum.
-    seen : (left, top, right, bottom), optional
-        The box that the network saw, in pixels of the image.
+    looked_at : bool [H, W], optional
+        Which pixels of the image are looked at; by default all.
     truth : bool [H, W], optional
         Where the defects are.
     """
@@ -84,14 +84,11 @@ def layers_of(
         "truth": "",
         "unseen": "",
     }
-    if seen is not None:
-        x, y = width / image.shape[1], height / image.shape[0]
-        box = (round(seen[0] * x), round(seen[1] * y), round(seen[2] * x), round(seen[3] * y))
-        if box != (0, 0, width, height):
-            paths["unseen"] = _outside(box, (width, height))
+    if looked_at is not None and not looked_at.all():
+        around = f"M0 0H{width}V{height}H0Z"  # but for what lies in it: see `fill-rule`
+        paths["unseen"] = around + _outline(in_size(looked_at, photo))
     if truth is not None:
-        there = cv2.resize(truth.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-        paths["truth"] = _outline(np.asarray(there) > 0)
+        paths["truth"] = _outline(in_size(truth, photo))
     return Layers(pictures, paths)
 
 
@@ -126,8 +123,3 @@ def _outline(mask: Mask) -> str:
         points = cv2.approxPolyDP(contour, 0.7, True).reshape(-1, 2).tolist()
         lines.append("M" + "L".join(f"{x + 0.5:g} {y + 0.5:g}" for x, y in points) + "Z")
     return "".join(lines)
-
-
-def _outside(box: tuple[int, int, int, int], size: tuple[int, int]) -> str:
-    left, top, right, bottom = box
-    return f"M0 0H{size[0]}V{size[1]}H0ZM{left} {top}V{bottom}H{right}V{top}Z"

@@ -33,7 +33,7 @@ def overlay_picture(
     """Return the image beside itself with the anomaly map over it, under a verdict.
 
     Colours mean the same in every picture of an index (see `heat`), and what is over the pixel
-    threshold is outlined. What the crop left unseen is hatched.
+    threshold is outlined. What is not looked at is hatched.
 
     Parameters
     ----------
@@ -52,8 +52,8 @@ def overlay_picture(
     panel = fitted(result.image, _SIDE)
     values = shown_map(result, finding.pixel_threshold)
     painted = overlaid(panel, values, finding.pixel_threshold)
-    for view in (panel, painted):
-        _hatch(view, framing, result.map.shape[:2])
+    looked_at = looked_at_in(panel, framing, result)
+    panel, painted = hatch(panel, looked_at), hatch(painted, looked_at)
     bar = _scale(panel.shape[0], result.map, finding.pixel_threshold)
     gap = np.full((panel.shape[0], 8, 3), _PAPER, np.uint8)
     body = np.concatenate([panel, gap, painted, gap, bar], axis=1)
@@ -78,16 +78,19 @@ def explanation_picture(result: Result, index: Index, regions: Sequence[Region])
     """Return, a row a region, where the image is wrong beside the good patch it should resemble.
 
     Each row shows the whole image with the region's box, a closer look, and the matched place
-    of the training image at the same scale. The six highest peaks are shown.
+    of the training image at the same scale. The six highest peaks are shown. What is not looked
+    at is hatched in the whole image, and grey in the closer looks, as the network sees it.
 
     Returns
     -------
     uint8 [h, w, 3], RGB
     """
     rows = [_line("no region over the threshold", 3 * 256 + 16)] if not regions else []
+    image = fitted(result.image, 256)
+    image = hatch(image, looked_at_in(image, index.manifest.framing.framing(), result))
     for number, region in enumerate(regions[:SHOWN_REGIONS], 1):
         match = region.matches[0]
-        whole = fitted(result.image, 256)
+        whole = image.copy()
         _box(whole, region.box, whole.shape[1] / result.map.shape[1])
         views = [_square(whole, 256)]
         for view in closer_looks(result, index, region):
@@ -169,14 +172,16 @@ def _square(image: Picture, side: int) -> Picture:
     return square
 
 
-def unseen_in(image: Picture, framing: Framing, original: Sequence[int]) -> Mask:
-    """Return which pixels of an image, shown in any size, the network did not see, [h, w]."""
-    scale = image.shape[1] / original[1]
-    seen = framing.seen(original[0], original[1])
-    left, top, right, bottom = [round(side * scale) for side in seen]
-    unseen = np.ones(image.shape[:2], bool)
-    unseen[top:bottom, left:right] = False
-    return unseen
+def looked_at_in(picture: Picture, framing: Framing, result: Result) -> Mask:
+    """Return which pixels of a result's image, shown in any size, are looked at, [h, w]."""
+    size = result.map.shape[0], result.map.shape[1]
+    return in_size(framing.looked_at_on(size), picture)
+
+
+def in_size(mask: Mask, picture: Picture) -> Mask:
+    """Return a mask in the size of a picture, by the nearest pixel, [h, w]."""
+    size = picture.shape[1], picture.shape[0]
+    return np.asarray(cv2.resize(mask.view(np.uint8), size, interpolation=cv2.INTER_NEAREST), bool)
 
 
 def hatch(image: Picture, looked_at: Mask) -> Picture:
@@ -194,14 +199,6 @@ def hatch(image: Picture, looked_at: Mask) -> Picture:
     for at, grey in ((0, 235), (1, 20)):
         hatched[(step == at) & ~looked_at] = grey
     return hatched
-
-
-def _hatch(image: Picture, framing: Framing, original: Sequence[int]) -> None:
-    """Dim and hatch what the network did not see."""
-    unseen = unseen_in(image, framing, original)
-    diagonal = sum(np.ogrid[: image.shape[0], : image.shape[1]]) % 12 == 0
-    image[unseen] = image[unseen] // 2
-    image[unseen & diagonal] = 150
 
 
 def _scale(height: int, values: Floats, threshold: float | None) -> Picture:

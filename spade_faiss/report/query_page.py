@@ -168,6 +168,7 @@ class QueryReport:
 
     def _facts(self) -> dict[str, str]:
         detector, members = self._detector, self._detector.members
+        region = detector.settings.region
         networks = dict.fromkeys(one.index_.manifest.backbone.name for one in members)
         facts = {
             "index": detector.folder,
@@ -175,6 +176,7 @@ class QueryReport:
             "of the folder": self._good,
             "backbone": ", ".join(networks),
             "members": len(members) if len(members) > 1 else "",
+            "region": region.said if region else "",
             "K": detector.k,
             "κ": detector.kappa,
             "score": SCORE_TITLES[detector.score],

@@ -133,6 +133,7 @@ _SCORE = (
     "What `score` and `threshold` of images are of. map: the anomaly map's largest value; "
     "descriptor: `descriptor_score`; mean: `mean_score`."
 )
+_REGION = "The share of an image that is in the region; null if all of it is looked at."
 
 
 class QueryAnswer(Answering):
@@ -160,6 +161,7 @@ class IndexMember(BaseModel):
     input_width: int
     input_height: int
     cropped: bool = Field(description="Whether the network sees a centre crop.")
+    region: float | None = Field(description=_REGION)
     levels: list[LevelShape]
 
 
@@ -173,6 +175,7 @@ class IndexAnswer(Answering):
     input_width: int
     input_height: int
     cropped: bool = Field(description="Whether the network sees a centre crop.")
+    region: float | None = Field(description=_REGION)
     levels: list[LevelShape]
     members: list[IndexMember] = Field(
         description="Those whose standardised maps are averaged; an index is its only one."

@@ -14,7 +14,7 @@ from PIL import Image
 from ..detector.result import Result
 from ..images import Framing
 from ..index import Index
-from ..report.pictures import View, closer_looks, draw_box, fitted, overlaid, unseen_in
+from ..report.pictures import View, closer_looks, draw_box, fitted, hatch, looked_at_in, overlaid
 from ..types import Floats
 from ..verdict import Region, shown_map
 from .answers import Picture
@@ -23,7 +23,6 @@ _SIDE = 640
 """Pixels of a picture's longer side; lines over a small image would be coarse."""
 _LOOK = 160
 """Pixels a side of a closer look."""
-_GREY = 150
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -43,12 +42,10 @@ def photo(result: Result) -> Pixels:
 def overlay(result: Result, framing: Framing, threshold: float | None) -> Pixels:
     """Return `photo` with the anomaly map over it, coloured like the overlays of a query.
 
-    Grey is what the crop left unseen.
+    What is not looked at is hatched.
     """
     painted = overlaid(photo(result), shown_map(result, threshold), threshold)
-    unseen = unseen_in(painted, framing, result.map.shape)
-    painted[unseen] = painted[unseen] // 2 + _GREY // 2
-    return painted
+    return hatch(painted, looked_at_in(painted, framing, result))
 
 
 def looks(result: Result, index: Index, region: Region) -> tuple[Pixels, Pixels]:

@@ -79,8 +79,7 @@ def area_notes(manifest: Manifest, size: tuple[int, int], min_area: int | None) 
     min_area : int or None
         Pixels; None if each counts.
     """
-    left, top, right, bottom = manifest.framing.framing().seen(*size)
-    pixels = (right - left) * (bottom - top)
+    pixels = manifest.framing.framing().pixels(*size)
     if min_area is None or pixels >= min_area:
         return ()
     return (f"{_SMALL}: {pixels} of {min_area} pixels",)
@@ -222,7 +221,8 @@ def _seen(framing: Framing, size: tuple[int, int]) -> str:
     """Return how much the network sees of an image of a size, or how far that is stretched."""
     pixels = f"{size[1]}x{size[0]} pixels"
     if framing.crop:
-        return f"{100 * framing.share(*size):.2g} % of {pixels}"
+        whole = f"the region of {pixels}" if framing.roi else pixels
+        return f"{100 * framing.share(*size):.2g} % of {whole}"
     return f"{pixels}, {framing.stretch(*size):.2g} times as far one way as the other"
 
 

@@ -171,8 +171,9 @@ def test_layers_of_any_shape(shape):
     image = rng.integers(0, 255, (*shape, 3), np.uint8)
     values = np.zeros(shape, np.float32)
     values[2:9, 3:12] = 0.9
-    seen = (shape[1] // 10, shape[0] // 10, shape[1], shape[0])
-    layers = layers_of(image, values, 320, 0.5, seen=seen, truth=values > 0.5)
+    looked_at = np.zeros(shape, bool)
+    looked_at[shape[0] // 10 :, shape[1] // 10 :] = True
+    layers = layers_of(image, values, 320, 0.5, looked_at=looked_at, truth=values > 0.5)
     assert max(layers.size) == min(320, max(shape))
     assert layers.paths["outline"] and layers.paths["truth"] and layers.paths["unseen"]
     plain = layers_of(image, values, 320, None)

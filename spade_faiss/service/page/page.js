@@ -3,7 +3,7 @@ const at = (id) => document.getElementById(id);
 const KEPT = 24; // results on the page
 const figure = (value) => Number(value.toPrecision(4)).toString();
 let stream = null;
-let cropped = false;
+let partly = false;
 let described = null; // which state of the index the heading tells of
 let following = false;
 const gone = new Map(); // how many results are on the page no more, by verdict
@@ -45,7 +45,7 @@ function say(text, wrong = false) {
 }
 
 function tell(index) {
-  cropped = index.cropped;
+  partly = index.cropped || index.region !== null;
   described = index.manifest_sha256;
   const limit = (index.threshold === null ? "no threshold" : `threshold ${figure(index.threshold)}`) +
     (index.by_hand ? " (set by hand)" : "") +
@@ -59,7 +59,8 @@ function tell(index) {
   const count = index.members.length;
   const networks = [...new Set(index.members.map((one) => one.backbone))].join(" and ");
   at("index").textContent = `${index.images} good image${index.images === 1 ? "" : "s"}, ` +
-    `${networks}${count === 1 ? "" : ` (${count} views averaged)`}, ${limit}`;
+    `${networks}${count === 1 ? "" : ` (${count} views averaged)`}, ${limit}` +
+    (index.region === null ? "" : `, looks at ${figure(100 * index.region)} % of the image`);
   const { since, until, problem } = index.outdated ?? {};
   at("outdated").hidden = !since;
   at("outdated").classList.toggle("wrong", Boolean(problem));
@@ -140,7 +141,7 @@ function show(image, { score, outdated }) {
   if (image.pixel_threshold === null) {
     part(".scale").textContent = "No threshold, so nothing is judged: blue is where the map is highest.";
   }
-  part(".unseen").hidden = !cropped;
+  part(".unseen").hidden = !partly;
   part(".noted").textContent = image.notes.map((text) => `Note: ${text}.`).join(" ");
   const count = image.regions.length;
   const limit = score !== "map" ? "the map's threshold"
