@@ -24,6 +24,7 @@ from ..images import (
     sizes_of,
 )
 from ..images.motion import CELL, motion_shape
+from ..images.roi import Roi
 from ..index import TrainingImage
 from ..index.layout import layout_of
 from .pipeline import Batch, Parts, Pipeline
@@ -62,8 +63,10 @@ def is_stream(images: object) -> bool:
 def framing_for(pipeline: Pipeline, sources: Iterable[Source]) -> tuple[Framing, Iterable[Source]]:
     """Return the framing that suits most of some images, and all the images."""
     settings, sizes = pipeline.settings, list[tuple[int, int]]()
-    if settings.crop is None or settings.tile:  # else no shape depends on the images
+    if settings.crop is None or settings.tile or settings.region:  # else no shape depends on these
         sizes, sources = sizes_of(sources)
+    if settings.region:
+        _check_aspect(settings.region, sizes)
     if settings.tile:
         cell = pipeline.network.cell
         framing = Framing.tiled(settings.tile, settings.overlap, cell, settings.resize, sizes)
@@ -74,6 +77,19 @@ def framing_for(pipeline: Pipeline, sources: Iterable[Source]) -> tuple[Framing,
     framing = replace(framing, roi=settings.region)
     _ = framing.looked_at  # which must be something
     return framing, sources
+
+
+def _check_aspect(region: Roi, sizes: Sequence[tuple[int, int]]) -> None:
+    """Refuse a region that is of another aspect than all images of some sizes."""
+    problem = None
+    for size in dict.fromkeys(sizes):
+        try:
+            region.on(size)
+            return
+        except SpadeError as error:
+            problem = problem or error
+    if problem:
+        raise problem
 
 
 def images_at_once(pipeline: Pipeline, framing: Framing) -> int:

@@ -14,6 +14,8 @@ from ..verdict.copies import CANDIDATES, Copies, find_copies, from_pairs
 
 _PARTS = 16
 """Parts of an image, at most, that are looked at for it."""
+_FEWEST = 16
+"""Patches of a region that a level must have to tell parts from each other, if any level does."""
 _QUERIES = 4096
 """Training images whose neighbours are sought at once."""
 
@@ -37,20 +39,28 @@ def _copies_in(index: Index) -> Copies:
     whole = index.descriptors.reshape(n, index.parts, -1).mean(1)
     near, _ = _nearest_others(whole, min(CANDIDATES, n - 1), np.arange(n))
     seen = len(index.levels) - index.manifest.motion
-    number = seen // (2 if index.manifest.averaged else 1) - 1
-    rows, layout = index.levels[number], index.layouts[number]
+    layouts = index.layouts[: seen // (2 if index.manifest.averaged else 1)]
+    number = max(
+        (at for at, one in enumerate(layouts) if one.looked_at is None or one.patches >= _FEWEST),
+        default=0,
+    )
+    rows, layout = index.levels[number], layouts[number]
     patches = layout.patches
-    # Of patches that lie in no rectangle, those of a square that most of them fill.
-    shape = layout.part if patches == math.prod(layout.part) else (math.isqrt(patches),) * 2
+    # What is not looked at is alike in all images. Parts of which little else is stored say little.
+    counted = [layout.counted(part) for part in range(index.parts)]
+    full = [part for part, own in enumerate(counted) if 2 * own.sum() >= patches]
+    chosen = np.unique(np.linspace(0, len(full) - 1, _PARTS).round().astype(int)).tolist()
     distances = np.empty(near.shape, np.float32)
-    parts = np.unique(np.linspace(0, index.parts - 1, _PARTS).round().astype(int)).tolist()
     for i, others in enumerate(near):
         found = []
-        for part in parts:
+        for part in (full[at] for at in chosen):
             own, *there = (
                 rows[unit * patches : (unit + 1) * patches].astype(np.float32)
                 for unit in [i * index.parts + part, *(others * index.parts + part).tolist()]
             )
+            own = own[counted[part]]
+            # Of patches that lie in no rectangle, those of a square that most of them fill.
+            shape = layout.part if layout.looked_at is None else (math.isqrt(len(own)),) * 2
             grid = torch.from_numpy(own[: math.prod(shape)]).reshape(*shape, -1)
             found.append(between_images(grid, torch.from_numpy(np.stack(there))))
         distances[i] = torch.stack(found).median(0).values

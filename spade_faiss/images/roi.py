@@ -109,16 +109,20 @@ def paint_over(image: npt.NDArray[np.uint8], shown: Mask) -> npt.NDArray[np.uint
 def roi_of(region: str | os.PathLike[str] | Mask | Roi | None) -> Roi | None:
     """Return a region of interest, out of what a user may give: a file, a mask, or none.
 
+    One of everything is none.
+
     Raises
     ------
     SpadeError
         If it cannot be read, or nothing is looked at.
     """
-    if region is None or isinstance(region, Roi):
-        return region
-    from .region import read_region
+    if region is None:
+        return None
+    if not isinstance(region, Roi):
+        from .region import read_region
 
-    return Roi(read_region(region))
+        region = Roi(read_region(region))
+    return None if region.mask.all() else region
 
 
 @lru_cache(8)

@@ -65,6 +65,14 @@ class Layout:
         most = max(int(one.sum()) for one in own)
         return np.stack([np.sort(_nearest_to(one)[:most]) for one in own])
 
+    def counted(self, part: int) -> Mask:
+        """Return which stored patches of a part are looked at, [patches]."""
+        if self.looked_at is None or self._kept is None:
+            return np.ones(self.patches, bool)
+        (height, width), (y, x) = self.part, self.corners[part]
+        counted: Mask = self.looked_at[y : y + height, x : x + width].ravel()[self._kept[part]]
+        return counted
+
     @cached_property
     def _at(self) -> Ids:
         """For each patch of each part its place among the stored ones, or -1, [parts, h * w]."""
