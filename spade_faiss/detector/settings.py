@@ -142,7 +142,7 @@ class Settings:
         Tiles.choose(self.tile, self.overlap, 1, (1 << 31, 1 << 31))
         if self.resize is not None and self.resize < self.tile:
             raise SpadeError(
-                f"tile = {self.tile} is larger than the shorter side, resize = {self.resize}: take "
+                f"`tile={self.tile}` is larger than the shorter side, `resize={self.resize}`: take "
                 "smaller tiles"
             )
 

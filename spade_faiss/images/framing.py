@@ -216,7 +216,7 @@ class Framing:
         shorter = min(height, width)
         if resize is not None and resize > shorter:
             raise SpadeError(
-                f"resize = {resize} would enlarge pictures of {width}x{height} pixels: "
+                f"`resize={resize}` would enlarge pictures of {width}x{height} pixels: "
                 f"take {shorter} or less"
             )
         scale = 1.0 if resize is None else resize / shorter

@@ -52,19 +52,19 @@ class Tiles:
         if side % unit or side < 2 * unit:
             near = ", or ".join(str(one) for one in (low, low + unit) if one >= 2 * unit)
             raise SpadeError(
-                f"tile = {side} must be a multiple of the network's patches of {unit} pixels: "
+                f"`tile={side}` must be a multiple of the network's patches of {unit} pixels: "
                 f"take {near or 2 * unit}"
             )
         if side > min(picture):
             raise SpadeError(
-                f"tile = {side} is larger than the picture, {picture[1]}x{picture[0]} pixels: "
+                f"`tile={side}` is larger than the picture, {picture[1]}x{picture[0]} pixels: "
                 "take smaller tiles, or none"
             )
         if overlap is None:
             overlap = round(side * OVERLAP / unit) * unit
         if not 0 <= overlap <= side - unit:
             raise SpadeError(
-                f"overlap = {overlap} must lie between 0 and {side - unit} pixels for tiles of "
+                f"`overlap={overlap}` must lie between 0 and {side - unit} pixels for tiles of "
                 f"{side}"
             )
         return cls(side, overlap, unit, picture)

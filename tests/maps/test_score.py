@@ -41,3 +41,28 @@ def test_a_map_of_nothing_is_0_and_what_is_below_0_counts_as_0():
 
 def test_what_is_no_number_gives_no_number():
     assert math.isnan(power_mean(np.array([[np.nan, 1]], np.float32)))
+
+
+@pytest.mark.parametrize("window", [1, 3, 20, 24])
+@pytest.mark.parametrize("masked", [False, True])
+def test_within_a_window_it_is_the_largest_of_all_windows(window, masked):
+    rng = np.random.default_rng(window)
+    values = rng.gamma(2, 1, (24, 31)).astype(np.float32)
+    looked_at = rng.random(values.shape) < 0.7 if masked else None
+    counted = values if looked_at is None else np.where(looked_at, values, 0)
+    means = [
+        power_mean(counted[y : y + window, x : x + window])
+        for y in range(24 - window + 1)
+        for x in range(31 - window + 1)
+    ]
+    found = power_mean(values, looked_at=looked_at, window=window)
+    assert found == pytest.approx(max(means), rel=1e-9)
+
+
+def test_a_flaw_counts_as_much_in_a_large_picture_as_in_a_small_one():
+    small = np.ones((64, 64), np.float32)
+    small[30:40, 20:30] = 5
+    large = np.ones((500, 700), np.float32)
+    large[211:275, 402:466] = small
+    assert power_mean(large, window=64) == pytest.approx(power_mean(small), rel=1e-12)
+    assert power_mean(large) < 0.7 * power_mean(small)
