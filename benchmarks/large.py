@@ -4,10 +4,12 @@
     python benchmarks/large.py parts CATEGORY --tile 256 --json > results/large_parts.jsonl
 
 `trays` makes pictures of 2560 x 2048 out of MVTec AD's hazelnuts, 256 pixels each: 12 good trays of
-80 nuts to learn from, 4 further good ones, and 8 with one defective nut. The nuts of the trays to
-be judged are none of those that were learnt from. All are turned by quarters and mirrored at
-random. It builds an index by `--tile` in a process of its own, then queries in another, as the
-command line does; figures of memory are the largest of each.
+80 nuts to learn from, 4 further good ones, and 8 with one defective nut. All nuts are turned by
+any angle. As there are fewer of them than places, one lies on a tray many times, but on no two of
+the trays to learn from: a tray that is left out must show nuts that the others do not, as a new
+tray does. The nuts of the trays to be judged are none of those. It builds an index by `--tile` in a
+process of its own, then queries in another, as the command line does; figures of memory are the
+largest of each.
 
 `parts` compares a category seen as a whole with the same by tiles, by metrics on the images' own
 grids. One JSON object a line.
@@ -51,8 +53,11 @@ def nut(path: Path) -> Picture:
 
 
 def turned(image: Picture, random: np.random.Generator) -> Picture:
-    """Return an image turned by quarters, and perhaps mirrored."""
-    image = np.rot90(image, int(random.integers(4)))
+    """Return an image turned by any angle, and perhaps mirrored."""
+    edge = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    ground = tuple(float(value) for value in np.median(edge, axis=0))
+    turn = cv2.getRotationMatrix2D((SIDE / 2 - 0.5,) * 2, random.uniform(0, 360), 1)
+    image = np.asarray(cv2.warpAffine(image, turn, (SIDE, SIDE), borderValue=ground))
     return image[:, ::-1] if random.integers(2) else image
 
 
@@ -83,9 +88,9 @@ def make_trays(root: Path, out: Path, seed: int) -> list[tuple[Path, bool]]:
         return path
 
     for i in range(LEARNT):
-        write("learnt", i, tray(nuts[:-HELD_OUT], random, None))
+        write("learnt", i, tray(nuts[:-HELD_OUT][i::LEARNT], random, None))
     for i in range(GOOD):
-        judged.append((write("good", i, tray(fresh, random, None)), False))
+        judged.append((write("good", i, tray(fresh[i::GOOD], random, None)), False))
     for i, one in enumerate(odd):
         judged.append((write("defects", i, tray(fresh, random, one)), True))
     return judged
