@@ -8,12 +8,12 @@ from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
 from PIL import Image
 
 from ..detector.result import Result
 from ..images import Framing
 from ..index import Index
+from ..report.files import as_tiff
 from ..report.pictures import View, closer_looks, draw_box, fitted, hatch, looked_at_in, overlaid
 from ..types import Floats
 from ..verdict import Region, shown_map
@@ -76,7 +76,7 @@ def map_picture(values: Floats, form: MapFormat) -> Picture:
     """
     data = io.BytesIO()
     if form is MapFormat.TIFF:
-        tifffile.imwrite(data, values)
+        data.write(as_tiff(values))
         return _picture("image/tiff", values, data)
     scale = max(float(values.max()), 1e-12) / 65535
     grey = np.round(np.maximum(values, 0) / scale).astype(np.uint16)
