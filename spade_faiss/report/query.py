@@ -45,7 +45,8 @@ def write_query(
     (float32, the image's own size), `overlays/<relative path>.png` and, with `explain`,
     `explain/<relative path>.json` and `.png`. Files of images that finished are whole even if
     the query is stopped; `scores.csv` then lists just those. With `report`, `report.html` shows
-    all that on one page, the worst first. Files of an earlier query into the same folder are
+    all that on one page, the worst first, and opens the images in `closeups/` at their own
+    resolution. Files of an earlier query into the same folder are
     removed before the first is written; the folder keeps a list of them.
 
     A video has one row a frame, called `<path>#000123`, and `timelines/<relative path>.png`
@@ -87,7 +88,7 @@ def write_query(
     _check_place(detector, images, out)
     results = ResultFolder(out)
     stems = stems_of(images, results.longest_name)
-    page = _page(detector, images, out, worst) if report else None
+    page = _page(detector, images, results, worst) if report else None
     writer = QueryWriter(detector, results, maps, overlays, overlay_size, explain, page, on_error)
     try:
         with notes_to(page.note, pass_on=True) if page else nullcontext():
@@ -100,7 +101,9 @@ def write_query(
     return writer.rows
 
 
-def _page(detector: Detector, images: Sequence[Found], out: Path, worst: int) -> QueryReport:
+def _page(
+    detector: Detector, images: Sequence[Found], out: ResultFolder, worst: int
+) -> QueryReport:
     """Return what gathers a page of images, and of the worst frames of videos."""
     from .query_page import QueryReport  # Jinja2, which takes a while to import, is for pages alone
 

@@ -190,7 +190,7 @@ class QueryWriter:
                 explain=self.explain,
             )
         if self.page:
-            self.page.add(result, finding)
+            self.page.add(result, finding, stem)
         return row
 
     @contextmanager
