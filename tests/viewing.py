@@ -204,9 +204,14 @@ def check_touch(page):
     page.wait_for_timeout(200)
     np.testing.assert_allclose(place_at(page, x + 40, y - 30), place, atol=2 / placed(page).scale)
     touch("touchEnd")
-    assert page.evaluate("visualViewport.scale") == 1  # the page itself is not zoomed
     page.keyboard.press("0")
     assert fits(page)
+    for large in (True, False):  # a double tap
+        for _ in range(2):
+            page.touchscreen.tap(x, y)
+        page.wait_for_timeout(200)
+        assert fits(page) != large
+    assert page.evaluate("visualViewport.scale") == 1  # the page itself is not zoomed
 
 
 def check_layers(page):

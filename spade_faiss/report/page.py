@@ -1,4 +1,4 @@
-"""Pages that are one file: everything inlined, nothing fetched, written as it is made."""
+"""Pages that are one file: all but larger pictures inlined, and written as it is made."""
 
 from __future__ import annotations
 

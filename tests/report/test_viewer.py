@@ -225,6 +225,9 @@ def test_arrows_go_to_the_next_picture_where_there_is_nothing_to_move(reported, 
     assert page.inner_text("#viewer-name") == "2.png"
     assert page.inner_text("#viewer-note") == ""
     assert page.is_disabled("#viewer-after")
+    page.keyboard.press("Escape")
+    last = page.locator(".card .stage").nth(2)
+    assert page.evaluate("(e) => document.activeElement === e", last.element_handle())
 
 
 @pytest.mark.slow

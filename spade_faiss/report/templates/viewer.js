@@ -7,6 +7,9 @@ const STEP = 1.5; // by a key or a button
 const MOVE = 80; // CSS pixels, by an arrow
 const CLOSEST = 32; // CSS pixels for one of the picture's, at most
 const SHARP = 4; // and from where on its pixels are shown as squares
+const SLIP = 8; // CSS pixels that a tap may move
+const SOON = 400; // milliseconds between two taps
+const far = (one, other) => Math.hypot(one[0] - other[0], one[1] - other[1]);
 
 export function make(tag, className, text) {
   const element = document.createElement(tag);
@@ -36,6 +39,8 @@ export class Zoom {
   #size = [1, 1];
   #seen = [0, 0]; // the room's size
   #whole = true; // whether all of the picture is seen
+  #pressed = null; // where a pointer went down that has not moved since
+  #tapped = null; // where and when one was last lifted so
 
   constructor(room, sheet, changed = () => {}) {
     this.room = room;
@@ -49,11 +54,6 @@ export class Zoom {
     for (const kind of ["pointerup", "pointercancel"]) {
       room.addEventListener(kind, (event) => this.#release(event));
     }
-    room.addEventListener("dblclick", (event) => {
-      if (event.target.closest("button")) return;
-      if (this.fitted) this.zoom(Math.max(this.own, 3 * this.least) / this.scale, ...this.#at(event));
-      else this.fit();
-    });
     new ResizeObserver(() => this.#resized()).observe(room);
   }
 
@@ -166,6 +166,7 @@ export class Zoom {
     if (event.button || event.target.closest("button")) return;
     this.room.setPointerCapture(event.pointerId);
     this.#held.set(event.pointerId, this.#at(event));
+    this.#pressed = this.#held.size === 1 ? this.#at(event) : null;
     this.room.classList.add("held");
   }
 
@@ -174,18 +175,29 @@ export class Zoom {
     const before = this.#spread();
     this.#held.set(event.pointerId, this.#at(event));
     const now = this.#spread();
+    if (this.#pressed && far(this.#pressed, now.middle) > SLIP) this.#pressed = null;
     this.#carry(before.far && now.far ? now.far / before.far : 1, before.middle, now.middle);
   }
 
   #release(event) {
-    this.#held.delete(event.pointerId);
+    if (!this.#held.delete(event.pointerId)) return;
     this.room.classList.toggle("held", this.#held.size > 0);
+    if (event.type === "pointerup" && this.#pressed) this.#tap(this.#pressed, event.timeStamp);
+  }
+
+  // A second tap soon after the first shows the picture's own pixels there, or all of it again.
+  #tap(at, time) {
+    const twice = this.#tapped && time - this.#tapped.time < SOON && far(at, this.#tapped.at) < 4 * SLIP;
+    this.#tapped = twice ? null : { at, time };
+    if (!twice) return;
+    if (this.fitted) this.zoom(Math.max(this.own, 3 * this.least) / this.scale, ...at);
+    else this.fit();
   }
 
   // The middle of the first two pointers, and how far apart they are.
   #spread() {
     const [[x, y], [otherX, otherY] = [x, y]] = this.#held.values();
-    return { middle: [(x + otherX) / 2, (y + otherY) / 2], far: Math.hypot(x - otherX, y - otherY) };
+    return { middle: [(x + otherX) / 2, (y + otherY) / 2], far: far([x, y], [otherX, otherY]) };
   }
 }
 
@@ -359,7 +371,9 @@ function keepInside(dialog, event) {
 //   side            elements that stand beside the picture
 //   step            functions before and after, which show the neighbours
 //   closed          called when the dialog closes
-// Returns what it is made of: dialog, room, sheet, zoom, side, and lines, the SVG element.
+// Returns what it is made of: dialog, room, sheet, zoom, side, and lines, the SVG element, whose units
+// are the picture's pixels. Who takes a pointer's events on the sheet, to draw say, and stops them there
+// keeps them from moving the picture; zoom.toPicture tells which place is meant.
 export function openViewer(picture) {
   viewer ??= build();
   const { dialog, room, sheet, zoom, side } = viewer;

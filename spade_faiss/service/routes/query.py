@@ -56,8 +56,8 @@ async def query(
     full: Annotated[
         bool,
         Query(
-            description="With `pictures`: send each image at its own resolution, of 40 megapixels "
-            "at most, not small."
+            description="Of pictures, send the image at its own resolution, of 40 megapixels at "
+            "most, not small."
         ),
     ] = False,
 ) -> Response:
