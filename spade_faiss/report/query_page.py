@@ -9,7 +9,7 @@ from typing import Any
 from .._support.text import printable
 from ..detector import Detector
 from ..detector.result import Result
-from ..verdict import VERDICTS, Finding, percent
+from ..verdict import VERDICTS, Finding, percent, shown_map
 from ..verdict.judge import ERROR
 from .cards import MOST_CARDS, Card, Cards, card_of, room_for
 from .charts import Timeline, histogram, timeline
@@ -61,7 +61,9 @@ class QueryReport:
         # A smaller image is in the page as it is.
         large = max(result.image.shape[:2]) > self._room[0]
         limit = finding.pixel_threshold
-        written = large and self.closeups.add(finding.score, stem, result.image, result.map, limit)
+        written = large and self.closeups.add(
+            finding.score, stem, result.image, shown_map(result, limit), limit
+        )
         closeup = stem if written else None
         return card_of(result, finding, self._detector.index_, self._room, self._short, closeup)
 

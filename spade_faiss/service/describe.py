@@ -12,7 +12,7 @@ from ..report.closeups import bounded
 from ..report.layers import paths_of
 from ..report.pictures import SHOWN_REGIONS
 from ..types import Score
-from ..verdict import Finding, Region, judge_result
+from ..verdict import Finding, Region, judge_result, shown_map
 from . import pictures
 from .answers import (
     IndexAnswer,
@@ -56,7 +56,7 @@ def image_answer(
         Whether the photo has the image's own resolution.
     """
     finding = judge_result(detector, result)
-    shown = _shown(detector, result, finding, full) if with_pictures else {}
+    shown = _shown(detector, result, finding, full=full) if with_pictures else {}
     return QueriedImage(
         name=name,
         width=result.map.shape[1],
@@ -76,15 +76,16 @@ def image_answer(
     )
 
 
-def _shown(detector: Detector, result: Result, finding: Finding, full: bool) -> dict[str, Any]:
+def _shown(detector: Detector, result: Result, finding: Finding, *, full: bool) -> dict[str, Any]:
     """Return what is answered for the eye: pictures of an image, and paths over it."""
     framing, limit = detector.index_.manifest.framing.framing(), finding.pixel_threshold
     looked_at = framing.looked_at_on((result.map.shape[0], result.map.shape[1]))
-    paths = paths_of(result.map, limit, looked_at)
+    values = shown_map(result, limit)
+    paths = paths_of(values, limit, looked_at)
     return {
         "photo": pictures.jpeg(bounded(result.image) if full else pictures.photo(result)),
         "overlay": pictures.jpeg(pictures.overlay(result, framing, limit)),
-        "heat": pictures.heat(result.map, limit),
+        "heat": pictures.heat(values, limit),
         "outline": paths["outline"],
         "unseen": paths["unseen"],
     }
