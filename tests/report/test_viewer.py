@@ -138,6 +138,17 @@ def test_a_card_whose_pictures_went_opens_small(spade, tmp_path):
     assert "img-src data:;" in (tmp_path / "report.html").read_text()
 
 
+def test_pictures_go_with_the_cards_that_are_not_kept(spade, tmp_path):
+    page = QueryReport(spade, ResultFolder(tmp_path), 2, most=1)
+    results = list(spade.query([viewing.graded(), 255 - viewing.graded()]))
+    for score, stem, result in zip((1, 2), ("low", "high"), results, strict=True):
+        page.add(result, replace(judge_result(spade, result), score=score), Path(stem))
+    page.write(tmp_path / "report.html", [Row(one.name, 1, None, "") for one in results])
+    assert {path.stem for path in tmp_path.glob("closeups/*/*")} == {"high"}
+    (card,) = cards_of(tmp_path / "report.html")
+    assert card["closeup"]["photo"] == "closeups/photo/high.jpg"
+
+
 def test_a_name_that_no_file_can_have_costs_the_picture_alone(tmp_path, monkeypatch):
     folder = ResultFolder(tmp_path)
 
