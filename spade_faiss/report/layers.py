@@ -18,6 +18,9 @@ from .pictures import fitted
 _QUALITIES = (80, 60, 40, 20)
 _PATH = 24 << 10
 """Bytes of an outline, at most."""
+_CROSSINGS = 100_000
+"""Pixels of a map that are not on the same side of the threshold as the next; a map that is so
+ragged is outlined in half its size, for that takes long and is cut to `_PATH` in the end."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,10 @@ def _outline(values: Floats, threshold: float) -> str:
     """
     from skimage.measure import find_contours  # takes a while to import
 
+    full = np.array([values.shape[1], values.shape[0]])
+    while np.count_nonzero(np.diff(over(values, threshold))) > _CROSSINGS:
+        values = resized(values, (-(-values.shape[1] // 2), -(-values.shape[0] // 2)))
+    pixel = full / (values.shape[1], values.shape[0])
     rows, columns = (np.flatnonzero(over(values, threshold).any(axis)) for axis in (1, 0))
     if not len(rows):
         return ""
@@ -137,7 +144,7 @@ def _outline(values: Floats, threshold: float) -> str:
     # From places in the padded part to pixels' corners in the map.
     offset = np.array([part[1].start, part[0].start]) - 0.5
     contours = [
-        (line[:, ::-1] + offset).astype(np.float32)
+        ((line[:, ::-1] + offset) * pixel).astype(np.float32)
         for line in find_contours(padded, threshold, fully_connected="high")
     ]
     slack = 0.1

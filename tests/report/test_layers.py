@@ -78,13 +78,22 @@ def test_nothing_over_has_no_line():
     assert set(paths_of(np.ones((5, 5), np.float32), None).values()) == {""}
 
 
-@pytest.mark.parametrize("side", [400, 3000])
-def test_a_path_is_bounded_whatever_the_map(side):
-    values = np.random.default_rng(0).random((side, side), np.float32)
+@pytest.mark.parametrize("shape", [(300, 400), (1001, 1500)])
+def test_a_path_is_bounded_whatever_the_map(shape):
+    values = np.random.default_rng(0).random(shape, np.float32)
     for quantile in (0.5, 0.999):
-        path = outline(values, float(np.quantile(values[:400], quantile)))
+        path = outline(values, float(np.quantile(values, quantile)))
         assert 1000 < len(path) <= 24 << 10
-        lines_of(path)
+        points = np.concatenate(lines_of(path))
+        assert points.min() >= 0 and (points.max(0) <= shape[::-1]).all()
+
+
+def test_a_ragged_map_is_outlined_in_its_own_place():
+    values = np.random.default_rng(0).random((1000, 1200), np.float32)
+    values[:, 600:] = 0
+    points = np.concatenate(lines_of(outline(values, 0.5)))
+    assert points.min(0) == pytest.approx([0, 0], abs=2)
+    assert points[:, 0].max() == pytest.approx(600, abs=3)
 
 
 def test_what_was_not_seen_is_the_image_without_a_box():
