@@ -96,7 +96,13 @@ def test_a_ragged_map_is_outlined_in_its_own_place():
     assert points[:, 0].max() == pytest.approx(600, abs=3)
 
 
-def test_what_was_not_seen_is_the_image_without_a_box():
+def test_what_is_not_looked_at_is_the_image_but_for_a_region():
     values = np.zeros((50, 80), np.float32)
-    assert paths_of(values, 1.0, (0, 0, 80, 50))["unseen"] == ""
-    assert paths_of(values, 1.0, (10, 5, 70, 45))["unseen"] == "M0 0H80V50H0ZM10 5V45H70V5Z"
+    looked_at = np.ones((50, 80), bool)
+    assert paths_of(values, 1.0, looked_at)["unseen"] == ""
+    looked_at[:5] = looked_at[45:] = looked_at[:, :10] = looked_at[:, 70:] = False
+    around = "M0 0H80V50H0Z"
+    path = paths_of(values, 1.0, looked_at)["unseen"]
+    assert path.startswith(around)
+    (line,) = lines_of(path.removeprefix(around))
+    assert line.min(0).tolist() == [10, 5] and line.max(0).tolist() == [70, 45]
