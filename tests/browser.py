@@ -24,10 +24,10 @@ def chromium():
 class Opened:
     """A page opened from a file, with all that it said and asked for."""
 
-    def __init__(self, browser, path, width=1280, scheme="light"):
+    def __init__(self, browser, path, width=1280, scheme="light", **options):
         self.said, self.asked, self.dialogs = [], [], []
         self.context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme
+            viewport={"width": width, "height": 900}, color_scheme=scheme, **options
         )
         self.context.set_default_timeout(120_000)
         self.page = self.context.new_page()
@@ -37,15 +37,19 @@ class Opened:
         self.page.on(
             "dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss())
         )
+        self.path = path
         self.page.goto(path.as_uri())
         self.page.wait_for_selector("html[data-ready]", state="attached")
 
     def check(self):
-        """Nothing was complained of, and nothing fetched but the file itself."""
+        """Nothing was complained of, nor fetched but the file and the pictures beside it."""
         assert self.said == [] and self.dialogs == []
         fetched = [url for url in self.asked if not url.startswith("data:")]
-        assert len(fetched) == 1 and fetched[0].startswith("file:")
-        assert all(url.startswith("data:image/webp;base64,") for url in self.asked[1:])
+        assert fetched[0] == self.path.as_uri()
+        beside = (self.path.parent / "closeups").as_uri()
+        assert all(url.startswith(f"{beside}/") for url in fetched[1:])
+        inlined = [url for url in self.asked if url.startswith("data:")]
+        assert all(url.startswith("data:image/webp;base64,") for url in inlined)
         assert self.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 

@@ -37,7 +37,15 @@ class ResultOptions:
         ),
     ] = False
     report: Report = False
+    maps: Annotated[bool, typer.Option(help="Write anomaly maps.")] = True
     overlays: Annotated[bool, typer.Option(help="Write overlay pictures.")] = True
+    overlay_size: Annotated[
+        str,
+        typer.Option(
+            metavar="PIXELS",
+            help="Longer side of the image in its overlay, or 'full' for the image's own size.",
+        ),
+    ] = "448"
     worst: Annotated[int, typer.Option(min=0, help="Frames of a video to write maps of.")] = 10
     fps: Annotated[
         float | None, typer.Option(help="Frames to score of a second of video.  [default: all]")

@@ -16,9 +16,11 @@ from ..features import Backbone
 from ..images import SUFFIXES, Found, find_images
 from ..images.video.read import VIDEO_SUFFIXES, check_fps
 from ..report import discard_results, write_query
+from ..report.pictures import check_side
 from ..verdict.judge import check_limits
 from . import show
 from .console import Answer, Console
+from .values import overlay_side
 
 if TYPE_CHECKING:
     from ..distributed.workers import Workers
@@ -47,6 +49,7 @@ class QueryRun:
         asked = self.options.verdict
         check_limits(asked.threshold, asked.review, quantile=asked.quantile, least=-math.inf)
         check_fps(self.options.results.fps)
+        check_side(overlay_side(self.options.results.overlay_size))
 
     def each(
         self, names: Sequence[str], folder: Path, images: Path, out: Path, workers: Workers | None
@@ -107,7 +110,8 @@ class QueryRun:
             detector,
             found,
             out,
-            **asdict(self.options.results),
+            **asdict(self.options.results)
+            | {"overlay_size": overlay_side(self.options.results.overlay_size)},
             on_error=console.problem,
             on_note=console.note,
             on_result=keep,

@@ -157,6 +157,7 @@ def query_lines(rows: Sequence[Row], out: Path, review: float | None) -> list[st
 
     Of a video, there are lines of the worst frames alone.
     """
+    from ..report import PassingFrame
     from ..verdict.judge import ERROR, NG, OK, REVIEW, VERDICTS
 
     count = {word: sum(row.verdict == word for row in rows) for word in VERDICTS}
@@ -164,7 +165,7 @@ def query_lines(rows: Sequence[Row], out: Path, review: float | None) -> list[st
     lines = [
         f"{row.verdict:{wide}} {_score(row.score)}  {printable(row.path)}"
         for row in rows
-        if row.map or row.verdict == ERROR
+        if not isinstance(row, PassingFrame)
     ]
     to_review = "" if review is None else f", {count[REVIEW]} REVIEW"
     summary = f"{counted(len(rows))}: {count[NG]} NG{to_review}, {count[OK]} OK"

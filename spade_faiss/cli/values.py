@@ -26,12 +26,21 @@ def existing_folder(path: Path) -> Path:
 
 def crop_side(text: str) -> int | None:
     """Return the side of the centre crop in pixels; None for the whole frame."""
-    if text.lower() == "none":
+    return _pixels_or("none", "--crop", text)
+
+
+def overlay_side(text: str) -> int | None:
+    """Return the longer side of an image in its overlay in pixels; None for its own size."""
+    return _pixels_or("full", "--overlay-size", text)
+
+
+def _pixels_or(word: str, option: str, text: str) -> int | None:
+    if text.lower() == word:
         return None
     try:
         return int(text)
     except ValueError:
-        raise SpadeError(f"--crop {text}: give a number of pixels, or 'none'") from None
+        raise SpadeError(f"{option} {text}: give a number of pixels, or '{word}'") from None
 
 
 def number_or(word: str, option: str, text: str | None) -> float | None:

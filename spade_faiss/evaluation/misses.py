@@ -144,6 +144,7 @@ def _card(kept: _Kept, confused: float, limit: float | None, top: float) -> dict
         "confused": confused,
         "size": layers.size,
         "pixels": kept.pixels,
+        "side": max(layers.pictures["photo"].shape[:2]),
         "paths": dict(layers.paths),
         "pictures": encoded(layers.pictures, _BYTES),
     }

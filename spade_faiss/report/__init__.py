@@ -1,12 +1,13 @@
 """What a person reads: overlays, explanations, plots, pages, and a query's result files."""
 
-from .files import Row
+from .files import PassingFrame, Row
 from .folder import discard_results
 from .pictures import explanation_picture, overlay_picture
 from .plots import bars_picture, timeline_picture
 from .query import write_query
 
 __all__ = [
+    "PassingFrame",
     "Row",
     "bars_picture",
     "discard_results",

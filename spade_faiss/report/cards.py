@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
@@ -69,6 +70,11 @@ class Cards:
             else:
                 heapq.heappushpop(self._kept, entry)
 
+    @property
+    def lowest(self) -> float:
+        """The score from which on cards are kept."""
+        return self._kept[0][0] if len(self._kept) == self._most else -math.inf
+
     def worst_first(self) -> Iterator[dict[str, Any]]:
         """Yield the cards; of equal scores the earlier image's first."""
         for _, _, start, length in sorted(self._kept, key=lambda one: (-one[0], -one[1])):
@@ -92,6 +98,7 @@ def card_of(
     index: Index,
     room: tuple[int, int],
     short: Callable[[str], str],
+    closeup: str | None = None,
 ) -> Card:
     """Return an image's card, as JSON values.
 
@@ -105,6 +112,8 @@ def card_of(
         Pixels a side, and bytes; see `room_for`.
     short : callable
         Given a training image's path, returns its name.
+    closeup : str, optional
+        What its pictures at their own resolution are called.
     """
     size = result.map.shape[0], result.map.shape[1]
     looked_at = index.manifest.framing.framing().looked_at_on(size)
@@ -124,6 +133,8 @@ def card_of(
         "verdict": finding.verdict,
         "size": layers.size,
         "pixels": [size[1], size[0]],
+        "side": max(layers.pictures["photo"].shape[:2]),
+        "closeup": closeup,
         "regions": shown,
         "more": len(finding.regions) - len(shown),
         "paths": layers.paths,

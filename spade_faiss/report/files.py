@@ -17,9 +17,13 @@ from PIL import Image
 
 from ..detector.result import Result
 from ..index import Index
+from ..types import Floats
 from ..verdict import Finding
 from .folder import ResultFolder
 from .pictures import explanation_picture, overlay_picture
+
+_LARGE = 1_000_000
+"""Pixels of a map that is compressed."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class Row:
     explanation: str | None = None
 
 
+class PassingFrame(Row):
+    """A frame that is none of its video's worst, of which alone there are files."""
+
+
 def write_image(
     result: Result,
     finding: Finding,
@@ -46,7 +54,9 @@ def write_image(
     stem: Path,
     out: ResultFolder,
     *,
+    maps: bool,
     overlay: bool,
+    overlay_size: int | None,
     explain: bool,
 ) -> Row:
     """Write the map of one image, its overlay, and an explanation of its regions; return its row.
@@ -60,15 +70,17 @@ def write_image(
     stem : Path
         What the files are called in `out`, without suffix.
     out : ResultFolder
-    overlay, explain : bool
+    maps, overlay, explain : bool
         Whether to write them.
+    overlay_size : int or None
+        Pixels of the longer side of the image in its overlay; None for its own.
     """
     files: dict[str, str] = {}
-    tiff = io.BytesIO()
-    tifffile.imwrite(tiff, result.map)
-    files["map"] = out.put(f"maps/{stem}.tiff", tiff.getvalue())
+    if maps:
+        files["map"] = out.put(f"maps/{stem}.tiff", as_tiff(result.map))
     if overlay:
-        picture = overlay_picture(result, finding, index.manifest.framing.framing())
+        framing = index.manifest.framing.framing()
+        picture = overlay_picture(result, finding, framing, side=overlay_size)
         files["overlay"] = out.put(f"overlays/{stem}.png", as_png(picture))
     if explain:
         record = json.dumps(_explanation(result.name, finding), indent=1) + "\n"
@@ -89,6 +101,21 @@ def _explanation(name: str, finding: Finding) -> dict[str, Any]:
         "pixel_threshold": finding.pixel_threshold,
         "regions": [asdict(region) for region in finding.regions],
     }
+
+
+def as_tiff(values: Floats) -> bytes:
+    """Return a map as a TIFF file, float32; one of over a megapixel is compressed by zlib.
+
+    No predictor is used, which would halve the file: readers without imagecodecs, MVTec's own
+    evaluation code among them, cannot undo it.
+    """
+    data = io.BytesIO()
+    if values.size > _LARGE:
+        fast = {"level": 1}  # more takes twice as long for 1 % less
+        tifffile.imwrite(data, values, compression="zlib", compressionargs=fast, maxworkers=1)
+    else:
+        tifffile.imwrite(data, values)
+    return data.getvalue()
 
 
 def as_png(picture: npt.NDArray[np.uint8]) -> bytes:

@@ -18,7 +18,9 @@ LIST = ".spade-faiss-query"
 """Names the files that a query wrote: a line of JSON each."""
 BY_NAME = frozenset({EEXIST, EILSEQ, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR})
 """Why one file cannot be written though others can: all of them lie in its name."""
-_KINDS = ("maps", "overlays", "explain", "timelines")
+CLOSEUPS = "closeups"
+"""The folder of the pictures that a report opens."""
+_KINDS = ("maps", "overlays", "explain", "timelines", CLOSEUPS)
 _LONGEST_SUFFIX = len(".tiff")
 
 
@@ -68,6 +70,17 @@ class ResultFolder:
                 with (self.path / LIST).open("a", encoding="ascii") as file:
                     file.write(json.dumps(name) + "\n")
         return self.path / name
+
+    def discard(self, name: str) -> None:
+        """Remove a file that this query wrote, if it is there."""
+        path = self.path / name
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:  # a name that no file can have
+            if error.errno not in BY_NAME:
+                raise
+        with self._lock:
+            self._written.discard(name)
 
     def finish(self) -> str | None:
         """Put the list in order; return a line if there are results that are not of this query."""

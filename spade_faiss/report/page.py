@@ -1,4 +1,4 @@
-"""Pages that are one file: everything inlined, nothing fetched, written as it is made."""
+"""Pages that are one file: all but larger pictures inlined, and written as it is made."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ SCORE_TITLES = {
 def write_page(path: Path, template: str, **values: object) -> None:
     """Write a page from a template; an iterator among the values is gone through but once.
 
-    The page may neither fetch anything nor run any script but its own: a content security
-    policy says so to the browser, with the script's digest. Values are escaped.
+    The page may neither fetch anything but pictures of its own folder nor run any script but its
+    own: a content security policy says so to the browser, with the script's digest. Values are
+    escaped.
 
     Parameters
     ----------
@@ -41,13 +42,13 @@ def write_page(path: Path, template: str, **values: object) -> None:
     **values
         What the template shows.
     """
-    script = _text("page.js")
+    script = text_of("viewer.js") + text_of("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = (
         _environment()
         .get_template(template)
         .generate(
-            style=Markup(style_sheet() + _text("page.css")),
+            style=Markup(style_sheet() + text_of("viewer.css") + text_of("page.css")),
             script=Markup(script),
             script_digest=digest,
             made=datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z"),
@@ -86,6 +87,7 @@ def _environment() -> jinja2.Environment:
         "full": FULL,
         "strength": round(100 * STRENGTH),
         "score_titles": SCORE_TITLES,
+        "beside": "",  # a folder of pictures
     }
     environment.filters |= {
         "figure": lambda value: f"{value:.4g}",
@@ -96,7 +98,8 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _text(name: str) -> str:
+def text_of(name: str) -> str:
+    """Return a file of `templates`: the service's page takes the viewer's, too."""
     return (files(__package__) / "templates" / name).read_text("utf-8")
 
 

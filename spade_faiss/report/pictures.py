@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..detector.result import Result
+from ..errors import SpadeError
 from ..images import Framing
 from ..index import Index
 from ..types import Floats, Mask
@@ -17,9 +18,16 @@ from ..verdict import Finding, Region, over, shown_map
 from . import colours
 from .colours import MARK, OUTLINE, Picture, rgb
 
-_SIDE = 448
-"""Length of a panel's longer side, in pixels."""
+OVERLAY_SIDE = 448
+"""Length of an overlay's longer side, in pixels, unless another is asked for."""
 _LINE = 2
+_LEAST_SIDE, _MOST_SIDE = 64, 16384
+_FINE = 1500
+"""Pixels of a picture's longer side for each pixel of an outline, which has `_LINE` at least."""
+_LEGIBLE = 1024
+"""Pixels of an overlay's longer side from which on labels grow with it."""
+_ROWS = 1 << 20
+"""Pixels that are painted at a time: what that takes is many times the picture."""
 _INK, _PAPER, _MUTED = rgb("ink"), rgb("paper"), rgb("muted")
 _HATCH = 9
 """Pixels from one line to the next, where nothing is looked at."""
@@ -28,7 +36,12 @@ SHOWN_REGIONS = 6
 
 
 def overlay_picture(
-    result: Result, finding: Finding, framing: Framing, title: str | None = None
+    result: Result,
+    finding: Finding,
+    framing: Framing,
+    title: str | None = None,
+    *,
+    side: int | None = OVERLAY_SIDE,
 ) -> Picture:
     """Return the image beside itself with the anomaly map over it, under a verdict.
 
@@ -44,32 +57,47 @@ def overlay_picture(
         Of the index.
     title : str, optional
         By default the image's name.
+    side : int or None
+        Pixels of the longer side of the image in it; None for the image's own.
 
     Returns
     -------
     uint8 [h, w, 3], RGB
     """
-    panel = fitted(result.image, _SIDE)
+    panel = fitted(result.image, side or max(result.image.shape[:2]))
+    unit = max(1.0, max(panel.shape[:2]) / _LEGIBLE)
     values = shown_map(result, finding.pixel_threshold)
     painted = overlaid(panel, values, finding.pixel_threshold)
     looked_at = looked_at_in(panel, framing, result)
     panel, painted = hatch(panel, looked_at), hatch(painted, looked_at)
-    bar = _scale(panel.shape[0], result.map, finding.pixel_threshold)
-    gap = np.full((panel.shape[0], 8, 3), _PAPER, np.uint8)
+    bar = _scale(panel.shape[0], unit, result.map, finding.pixel_threshold)
+    gap = np.full((panel.shape[0], round(8 * unit), 3), _PAPER, np.uint8)
     body = np.concatenate([panel, gap, painted, gap, bar], axis=1)
     title = result.name if title is None else title
-    return np.concatenate([_banner(body.shape[1], title, finding), body])
+    return np.concatenate([_banner(body.shape[1], unit, title, finding), body])
+
+
+def check_side(side: int | None) -> None:
+    """Raise SpadeError unless an overlay may be so large; None is the image's own size."""
+    if side is not None and not _LEAST_SIDE <= side <= _MOST_SIDE:
+        raise SpadeError(f"overlay_size = {side} must be {_LEAST_SIDE} to {_MOST_SIDE} pixels")
 
 
 def overlaid(picture: Picture, values: Floats, threshold: float | None) -> Picture:
     """Return a picture with a map, of any size, over it; what is over the threshold, outlined."""
     shown = colours.resized(values, (picture.shape[1], picture.shape[0]))
-    painted = colours.blend(picture, colours.heat(shown, threshold))
+    top = float(shown.max())
+    painted = np.empty_like(picture)
+    rows = max(1, _ROWS // picture.shape[1])
+    for start in range(0, len(picture), rows):
+        part = np.s_[start : start + rows]
+        painted[part] = colours.blend(picture[part], colours.heat(shown[part], threshold, top))
     if threshold is not None:
+        line = max(_LINE, round(max(picture.shape[:2]) / _FINE))
         contours, _ = cv2.findContours(
             over(shown, threshold).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
         )
-        for colour, wide in zip(reversed(OUTLINE), (_LINE + 3, _LINE), strict=True):
+        for colour, wide in zip(reversed(OUTLINE), (line + 3, line), strict=True):
             cv2.drawContours(painted, contours, -1, colour, wide, cv2.LINE_AA)
     return painted
 
@@ -201,42 +229,44 @@ def hatch(image: Picture, looked_at: Mask) -> Picture:
     return hatched
 
 
-def _scale(height: int, values: Floats, threshold: float | None) -> Picture:
-    """Return the colour scale, with the threshold and both ends in figures."""
+def _scale(height: int, unit: float, values: Floats, threshold: float | None) -> Picture:
+    """Return the colour scale, with the threshold and both ends in figures, `unit` times large."""
     shown, ramp = colours.scale_of(values, threshold, height)
-    picture = np.full((height, 84, 3), _PAPER, np.uint8)
-    picture[:, :18] = ramp[::-1, None]
+    picture = np.full((height, round(84 * unit), 3), _PAPER, np.uint8)
+    picture[:, : round(18 * unit)] = ramp[::-1, None]
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(13)
-    draw.text((24, 2), f"{shown[-1]:.4g}", _INK, font)
-    draw.text((24, height - 18), f"{shown[0]:.4g}", _INK, font)
+    font = ImageFont.load_default(13 * unit)
+    left, end = 24 * unit, 22 * unit
+    draw.text((left, 2 * unit), f"{shown[-1]:.4g}", _INK, font)
+    draw.text((left, height - 18 * unit), f"{shown[0]:.4g}", _INK, font)
     if threshold is not None:
         at = height - int(np.searchsorted(shown, threshold))
-        draw.line([(0, at), (22, at)], OUTLINE[0], 3)
-        draw.line([(0, at), (22, at)], _INK, 1)
-        draw.text((24, at - 8), f"{threshold:.4g}", _INK, font)
+        draw.line([(0, at), (end, at)], OUTLINE[0], 3 * round(unit))
+        draw.line([(0, at), (end, at)], _INK, round(unit))
+        draw.text((left, at - 8 * unit), f"{threshold:.4g}", _INK, font)
     return np.asarray(image)
 
 
-def _banner(width: int, title: str, finding: Finding) -> Picture:
+def _banner(width: int, unit: float, title: str, finding: Finding) -> Picture:
     """Return a line with the verdict, the score and the threshold, above the title."""
-    large, middle, small = map(ImageFont.load_default, (22, 16, 13))
+    large, middle, small = (ImageFont.load_default(size * unit) for size in (22, 16, 13))
     word = finding.verdict
     fill, ink = colours.verdict_colours(word)
-    image = Image.new("RGB", (width, 44), _PAPER)
+    image = Image.new("RGB", (width, round(44 * unit)), _PAPER)
     draw = ImageDraw.Draw(image)
-    room = max(64, round(large.getlength(word)) + 24)
-    draw.rectangle((0, 0, room - 1, 37), fill)
-    draw.text((room / 2, 19), word or "?", ink, large, anchor="mm")
+    room = max(64 * unit, round(large.getlength(word)) + 24 * unit)
+    draw.rectangle((0, 0, room - 1, 38 * unit - 1), fill)
+    draw.text((room / 2, 19 * unit), word or "?", ink, large, anchor="mm")
     limit = (
         "no threshold: blue is where the map is highest"
         if finding.threshold is None
         else f"threshold {finding.threshold:.4g}"
     )
-    draw.text((room + 12, 2), f"score {finding.score:.4g}, {limit}", _INK, middle)
-    title = _shorten(title, max(10, (width - room - 26) // 7))
-    draw.text((room + 12, 22), title, _MUTED, small)
+    left = room + 12 * unit
+    draw.text((left, 2 * unit), f"score {finding.score:.4g}, {limit}", _INK, middle)
+    title = _shorten(title, max(10, int((width - left - 14 * unit) // (7 * unit))))
+    draw.text((left, 22 * unit), title, _MUTED, small)
     return np.asarray(image)
 
 

@@ -16,6 +16,7 @@ from ..images.video import is_video
 from ..images.video.read import check_fps
 from .files import Row
 from .folder import ResultFolder, is_of_results, renamed, stems_of
+from .pictures import OVERLAY_SIDE, check_side
 from .writer import QueryWriter
 
 if TYPE_CHECKING:
@@ -27,7 +28,9 @@ def write_query(
     images: Sequence[Found],
     out: Path,
     *,
+    maps: bool = True,
     overlays: bool = True,
+    overlay_size: int | None = OVERLAY_SIDE,
     explain: bool = False,
     report: bool = False,
     worst: int = 10,
@@ -42,7 +45,8 @@ def write_query(
     (float32, the image's own size), `overlays/<relative path>.png` and, with `explain`,
     `explain/<relative path>.json` and `.png`. Files of images that finished are whole even if
     the query is stopped; `scores.csv` then lists just those. With `report`, `report.html` shows
-    all that on one page, the worst first. Files of an earlier query into the same folder are
+    all that on one page, the worst first, and opens the images in `closeups/` at their own
+    resolution. Files of an earlier query into the same folder are
     removed before the first is written; the folder keeps a list of them.
 
     A video has one row a frame, called `<path>#000123`, and `timelines/<relative path>.png`
@@ -54,7 +58,10 @@ def write_query(
     detector : Detector
     images : sequence of Found
     out : Path
-    overlays, explain, report : bool
+    maps, overlays, explain, report : bool
+        Whether to write them; images and verdicts are in `scores.csv` in any case.
+    overlay_size : int or None
+        Pixels of the longer side of an image in its overlay, 64 to 16384; None for its own.
     worst : int
         How many frames of a video to write maps of.
     fps : float, optional
@@ -72,16 +79,17 @@ def write_query(
     SpadeError
         If `out` is a file, lies in the index, which is then taken for another folder, or inside a
         folder that is queried, where the maps would be taken for images the next time; or if its
-        own results are queried, which go; or if `fps` is out of its range.
+        own results are queried, which go; or if `fps` or `overlay_size` is out of its range.
     OSError
         If the disk is full or the folder cannot be written.
     """
     check_fps(fps)
+    check_side(overlay_size)
     _check_place(detector, images, out)
     results = ResultFolder(out)
     stems = stems_of(images, results.longest_name)
-    page = _page(detector, images, out, worst) if report else None
-    writer = QueryWriter(detector, results, overlays, explain, page, on_error)
+    page = _page(detector, images, results, worst) if report else None
+    writer = QueryWriter(detector, results, maps, overlays, overlay_size, explain, page, on_error)
     try:
         with notes_to(page.note, pass_on=True) if page else nullcontext():
             writer.write(list(zip(images, stems, strict=True)), worst, fps, on_result)
@@ -93,7 +101,9 @@ def write_query(
     return writer.rows
 
 
-def _page(detector: Detector, images: Sequence[Found], out: Path, worst: int) -> QueryReport:
+def _page(
+    detector: Detector, images: Sequence[Found], out: ResultFolder, worst: int
+) -> QueryReport:
     """Return what gathers a page of images, and of the worst frames of videos."""
     from .query_page import QueryReport  # Jinja2, which takes a while to import, is for pages alone
 

@@ -9,11 +9,13 @@ from typing import Any
 from .._support.text import printable
 from ..detector import Detector
 from ..detector.result import Result
-from ..verdict import VERDICTS, Finding, percent
+from ..verdict import VERDICTS, Finding, percent, shown_map
 from ..verdict.judge import ERROR
-from .cards import MOST_CARDS, Cards, card_of, room_for
+from .cards import MOST_CARDS, Card, Cards, card_of, room_for
 from .charts import Timeline, histogram, timeline
+from .closeups import Closeups, addresses
 from .files import Row
+from .folder import CLOSEUPS, ResultFolder
 from .page import SCORE_TITLES, common_folder, within, write_page
 
 
@@ -23,8 +25,8 @@ class QueryReport:
     Parameters
     ----------
     detector : Detector
-    folder : Path
-        Where pictures wait, in a file without a name.
+    out : ResultFolder
+        Where pictures wait, in a file without a name, and those at their own resolution lie.
     expected : int
         How many results there may be; pictures are made smaller where there are many.
     most : int
@@ -33,12 +35,14 @@ class QueryReport:
     Attributes
     ----------
     cards : Cards
+    closeups : Closeups
     """
 
     def __init__(
-        self, detector: Detector, folder: Path, expected: int, most: int = MOST_CARDS
+        self, detector: Detector, out: ResultFolder, expected: int, most: int = MOST_CARDS
     ) -> None:
-        self.cards = Cards(folder, most)
+        self.cards = Cards(out.path, most)
+        self.closeups = Closeups(out)
         self._detector = detector
         self._room = room_for(max(1, min(expected, most)))
         self._timelines: list[tuple[str, Timeline]] = []
@@ -46,12 +50,22 @@ class QueryReport:
         self._reasons: dict[str, str] = {}
         self._notes: list[str] = []
 
-    def add(self, result: Result, finding: Finding) -> None:
-        """Keep an image's card, unless enough are worse; from any thread."""
-        index = self._detector.index_
-        self.cards.add(
-            finding.score, lambda: card_of(result, finding, index, self._room, self._short)
+    def add(self, result: Result, finding: Finding, stem: Path) -> None:
+        """Keep an image's card and pictures, unless enough are worse; from any thread.
+
+        `stem` is what its files are called, without suffix.
+        """
+        self.cards.add(finding.score, lambda: self._card(result, finding, str(stem)))
+
+    def _card(self, result: Result, finding: Finding, stem: str) -> Card:
+        # A smaller image is in the page as it is.
+        large = max(result.image.shape[:2]) > self._room[0]
+        limit = finding.pixel_threshold
+        written = large and self.closeups.add(
+            finding.score, stem, result.image, shown_map(result, limit), limit
         )
+        closeup = stem if written else None
+        return card_of(result, finding, self._detector.index_, self._room, self._short, closeup)
 
     def add_timeline(
         self,
@@ -82,6 +96,7 @@ class QueryReport:
             All images and frames, those without a card, too.
         """
         folder = common_folder(row.path for row in rows)
+        self.closeups.drop_below(self.cards.lowest)
         write_page(
             path,
             "query.html",
@@ -89,6 +104,7 @@ class QueryReport:
             folder=printable(folder),
             cards=self._cards(folder),
             shown=len(self.cards),
+            beside=CLOSEUPS if self.closeups.kept else "",
             notes=[printable(note) for note in (*self._detector.notes, *self._notes)],
             short=lambda name: printable(within(name, folder)),
             **self._judged(rows),
@@ -188,5 +204,11 @@ class QueryReport:
         return printable(within(path, self._good))
 
     def _cards(self, folder: str) -> Iterator[Mapping[str, Any]]:
+        kept = self.closeups.kept
         for card in self.cards.worst_first():
-            yield {**card, "name": printable(within(card["name"], folder))}
+            stem = card["closeup"]
+            yield {
+                **card,
+                "name": printable(within(card["name"], folder)),
+                "closeup": addresses(stem) if stem in kept else None,
+            }

@@ -20,7 +20,7 @@ from ..images.video import is_video, read_frames
 from ..verdict import judge_result
 from ..verdict.judge import ERROR
 from ..verdict.notes import BatchNotes
-from .files import Row, as_csv, as_png, write_image
+from .files import PassingFrame, Row, as_csv, as_png, write_image
 from .folder import BY_NAME, ResultFolder
 from .plots import timeline_picture
 
@@ -38,8 +38,10 @@ class QueryWriter:
     ----------
     detector : Detector
     out : ResultFolder
-    overlays, explain : bool
-        Whether to write an image's overlay, and the explanation of its regions.
+    maps, overlays, explain : bool
+        Whether to write an image's map, its overlay, and the explanation of its regions.
+    overlay_size : int or None
+        Pixels of the longer side of the image in its overlay; None for its own.
     page : QueryReport or None
         Is given what is found, too.
     on_error : callable or None
@@ -52,7 +54,9 @@ class QueryWriter:
 
     detector: Detector
     out: ResultFolder
+    maps: bool
     overlays: bool
+    overlay_size: int | None
     explain: bool
     page: QueryReport | None
     on_error: OnError | None
@@ -164,7 +168,9 @@ class QueryWriter:
             heapq.heappush(kept, (finding.score, -len(self.rows), result))
             if len(kept) > worst:
                 heapq.heappop(kept)
-            self.rows.append(Row(result.name, finding.score, finding.threshold, finding.verdict))
+            self.rows.append(
+                PassingFrame(result.name, finding.score, finding.threshold, finding.verdict)
+            )
             scored.append(times[result.position])
         return scored, {-negative: result for _, negative, result in kept}
 
@@ -178,11 +184,13 @@ class QueryWriter:
                 self.detector.index_,
                 stem,
                 self.out,
+                maps=self.maps,
                 overlay=self.overlays,
+                overlay_size=self.overlay_size,
                 explain=self.explain,
             )
         if self.page:
-            self.page.add(result, finding)
+            self.page.add(result, finding, stem)
         return row
 
     @contextmanager

@@ -96,8 +96,22 @@ class QueriedImage(BaseModel):
         "line each: how little of the image was seen, say."
     )
     map: Picture | None = Field(description="With `maps`: the anomaly map, on the image's grid.")
-    photo: Picture | None = Field(description="With `pictures`: the image, small.")
-    overlay: Picture | None = Field(description="With `pictures`: the map over it.")
+    photo: Picture | None = Field(
+        description="With `pictures`: the image, small; with `full`, too, at its own resolution."
+    )
+    overlay: Picture | None = Field(description="With `pictures`: the map over the image, small.")
+    heat: Picture | None = Field(
+        description="With `pictures`: the map's colours, to be stretched over the image; clear "
+        "where the map is low."
+    )
+    outline: str | None = Field(
+        description="With `pictures`: the line around what is over `pixel_threshold`, as an SVG "
+        "path in pixels of the image."
+    )
+    unseen: str | None = Field(
+        description="With `pictures`: what was not looked at, as an SVG path in pixels of the "
+        "image, by the even-odd rule."
+    )
 
 
 class Outdated(BaseModel):

@@ -8,9 +8,11 @@ from .._support.text import printable
 from ..detector import Detector
 from ..detector.result import Result
 from ..index import Manifest
+from ..report.closeups import bounded
+from ..report.layers import paths_of
 from ..report.pictures import SHOWN_REGIONS
 from ..types import Score
-from ..verdict import Finding, Region, judge_result
+from ..verdict import Finding, Region, judge_result, shown_map
 from . import pictures
 from .answers import (
     IndexAnswer,
@@ -35,6 +37,7 @@ def image_answer(
     maps: MapFormat | None,
     *,
     with_pictures: bool,
+    full: bool,
 ) -> QueriedImage:
     """Return what is answered of one image.
 
@@ -49,9 +52,11 @@ def image_answer(
     maps : MapFormat or None
         How the map is to be sent, if it is.
     with_pictures : bool
+    full : bool
+        Whether the photo has the image's own resolution.
     """
     finding = judge_result(detector, result)
-    photo = pictures.jpeg(pictures.photo(result)) if with_pictures else None
+    shown = _shown(detector, result, finding, full=full) if with_pictures else {}
     return QueriedImage(
         name=name,
         width=result.map.shape[1],
@@ -67,14 +72,23 @@ def image_answer(
         regions=_regions(detector, result, finding, with_pictures=with_pictures),
         notes=[*notes, *result.notes],
         map=pictures.map_picture(result.map, maps) if maps else None,
-        photo=photo,
-        overlay=_overlay(detector, result, finding) if with_pictures else None,
+        **{name: shown.get(name) for name in ("photo", "overlay", "heat", "outline", "unseen")},
     )
 
 
-def _overlay(detector: Detector, result: Result, finding: Finding) -> Picture:
-    framing = detector.index_.manifest.framing.framing()
-    return pictures.jpeg(pictures.overlay(result, framing, finding.pixel_threshold))
+def _shown(detector: Detector, result: Result, finding: Finding, *, full: bool) -> dict[str, Any]:
+    """Return what is answered for the eye: pictures of an image, and paths over it."""
+    framing, limit = detector.index_.manifest.framing.framing(), finding.pixel_threshold
+    looked_at = framing.looked_at_on((result.map.shape[0], result.map.shape[1]))
+    values = shown_map(result, limit)
+    paths = paths_of(values, limit, looked_at)
+    return {
+        "photo": pictures.jpeg(bounded(result.image) if full else pictures.photo(result)),
+        "overlay": pictures.jpeg(pictures.overlay(result, framing, limit)),
+        "heat": pictures.heat(values, limit),
+        "outline": paths["outline"],
+        "unseen": paths["unseen"],
+    }
 
 
 def _regions(

@@ -8,12 +8,14 @@ from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
 from PIL import Image
 
 from ..detector.result import Result
 from ..images import Framing
 from ..index import Index
+from ..report import colours
+from ..report.closeups import as_webp, map_at_most
+from ..report.files import as_tiff
 from ..report.pictures import View, closer_looks, draw_box, fitted, hatch, looked_at_in, overlaid
 from ..types import Floats
 from ..verdict import Region, shown_map
@@ -21,6 +23,7 @@ from .answers import Picture
 
 _SIDE = 640
 """Pixels of a picture's longer side; lines over a small image would be coarse."""
+_HEAT_SIDE = 1280
 _LOOK = 160
 """Pixels a side of a closer look."""
 
@@ -46,6 +49,12 @@ def overlay(result: Result, framing: Framing, threshold: float | None) -> Pixels
     """
     painted = overlaid(photo(result), shown_map(result, threshold), threshold)
     return hatch(painted, looked_at_in(painted, framing, result))
+
+
+def heat(values: Floats, threshold: float | None) -> Picture:
+    """Return a map's colours, which are clear where it is low."""
+    pixels = colours.heat(map_at_most(values, _HEAT_SIDE), threshold)
+    return _picture("image/webp", pixels, io.BytesIO(as_webp(pixels)))
 
 
 def looks(result: Result, index: Index, region: Region) -> tuple[Pixels, Pixels]:
@@ -76,7 +85,7 @@ def map_picture(values: Floats, form: MapFormat) -> Picture:
     """
     data = io.BytesIO()
     if form is MapFormat.TIFF:
-        tifffile.imwrite(data, values)
+        data.write(as_tiff(values))
         return _picture("image/tiff", values, data)
     scale = max(float(values.max()), 1e-12) / 65535
     grey = np.round(np.maximum(values, 0) / scale).astype(np.uint16)

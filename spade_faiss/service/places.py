@@ -6,6 +6,8 @@ QUERY, INDEX, METRICS = "/v1/query", "/v1/index", "/metrics"
 STATIC = "/static"
 """The folder of the page's files."""
 COLOURS = f"{STATIC}/colours.css"
+VIEWER_SCRIPT, VIEWER_STYLE = f"{STATIC}/viewer.js", f"{STATIC}/viewer.css"
+"""What the page has in common with reports."""
 
 OPEN = (PAGE, DOCS, DESCRIPTION, ALIVE, READY)
 """Answered without the token: they tell nothing of the index."""

@@ -1,6 +1,7 @@
 """The page in a real browser."""
 
 import base64
+import json
 import shutil
 from contextlib import contextmanager, nullcontext
 
@@ -10,6 +11,9 @@ import pytest
 
 from spade_faiss import Spade
 from spade_faiss.report.colours import LIGHT, rgb
+from spade_faiss.report.layers import paths_of
+from spade_faiss.service import pictures
+from tests import viewing
 from tests.conftest import texture
 from tests.service.serving import SMALL, serving, set_threshold
 
@@ -325,3 +329,122 @@ def test_what_a_score_and_a_place_are_judged_by_is_said(tiny, index, tmp_path, f
         sync_api.expect(card.locator("h3")).to_have_text(
             "The index has no threshold to find wrong places by"
         )
+
+
+# The viewer ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def large(service, tmp_path_factory):
+    """A picture of 5 megapixels, and what is answered of it: one place, over a disc."""
+    path = tmp_path_factory.mktemp("large") / "large.png"
+    cv2.imwrite(str(path), viewing.graded()[..., ::-1])
+    answer = service.client.post(
+        "/v1/query?pictures=true", files={"images": ("large.png", path.read_bytes())}
+    ).json()
+    (image,) = answer["images"]
+    x, y, radius = viewing.HOLE
+    image["heat"] = pictures.heat(viewing.disc(), 1.0).model_dump()
+    image["outline"] = paths_of(viewing.disc(), 1.0)["outline"]
+    image["unseen"] = ""
+    image["regions"] = [
+        {
+            "box": [x - radius, y - radius, x + radius, y + radius],
+            "area": 5027,
+            "peak": 1.5,
+            "peak_at": [x, y],
+            "matches": [{"level": 1, "distance": 1.5, "image": "a/good.png"}],
+            "here": image["photo"],
+            "good": image["photo"],
+        }
+    ]
+    return path, json.dumps(answer)
+
+
+@contextmanager
+def looking(service, large, width, **options):
+    """Open the page and, on it, the viewer of the large picture."""
+    path, answer = large
+    viewport = {"width": width, "height": 900}
+    with opened(service, viewport=viewport, **options) as page:
+        page.route(
+            "**/v1/query*",
+            lambda route: route.fulfill(body=answer, content_type="application/json"),
+        )
+        page.set_input_files("#files", [path])
+        opener = page.locator(".result .stage")
+        opener.click()
+        page.wait_for_selector("#viewer .photo.own")
+        yield page, opener
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_file_itself_is_looked_at_closely(service, large, width):
+    with looking(service, large, width) as (page, _):
+        size = page.eval_on_selector("#viewer .photo", "(e) => [e.naturalWidth, e.naturalHeight]")
+        assert tuple(size) == viewing.SIZE and page.locator("#viewer .photo").count() == 1
+        assert page.eval_on_selector("#viewer .photo", "(e) => e.src").startswith("data:image/png")
+        viewing.check_wheel(page)
+        viewing.check_layers(page)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_keys_and_drags_look_around(service, large, width):
+    with looking(service, large, width) as (page, opener):
+        viewing.check_keys(page)
+        viewing.check_drag(page)
+        viewing.check_focus(page, opener)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_fingers_look_around(service, large, width):
+    with looking(service, large, width, has_touch=True) as (page, _):
+        viewing.check_touch(page)
+
+
+def test_what_a_query_found_is_outlined_in_the_viewer(service, files):
+    with opened(service) as page:
+        page.set_input_files("#files", [files / "hole.png"])
+        page.click(".result .stage")
+        page.wait_for_selector("#viewer .photo.own")
+        assert page.inner_text("#viewer-name") == "hole.png"
+        assert page.inner_text("#viewer-line").startswith("NG · score ")
+        # The hole is at 120, 130 of 256 pixels.
+        there = page.eval_on_selector(
+            "#viewer .outline",
+            "(e) => e.isPointInFill(Object.assign(e.ownerSVGElement.createSVGPoint(),"
+            " { x: 120, y: 130 }))",
+        )
+        assert there and page.locator("#viewer .unseen").count() == 1  # a margin is cropped
+        assert page.locator("#viewer li").count() == page.locator(".result li").count() > 0
+
+
+def test_a_file_that_browsers_do_not_show_comes_from_the_service(service, files):
+    with opened(service) as page:
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.set_input_files("#files", [files / "hole.tiff"])
+        page.click(".result .stage")
+        size = page.eval_on_selector(
+            "#viewer .photo", "(e) => e.decode().then(() => [e.naturalWidth, e.naturalHeight])"
+        )
+        assert size == [246, 256] and page.inner_text("#viewer-note") == ""
+        assert any("full=true" in url for url in asked)
+
+
+def test_a_file_of_another_size_than_the_answer_is_not_shown(service, large, files):
+    _, answer = large
+    with opened(service) as page:
+        page.route(
+            "**/v1/query*",
+            lambda route: route.fulfill(body=answer, content_type="application/json"),
+        )
+        page.set_input_files("#files", [files / "hole.png"])
+        page.click(".result .stage")
+        note = page.locator("#viewer-note")
+        sync_api.expect(note).to_have_text("Shown small: this browser cannot show the file itself.")
+        assert page.locator("#viewer .photo.own").count() == 0

@@ -4,6 +4,7 @@ import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import cv2
 import httpx
 import numpy as np
 import pytest
@@ -142,6 +143,36 @@ def test_pictures_show_the_place_and_the_good_patch(service, parts, index):
     assert here[60:100, 60:100].mean() < good[60:100, 60:100].mean()  # a dark hole in bright gravel
 
 
+def test_what_lies_over_an_image_is_drawn_in_its_own_pixels(service, parts):
+    files = form(png(parts[3]))
+    (image,) = service.client.post("/v1/query?pictures=true", files=files).json()["images"]
+    heat = read_picture(image["heat"])
+    assert heat.shape == (256, 246, 4) == (image["height"], image["width"], 4)
+    pairs = re.findall(r"[\d.]+ [\d.]+", image["outline"])
+    points = np.array([pair.split() for pair in pairs], float)
+    boxes = np.array([region["box"] for region in image["regions"]], float)
+    corners = [*points.min(0), *points.max(0)]
+    assert corners == pytest.approx([*boxes[:, :2].min(0), *boxes[:, 2:].max(0)], abs=1)
+    assert image["unseen"].startswith("M0 0H246V256H0Z")  # the crop's margin, by the even-odd rule
+    x, y = image["regions"][0]["peak_at"]
+    assert heat[y, x, 3] > 240 and np.median(heat[..., 3]) < 20
+    plain = service.client.post("/v1/query", files=form(png(parts[3]))).json()["images"][0]
+    drawn = ("photo", "overlay", "heat", "outline", "unseen")
+    assert [plain[name] for name in drawn] == [None] * 5
+
+
+def test_an_image_is_sent_back_at_its_own_resolution(service, parts):
+    large = cv2.resize(parts[1], (1500, 1000))
+    for address, size in (("full=true", (1000, 1500)), ("full=false", (427, 640))):
+        answer = service.client.post(
+            f"/v1/query?pictures=true&{address}", files=form(png(large))
+        ).json()
+        (image,) = answer["images"]
+        assert read_picture(image["photo"]).shape == (*size, 3)
+        assert max(read_picture(image["heat"]).shape) == 1280
+    assert read_picture(image["overlay"]).shape == (427, 640, 3)
+
+
 def test_the_index_is_described(service, index):
     answer = service.client.get("/v1/index").json()
     manifest = service.live.detector.index_.manifest
@@ -192,13 +223,15 @@ def test_pages_ask_nothing_of_other_hosts(service):
         "/static/page.css",
         "/static/docs.css",
         "/static/colours.css",
+        "/static/viewer.css",
+        "/static/viewer.js",
     ):
         answer = service.client.get(path)
         assert answer.status_code == 200
         policy = answer.headers["content-security-policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy and "http" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert not re.search(r"(src|href)=\"(https?:)?//|@import|url\(", answer.text)
+        assert not re.search(r"(src|href)=\"(https?:)?//|@import|url\((?!#)", answer.text)
         assert not re.search(r"<script>|<style>| style=| on[a-z]+=", answer.text)
     docs = service.client.get("/docs").text
     for word in ("POST /v1/query", "GET /v1/index", "GET /healthz", "Retry-After"):

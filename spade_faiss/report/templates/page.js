@@ -1,21 +1,12 @@
-"use strict";
+// Needs viewer.js before it.
 {
-  const SVG = "http://www.w3.org/2000/svg";
-  const viewer = document.getElementById("viewer");
   const cards = [...document.querySelectorAll(".card")];
-
-  function make(tag, className, text) {
-    const element = document.createElement(tag);
-    if (className) element.className = className;
-    if (text !== undefined) element.textContent = text;
-    return element;
-  }
 
   function figure(value) {
     return String(Number(value.toPrecision(4)));
   }
 
-  function picture(card, name, className, alt = "") {
+  function picture(card, name, className = "", alt = "") {
     const image = new Image();
     image.className = className;
     image.alt = alt;
@@ -25,33 +16,15 @@
     return image;
   }
 
-  function vector(tag, attributes) {
-    const element = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    return element;
-  }
-
   // What a card shows is text in the file until it is needed.
   function dataOf(element) {
     return JSON.parse(element.querySelector(":scope > script").textContent);
   }
 
-  function fillStage(stage, card) {
-    const lines = vector("svg", { viewBox: `0 0 ${card.size.join(" ")}`, "aria-hidden": "true" });
-    const drawn = [["unseen", "unseen"], ["outline", "edge"], ["truth", "edge"],
-                   ["outline", "outline"], ["truth", "truth"]];
-    for (const [path, kind] of drawn) {
-      if (card.paths[path]) lines.append(vector("path", { d: card.paths[path], class: kind }));
-    }
-    stage.replaceChildren(
-      picture(card, "photo", "photo", card.name), picture(card, "heat", "heat"),
-      picture(card, "map", "map"), lines);
-    card.regions.forEach((region, i) => {
-      const badge = make("span", "n", i + 1);
-      badge.style.left = region.box[0] + "%";
-      badge.style.top = region.box[1] + "%";
-      stage.append(badge);
-    });
+  // A card as the viewer takes it.
+  function pictureOf(card) {
+    const layers = { photo: picture(card, "photo", "", card.name), heat: picture(card, "heat"), map: picture(card, "map") };
+    return { title: card.name, size: card.size, layers, paths: card.paths, places: card.regions.map((region) => region.box) };
   }
 
   function fillTile(tile, card, name, box, alt) {
@@ -68,7 +41,7 @@
 
   function fill(element) {
     const card = dataOf(element);
-    fillStage(element.querySelector(".stage"), card);
+    fillLayers(element.querySelector(".stage"), pictureOf(card));
     element.querySelectorAll(".pair").forEach((pair, i) => fillTiles(pair.querySelectorAll(".tile"), card, i));
   }
 
@@ -88,23 +61,6 @@
     for (const element of pictured) if (!element.hidden) fill(element);
   });
 
-  // Views: the same choice everywhere.
-  function setView(view) {
-    document.body.dataset.view = view;
-    for (const input of document.querySelectorAll("[data-views] input")) {
-      input.checked = input.value === view;
-    }
-  }
-
-  document.addEventListener("input", (event) => {
-    const input = event.target;
-    if (input.matches("[data-views] input")) setView(input.value);
-    if (!input.matches("[data-strength]")) return;
-    document.documentElement.style.setProperty("--strength", input.value / 100);
-    for (const other of document.querySelectorAll("[data-strength]")) other.value = input.value;
-    setView("overlay");
-  });
-
   // By which score an evaluation's misses are chosen.
   document.addEventListener("change", (event) => {
     if (event.target.name === "by") document.body.dataset.by = event.target.value;
@@ -121,32 +77,39 @@
   function show(element) {
     shown = element;
     const card = dataOf(element);
-    const stage = viewer.querySelector(".stage");
-    stage.style.setProperty("--w", card.size[0]);
-    stage.style.setProperty("--h", card.size[1]);
-    fillStage(stage, card);
-    document.getElementById("viewer-name").textContent = card.name;
-    document.getElementById("viewer-line").textContent =
-      [...[...element.querySelector(".line").children].map((one) => one.textContent),
-       `${card.pixels[0]} × ${card.pixels[1]} pixels`].join(" · ");
-    const list = document.getElementById("viewer-regions");
-    list.replaceChildren(...card.regions.map((_, i) => regionOf(card, i)));
+    const all = neighbours();
+    const at = all.indexOf(shown);
+    const step = Object.fromEntries([["before", all[at - 1]], ["after", all[at + 1]]]
+      .map(([name, other]) => [name, other && (() => show(other))]));
+    const list = make("div");
+    list.id = "viewer-regions";
+    const own = Object.fromEntries(Object.entries(card.closeup ?? {})
+      .map(([name, address]) => [name, () => pictureAt(address)]));
+    const viewer = openViewer({
+      ...pictureOf(card), own, step, side: [list],
+      line: [...[...element.querySelector(".line").children].map((one) => one.textContent),
+             `${card.pixels[0]} × ${card.pixels[1]} pixels`].join(" · "),
+      note: card.closeup || card.side >= Math.max(...card.pixels) ? ""
+        : "Shown small: its picture at its own resolution was not kept.",
+      lost: "Shown small: the folder closeups, which holds larger pictures, is not beside this page.",
+      closed: () => shown.querySelector(".stage").focus(),
+    });
+    list.append(...card.regions.map((_, i) => regionOf(card, i, viewer.zoom)));
     if (card.more) list.append(make("p", "note", `and ${card.more} more, of lower peaks`));
     if (card.said) list.append(...card.said.map((text) => make("p", "note", text)));
     else if (!card.regions.length) list.append(make("p", "note", "No place is over the threshold."));
-    const all = neighbours();
-    const at = all.indexOf(shown);
-    viewer.querySelector('[data-step="-1"]').disabled = at <= 0;
-    viewer.querySelector('[data-step="1"]').disabled = at >= all.length - 1;
-    viewer.querySelector(".side").scrollTop = 0;
-    if (!viewer.open) viewer.showModal();
   }
 
-  function regionOf(card, i) {
+  function regionOf(card, i, zoom) {
     const region = card.regions[i];
     const element = make("section", "region");
     const head = make("h3");
-    head.append(make("span", "n", i + 1), make("span", "", `Peak ${figure(region.peak)}`),
+    const look = make("button", "", "Look");
+    const [left, top, width, height] = region.box.map((side, at) => (side * card.size[at % 2]) / 100);
+    look.type = "button";
+    look.setAttribute("aria-label", `Look at place ${i + 1}`);
+    look.addEventListener("click", () => zoom.look(left, top, left + width, top + height));
+    head.append(make("span", "n", i + 1), look, make("span", "", `Peak ${figure(region.peak)}`),
                 make("span", "", `${region.area} px`));
     const two = make("div", "two");
     const tiles = ["Here", `Good match: ${region.image}`].map((words) => {
@@ -159,8 +122,8 @@
     fillTiles(tiles, card, i);
     const details = make("details");
     const table = make("table");
-    const top = table.insertRow();
-    for (const word of ["Level", "Distance", "Good image"]) top.append(make("th", "", word));
+    const titles = table.insertRow();
+    for (const word of ["Level", "Distance", "Good image"]) titles.append(make("th", "", word));
     for (const match of region.matches) {
       const row = table.insertRow();
       for (const text of [match.level, figure(match.distance), match.image]) {
@@ -172,34 +135,15 @@
     return element;
   }
 
-  function step(by) {
-    const all = neighbours();
-    const next = all[all.indexOf(shown) + by];
-    if (next) show(next);
-  }
-
   document.addEventListener("click", (event) => {
     const stage = event.target.closest("button.stage");
     const mark = event.target.closest("[data-open]");
-    const by = event.target.closest("[data-step]");
     if (stage) show(stage.closest(".card"));
     if (mark) {
       const wanted = cards.find((one) => one.querySelector(".name").textContent === mark.dataset.open);
       if (wanted) show(wanted);
     }
-    if (by) step(Number(by.dataset.step));
-    if (event.target === viewer || event.target.closest("#viewer-close")) viewer.close();
   });
-  viewer.addEventListener("keydown", (event) => {
-    if (event.target.matches("input")) return;
-    if (event.key === "ArrowLeft") step(-1);
-    if (event.key === "ArrowRight") step(1);
-  });
-  viewer.addEventListener("close", () => {
-    viewer.querySelector(".stage").replaceChildren();
-    if (shown) shown.querySelector(".stage").focus();
-  });
-
   // What another threshold would say. The rule is that of spade_faiss/verdict/judge.py.
   function verdictOf(score, threshold, review) {
     if (score > threshold) return "NG";

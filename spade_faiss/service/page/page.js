@@ -1,4 +1,6 @@
 // Sends images to /v1/query and shows what comes back. Nothing is kept but the token, for this tab.
+import { make, openViewer, pictureAt } from "./viewer.js";
+
 const at = (id) => document.getElementById(id);
 const KEPT = 24; // results on the page
 const figure = (value) => Number(value.toPrecision(4)).toString();
@@ -7,6 +9,7 @@ let partly = false;
 let described = null; // which state of the index the heading tells of
 let following = false;
 const gone = new Map(); // how many results are on the page no more, by verdict
+const LARGE = 22 << 20; // bytes of a file, of which some browsers take no longer an address than 32 MiB
 const LOOK = 5000; // milliseconds between looks at the index, and a fifth of it while it changes
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 const clock = (time) => new Date(time).toLocaleTimeString();
@@ -102,14 +105,18 @@ async function query(file, name) {
   const form = new FormData();
   form.append("images", file, name);
   say(`Looking at ${name} …`);
-  const answer = await ask("/v1/query?pictures=true", { method: "POST", body: form });
-  answer.images.forEach((image) => show(image, answer));
+  const full = isStrange(file);
+  const answer = await ask(`/v1/query?pictures=true&full=${full}`, { method: "POST", body: form });
+  answer.images.forEach((image) => show(image, answer, full ? null : file));
   if (answer.outdated || answer.manifest_sha256 !== described) follow();
 }
 
+// Whether the browser cannot show a file itself; what it can is not sent back by the service.
+const isStrange = (file) => /\.tiff?$/i.test(file.name) || file.type === "image/tiff" || file.size > LARGE;
+
 const source = (picture) => `data:${picture.media_type};base64,${picture.data}`;
 
-function show(image, { score, outdated }) {
+function show(image, { score, outdated }, file) {
   const card = at("result").content.cloneNode(true).firstElementChild;
   const part = (name) => card.querySelector(name);
   if (image.verdict) card.classList.add(image.verdict);
@@ -133,6 +140,8 @@ function show(image, { score, outdated }) {
     picture.height = image[name].height;
     picture.src = source(image[name]);
   }
+  stage.setAttribute("aria-label", `Look closely at ${image.name}`);
+  stage.addEventListener("click", () => lookClosely(image, part(".score").textContent, file, stage));
   part(".photo").alt = `The image ${image.name}`;
   part(".overlay").alt = "The same with the anomaly map over it";
   part("input").addEventListener("input", (event) => {
@@ -158,6 +167,55 @@ function show(image, { score, outdated }) {
   while (at("results").children.length > KEPT) leave(at("results").lastElementChild);
 }
 
+function layer(picture, alt = "") {
+  const image = new Image();
+  image.src = source(picture);
+  image.alt = alt;
+  image.draggable = false;
+  return image;
+}
+
+// Opens the viewer with the file itself, which the browser has, and the map and the places found.
+function lookClosely(image, score, file, stage) {
+  const shown = image.regions.filter((region) => region.here);
+  const list = make("ol");
+  const viewer = openViewer({
+    title: image.name,
+    line: `${image.verdict ? `${image.verdict} · ` : ""}${score} · ${image.width} × ${image.height} pixels`,
+    size: [image.width, image.height],
+    layers: { photo: layer(image.photo, image.name), heat: layer(image.heat) },
+    own: file ? { photo: () => itself(file, image) } : {},
+    lost: "Shown small: this browser cannot show the file itself.",
+    paths: { outline: image.outline, unseen: image.unseen },
+    places: shown.map(({ box }) => [(100 * box[0]) / image.width, (100 * box[1]) / image.height]),
+    side: [list],
+    closed: () => stage.focus(),
+  });
+  list.append(...shown.map((region, i) => {
+    const item = placeOf(region);
+    const look = make("button", "plain look", "Look");
+    look.type = "button";
+    look.setAttribute("aria-label", `Look at place ${i + 1}`);
+    look.addEventListener("click", () => viewer.zoom.look(...region.box));
+    item.append(make("span", "n", i + 1), look);
+    return item;
+  }));
+  if (!shown.length) list.replaceWith(make("p", "muted", "No place is over the threshold."));
+}
+
+// Resolves to the picture in a file, unless the browser sees another in it than the service.
+async function itself(file, image) {
+  const address = await new Promise((done, fail) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.onerror = () => fail(reader.error);
+    reader.readAsDataURL(file);
+  });
+  const own = await pictureAt(address);
+  if (own.naturalWidth !== image.width || own.naturalHeight !== image.height) throw new Error("another size");
+  return own;
+}
+
 // Takes a result off the page, but not out of the count.
 function leave(card) {
   const verdict = card.querySelector(".verdict").textContent;
@@ -168,7 +226,7 @@ function leave(card) {
     [...gone].map(([name, count]) => `${count} ${name}`).join(", ");
 }
 
-function place(region, image, stage) {
+function placeOf(region) {
   const item = at("place").content.cloneNode(true).firstElementChild;
   item.querySelector(".here").src = source(region.here);
   item.querySelector(".good").src = source(region.good);
@@ -178,6 +236,11 @@ function place(region, image, stage) {
   item.querySelector(".where").textContent =
     `peak ${figure(region.peak)} at ${region.peak_at.join(", ")}; ${region.area} pixels; ` +
     `good: ${match.image.split("/").pop()}`;
+  return item;
+}
+
+function place(region, image, stage) {
+  const item = placeOf(region);
   item.tabIndex = 0;
   const mark = document.createElement("span");
   mark.className = "mark";

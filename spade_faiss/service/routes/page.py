@@ -10,7 +10,8 @@ from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader
 
 from ...report.colours import CLEAR, FULL, style_sheet
-from ..places import COLOURS, DOCS, PAGE
+from ...report.page import text_of
+from ..places import COLOURS, DOCS, PAGE, VIEWER_SCRIPT, VIEWER_STYLE
 
 FOLDER = Path(__file__).parents[1] / "page"
 
@@ -21,6 +22,18 @@ router = APIRouter(include_in_schema=False)
 async def colours() -> Response:
     """Give the colours of maps and verdicts, as reports have them."""
     return Response(style_sheet(), media_type="text/css")
+
+
+@router.get(VIEWER_SCRIPT)
+async def viewer_script() -> Response:
+    """Give the viewer of pictures, as reports have it."""
+    return Response(text_of("viewer.js"), media_type="text/javascript")
+
+
+@router.get(VIEWER_STYLE)
+async def viewer_style() -> Response:
+    """Give the viewer's style sheet."""
+    return Response(text_of("viewer.css"), media_type="text/css")
 
 
 @router.get(PAGE, response_class=HTMLResponse)

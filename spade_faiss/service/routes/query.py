@@ -53,6 +53,13 @@ async def query(
             "places and at the good patches matched with them."
         ),
     ] = False,
+    full: Annotated[
+        bool,
+        Query(
+            description="Of pictures, send the image at its own resolution, of 40 megapixels at "
+            "most, not small."
+        ),
+    ] = False,
 ) -> Response:
     """Score images, and say where they are wrong and what the places should look like."""
     run, admission = context.run, context.admission
@@ -66,7 +73,7 @@ async def query(
         served, awaited = await context.take()
         detector = served.detector
         results = await context.query(served, [image for image, _ in decoded])
-        describe = partial(image_answer, maps=maps, with_pictures=pictures)
+        describe = partial(image_answer, maps=maps, with_pictures=pictures, full=full)
         answers = await asyncio.gather(
             *(
                 run(describe, upload.name, notes, detector, result)
