@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,12 +25,21 @@ from .options import (
     SearchOptions,
     Views,
 )
+from .region import (
+    AUTO,
+    nothing_is_built,
+    proposal_record,
+    propose_regions,
+    proposed_place,
+    regions_of_lines,
+)
 from .values import detector_for, existing_folder, memory_limit
 
 if TYPE_CHECKING:
     from ..detector import Detector
     from ..distributed.workers import Workers
     from ..images import Source
+    from ..images.roi import Roi
     from ..index import EnsembleManifest, Manifest
 
 
@@ -72,8 +81,30 @@ def build(
     check_fps(fps)
     if network.crop is None and holds_videos(existing_folder(train_dir)):
         network = replace(network, crop="none")  # things pass at the edges of a video, too
+    names = production_lines_to_learn(existing_folder(train_dir), index) if each else None
+    proposed: dict[str, Any] = {}
+    if network.region == AUTO and network.ignore is None:
+
+        def images_of(name: str | None) -> Iterable[Source]:
+            folder = existing_folder(train_dir / name if name else train_dir)
+            return find_sources(folder, fps, lambda name, why: None)
+
+        proposals, agreed = propose_regions(console, images_of, index, names)
+        mask = proposed_place(index) if each else proposals[None].mask
+        proposed = proposal_record(proposals)
+        if not agreed:
+            record = {"index": None, **proposed, **console.record()}
+            console.answer(record, nothing_is_built(mask), as_json=as_json)
+            return
+        network = replace(network, region=mask)
+    regions = regions_of_lines(network.region, network.ignore, names) if names else {}
     detector = detector_for(
-        network, patches, search, views, quantile=quantile, calibrated=calibrated
+        replace(network, region=None, ignore=None) if each else network,
+        patches,
+        search,
+        views,
+        quantile=quantile,
+        calibrated=calibrated,
     )
     motion = detector.settings.motion
 
@@ -81,19 +112,23 @@ def build(
         folder = existing_folder(folder)
         return find_sources(folder, fps, console.problem, console.note, motion=motion)
 
-    if each:
-        names = production_lines_to_learn(existing_folder(train_dir), index)
+    if names is not None:
         with start_workers(cluster.ray, cluster.ray_workers, search.device, limit) as workers:
             answers = _fit_each(
-                console, detector, workers, names, lambda name: images_in(train_dir / name), index
+                console,
+                detector,
+                workers,
+                regions,
+                lambda name: images_in(train_dir / name),
+                index,
             )
-        console.answer_lines(answers, as_json=as_json)
+        console.answer_lines(answers, proposed, as_json=as_json)
         console.exit(done=bool(answers))
         return
     images = images_in(train_dir)
     with ray_executor(cluster.ray, cluster.ray_workers, search.device, limit) as executor:
         record, text = _fit(console, detector.on(executor), images, index)
-    console.answer(record | console.record(), text, as_json=as_json)
+    console.answer(record | proposed | console.record(), text, as_json=as_json)
     console.exit()
 
 
@@ -101,11 +136,14 @@ def _fit_each(
     console: Console,
     detector: Detector,
     workers: Workers | None,
-    names: Sequence[str],
+    regions: Mapping[str, Roi | None],
     images_of: Callable[[str], Iterable[Source]],
     index: Path,
 ) -> dict[str, Answer]:
-    """Make the index of each production line, with the networks of one detector."""
+    """Make the index of each production line, with the networks of one detector.
+
+    `regions` are what is looked at, by the lines' names.
+    """
     from ..distributed.cluster import executor_of
     from ..distributed.production_lines import each_production_line
 
@@ -113,9 +151,10 @@ def _fit_each(
 
     def work(name: str) -> Answer:
         own = detector.unfitted().on(executor_of(workers, name))
+        own = own.with_options(region=regions[name])
         return _fit(console, own, images_of(name), index / name, f"{name}: ")
 
-    return each_production_line(names, work, console.failure, workers)
+    return each_production_line([*regions], work, console.failure, workers)
 
 
 def _fit(

@@ -94,10 +94,17 @@ class Console:
         shown = text.encode("utf-8", "backslashreplace").decode()  # a path need not be Unicode
         print(json.dumps(record, indent=1) if as_json else shown)
 
-    def answer_lines(self, answers: Mapping[str, Answer], *, as_json: bool) -> None:
-        """Print the results of production lines, by their names."""
+    def answer_lines(
+        self,
+        answers: Mapping[str, Answer],
+        more: Mapping[str, object] | None = None,
+        *,
+        as_json: bool,
+    ) -> None:
+        """Print the results of production lines, by their names, and what else a record says."""
+        lines = {name: record for name, (record, _) in answers.items()}
         self.answer(
-            {"lines": {name: record for name, (record, _) in answers.items()}, **self.record()},
+            {"lines": lines, **(more or {}), **self.record()},
             "\n".join(text for _, text in answers.values()),
             as_json=as_json,
         )

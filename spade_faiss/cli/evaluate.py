@@ -41,7 +41,8 @@ from .options import (
     Views,
     Weights,
 )
-from .values import crop_side, detector_for, existing_folder, memory_limit, region_of
+from .region import region_of
+from .values import crop_side, detector_for, existing_folder, memory_limit
 
 if TYPE_CHECKING:
     from ..datasets import Category

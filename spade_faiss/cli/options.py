@@ -86,7 +86,8 @@ Region = Annotated[
     Path | None,
     typer.Option(
         metavar="MASK",
-        help="Look only where this picture is white, of a camera that stands still.",
+        help="Look only where this picture is white, of a camera that stands still. With build, "
+        "auto proposes one, and --each takes a folder of them, too: LINE.png.",
     ),
 ]
 Ignore = Annotated[

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from .._support.memory import limit_memory, parse_size
 from ..errors import SpadeError
+from .region import region_of
 
 if TYPE_CHECKING:
     from ..detector import Detector
-    from ..images.roi import Roi
     from .options import NetworkOptions, PatchOptions, SearchOptions
 
 
@@ -62,19 +62,6 @@ def memory_limit(text: str | None, ray: str | None = None) -> int | None:
     if size is not None and ray is None:
         limit_memory(size)
     return size
-
-
-def region_of(region: Path | None, ignore: Path | None) -> Roi | None:
-    """Return what is looked at, by a picture of it, or of what is not."""
-    if region is not None and ignore is not None:
-        raise SpadeError("`region` and `ignore` say the same the other way round: give one of them")
-    given = region or ignore
-    if given is None:
-        return None
-    from ..images.region import read_region
-    from ..images.roi import Roi
-
-    return Roi(read_region(given, ignore=region is None))
 
 
 def detector_for(

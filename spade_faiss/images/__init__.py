@@ -5,6 +5,8 @@ from .decode import FORMATS, MAX_PIXELS, MIN_SIDE, decode_image, image_size, rea
 from .find import SUFFIXES, Found, find_images, may_be_image, passed_over
 from .framing import Framing
 from .load import Loaded, decode_images, load_images, sizes_of
+from .region import propose_region, read_region
+from .roi import Roi
 from .source import Frame, OnError, OnNote, Source, name_of, report_note, report_problem
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "Loaded",
     "OnError",
     "OnNote",
+    "Roi",
     "Source",
     "decode_image",
     "decode_images",
@@ -28,7 +31,9 @@ __all__ = [
     "may_be_image",
     "name_of",
     "passed_over",
+    "propose_region",
     "read_image",
+    "read_region",
     "report_note",
     "report_problem",
     "sizes_of",

@@ -21,7 +21,7 @@ _WHITE = 127
 
 _SIDE = 512
 """Pixels of the longer side in which pictures are compared."""
-_FEWEST = 5
+FEWEST = 5
 """Images from which on it can be told what varies."""
 _APART = 3.5
 """How many times as much the rest has to vary as the ground does."""
@@ -135,7 +135,7 @@ def propose_region(images: Iterable[npt.NDArray[np.uint8]]) -> Mask:
     if size is None:
         raise SpadeError("there are no images to propose a region by")
     everything = np.ones(size, np.bool_)
-    ground = None if seen.count < _FEWEST else _ground(seen.variation())
+    ground = None if seen.count < FEWEST else _ground(seen.variation())
     if ground is None:
         return everything
     looked_at = _widened(~ground)

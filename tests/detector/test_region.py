@@ -353,4 +353,4 @@ def test_a_region_of_which_nothing_is_seen_is_refused(tiny, tmp_path, box, more,
 def test_no_region_is_given_to_an_index_that_is_there(tiny, tmp_path):
     Spade(tiny, crop=None, **SMALL).fit(GOOD, tmp_path / "index")
     with pytest.raises(TypeError, match="region is no setting that an index leaves open"):
-        Spade.load(tmp_path / "index", backbone=tiny, region=MASK)
+        Spade.load(tmp_path / "index", backbone=tiny, **{"region": MASK})
