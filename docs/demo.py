@@ -1,13 +1,15 @@
-"""Draw docs/demo.png and docs/report.jpg out of what `spade-faiss demo` writes.
+"""Draw docs/demo.png and docs/report.jpg out of what `spade-faiss demo` writes, and region.jpg.
 
-The first is a wall with a crack, explained; the second is the top of the gravel's report. Run it
-after overlays, explanations or reports have changed their looks. It takes a Chromium on the path.
+The first is a wall with a crack, explained; the second is the top of the gravel's report; the third
+is what docs/region.md has proposed. Run it after overlays, explanations or reports have
+changed their looks. It takes a Chromium on the path.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -17,6 +19,7 @@ from playwright.sync_api import ViewportSize, sync_playwright
 
 from spade_faiss.evaluation.demo import run_demo
 from spade_faiss.report.colours import rgb
+from spade_faiss.report.proposal import propose
 
 DOCS = Path(__file__).resolve().parent
 GAP = 16
@@ -25,15 +28,17 @@ SIZE = 1000, 763
 
 
 def main() -> None:
-    """Run the demo and draw both pictures."""
+    """Run the demo and draw the pictures."""
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         out = Path("spade-demo")
         run_demo(out)
         crack = explained(out / "brick", "crack/000.png")
         page = photographed(out / "gravel" / "report.html")
+        plate = proposed()
     # Two bits less than there are, which nobody sees, leave half the bytes.
     crack.point(lambda value: min(255, (value + 2) // 4 * 4)).save(DOCS / "demo.png", optimize=True)
     page.save(DOCS / "report.jpg", quality=80, optimize=True)
+    plate.save(DOCS / "region.jpg", quality=85, optimize=True)
 
 
 def explained(results: Path, name: str) -> Image.Image:
@@ -49,6 +54,15 @@ def explained(results: Path, name: str) -> Image.Image:
         picture.paste(part, (0, top))
         top += part.height + GAP
     return picture
+
+
+def proposed() -> Image.Image:
+    """Return the picture of what is proposed for the images that docs/region.md makes."""
+    code = re.search(r"```python\n(.*?)```", (DOCS / "region.md").read_text(), re.DOTALL)
+    assert code is not None
+    exec(code[1], {})
+    images = sorted(Path("plates").iterdir())
+    return Image.open(propose(images, Path("plates.index-region")).picture)
 
 
 def photographed(report: Path) -> Image.Image:

@@ -64,7 +64,7 @@ def regions_of_lines(
 
 def proposed_place(index: Path, line: str | None = None) -> Path:
     """Return where a proposed region goes: beside the index, or in a folder for all lines."""
-    beside = index.resolve()
+    beside = index if index.name not in ("", "..") else index.resolve()
     beside = beside.with_name(f"{beside.name}-region")
     return beside if line is None else beside / line
 

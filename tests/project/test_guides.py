@@ -29,7 +29,9 @@ RUN = [
     for path in PAGES
     if {block.language for block in blocks(path.read_text())} & {"sh", "python"}
 ]
-GUIDES = {f"docs/{name}.md" for name in ("inspect", "camera", "python", "backbone", "benchmark")}
+GUIDES = {
+    f"docs/{name}.md" for name in ("inspect", "camera", "python", "backbone", "benchmark", "region")
+}
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?")
 _FOR_A_SHELL = re.compile(r"[|&;<>$`*?\[\]{}~\\]")
 _ADDRESS = "http://127.0.0.1:8000"
