@@ -43,7 +43,6 @@ def found(detector, images):
         (
             one.map.tobytes(),
             one.input_map.tobytes(),
-            one.input.tobytes(),
             one.peak,
             one.descriptor_score,
             one.mean_score,
