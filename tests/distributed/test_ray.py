@@ -446,6 +446,20 @@ def test_an_index_is_the_same_byte_for_byte(
     assert one == killed
 
 
+def test_a_region_is_looked_at_by_every_worker(ray: object, new: Path, tmp_path: Path) -> None:
+    mask = np.zeros((256, 256), bool)
+    mask[60:200, 40:220] = True
+    plain = Spade("efficientnet_lite0", region=mask, **SMALL)
+    plain.fit(new, tmp_path / "one", on_error=lambda *_: None)
+    images = texture("gravel", 3, seed=5)
+    dirty = [np.where(mask[..., None], image, np.uint8(255)) for image in images]
+    with on_ray(plain.unfitted(), "local", 2) as spade:
+        spade.fit(new, tmp_path / "many", on_error=lambda *_: None)
+        assert written(tmp_path / "one") == written(tmp_path / "many")
+        for one, other in zip(plain.query(images), spade.query(dirty), strict=True):
+            np.testing.assert_array_equal(one.map, other.map)
+
+
 def written(folder: Path) -> dict[str, object]:
     """Return what an index holds, but for its name, its time and their digest."""
     manifest = json.loads((folder / "manifest.json").read_text())
