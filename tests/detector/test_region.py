@@ -234,7 +234,8 @@ def test_an_index_with_a_region_grows_and_shrinks(tiny, tmp_path, more):
     assert spade.settings.region == Roi(MASK)
     expected = found(spade, NEW)
     assert found(spade, dirty(NEW)) == expected
-    opened = Spade.load(tmp_path / "grown", **({} if "device" in more else {"backbone": tiny}))
+    where = {"device": more["device"]} if "device" in more else {"backbone": tiny}
+    opened = Spade.load(tmp_path / "grown", **where)
     assert opened.settings.region == Roi(MASK) and found(opened, NEW) == expected
     if more.keys() == {"preset", "kappa"}:
         fresh = rebuilt(spade, tmp_path / "fresh", [*files[:6], files[7]])

@@ -85,7 +85,7 @@ def test_parts_are_equal_pieces_of_the_input_that_join_to_it(made, seed):
     seen = np.zeros((height, width), bool)
     side = framing.tiles.side
     for part, (top, left) in enumerate(framing.corners):
-        cut = framing.cut(wide, part)
+        cut = framing.cut(wide, part, size)
         assert cut.shape == (side + 2 * m, side + 2 * m, 3)
         assert np.array_equal(cut, wide[top : top + side + 2 * m, left : left + side + 2 * m])
         seen[top : top + side, left : left + side] = True
