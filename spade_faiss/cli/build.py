@@ -161,12 +161,18 @@ def _fit(
     console: Console, detector: Detector, images: Iterable[Source], index: Path, line: str = ""
 ) -> Answer:
     """Make an index, and return what there is to say of it."""
+    expected = detector.estimate(images) if detector.settings.tile else None
+    if expected:
+        console.note(f"{line}{show.expected(expected)}")
     detector.fit(images, index, on_error=console.problem)
     console.note_each(detector.notes, line)
     n, threshold, quantile = len(detector.index_), detector.image_threshold, detector.quantile_
     rate = None if quantile is None else round(1 - quantile, 12)
+    record = {"index": str(index), "images": n, "threshold": threshold, "false_alarms": rate}
+    if expected:
+        record["estimate"] = asdict(expected)
     return (
-        {"index": str(index), "images": n, "threshold": threshold, "false_alarms": rate},
+        record,
         show.built(index, n, threshold, rate),
     )
 
@@ -286,13 +292,14 @@ def info(
         members = manifest.manifests(folder)
         manifest = redrawn(manifest, members[0])
         record = manifest.model_dump(by_alias=True) | {
-            "indices": [one.described() for one in members]
+            "indices": [one.described() | {"patches": one.patches} for one in members]
         }
         lines = show.ensemble_lines(manifest, members)
     else:
         manifest = redrawn(manifest, manifest)
         members = [manifest]
         record, lines = manifest.described(), show.index_lines(manifest)
+        record["patches"] = manifest.patches
     damaged = _damaged_files(folder, manifest) if verify else []
     if verify:
         record["damaged"] = damaged

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._support.memory import human
 from .._support.text import printable
 
 if TYPE_CHECKING:
+    from ..detector.estimate import Estimate
     from ..index import EnsembleManifest, Manifest
     from ..index.recall import Recall
     from ..index.scores import ByHand, Calibration, CalibrationSet
@@ -35,6 +37,22 @@ def built(index: Path, images: int, threshold: float | None, rate: float | None)
     )
 
 
+def expected(made: Estimate) -> str:
+    """Return what `build` says before it starts: what it will make, and how long that takes."""
+    text = (
+        f"{counted(made.images)} of {made.width}x{made.height} make {_many(made.tiles)} tiles and "
+        f"{_many(made.patches)} patches, {human(made.bytes)}"
+    )
+    return text if made.seconds is None else f"{text}; about {_duration(made.seconds)}"
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((3600, "hour"), (60, "minute")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {unit}s"
+    return "a minute" if seconds >= 45 else f"{max(1, seconds):.0f} seconds"
+
+
 # An index on disk --------------------------------------------------------------------------
 
 
@@ -53,9 +71,17 @@ def index_lines(manifest: Manifest) -> list[str]:
         + ", ".join(f"{v.height}x{v.width}x{v.channels}" for v in manifest.levels)
         + (" (the last is motion)" if manifest.motion else ""),
         f"size        {size / 2**20:.1f} MiB" + (f", {manifest.store}" if manifest.store else ""),
+        f"patches     {_many(manifest.patches)}{_of_tiles(manifest)}",
         f"created     {manifest.created}",
         f"thresholds  {_thresholds(manifest.calibration)}",
     ]
+    if tiles := framing.tiles:
+        where = "any" if manifest.elsewhere else "their own"
+        lines.insert(
+            3,
+            f"tiles       of {tiles.side} pixels, {manifest.layouts[0].parts} an image, compared "
+            f"with those of {where} place",
+        )
     lines += [*_score_of(manifest)]
     lines += [*_calibrated(manifest.calibration_set), *_by_hand(manifest.by_hand)]
     if manifest.gallery:
@@ -65,7 +91,7 @@ def index_lines(manifest: Manifest) -> list[str]:
 
 def ensemble_lines(ensemble: EnsembleManifest, members: Sequence[Manifest]) -> list[str]:
     """Return what `info` says of an ensemble: what members have in common, and then each."""
-    own = ("backbone", "input", "region", "levels", "size", "gallery")
+    own = ("backbone", "input", "tiles", "region", "levels", "size", "patches", "gallery")
     lines = [
         f"ensemble    of {len(members)} members, whose standardised maps are averaged",
         f"images      {len(members[0].images)}",
@@ -79,6 +105,18 @@ def ensemble_lines(ensemble: EnsembleManifest, members: Sequence[Manifest]) -> l
         lines.append(f"member      {member.folder}")
         lines += [f"  {line}" for line in index_lines(manifest) if line.startswith(own)]
     return lines
+
+
+def _of_tiles(manifest: Manifest) -> str:
+    """Return whose patches they are, of an index of tiles."""
+    if not manifest.framing.tiles:
+        return ""
+    tiles = len(manifest.images) * manifest.layouts[0].parts
+    return f": {_many(manifest.patches // tiles)} of each of {_many(tiles)} tiles"
+
+
+def _many(count: int) -> str:
+    return f"{count / 1e6:.1f} million" if count >= 1_000_000 else f"{count:,}"
 
 
 def recall_lines(measured: Iterable[Recall]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -18,7 +18,8 @@ from ..images import OnError
 from ..index import EnsembleManifest, Index, Manifest, rewrite_manifest
 from ..verdict.drift import Drift, detect_drift
 from .calibrate import Report, calibrate, keep_threshold
-from .extract import Images
+from .estimate import Estimate, estimate
+from .extract import Images, sources_of
 from .judging import Judging
 from .pipeline import Executor
 from .result import Prediction, Result
@@ -107,6 +108,30 @@ class Detector(Judging):
     def network(self) -> Backbone:
         """The network, of an ensemble its first member's; loaded if it is not yet."""
         return self.pipeline.lazy_network()
+
+    def estimate(self, images: Images, *, calibrate: bool = True) -> Estimate | None:
+        """Return what `fit` will make of some images, and about how long it takes.
+
+        Parameters
+        ----------
+        images : folder, paths, or RGB uint8 arrays [H, W, 3]
+        calibrate : bool
+            Whether it is to find the thresholds.
+
+        Returns
+        -------
+        Estimate or None
+            None of an iterator, which is gone through but once.
+
+        Raises
+        ------
+        SpadeError
+            If none of the images can be used, or the settings do not suit them.
+        """
+        sources = sources_of(images, lambda *_: None)
+        if not isinstance(sources, Sequence):
+            return None
+        return estimate([one.pipeline for one in self.members], sources, calibrate=calibrate)
 
     def predict(self, images: Images) -> Prediction:
         """Score images and map where they are wrong.

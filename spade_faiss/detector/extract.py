@@ -110,13 +110,14 @@ def _features_of(pipeline: Pipeline, loaded: list[Loaded], framing: Framing) -> 
     step = pipeline.settings.batch_size
     for at in range(0, len(units), step):
         with pipeline.stages("features"):
-            found = _features_of_units(pipeline, loaded, framing, units[at : at + step])
+            found = features_of_parts(pipeline, loaded, framing, units[at : at + step])
         yield found
 
 
-def _features_of_units(
+def features_of_parts(
     pipeline: Pipeline, loaded: list[Loaded], framing: Framing, units: list[tuple[int, int]]
 ) -> Parts:
+    """Return the features of some parts of images: their places in the list, and the parts'."""
     images = np.stack([framing.cut(loaded[i].wide, part, loaded[i].size) for i, part in units])
     settings = pipeline.settings
     mirror = settings.mirror

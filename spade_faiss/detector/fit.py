@@ -26,6 +26,7 @@ from ..index import (
     index_lock,
 )
 from ..index.manifest import BackboneRecord, ContrastRecord, FramingRecord, Store
+from ..index.size import bytes_of, check_room
 from ..index.writer import write_normal_distances
 from ..maps.contrast import AROUND, SHARE, contrast_unit
 from ..verdict.copies import copy_weights, to_pairs
@@ -241,6 +242,17 @@ class Generation:
     ) -> IndexWriter:
         self._spec = self._spec.tried(shapes, most)
         assert self._framing is not None
+        if most < _MANY:
+            settings, half = self._pipeline.settings, self._store is not None
+            needed = bytes_of(
+                self._framing,
+                descriptor_size,
+                shapes,
+                most,
+                half=half,
+                normal_distances=settings.contrast,
+            )
+            check_room(self._folder, needed)
         wide = self._old.manifest.keeps_margins if self._old else self._framing.margin > 0
         self._writer = IndexWriter(self._folder, descriptor_size, shapes, self._store, wide=wide)
         return self._writer

@@ -161,10 +161,7 @@ def _joined(pipeline: Pipeline, loaded: Loaded, parts: Sequence[_PartFound]) -> 
         )
         on_input, placed = maps_of(pipeline, distances, loaded.size)
         mean = mean_of(pipeline, on_input)
-    images = np.concatenate([one.units for one in parts]) // index.parts
-    if index.parts > 1:
-        seen, count = np.unique(images, return_counts=True)
-        images = seen[np.argsort(-count, kind="stable")]
+    images = _images_of([one.units for one in parts], index.parts)
     notes = image_notes(index.manifest, loaded.size)
     notes += area_notes(index.manifest, loaded.size, settings.least_area)
     if settings.motion and loaded.motion is None:
@@ -187,6 +184,19 @@ def _joined(pipeline: Pipeline, loaded: Loaded, parts: Sequence[_PartFound]) -> 
         same,
         settings.least_area,
     )
+
+
+def _images_of(units: Sequence[Ids], parts: int) -> Ids:
+    """Return the images of the units that an image's parts were compared with, nearest first.
+
+    Of parts, those come first of which most are near: the n-th nearest counts an n-th.
+    """
+    if parts == 1:
+        return units[0]
+    ranks = np.concatenate([np.arange(1, len(own) + 1) for own in units])
+    images, at = np.unique(np.concatenate(units) // parts, return_inverse=True)
+    found: Ids = images[np.argsort(-np.bincount(at, 1 / ranks), kind="stable")]
+    return found
 
 
 def joined_distances(index: Index, parts: Sequence[Sequence[Floats]]) -> tuple[Floats, ...]:

@@ -36,8 +36,8 @@ class Result:
         The power mean of the map over the pixels that are looked at; by tiles, over the square
         of a tile's side where it is largest. See `spade_faiss.maps.score.power_mean`.
     neighbours : int64 [K]
-        The K nearest training images; by tiles, all that tiles were compared with, those of most
-        tiles first. Where a gallery is searched whole, `matches` may be of others.
+        The K nearest training images; by tiles, all that tiles were compared with, those first
+        that are nearest to most. Where a gallery is searched whole, `matches` may be of others.
     distances : tuple of float32 [h, w]
         Per level, each patch's mean Euclidean distance to its kappa nearest good patches; with
         contrast, less a share of what is normal there, in units of what is normal at the level.

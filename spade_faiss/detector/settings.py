@@ -45,6 +45,10 @@ class SearchSettings(TypedDict, total=False):
     progress: bool
 
 
+_LEAST_TILE = 28
+"""Two of the smallest patches that a network has."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How images are learnt, searched and judged; see `Spade` for each of them.
@@ -139,6 +143,8 @@ class Settings:
             raise SpadeError(
                 f"tiles cover the whole picture: leave out `crop={self.crop}`, or `tile`"
             )
+        if self.tile < _LEAST_TILE:
+            raise SpadeError(f"`tile={self.tile}` is too small: choose {_LEAST_TILE} or more")
         Tiles.choose(self.tile, self.overlap, 1, (1 << 31, 1 << 31))
         if self.resize is not None and self.resize < self.tile:
             raise SpadeError(

@@ -52,7 +52,8 @@ class Spade(Detector):
         Side in pixels of the overlapping squares that the network sees one by one, so that small
         flaws are seen in large pictures. Maps are joined, and an image is judged as a whole.
     overlap : int, optional
-        Pixels that neighbouring tiles share, at least. By default an eighth of `tile`.
+        Pixels that neighbouring tiles share, at least. By default an eighth of `tile`,
+        and one of the network's coarsest patches at least.
     region : path, bool [H, W], or Roi, optional
         What is looked at, of a camera that stands still: white, or True. It may be of any size,
         and has the images' aspect. The rest is painted over before the network sees it, so that

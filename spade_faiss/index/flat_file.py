@@ -20,6 +20,17 @@ _BLOCK = 1 << 16
 """Rows that are scaled at once."""
 
 
+def header_of(channels: int, *, half: bool = False) -> bytearray:
+    """Return FAISS's own file of no vectors of so many channels, float32 or float16."""
+    module = faiss()
+    empty = (
+        module.IndexScalarQuantizer(channels, module.ScalarQuantizer.QT_fp16)
+        if half
+        else module.IndexFlatL2(channels)
+    )
+    return bytearray(module.serialize_index(empty).tobytes())
+
+
 class FlatFile:
     """A FAISS file of plain vectors written row by row, so that no index need fit in memory.
 
@@ -36,13 +47,7 @@ class FlatFile:
     """
 
     def __init__(self, path: Path, channels: int, dtype: type) -> None:
-        module = faiss()
-        empty = (
-            module.IndexFlatL2(channels)
-            if dtype == np.float32
-            else module.IndexScalarQuantizer(channels, module.ScalarQuantizer.QT_fp16)
-        )
-        self._header = bytearray(module.serialize_index(empty).tobytes())
+        self._header = header_of(channels, half=dtype is Half)
         self._dtype = dtype
         self._channels = channels
         self._rows = 0

@@ -264,6 +264,11 @@ class Manifest(Data):
         return tuple(layout_of(framing, (level.height, level.width)) for level in self.levels)
 
     @property
+    def patches(self) -> int:
+        """Stored patches of all images and levels."""
+        return len(self.images) * sum(one.parts * one.patches for one in self.layouts)
+
+    @property
     def files(self) -> tuple[DataFile, ...]:
         """Every data file."""
         galleries = self.gallery.levels if self.gallery else ()

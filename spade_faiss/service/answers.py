@@ -165,6 +165,11 @@ class LevelShape(BaseModel):
     channels: int
 
 
+_TILE = (
+    "Side in pixels of the overlapping squares that the network sees; null if it sees all at once."
+)
+
+
 class IndexMember(BaseModel):
     """One network's view of the good images."""
 
@@ -175,6 +180,7 @@ class IndexMember(BaseModel):
     input_width: int
     input_height: int
     cropped: bool = Field(description="Whether the network sees a centre crop.")
+    tile: int | None = Field(description=_TILE)
     region: float | None = Field(description=_REGION)
     levels: list[LevelShape]
 
@@ -189,6 +195,7 @@ class IndexAnswer(Answering):
     input_width: int
     input_height: int
     cropped: bool = Field(description="Whether the network sees a centre crop.")
+    tile: int | None = Field(description=_TILE)
     region: float | None = Field(description=_REGION)
     levels: list[LevelShape]
     members: list[IndexMember] = Field(

@@ -167,7 +167,7 @@ def index_answer(served: Served, awaited: Awaited | None) -> IndexAnswer:
 
 
 def _member(manifest: Manifest) -> IndexMember:
-    roi = manifest.framing.framing().roi
+    roi, tiles = manifest.framing.framing().roi, manifest.framing.tiles
     return IndexMember(
         backbone=manifest.backbone.name,
         weights_sha256=manifest.backbone.weights_sha256,
@@ -176,6 +176,7 @@ def _member(manifest: Manifest) -> IndexMember:
         input_width=manifest.framing.width,
         input_height=manifest.framing.height,
         cropped=manifest.framing.crop,
+        tile=tiles.side if tiles else None,
         region=roi.share if roi else None,
         levels=[
             LevelShape(height=level.height, width=level.width, channels=level.channels)

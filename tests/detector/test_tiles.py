@@ -1,12 +1,18 @@
 """Pictures seen in tiles: what is found of them, against plain arithmetic in float64."""
 
+import itertools
+import pickle
+
 import cv2
 import numpy as np
 import pytest
 from skimage import data
 
-from spade_faiss import Spade
+from spade_faiss import Ensemble, Spade, SpadeError, open_detector
 from spade_faiss.detector.leave_one_out import LeftOut, map_scores, nearest_others
+from spade_faiss.images import Frame
+from spade_faiss.report import explanation_picture
+from spade_faiss.verdict import find_regions
 from tests.conftest import with_hole
 from tests.maps.test_smoothing import oracle_map
 
@@ -282,3 +288,211 @@ class CountingBackbone:
 
     def __getattr__(self, name):
         return getattr(self._network, name)
+
+
+@pytest.fixture(scope="module")
+def spade(tiny):
+    return Spade(tiny, **SEEN).fit(pictures("brick", 5))
+
+
+@pytest.mark.parametrize("preset", ["paper", "best"])
+def test_devices_share_the_patches_of_tiles(tiny, preset):
+    train, new = pictures("brick", 4), [with_hole(pictures("brick", 1, 5)[0])]
+    one, two = (
+        Spade(tiny, preset=preset, device=device, engine="faiss", **SEEN).fit(train)
+        for device in ("cpu", "cpu,cpu")
+    )
+    np.testing.assert_allclose(
+        two.predict(new).maps[0], one.predict(new).maps[0], rtol=1e-5, atol=1e-6
+    )
+    assert two.image_threshold == pytest.approx(one.image_threshold, rel=1e-5)
+
+
+def test_a_saved_index_is_the_same_and_so_are_its_settings(spade, tmp_path):
+    new = pictures("brick", 2, 7)
+    spade.save(tmp_path / "kept")
+    loaded = Spade.load(tmp_path / "kept", backbone=spade.network)
+    assert (loaded.settings.tile, loaded.settings.overlap) == (96, 32)
+    assert loaded.index_.manifest == spade.index_.manifest
+    assert np.array_equal(loaded.predict(new).scores, spade.predict(new).scores)
+    fresh = Spade(spade.network, preset="paper", **SEEN)
+    again = pickle.loads(pickle.dumps(fresh.with_options(backbone="tiny").settings))
+    assert (again.tile, again.overlap, again.resize) == (96, 32, None)
+    # What was cut as it is stays so when another is fitted by its settings.
+    refitted = loaded.unfitted().fit(pictures("brick", 2))
+    assert refitted.index_.manifest.framing == loaded.index_.manifest.framing
+
+
+def test_float16_and_galleries_find_nearly_the_same(spade):
+    train = pictures("brick", 5)
+    new = [with_hole(pictures("brick", 1, 5)[0]), pictures("brick", 1, 7)[0]]
+    exact = spade.predict(new).maps
+    for settings in (
+        {"store": "float16"},
+        {"factory": "Flat"},
+        {"factory": "IVF8,Flat", "search_params": "nprobe=8"},
+    ):
+        other = Spade(spade.network, **settings, **SEEN).fit(train)
+        assert other.index_.parts == 12
+        # A gallery has the patches of all tiles.
+        whole = with_place(spade.with_options(k=60), elsewhere=True)
+        expected = exact if "store" in settings else whole.predict(new).maps
+        for found, true in zip(other.predict(new).maps, expected, strict=True):
+            np.testing.assert_allclose(found, true, rtol=2e-3)
+    coreset = Spade(spade.network, coreset=0.1, **SEEN).fit(train)
+    assert (coreset.predict(new).scores >= 0.999 * whole.predict(new).scores).all()
+    assert coreset.calibration is not None
+
+
+def test_neighbours_are_images_and_a_training_image_is_known(spade):
+    train, new = pictures("brick", 5), pictures("brick", 1, 7)
+    first, other = spade.query([train[3], new[0]])
+    assert first.neighbours[0] == 3 and first.training_image == "image 3"
+    assert first.peak < 1e-3 * spade.image_threshold
+    assert any("image 3" in note for note in first.notes)
+    assert other.training_image is None and other.notes == ()
+    assert sorted(set(other.neighbours.tolist())) == sorted(other.neighbours.tolist())
+    assert set(other.neighbours.tolist()) <= set(range(5))
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_the_good_patch_that_is_shown_is_where_it_was_planted(tiny, elsewhere):
+    """A mark of the good image is found again, in another tile's place or in its own."""
+    good = [np.full((HEIGHT, WIDTH, 3), 90, np.uint8) for _ in range(3)]
+    new = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+
+    def mark(image, x, y, colour):
+        image[y : y + 32, x : x + 32] = colour
+        image[y : y + 32 : 4, x : x + 32] = 255
+
+    # Places in the canvas are multiples of 32: the picture begins at (14, 12) in it.
+    there = (192 - 14, 128 - 12) if elsewhere else (64 - 14, 64 - 12)
+    mark(good[1], *there, (200, 40, 40))
+    mark(new, 64 - 14, 64 - 12, (210, 60, 40))  # is like it, and not the same
+    spade = Spade(tiny, sigma=0, batch_size=3, **SEEN).fit(good, calibrate=False)
+    spade = with_place(spade, elsewhere=elsewhere)
+    (region,) = find_regions(next(spade.query([new])), spade.index_, 1.0)[:1]
+    for match in region.matches:
+        assert match.row == 1 and match.image == "image 1"
+        left, top, right, bottom = match.box
+        assert there[0] <= left and right <= there[0] + 32
+        assert there[1] <= top and bottom <= there[1] + 32
+    picture = explanation_picture(next(spade.query([new])), spade.index_, [region])
+    assert picture.ndim == 3 and picture.std() > 0
+
+
+def test_a_mirror_view_sees_each_tile_mirrored(tiny):
+    """Of mirror images, a detector that mirrors finds the mirrored map."""
+    train, new = pictures("brick", 4), with_hole(pictures("brick", 1, 5)[0])
+
+    def mirrored(image):
+        return np.ascontiguousarray(image[:, ::-1])
+
+    plain = Spade(tiny, **SEEN).fit(train)
+    mirror = Spade(tiny, mirror=True, **SEEN).fit(list(map(mirrored, train)))
+    mirror = with_place(mirror, elsewhere=plain.index_.manifest.elsewhere)
+    one, two = next(plain.query([new])), next(mirror.query([mirrored(new)]))
+    np.testing.assert_allclose(two.map[:, ::-1], one.map, rtol=1e-4, atol=1e-4)
+
+
+def test_an_ensemble_of_networks_and_views(tiny, tmp_path):
+    train = pictures("brick", 5)
+    ensemble = Ensemble.of([tiny, tiny], ["flip"], **SEEN).fit(train, tmp_path / "both")
+    assert len(ensemble.members) == 4
+    assert all(one.index_.parts == 12 for one in ensemble.members)
+    good, bad = ensemble.query([pictures("brick", 1, 7)[0], with_hole(pictures("brick", 1, 5)[0])])
+    assert ensemble.score_of(good) < ensemble.image_threshold < ensemble.score_of(bad)
+    loaded = open_detector(tmp_path / "both", networks=[tiny, tiny])
+    assert loaded.image_threshold == ensemble.image_threshold
+    assert loaded.add(pictures("brick", 1, 8)) == 1 and len(loaded.index_) == 6
+    with pytest.raises(SpadeError, match="leave out `tile`, or take the view 'flip'"):
+        Ensemble.of([tiny], ["scale"], **SEEN)
+
+
+@pytest.mark.parametrize("score", ["map", "mean"])
+def test_thresholds_and_scores_are_those_of_whole_pictures(tiny, score):
+    train = pictures("brick", 5)
+    spade = Spade(tiny, score=score, min_area=150, quantile=0.8, **SEEN).fit(train)
+    held = pictures("brick", 5, 3)
+    bad = [with_hole(one) for one in pictures("brick", 2, 4)]
+    report = spade.calibrate(held, bad)
+    assert report.chosen.threshold == spade.image_threshold
+    for result in spade.query(bad):
+        assert spade.score_of(result) > spade.image_threshold
+        assert (result.map >= result.peak - 1e-4).sum() >= 150
+        windows = [
+            result.input_map[y : y + 96, x : x + 96]
+            for y in range(0, 224 - 95, 8)
+            for x in range(0, 288 - 95, 8)
+        ]
+        most = max((one.astype(np.float64) ** 8).mean() ** (1 / 8) for one in windows)
+        assert most <= result.mean_score * (1 + 1e-6) < 1.1 * most
+
+
+def test_pictures_are_brought_to_the_size_that_is_asked_for(tiny):
+    big = [cv2.resize(one, (520, 400)) for one in pictures("brick", 5)]
+    spade = Spade(tiny, resize=200, **SEEN).fit(big)
+    framing = spade.index_.manifest.framing.framing()
+    assert framing.tiles.picture == (200, 260) and spade.index_.parts == 12
+    result = next(spade.query([with_hole(big[0], x=240, y=260, radius=32)]))
+    assert result.map.shape == (400, 520)
+    y, x = np.unravel_index(result.map.argmax(), result.map.shape)
+    assert np.hypot(x - 240, y - 260) < 48
+
+
+def test_bad_tiles_are_told_in_the_words_of_python(tiny):
+    train = pictures("brick", 2)
+    for settings, why in (
+        ({"tile": 224}, "`tile=224` is larger than the picture, 260x200"),
+        ({"tile": 80}, "`tile=80` must be a multiple of the network's patches of 32 pixels"),
+        ({"tile": 0}, "`tile=0` is too small: choose 28 or more"),
+        ({"tile": 96, "overlap": 65}, "`overlap=65` must lie between 0 and 64 pixels"),
+        ({"overlap": 32}, "`overlap` is of tiles: give `tile`, too"),
+        ({"tile": 96, "crop": 100}, "leave out `crop=100`, or `tile`"),
+        ({"tile": 96, "resize": 64}, "`tile=96` is larger than the shorter side, `resize=64`"),
+        ({"tile": 96, "resize": 400}, "`resize=400` would enlarge pictures of 260x200"),
+        ({"tile": 96.5}, "tile = 96.5 must be a whole number of pixels"),
+    ):
+        with pytest.raises(SpadeError, match=why):
+            Spade(tiny, **settings).fit(train)
+
+
+def test_a_picture_smaller_than_those_learnt_is_left_out(spade):
+    good = pictures("brick", 2, 7)
+    told = []
+    found = list(spade.query([good[0], good[0][:199], good[1]], lambda *one: told.append(one)))
+    assert [one.name for one in found] == ["image 0", "image 2"]
+    assert told == [
+        (
+            "image 1",
+            "is 260x199 pixels, and the index looks at 260x200, in tiles: an image enlarged to "
+            "that would lack what is learnt; take it as the index's were taken",
+        )
+    ]
+    assert (
+        len(
+            Spade(spade.network, **SEEN)
+            .fit([good[0], good[1], good[0][:100]], on_error=lambda *one: told.append(one))
+            .index_
+        )
+        == 2
+    )
+
+
+def test_motion_is_seen_in_tiles_too(tiny):
+    """What moves is one more level: its distances join to those of the whole picture."""
+
+    def frames(seed):
+        still = pictures("brick", 6, seed)
+        return [
+            Frame(f"frame {i}", image, i / 10, before=Frame("before", before, (i - 1) / 10))
+            for i, (before, image) in enumerate(itertools.pairwise(still))
+        ]
+
+    spade = Spade(tiny, preset="video", **SEEN).fit(frames(1))
+    assert spade.index_.manifest.motion and spade.index_.parts == 12
+    (result, *_) = spade.query(frames(2))
+    layout = spade.index_.layouts[-1]
+    assert result.distances[-1].shape == layout.grid
+    still = next(spade.query([pictures("brick", 1, 2)[0]]))
+    assert any("frame" in note or "moves" in note for note in still.notes)

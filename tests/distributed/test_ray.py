@@ -189,6 +189,25 @@ def test_any_number_of_workers_writes_the_same_files(
         assert query(spade, new, tmp_path / "out") == expected
 
 
+@pytest.mark.parametrize("preset", ["paper", "best"])
+def test_tiles_are_learnt_and_queried_as_in_one_process(
+    ray: object, lite: Backbone, tmp_path: Path, preset: str
+) -> None:
+    train, new = texture("gravel", 4), [with_hole(one) for one in texture("gravel", 3, seed=5)]
+    settings = {"tile": 96, "preset": preset, "engine": "faiss", "batch_size": 5}
+    alone = Spade(lite, **settings).fit(train, tmp_path / "alone")
+    with on_ray(Spade(lite, **settings), "local", 2) as spade:
+        spade.fit(train, tmp_path / "together")
+        found = spade.predict(new)
+    one, other = alone.index_.manifest, spade.index_.manifest
+    assert other.calibration == one.calibration and other.elsewhere == one.elsewhere
+    assert [file.sha256 for file in other.files] == [file.sha256 for file in one.files]
+    expected = alone.predict(new)
+    assert np.array_equal(found.scores, expected.scores)
+    assert all(map(np.array_equal, found.maps, expected.maps))
+    assert spade.estimate(train).seconds is None
+
+
 @pytest.mark.parametrize(
     ("has", "device", "workers", "count", "share"),
     [

@@ -25,7 +25,8 @@ def chosen(draw):
 @examples(200)
 def test_tiles_cover_all_and_overlap_as_asked_and_no_fewer_would(given):
     tiles, asked = given
-    overlap = round(tiles.side / 8 / tiles.unit) * tiles.unit if asked is None else asked
+    units = max(1, round(tiles.side / 8 / tiles.unit))
+    overlap = units * tiles.unit if asked is None else asked
     assert tiles.overlap == overlap
     canvas, corners = tiles.canvas, tiles.corners()
     for whole, side in zip(canvas, tiles.picture, strict=True):

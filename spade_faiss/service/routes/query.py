@@ -10,6 +10,7 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from ...detector import Detector
 from ...errors import SpadeError
 from ...images import decode_image
 from ...types import Score
@@ -72,6 +73,8 @@ async def query(
         # All images of a request are for one index, whatever comes meanwhile.
         served, awaited = await context.take()
         detector = served.detector
+        for upload, (image, _) in zip(uploads, decoded, strict=True):
+            _check_size(upload, image, detector)
         results = await context.query(served, [image for image, _ in decoded])
         describe = partial(image_answer, maps=maps, with_pictures=pictures, full=full)
         answers = await asyncio.gather(
@@ -86,6 +89,15 @@ async def query(
             **answering(served, awaited), score=cast(Score, detector.score), images=answers
         )
         return Response(await run(whole.model_dump_json), media_type="application/json")
+
+
+def _check_size(upload: Upload, image: Pixels, detector: Detector) -> None:
+    """Refuse an image of a size that an index cannot take: smaller than its tiles' pictures."""
+    try:
+        for member in detector.members:
+            member.index_.manifest.framing.framing().seen(image.shape[0], image.shape[1])
+    except SpadeError as error:
+        raise Refusal(422, f"{upload.name}: {error}") from None
 
 
 def _decode(upload: Upload) -> tuple[Pixels, list[str]]:
