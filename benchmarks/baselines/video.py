@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryFile
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -172,6 +172,8 @@ class WindowNetwork(VideoMethod):
     steps : tuple of int
         A window of training takes each frame, or every second one …
     colours : 1 or 3
+    trained : nn.Module
+        The network, after `fit`.
     """
 
     length: ClassVar[int]
@@ -179,6 +181,7 @@ class WindowNetwork(VideoMethod):
     steps: ClassVar[tuple[int, ...]] = (1,)
     colours: ClassVar[int] = 1
     setting: WindowSetting
+    trained: Any  # whose parts, which `make` knows, are called
 
     @abstractmethod
     def make(self) -> nn.Module:
@@ -283,7 +286,7 @@ class WindowNetwork(VideoMethod):
 
     def _tensor(self, images: npt.NDArray[np.generic]) -> Tensor:
         """Return images [n, h, w, colours], values 0 to 255, as float32 [n, colours, h, w]."""
-        plain = torch.from_numpy(np.ascontiguousarray(images)).to(self.network.device)
+        plain = torch.from_numpy(np.array(images)).to(self.network.device)
         values: Tensor = plain.permute(0, 3, 1, 2).float() / 255
         return values
 
