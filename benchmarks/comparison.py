@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import sys
@@ -44,7 +45,7 @@ def config_of(
     return {
         "method": name,
         "budget": budget,
-        "setting": asdict(make.budgets[budget]),
+        "setting": json.loads(json.dumps(asdict(make.budgets[budget]))),  # tuples are lists there
         "backbone": network.name,
         "weights_sha256": network.weights_sha256,
         "seed": seed,

@@ -34,7 +34,7 @@ NETWORKS = {
 """The methods that train a network on windows, and what is smaller here."""
 STEPS = {"AE-Conv3D": 250, "MemAE": 250, "AE2D": 60, "ITAE": 500}
 LEAST = {"AE-Conv3D": 1.5, "MemAE": 1.5, "AE2D": 1.5, "ITAE": 1.08}
-"""By how much what is planted is to score higher, after so many steps. ITAE's errors are in units of
+"""How much higher what is planted is to score, after so many steps. ITAE's errors are in units of
 good frames', over a frame that is hard to restore all over."""
 GOOD = [clip(seed) for seed in range(6)]
 PLANTED = range(15, 25)
