@@ -1,6 +1,9 @@
 """Table 3 measured beside published, and PaDiM and PatchCore too, on any data laid out as MVTec AD.
 
     python benchmarks/compare.py ROOT [--method PaDiM …] [--category bottle …] [--out DIR] [--json]
+    python benchmarks/compare.py stc ROOT [--method MemAE …] [--scene 01 …] [--out DIR] [--json]
+
+With `stc` it is Table 4 on video, laid out as ShanghaiTech Campus is; see `compare_stc.py`.
 
 Every method of `benchmarks/baselines` is fitted on each category's good images and judges its test
 images, framed as the paper does (256, 224), on the same backbone and with the same metrics. `DIR`
@@ -15,38 +18,30 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import compare_stc
 import numpy as np
 import numpy.typing as npt
-import torch
+from baselines import METHODS, Method
+from comparison import Clock, add_options, check_options, config_of, note, percent, rounded
 
 from spade_faiss._support.files import replace_file
 from spade_faiss.datasets import Category, load_mvtec, published_mvtec
 from spade_faiss.errors import SpadeError
 from spade_faiss.evaluation import CategoryTruth, Scores, results_of
 from spade_faiss.evaluation.columns import markdown
-from spade_faiss.evaluation.config import versions
 from spade_faiss.evaluation.record import Messages, Record, key_of
 from spade_faiss.evaluation.scores import ranking_metrics
 from spade_faiss.evaluation.store import ResultStore
-from spade_faiss.features import BACKBONES, DEFAULT_BACKBONE, Backbone, load_backbone
+from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.images import Framing, Loaded, OnError, load_images
 from spade_faiss.maps import power_mean
 from spade_faiss.metrics import PixelMetrics, image_rocauc
-
-try:
-    from baselines import METHODS, Method
-except ModuleNotFoundError as missing:
-    sys.exit(f"compare.py: {missing.name} is missing: pip install -e '.[cpu,bench]'")
 
 Results = Mapping[str, Mapping[str, Any]]
 """What `results.json` holds of each method."""
@@ -79,7 +74,7 @@ def evaluate(method: Method, category: Category, on_error: OnError) -> Scores:
     good = [seen(one) for one in load_images(category.train, FRAMING, on_error)]
     if not good:
         raise SpadeError("no good image can be used")
-    clock = _Clock()
+    clock = Clock()
     method.fit(good)
     fit = clock.read()
     truth = CategoryTruth(category, FRAMING)
@@ -93,7 +88,7 @@ def evaluate(method: Method, category: Category, on_error: OnError) -> Scores:
         known = truth.of(loaded.position, loaded.size)
         if known.problem:
             on_error(loaded.name, f"{known.problem}; it counts for image metrics alone")
-        clock = _Clock()
+        clock = Clock()
         found, score = method.map_and_score(seen(loaded))
         times.append(clock.read())
         if known.mask is not None:
@@ -128,18 +123,6 @@ def evaluate(method: Method, category: Category, on_error: OnError) -> Scores:
     )
 
 
-class _Clock:
-    """Seconds since it was made: by the wall, and of this process on all cores."""
-
-    def __init__(self) -> None:
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
-
-    def read(self) -> tuple[float, float]:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.perf_counter() - self._wall, time.process_time() - self._cpu
-
-
 def compare(
     categories: Sequence[Category],
     names: Sequence[str],
@@ -153,7 +136,7 @@ def compare(
     """Evaluate methods one after another, and leave the table of those finished so far."""
     every: dict[str, Mapping[str, Any]] = {}
     for name in names:
-        config = _config(name, network, budget, seed)
+        config = config_of(name, METHODS[name], network, budget, seed)
         try:
             for scores in evaluated(categories, name, network, config, out, on_error):
                 every[name] = results_of("mvtec", config, scores)
@@ -184,13 +167,13 @@ def evaluated(
             key = key_of(config, category.files, category.kinds)
             record, why = store.find(category.name, key)
             if why:
-                _note(f"{category.name} is evaluated anew: {why}")
+                note(f"{category.name} is evaluated anew: {why}")
             if record is not None:
-                record.repeat(on_error, _note)
+                record.repeat(on_error, note)
             else:
                 kept = out / "checkpoints" / name / f"{category.name}.safetensors"
                 method = make(network, make.budgets[config["budget"]], config["seed"], kept)
-                messages = Messages(on_error, _note)
+                messages = Messages(on_error, note)
                 try:
                     found = evaluate(method, category, messages.error)
                 except SpadeError as error:
@@ -204,26 +187,6 @@ def evaluated(
         raise SpadeError("nothing could be evaluated")
 
 
-def _note(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def _config(name: str, network: Backbone, budget: str, seed: int) -> dict[str, Any]:
-    """Return what a method's scores depend on, as JSON values."""
-    return {
-        "method": name,
-        "budget": budget,
-        "setting": asdict(METHODS[name].budgets[budget]),
-        "backbone": network.name,
-        "weights_sha256": network.weights_sha256,
-        "seed": seed,
-        "device": str(network.device),
-        "threads": torch.get_num_threads(),
-        "processor": platform.processor() or platform.machine(),
-        "versions": versions(),
-    }
-
-
 def _line(name: str, results: Mapping[str, Any], category: str) -> str:
     config, record = results["config"], results["categories"][category]
     told = ("budget", "setting", "backbone", "seed", "device", "threads")
@@ -235,9 +198,7 @@ def _line(name: str, results: Mapping[str, Any], category: str) -> str:
         "published_pro": published_mvtec().get(category, {}).get(name),
         **{key: config[key] for key in told},
     }
-    return json.dumps(
-        {key: round(value, 4) if isinstance(value, float) else value for key, value in line.items()}
-    )
+    return json.dumps(rounded(line))
 
 
 def table(every: Results) -> str:
@@ -277,7 +238,7 @@ def table(every: Results) -> str:
     figures = [
         [
             method,
-            *(_percent(run["mean"].get(column)) for column in _COLUMNS),
+            *(percent(run["mean"].get(column)) for column in _COLUMNS),
             *(f"{run['mean'][column]:.2f}" for column in _SECONDS),
         ]
         for method, run in whole.items()
@@ -302,35 +263,19 @@ def table(every: Results) -> str:
 
 
 def _pair(measured: float | None, published: float | None) -> str:
-    told = "" if published is None else f"({_percent(published)})"
-    return f"{_percent(measured)} {told}".strip()
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
+    told = "" if published is None else f"({percent(published)})"
+    return f"{percent(measured)} {told}".strip()
 
 
 def main() -> int:
     """Compare methods; 0: all is done, 1: some was left out, 2: the call is wrong."""
+    if sys.argv[1:2] == ["stc"]:
+        return compare_stc.main(sys.argv[2:])
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("root", type=Path, metavar="ROOT", help="MVTec AD, or laid out like it")
-    parser.add_argument("--method", action="append", choices=METHODS, help="may be given again")
     parser.add_argument("--category", action="append", metavar="NAME", help="may be given again")
-    parser.add_argument("--budget", choices=("small", "paper"), default="small")
-    parser.add_argument("--backbone", choices=BACKBONES, default=DEFAULT_BACKBONE)
-    parser.add_argument("--weights", type=Path, metavar="FILE")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--threads",
-        type=int,
-        default=os.cpu_count() or 1,
-        help="of torch; fewer are faster where others share the cores",
-    )
-    parser.add_argument("--out", type=Path, default=Path("compare"), metavar="DIR")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    add_options(parser, METHODS)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     problems: list[str] = []
 
     def on_error(name: str, why: str) -> None:
@@ -338,8 +283,7 @@ def main() -> int:
         print(f"{name}: {why}", file=sys.stderr)
 
     try:
-        if args.seed < 0 or args.threads < 1:
-            raise SpadeError("--seed must be 0 or more, and --threads 1 or more")
+        check_options(args)
         categories = load_mvtec(args.root, args.category, on_error)
         network = load_backbone(args.backbone, args.weights, args.device)
         every = compare(

@@ -1,21 +1,27 @@
 """Other methods of finding defects, behind one interface, to set beside SPADE.
 
-Seven are those of SPADE's Table 3, which Bergmann et al. first compared on MVTec AD; PaDiM and
-PatchCore came after. Each module says which paper it follows, and where and why it does not.
-`spade_faiss` imports none of it.
+On images, seven are those of SPADE's Table 3, which Bergmann et al. first compared on MVTec AD;
+PaDiM and PatchCore came after. On video they are those of Table 4. Each module says which paper it
+follows, and where and why it does not. `spade_faiss` imports none of it.
 """
 
+from .ae2d import Ae2d
+from .ae_conv3d import AeConv3d
 from .cnn_dictionary import CnnDictionary
+from .itae import Itae
 from .l2_autoencoder import L2Autoencoder
+from .memae import MemAe
 from .method import Method
 from .nearest_neighbour import NearestNeighbour
 from .one_class_svm import OneClassSvm
 from .padim import Padim
 from .patchcore import PatchCore
 from .spade import SpadeBest, SpadePaper
+from .spade_video import SpadePaperVideo, SpadeVideo
 from .ssim_autoencoder import SsimAutoencoder
 from .student import Student
 from .vae import Vae
+from .video import VideoMethod
 
 METHODS: dict[str, type[Method]] = {
     "Student": Student,
@@ -32,4 +38,14 @@ METHODS: dict[str, type[Method]] = {
 }
 """By the names that Table 3 has for them, in its order, then those that it has not."""
 
-__all__ = ["METHODS", "Method"]
+VIDEO_METHODS: dict[str, type[VideoMethod]] = {
+    "AE-Conv3D": AeConv3d,
+    "MemAE": MemAe,
+    "AE2D": Ae2d,
+    "ITAE": Itae,
+    "SPADE": SpadePaperVideo,
+    "SPADE-video": SpadeVideo,
+}
+"""By the names that Table 4 has for them, brackets left out, in its order; then the others."""
+
+__all__ = ["METHODS", "VIDEO_METHODS", "Method", "VideoMethod"]

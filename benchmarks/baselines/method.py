@@ -20,8 +20,8 @@ Image = npt.NDArray[np.uint8]
 """[h, w, 3], RGB, framed: all images of a method have one size, unless it frames them itself."""
 
 
-class Method(ABC):
-    """A way of finding defects that is shown good images only.
+class Baseline(ABC):
+    """What methods on images and on video have in common.
 
     Parameters
     ----------
@@ -38,15 +38,11 @@ class Method(ABC):
     ----------
     budgets : mapping of str to setting
         "small", for minutes on two CPU cores, and "paper".
-    frames : bool
-        Whether it is given whole images, which it scales to 256 and crops to 224 itself. Its maps
-        are of the crop, as all others are.
     taken_up : int
         The step of a checkpoint from which `fit` went on; 0 if it did all itself.
     """
 
     budgets: ClassVar[Mapping[str, Any]]
-    frames: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -60,6 +56,19 @@ class Method(ABC):
         self.seed = seed
         self.checkpoint = checkpoint
         self.taken_up = 0
+
+
+class Method(Baseline):
+    """A way of finding defects that is shown good images only.
+
+    Attributes
+    ----------
+    frames : bool
+        Whether it is given whole images, which it scales to 256 and crops to 224 itself. Its maps
+        are of the crop, as all others are.
+    """
+
+    frames: ClassVar[bool] = False
 
     @abstractmethod
     def fit(self, images: Sequence[Image]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from spade_faiss._support.files import replace_file
 
-from .method import Image, Method
+from .method import Baseline, Image
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def train(
     return begin
 
 
-def key_of(method: Method, images: Sequence[Image]) -> str:
+def key_of(method: Baseline, images: Iterable[Image]) -> str:
     """Return what a training depends on: method, setting, seed, backbone and good images."""
     digest = hashlib.sha256()
     for image in images:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,13 +34,14 @@ class _Kept:
     map: npt.NDArray[np.float32]
     mask: Mask | None
     looked_at: Mask | None
+    place: tuple[str, int] | None
 
 
 class WorstMisses:
     """Takes results as they come, and keeps the few that are most wrong.
 
     These are the good images that score highest and the defects that score lowest, by each of
-    the three scores.
+    the three scores. Of a clip's frames, which resemble each other, the worst alone is kept.
 
     Parameters
     ----------
@@ -51,9 +51,10 @@ class WorstMisses:
 
     def __init__(self, *, original_size: bool = False) -> None:
         self._original_size = original_size
-        # By score, and by whether the image has a defect: the larger the first, the worse.
-        self._worst: dict[tuple[str, bool], list[tuple[float, int, _Kept]]] = {
-            (score, anomalous): [] for score in SCORES for anomalous in (False, True)
+        # By score, and by whether the image has a defect; then by clip, or by the image itself. The
+        # larger the first, the worse.
+        self._worst: dict[tuple[str, bool], dict[str | int, tuple[float, int, _Kept]]] = {
+            (score, anomalous): {} for score in SCORES for anomalous in (False, True)
         }
 
     def add(self, result: Result, truth: GroundTruth) -> None:
@@ -63,16 +64,23 @@ class WorstMisses:
             "descriptor": result.descriptor_score,
             "mean": result.mean_score,
         }
+        group = truth.place[0] if truth.place else result.position
         kept: _Kept | None = None
         for score, value in scores.items():
             worst = self._worst[score, truth.anomalous]
             bad = -value if truth.anomalous else value
-            if len(worst) == _MISSES and bad <= worst[0][0]:
-                continue
+            if group in worst:
+                least: str | int | None = group
+            elif len(worst) == _MISSES:
+                least = min(worst, key=lambda one: worst[one][:2])
+            else:
+                least = None
+            if least is not None:
+                if bad <= worst[least][0]:
+                    continue
+                del worst[least]
             kept = kept or self._keep(result, truth, scores)
-            heapq.heappush(worst, (bad, -result.position, kept))
-            if len(worst) > _MISSES:
-                heapq.heappop(worst)
+            worst[group] = bad, -result.position, kept
 
     def cards(
         self,
@@ -101,7 +109,7 @@ class WorstMisses:
                         pixel_threshold,
                         top,
                     )
-                    for _, _, kept in sorted(self._worst[score, anomalous], reverse=True)
+                    for _, _, kept in sorted(self._worst[score, anomalous].values(), reverse=True)
                 ]
                 for anomalous in (False, True)
             }
@@ -124,11 +132,12 @@ class WorstMisses:
             map=resized(values, size),
             mask=None if truth.mask is None else in_size(truth.mask, small),
             looked_at=None if truth.looked_at is None else in_size(truth.looked_at, small),
+            place=truth.place,
         )
 
     def _top(self) -> float:
         """Return where colours end, of all images alike, if no mask tells of a threshold."""
-        kept = [one for worst in self._worst.values() for _, _, one in worst]
+        kept = [one for worst in self._worst.values() for _, _, one in worst.values()]
         return FULL * float(np.median([one.map.max() for one in kept]))
 
 
@@ -140,6 +149,7 @@ def _card(kept: _Kept, confused: float, limit: float | None, top: float) -> dict
     return {
         "name": printable(kept.name),
         "wrong": kept.anomalous,
+        "place": kept.place and (printable(kept.place[0]), kept.place[1]),
         "scores": dict(kept.scores),
         "confused": confused,
         "size": layers.size,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..datasets import published_mvtec, published_stc
-from ..report.charts import Histogram, histogram, line
+from ..report.charts import ClipCurve, Histogram, clip_curve, histogram, line
 from ..report.page import common_folder, within, write_page
 from .columns import IMAGE_TITLES, TITLES, columns_of, image_columns_of, judged_by, rate_in_words
 from .localisation import limit_of
@@ -159,6 +159,7 @@ def _sections(
             "histograms": histograms,
             "known": _known(data, labels, histograms),
             "judged": _judged(record),
+            "clips": _clips(data, folder),
             "misses": {
                 score: {
                     kind: [_shown(card, folder, score, data["pixel_threshold"]) for card in cards]
@@ -198,6 +199,44 @@ def _histograms(data: Mapping[str, Any], labels: npt.NDArray[np.bool_]) -> dict[
         )
         for score, values in scores.items()
     }
+
+
+def _clips(data: Mapping[str, Any], folder: str) -> dict[str, list[tuple[str, ClipCurve]]]:
+    """Return the curves of a scene's clips by score, on one scale; the misses are marked.
+
+    There are none where images are no frames.
+    """
+    clips = data["clips"]
+    if not clips:
+        return {}
+    names = {
+        (score, *card["place"]): within(card["name"], folder)
+        for score, kinds in data["misses"].items()
+        for cards in kinds.values()
+        for card in cards
+    }
+    curves: dict[str, list[tuple[str, ClipCurve]]] = {}
+    for score, values in data["scores"].items():
+        low, high = min(values), max(values)
+        room = 0.06 * (high - low)
+        curves[score] = [
+            (
+                clip["name"],
+                clip_curve(
+                    clip["numbers"],
+                    [values[i] for i in clip["places"]],
+                    [data["labels"][i] for i in clip["places"]],
+                    (low - room, high + room),
+                    [
+                        (at, names[score, clip["name"], number])
+                        for at, number in enumerate(clip["numbers"])
+                        if (score, clip["name"], number) in names
+                    ],
+                ),
+            )
+            for clip in clips
+        ]
+    return curves
 
 
 def _known(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .._support.text import printable
 from ..errors import SpadeError
 from ..metrics import Curve, roc_curve
 from ..report.charts import thinned
@@ -49,6 +50,7 @@ def report_data(
         "curves": curves,
         "scores": scores,
         "labels": [int(label) for label in scorer.labels],
+        "clips": _clips(scorer),
         "pixel_threshold": limit,
         "judged": None
         if counter.threshold is None
@@ -56,6 +58,18 @@ def report_data(
         "misses": misses.cards(scores, scorer.labels, limit),
         "aupimo": localisation.aupimo,
     }
+
+
+def _clips(scorer: Scorer) -> list[dict[str, Any]]:
+    """Return the clips that frames are of: the frames' numbers, and their places among all."""
+    clips: dict[str, list[tuple[int, int]]] = {}
+    for place, (clip, number) in enumerate(scorer.places):
+        clips.setdefault(clip, []).append((number, place))
+    return [
+        {"name": printable(clip), "numbers": numbers, "places": places}
+        for clip, found in clips.items()
+        for numbers, places in [zip(*sorted(found), strict=True)]
+    ]
 
 
 def _curves(scorer: Scorer, max_fpr: float) -> dict[str, Points]:

@@ -32,6 +32,8 @@ class Scorer:
         The images' places among the test images.
     labels : list of bool
         Whether each image has a defect.
+    places : list of (str, int)
+        The clips that frames are of, and their numbers there; empty where images are no frames.
     descriptor_scores, peaks, means : list of float
         Peaks and power means are of the maps on the network's input.
     mapped_kinds : list of str
@@ -49,6 +51,7 @@ class Scorer:
         self._pixels = PixelMetrics(max_fpr, spill)
         self.positions: list[int] = []
         self.labels: list[bool] = []
+        self.places: list[tuple[str, int]] = []
         self.descriptor_scores: list[float] = []
         self.peaks: list[float] = []
         self.means: list[float] = []
@@ -65,6 +68,8 @@ class Scorer:
         self.left_out += truth.is_left_out
         self.positions.append(result.position)
         self.labels.append(truth.anomalous)
+        if truth.place is not None:
+            self.places.append(truth.place)
         self.descriptor_scores.append(result.descriptor_score)
         self.peaks.append(float(result.input_map.max()))
         self.means.append(result.mean_score)

@@ -142,9 +142,10 @@ class SceneTruth:
         """Return what is known of a frame: where, too, if all clips have pixel masks."""
         clip, i = self._places[position]
         kind = _ANOMALOUS if clip.labels[i] else GOOD
+        place = clip.name, i
         pixels = self._pixels.get(clip.name)
         if pixels is None:
-            return GroundTruth(kind)
+            return GroundTruth(kind, place=place)
         mask = np.asarray(pixels[i]) != 0
         if mask.shape != size:
             height, width = mask.shape
@@ -152,9 +153,10 @@ class SceneTruth:
                 kind,
                 problem=f"{clip.pixel_mask}: the mask is {width}x{height} pixels and the frame "
                 f"{size[1]}x{size[0]}",
+                place=place,
             )
         framed, looked_at = self._framing.apply_mask(mask), self._framing.looked_at
-        return GroundTruth(kind, framed, looked_at=looked_at)
+        return GroundTruth(kind, framed, looked_at=looked_at, place=place)
 
 
 class SceneSplit(Split):

@@ -104,6 +104,8 @@ class ResultStore:
             return None, "an older version did not keep what is odd about its index"
         if for_report and record.report_data is None:
             return None, "nothing was kept of it for a report"
+        if for_report and record.report_data is not None and "clips" not in record.report_data:
+            return None, "an older version kept less of it for a report"
         return record, ""
 
     def keep(self, name: str, record: Record) -> None:

@@ -32,6 +32,8 @@ class GroundTruth:
         Why the mask cannot be used. Empty if it can, and if there is none.
     looked_at : bool [H, W] or None
         Which pixels count, on the grid that is scored; None if all do.
+    place : (str, int) or None
+        The clip that a frame is of, and its number there. None of an image that is no frame.
     """
 
     kind: str
@@ -39,6 +41,7 @@ class GroundTruth:
     regions: Sequence[Region] = ()
     problem: str = ""
     looked_at: Mask | None = None
+    place: tuple[str, int] | None = None
 
     @property
     def is_left_out(self) -> bool:

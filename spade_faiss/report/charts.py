@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..types import Doubles
+from ..types import Doubles, Mask
 from ..verdict import over
 from .plots import TIMES, clock, runs, ticks
 
@@ -231,28 +231,10 @@ def timeline(
     start, span = float(times[0]), max(float(times[-1] - times[0]), 1e-9)
     most = 1.08 * max(float(values.max()), threshold or 0, 1e-12)
     x, y = (times - start) / span, values / most
-    keep: npt.NDArray[np.intp] = np.arange(len(x))
-    if len(x) > 4 * _COLUMNS:
-        starts = np.unique(np.searchsorted(x, np.arange(_COLUMNS) / _COLUMNS))
-        parts = np.split(np.arange(len(x)), starts[1:])
-        keep = np.unique(
-            [
-                i
-                for part in parts
-                for i in (part[0], part[np.argmin(y[part])], part[np.argmax(y[part])], part[-1])
-            ]
-        )
     bad = over(values, threshold)
-    edges = np.concatenate([[0.0], (x[1:] + x[:-1]) / 2, [1.0]])
-    alarms: list[tuple[float, float]] = []
-    for first, last in runs(bad):
-        left, right = 100 * float(edges[first]), 100 * float(edges[last + 1])
-        if alarms and left - sum(alarms[-1]) < 100 / _COLUMNS:  # no eye could part them
-            left = alarms.pop()[0]
-        alarms.append((round(left, 3), round(max(right - left, 100 / _COLUMNS), 3)))
     return Timeline(
-        line((x[keep], y[keep])),
-        alarms,
+        _drawn(x, y),
+        _spans(x, bad),
         [(round(100 * float(x[i]), 3), round(100 * float(y[i]), 3), name) for i, name in marks],
         [
             (round(100 * at / span, 3), clock(start + at, span))
@@ -264,3 +246,99 @@ def timeline(
         len(values),
         most,
     )
+
+
+@dataclass(frozen=True)
+class ClipCurve:
+    """The scores of a clip's frames, and which of these are labelled anomalous.
+
+    Attributes
+    ----------
+    path : str
+        SVG path in a square of 100 units, which covers all scores of a column of the plot.
+    spans : list of (left, width)
+        Of the labelled frames, in percent.
+    marks : list of (left, bottom, frame's name)
+        In percent.
+    x, y : list of Label
+    frames, labelled : int
+    """
+
+    path: str
+    spans: list[tuple[float, float]]
+    marks: list[tuple[float, float, str]]
+    x: list[Label]
+    y: list[Label]
+    frames: int
+    labelled: int
+
+
+def clip_curve(
+    numbers: Sequence[int],
+    scores: Sequence[float],
+    labels: Sequence[bool],
+    scale: tuple[float, float],
+    marks: Sequence[tuple[int, str]],
+) -> ClipCurve:
+    """Return a chart of the scores of a clip's frames.
+
+    Parameters
+    ----------
+    numbers, scores : sequence of int, of float [n]
+        Ascending, and the frames' scores.
+    labels : sequence of bool [n]
+        Whether each frame is labelled anomalous.
+    scale : (float, float)
+        The scores at the plot's foot and at its top; equal if all are.
+    marks : sequence of (int, str)
+        Places and names of the frames that are shown.
+    """
+    at, values, bad = np.asarray(numbers, float), np.asarray(scores, float), np.array(labels, bool)
+    start, span = float(at[0]), max(float(at[-1] - at[0]), 1.0)
+    low, high = scale
+    high = high if high > low else low + max(abs(low), 1e-12)
+    x, y = (at - start) / span, (values - low) / (high - low)
+    return ClipCurve(
+        _drawn(x, y),
+        _spans(x, bad),
+        [(round(100 * float(x[i]), 3), round(100 * float(y[i]), 3), name) for i, name in marks],
+        [
+            (round(100 * one / span, 3), f"{start + one:g}")
+            for one in ticks(span, 4)
+            if one % 1 == 0
+        ],
+        [
+            (round(100 * above / (high - low), 3), f"{low + above:.4g}")
+            for above in _offsets(low, high)
+        ],
+        len(at),
+        int(bad.sum()),
+    )
+
+
+def _drawn(x: Doubles, y: Doubles) -> str:
+    """Return the path of a curve; where many points fall on a column, its extremes are drawn."""
+    keep: npt.NDArray[np.intp] = np.arange(len(x))
+    if len(x) > 4 * _COLUMNS:
+        starts = np.unique(np.searchsorted(x, np.arange(_COLUMNS) / _COLUMNS))
+        parts = np.split(np.arange(len(x)), starts[1:])
+        keep = np.unique(
+            [
+                i
+                for part in parts
+                for i in (part[0], part[np.argmin(y[part])], part[np.argmax(y[part])], part[-1])
+            ]
+        )
+    return line((x[keep], y[keep]))
+
+
+def _spans(x: Doubles, flags: Mask) -> list[tuple[float, float]]:
+    """Return where runs of True begin and how wide they are, in percent."""
+    edges = np.concatenate([[0.0], (x[1:] + x[:-1]) / 2, [1.0]])
+    spans: list[tuple[float, float]] = []
+    for first, last in runs(flags):
+        left, right = 100 * float(edges[first]), 100 * float(edges[last + 1])
+        if spans and left - sum(spans[-1]) < 100 / _COLUMNS:  # no eye could part them
+            left = spans.pop()[0]
+        spans.append((round(left, 3), round(max(right - left, 100 / _COLUMNS), 3)))
+    return spans

@@ -1,6 +1,8 @@
+import csv
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -159,24 +161,82 @@ def test_an_ensemble_and_original_sizes_are_reported(tiny, data, tmp_path):
     assert "members" in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.parametrize("pixel_masks", [True, False])
-def test_scenes_are_reported(tiny, tmp_path, pixel_masks):
-    campus = make_stc(tmp_path / "stc", pixel_masks)
-    spade = Spade(tiny, k=2, **SMALL)
+@pytest.fixture(scope="module", params=[True, False], ids=["pixel masks", "frame masks"])
+def scenes(tiny, request, tmp_path_factory):
+    out = tmp_path_factory.mktemp("scenes")
     results = evaluate_stc(
-        spade,
-        campus,
-        tmp_path / "out",
+        Spade(tiny, k=2, **SMALL),
+        make_stc(out / "stc", request.param),
+        out / "out",
         names=["01"],
         fps=2,
         report=True,
         on_error=print,
         on_note=print,
     )
-    text = (tmp_path / "out" / "report.html").read_text()
+    return out / "out", results, request.param
+
+
+def test_scenes_are_reported(scenes):
+    out, results, pixel_masks = scenes
+    text = (out / "report.html").read_text()
     assert f"image ROCAUC {100 * results['mean']['image_rocauc']:.1f} %" in text
     assert "Table 4" in text and "Pixel ROC" in text if pixel_masks else "Pixel ROC" not in text
     assert ("without masks there is no threshold" in text) != pixel_masks
+
+
+def test_each_clip_has_its_curve_and_one_miss_of_a_kind_at_most(scenes):
+    out, _, _ = scenes
+    data = kept(out, "01")
+    with (out / "frames" / "01.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = list(dict.fromkeys(row["clip"] for row in rows))
+    assert [clip["name"] for clip in data["clips"]] == names and len(names) == 2
+    for clip in data["clips"]:
+        own = [row for row in rows if row["clip"] == clip["name"]]
+        assert clip["numbers"] == [int(Path(row["path"]).stem) for row in own]
+        found = [data["scores"]["map"][i] for i in clip["places"]]
+        np.testing.assert_allclose(found, [float(row["map_max"]) for row in own], rtol=1e-6)
+        assert [data["labels"][i] for i in clip["places"]] == [int(row["label"]) for row in own]
+    columns = {"map": "map_max", "mean": "map_mean", "descriptor": "descriptor"}
+    for score, by_kind in data["misses"].items():
+        for kind, cards in by_kind.items():
+            wrong = kind == "defects"
+            for name in names:
+                [card] = [card for card in cards if card["place"][0] == name]
+                own = [
+                    (float(row[columns[score]]), row["path"])
+                    for row in rows
+                    if row["clip"] == name and int(row["label"]) == wrong
+                ]
+                assert card["name"] == (min(own) if wrong else max(own))[1]
+
+
+def test_what_an_older_version_kept_less_of_is_done_anew_for_a_report(scenes, tmp_path):
+    out, results, _ = scenes
+    out = shutil.copytree(out, tmp_path / "out")
+    path = out / "done" / "01.json"
+    record = json.loads(path.read_text())
+    with ResultStore(out) as store:
+        assert store.find("01", record["key"], for_report=True)[0] is not None
+        write_report(store, results)
+        assert 'class="clips"' in (out / "report.html").read_text()
+        del record["evidence"]["clips"]
+        path.write_text(json.dumps(record))
+        assert store.find("01", record["key"])[0] is not None
+        found, why = store.find("01", record["key"], for_report=True)
+    assert found is None and why == "an older version kept less of it for a report"
+
+
+def test_a_browser_shows_the_curves_of_clips(scenes, opened):
+    out, _, _ = scenes
+    page = opened(out / "report.html", width=1280, scheme="light").page
+    assert page.locator(".clip:visible").count() == 2
+    assert page.locator(".clip:visible .plot .labelled").count() == 2
+    mark = page.locator('.clips[data-by="descriptor"] .mark').first
+    name = mark.get_attribute("data-open")
+    mark.click()
+    assert name in page.inner_text("#viewer-name")
 
 
 def test_a_browser_shows_the_evaluation(reported, opened):

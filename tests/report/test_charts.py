@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spade_faiss.report.charts import histogram, line, thinned, timeline
+from spade_faiss.report.charts import clip_curve, histogram, line, thinned, timeline
 
 SCORES = st.lists(st.floats(0, 1e6, width=32), max_size=60)
 
@@ -117,3 +117,22 @@ def test_a_long_video_is_thinned_but_its_peak_is_not():
     assert bottom == pytest.approx(100 / 1.08, abs=0.01) and chart.threshold < bottom
     one = timeline([0.0], [0.0], None, [])
     assert one.threshold is None and one.path.startswith("M")
+
+
+def test_a_clip_s_curve_stands_over_its_labelled_spans():
+    labels = [False, True, True, False, False, True]
+    # Frame 13 could not be decoded.
+    numbers, scores = [10, 11, 12, 14, 15, 16], [1.0, 3.0, 5.0, 2.0, 1.0, 4.0]
+    chart = clip_curve(numbers, scores, labels, (1.0, 5.0), [(2, "012.jpg")])
+    points = [tuple(map(float, one.split())) for one in chart.path[1:].split("L")]
+    across = [100 * (number - 10) / 6 for number in numbers]
+    heights = [100 - 25 * (score - 1) for score in scores]
+    np.testing.assert_allclose(points, list(zip(across, heights, strict=True)), atol=0.01)
+    # A span reaches half way to the next frame.
+    np.testing.assert_allclose(chart.spans, [(100 / 12, 125 / 3), (1100 / 12, 100 / 12)], atol=0.01)
+    assert chart.marks == [(33.333, 100, "012.jpg")]
+    assert (chart.frames, chart.labelled) == (6, 3)
+    assert [text for _, text in chart.x] == ["10", "12", "14", "16"]
+    assert chart.y[0] == (0, "1") and chart.y[-1] == (100, "5")
+    flat = clip_curve([0], [2.0], [True], (2.0, 2.0), [(0, "a")])
+    assert flat.spans == [(0, 100)] and flat.marks == [(0, 0, "a")] and "nan" not in flat.path

@@ -75,7 +75,9 @@ def test_every_codec_gives_each_frame_once_in_the_order_shown(tmp_path, name, re
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 def test_av1_is_decoded(tmp_path, capfd, name):
     images = scene()
+    scheduled = os.sched_getscheduler(0) if hasattr(os, "sched_getscheduler") else None
     path = encode(tmp_path / name, images, "libsvtav1", options={"preset": "12", "crf": "10"})
+    assert scheduled is None or os.sched_getscheduler(0) == scheduled
     capfd.readouterr()
     frames = list(read_frames(path))
     assert numbers(frames) == list(range(16)) and off(frames, images) < 4

@@ -1,5 +1,7 @@
 """Small videos of a street: a walker is good, one who runs is not."""
 
+import os
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -53,6 +55,21 @@ def write_video(path: Path, frames: list[np.ndarray], fps: float = 24, codec: st
     return path
 
 
+@contextmanager
+def scheduled_as_before():
+    """Undo what SVT-AV1 does to a process of root's: it puts it before all others, for good.
+
+    All threads and processes that it starts later would be, too, and starve the rest.
+    """
+    known = hasattr(os, "sched_getscheduler")
+    before = (os.sched_getscheduler(0), os.sched_getparam(0)) if known else None
+    try:
+        yield
+    finally:
+        if before:
+            os.sched_setscheduler(0, *before)
+
+
 def encode(
     path: Path,
     frames: list[np.ndarray],
@@ -82,7 +99,7 @@ def encode(
     """
     base = Fraction(1, 24 if times is None else 1000)
     quiet = {"libx265": {"x265-params": "log-level=none"}}.get(codec, {})
-    with av.open(str(path), "w", options=container or {}) as file:
+    with scheduled_as_before(), av.open(str(path), "w", options=container or {}) as file:
         stream = file.add_stream(codec, rate=24, options=quiet | (options or {}))
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = pixels
