@@ -148,21 +148,38 @@ def look_at(pipeline: Pipeline, roi: Roi | None) -> tuple[Index, bool]:
         cannot be written.
     """
     with _changing(pipeline) as old:
-        framing = old.manifest.framing.framing()
-        if framing.roi == roi:
+        if old.manifest.framing.framing().roi == roi:
             return old, False
-        _check_keeps_all(old)
-        framing = replace(framing, roi=roi)
-        for size in {(one.height, one.width) for one in old.manifest.images}:
-            framing.shown(size)
+        framing = check_region(old, roi)
         backbone = record_of(pipeline.on(old).network)
         with _generation(old.folder, pipeline, backbone, old, framing) as new:
             new.learn_kept()
             return new.finish(calibrate=old.manifest.calibration is not None), True
 
 
-def _check_keeps_all(index: Index) -> None:
-    """Refuse an index that does not keep all that its features were made of."""
+def check_region(index: Index, roi: Roi | None) -> Framing:
+    """Return the framing of an index with another region, if it can be given that; see `look_at`.
+
+    Raises
+    ------
+    SpadeError
+        If it does not keep enough of its images, or the region does not suit them.
+    """
+    check_keeps_all(index)
+    framing = replace(index.manifest.framing.framing(), roi=roi)
+    for size in {(one.height, one.width) for one in index.manifest.images}:
+        framing.shown(size)
+    return framing
+
+
+def check_keeps_all(index: Index) -> None:
+    """Refuse an index that does not keep all that its features were made of.
+
+    Raises
+    ------
+    SpadeError
+        If it can be given no other region.
+    """
     if index.manifest.motion:
         raise SpadeError(
             f"{index.folder} looks at motion and keeps no frames before its images, so that it "
