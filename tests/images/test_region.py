@@ -260,7 +260,7 @@ def test_a_mask_is_painted_anew_with_its_outlines(seed):
 
 
 def test_a_file_in_memory_is_read_as_one_on_disk(tmp_path):
-    grey = np.tile(np.arange(256, dtype=np.uint8), (8, 1))
+    grey = np.tile(np.arange(256, dtype=np.uint8), (20, 1))
     cv2.imwrite(str(tmp_path / "a.png"), grey)
     data = (tmp_path / "a.png").read_bytes()
     assert np.array_equal(read_region(data), read_region(tmp_path / "a.png"))

@@ -143,8 +143,8 @@ def test_areas_are_drawn_moved_and_undone_by_pointer(editable):
         for _ in range(4):
             page.mouse.wheel(0, -240)
         page.wait_for_timeout(200)
-        tap(page, 200, 210, touch=False)
-        check_near(corners(page)[-1:], [(200, 210)], 1)
+        tap(page, 205, 203, touch=False)
+        check_near(corners(page)[-1:], [(205, 203)], 1)
         page.keyboard.press("Escape")  # gives up what is being drawn, not the editor
         check_near(corners(page), [*LEFT, *hole])
         with page.expect_download() as download:
@@ -244,7 +244,9 @@ def test_a_queried_picture_can_be_drawn_on_and_a_refusal_is_said(editable, tmp_p
         page.wait_for_selector("#viewer .photo[alt^='Queried']")
         page.get_by_role("button", name="Propose").click()
         status = page.locator("#region-status")
-        expect(status).to_have_text("there is nothing to propose: the images show no plain ground")
+        expect(status).to_have_text(
+            "There is nothing to propose: the good images show no plain ground."
+        )
         page.get_by_role("button", name="Add a rectangle").click()
         generation = editable.live.detector.manifest.generation
         manifest = editable.live.folder / "manifest.json"

@@ -203,6 +203,10 @@ export async function editRegion({ ask, fetched, queried, done, opener }) {
   async function proposed() {
     try {
       const shape = await ask("/v1/region/proposal");
+      if (!shape.polygons.length) {
+        tell("There is nothing to propose: the good images show no plain ground.");
+        return;
+      }
       change(() => take(shape));
       tell("This is a guess: look at it before you save it.");
     } catch (error) {

@@ -55,7 +55,7 @@ def router(access: Access, limits: Limits) -> APIRouter:
         REGION_PROPOSAL,
         response_model=RegionShape,
         summary="A region that is proposed",
-        responses=own | problems(404),
+        responses=own,
     )(proposal)
     made.get(
         REGION_PICTURE,
@@ -94,11 +94,13 @@ async def mask(context: Shared) -> Response:
 
 
 async def proposal(context: Shared) -> RegionShape:
-    """Propose a region by the good images: all but plain ground. It is to be looked at first."""
+    """Propose a region by the good images: all but plain ground. It is to be looked at first.
+
+    Without polygons there is nothing to propose: the images show no plain ground.
+    """
     proposed = await context.run(proposed_region, context.live.detector.index_)
-    if proposed.all():
-        raise Refusal(404, "there is nothing to propose: the images show no plain ground")
-    return await context.run(_shape, proposed)
+    shape = await context.run(_shape, proposed)
+    return shape.model_copy(update={"polygons": []}) if proposed.all() else shape
 
 
 async def picture(
