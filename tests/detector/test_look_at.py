@@ -115,7 +115,7 @@ def test_what_cannot_be_is_one_line(tiny, tmp_path):
     thin = np.zeros((256, 256), bool)
     thin[:, 90] = True
     for region, line in (
-        (np.ones((256, 400), bool), "^the region is 400x256 pixels and the picture 256x256, which"),
+        (left_of(200, 400)[:256], "^the region is 400x256 pixels and the picture 256x256, which"),
         (np.zeros((256, 256), bool), "^the region: the region is empty: nothing of it is white"),
         (
             thin,
@@ -136,4 +136,4 @@ def test_what_cannot_be_is_one_line(tiny, tmp_path):
     moving = list(with_motion(frames(6, 10)))
     video = Spade(tiny, preset="video", resize=64, crop=None).fit(moving, calibrate=False)
     with pytest.raises(SpadeError, match="looks at motion and keeps no frames before its images"):
-        video.look_at(np.ones((96, 128), bool))
+        video.look_at(left_of(64, 128)[:96])

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from spade_faiss import Ensemble, Spade, open_detector
-from spade_faiss.detector import fit as fitting
+from spade_faiss.detector.extract import features_of_kept
 from spade_faiss.images.roi import Roi
 from spade_faiss.index import index_lock
 from tests.conftest import texture, with_hole
@@ -152,13 +152,13 @@ def test_what_is_not_done_is_one_line(tiny, index, folder):
 
 
 def test_one_region_at_a_time_and_none_once_the_service_ends(tiny, folder, monkeypatch):
-    go_on, learn = threading.Event(), fitting.features_of_kept
+    go_on = threading.Event()
 
     def slow(*arguments, **options):
         go_on.wait(60)
-        return learn(*arguments, **options)
+        return features_of_kept(*arguments, **options)
 
-    monkeypatch.setattr(fitting, "features_of_kept", slow)
+    monkeypatch.setattr("spade_faiss.detector.fit.features_of_kept", slow)
     generation = Spade.load(folder, backbone=tiny).manifest.generation
     with serving(folder, tiny, editable=True) as service:
         service.client.put("/v1/region", content=grey_png(LEFT))
