@@ -57,6 +57,13 @@ def serve(
             "may be given again.",
         ),
     ] = None,
+    editable: Annotated[
+        bool,
+        typer.Option(
+            "--editable",
+            help="Let clients draw another region that is looked at, which changes the index.",
+        ),
+    ] = False,
     limits: LimitOptions,
     verdict: VerdictOptions,
     weights: EachWeights = None,
@@ -83,6 +90,7 @@ def serve(
             batch=batch_size,
             wait=limits.max_wait / 1000,
         ),
+        editable=editable,
         weights=weights or (),
         engine=engine,
         search_params=search_params,

@@ -15,7 +15,9 @@ from .._support.stages import Stages
 from ..errors import SpadeError
 from ..features import Backbone
 from ..images import OnError
+from ..images.roi import Roi
 from ..index import EnsembleManifest, Index, Manifest, rewrite_manifest
+from ..types import Mask
 from ..verdict.drift import Drift, detect_drift
 from .calibrate import Report, calibrate, keep_threshold
 from .estimate import Estimate, estimate
@@ -53,6 +55,10 @@ class Detector(Judging):
     @abstractmethod
     def remove(self, names: Iterable[str], on_error: OnError | None = None) -> int:
         """Remove training images by path and calibrate anew; return how many were removed."""
+
+    @abstractmethod
+    def look_at(self, region: str | os.PathLike[str] | Mask | Roi | None) -> bool:
+        """Look at another region of the index's images, and calibrate anew."""
 
     @abstractmethod
     def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:

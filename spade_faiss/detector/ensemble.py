@@ -15,8 +15,10 @@ from .._support.stages import Stages
 from ..errors import SpadeError
 from ..features import Backbone
 from ..images import OnError
+from ..images.roi import Roi, roi_of
 from ..index import EnsembleManifest, Manifest
 from ..index.ensemble import Statistics
+from ..types import Mask
 from . import fit_ensemble as fitting
 from .average import average_results, learn_statistics, shifts_of
 from .detector import Detector
@@ -141,6 +143,15 @@ class Ensemble(Detector):
         """
         return self._changed(
             fitting.remove(self.members, self.folder, self.manifest, names, on_error)
+        )
+
+    def look_at(self, region: str | os.PathLike[str] | Mask | Roi | None) -> bool:
+        """Look at another region of the images, as `Spade.look_at` does, and calibrate anew.
+
+        All members change, or none.
+        """
+        return bool(
+            self._changed(fitting.look_at(self.members, self.folder, self.manifest, roi_of(region)))
         )
 
     def _changed(self, changed: fitting.Changed) -> int:

@@ -27,6 +27,7 @@ from ..images.motion import CELL, motion_shape
 from ..images.roi import Roi
 from ..index import TrainingImage
 from ..index.layout import layout_of
+from ..index.manifest import FramingRecord
 from .pipeline import Batch, Parts, Pipeline
 
 Images = str | os.PathLike[str] | Iterable[Source] | npt.NDArray[np.uint8]
@@ -119,6 +120,47 @@ def features_of_parts(
 ) -> Parts:
     """Return the features of some parts of images: their places in the list, and the parts'."""
     images = np.stack([framing.cut(loaded[i].wide, part, loaded[i].size) for i, part in units])
+    moves = _motion_of(loaded, framing, units) if pipeline.settings.motion else None
+    parts = _features(pipeline, framing, images, units, moves)
+    scales = pipeline.opened and pipeline.opened.scales
+    return parts.scaled(scales) if scales else parts
+
+
+def features_of_kept(
+    pipeline: Pipeline, units: Sequence[tuple[int, int]], framing: FramingRecord
+) -> Parts:
+    """Return the features of some parts of an index's images, as another framing shows them.
+
+    They are as the network gives them, made of what the index keeps of its images.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        Of the index.
+    units : sequence of (int, int)
+        The image's place in the index, and the number of its part.
+    framing : FramingRecord
+        It has another region than the index's own and is the same in all else.
+    """
+    index, own = pipeline.index, framing.framing()
+    images = np.stack(
+        [
+            own.cut(index.wide[i], part, (made.height, made.width))
+            for i, part in units
+            for made in [index.manifest.images[i]]
+        ]
+    )
+    return _features(pipeline, own, images, units, None)
+
+
+def _features(
+    pipeline: Pipeline,
+    framing: Framing,
+    images: npt.NDArray[np.uint8],
+    units: Sequence[tuple[int, int]],
+    moves: Tensor | None,
+) -> Parts:
+    """Return the features of parts [b, h, w, 3] of images, and how these move, if they do."""
     settings = pipeline.settings
     mirror = settings.mirror
     features = pipeline.network(np.ascontiguousarray(images[:, :, ::-1]) if mirror else images)
@@ -127,17 +169,15 @@ def features_of_parts(
     if framing.margin or settings.averaged:
         size = framing.seen_at_once
         levels = without_margin(levels, size, framing.margin, averaged=settings.averaged)
-    if settings.motion:
-        levels = (*levels, _motion_of(loaded, framing, units).to(levels[0].device))
+    if moves is not None:
+        levels = (*levels, moves.to(levels[0].device))
     shapes = tuple((level.shape[1], level.shape[2]) for level in levels)
     numbers = [part for _, part in units]
     stored = tuple(
         layout_of(framing, shape).stored(level, numbers)
         for shape, level in zip(shapes, levels, strict=True)
     )
-    parts = Parts(tuple(units), features.descriptors.cpu().numpy(), stored, shapes)
-    scales = pipeline.opened and pipeline.opened.scales
-    return parts.scaled(scales) if scales else parts
+    return Parts(tuple(units), features.descriptors.cpu().numpy(), stored, shapes)
 
 
 def _motion_of(loaded: list[Loaded], framing: Framing, units: list[tuple[int, int]]) -> Tensor:

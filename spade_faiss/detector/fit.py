@@ -1,4 +1,4 @@
-"""Make an index, or the next generation of one: fit, add, remove."""
+"""Make an index, or the next generation of one: fit, add, remove, look at another region."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +19,7 @@ from .._support.versions import installed
 from ..errors import SpadeError
 from ..features.scale import Spread
 from ..images import Framing, OnError, Source, name_of, report_problem
+from ..images.roi import Roi
 from ..index import (
     Index,
     IndexWriter,
@@ -30,13 +34,22 @@ from ..index.size import bytes_of, check_room
 from ..index.writer import write_normal_distances
 from ..maps.contrast import AROUND, SHARE, contrast_unit
 from ..verdict.copies import copy_weights, to_pairs
-from .extract import Images, Learnt, framing_for, learn, map_batches, sources_of
+from .extract import (
+    Images,
+    Learnt,
+    features_of_kept,
+    framing_for,
+    learn,
+    map_batches,
+    sources_of,
+)
 from .known_scores import KnownScores
 from .leave_one_out import LeftOut, calibration_of, suits_elsewhere
 from .neighbours import copies_in
 from .pipeline import Pipeline, record_of
 
 _MADE_WITH = ("spade-faiss", "torch", "numpy", "faiss-cpu", "faiss-gpu")
+Made = TypeVar("Made")
 _MANY = 1 << 20
 """Images that a stream may have: how many frames a video has is not known beforehand."""
 
@@ -120,6 +133,66 @@ def remove(pipeline: Pipeline, names: Iterable[str], on_error: OnError | None) -
             return new.finish(calibrate=old.manifest.calibration is not None), len(gone)
 
 
+def look_at(pipeline: Pipeline, roi: Roi | None) -> tuple[Index, bool]:
+    """Give an index another region, its features made anew of what it keeps of its images.
+
+    Returns
+    -------
+    index : Index
+    changed : bool
+        Whether it had another before.
+
+    Raises
+    ------
+    SpadeError
+        If it does not keep enough of its images, or the region does not suit them, or the folder
+        cannot be written.
+    """
+    with _changing(pipeline) as old:
+        if old.manifest.framing.framing().roi == roi:
+            return old, False
+        framing = check_region(old, roi)
+        backbone = record_of(pipeline.on(old).network)
+        with _generation(old.folder, pipeline, backbone, old, framing) as new:
+            new.learn_kept()
+            return new.finish(calibrate=old.manifest.calibration is not None), True
+
+
+def check_region(index: Index, roi: Roi | None) -> Framing:
+    """Return the framing of an index with another region, if it can be given that; see `look_at`.
+
+    Raises
+    ------
+    SpadeError
+        If it does not keep enough of its images, or the region does not suit them.
+    """
+    check_keeps_all(index)
+    framing = replace(index.manifest.framing.framing(), roi=roi)
+    for size in {(one.height, one.width) for one in index.manifest.images}:
+        framing.shown(size)
+    return framing
+
+
+def check_keeps_all(index: Index) -> None:
+    """Refuse an index that does not keep all that its features were made of.
+
+    Raises
+    ------
+    SpadeError
+        If it can be given no other region.
+    """
+    if index.manifest.motion:
+        raise SpadeError(
+            f"{index.folder} looks at motion and keeps no frames before its images, so that it "
+            "cannot be given another region: build it again with `region`"
+        )
+    if index.manifest.framing.margin and not index.manifest.keeps_margins:
+        raise SpadeError(
+            f"{index.folder} was made by an older version, which did not keep the margins of its "
+            "images, so that it cannot be given another region: build it again with `region`"
+        )
+
+
 def copy_index(source: Index, target: Path) -> None:
     """Copy an index into a folder of its own; it replaces an index that is there."""
     if target.exists() and target.samefile(source.folder):
@@ -142,11 +215,15 @@ def _changing(pipeline: Pipeline) -> Iterator[Index]:
 
 @contextmanager
 def _generation(
-    folder: Path, pipeline: Pipeline, backbone: BackboneRecord, old: Index | None = None
+    folder: Path,
+    pipeline: Pipeline,
+    backbone: BackboneRecord,
+    old: Index | None = None,
+    framing: Framing | None = None,
 ) -> Iterator[Generation]:
     """Give the builder of a folder's next generation, which goes unless it is finished."""
     discard_leftovers(folder)
-    new = Generation(folder, pipeline.on(None), backbone, old)
+    new = Generation(folder, pipeline.on(None), backbone, old, framing)
     try:
         yield new
     except BaseException as error:
@@ -172,25 +249,34 @@ class Generation:
         Of no index.
     backbone : BackboneRecord
     old : Index, optional
-        Of which images may be kept. Features are brought to its scale.
+        Whose settings are taken over, and of which images may be kept.
+    framing : Framing, optional
+        Another than that of the old index, whose features are not kept then. If they are, new ones
+        are brought to their scale.
     """
 
     def __init__(
-        self, folder: Path, pipeline: Pipeline, backbone: BackboneRecord, old: Index | None
+        self,
+        folder: Path,
+        pipeline: Pipeline,
+        backbone: BackboneRecord,
+        old: Index | None,
+        framing: Framing | None,
     ) -> None:
         self._folder = folder
         self._pipeline = pipeline
         self._backbone = backbone
-        self._old = old
+        self._before = old
+        self._old = old = old if framing is None else None
         self._kept: Sequence[int] = ()
         self._images: list[TrainingImage] = []
-        self._framing = old.manifest.framing.framing() if old else None
+        self._framing = old.manifest.framing.framing() if old else framing
         self._scales = old.scales if old else None
         self._spreads: list[Spread] = []
         self._spec = pipeline.settings.gallery_spec
         self._store: Store | None = "float16" if pipeline.settings.store == "float16" else None
         self._writer: IndexWriter | None = None
-        self._moving = old is not None
+        self._moving = self._before is not None
 
     def keep(self, places: Sequence[int], more: int = 0) -> None:
         """Keep images of the old index, as the first ones; so many more may come."""
@@ -211,6 +297,28 @@ class Generation:
         most = len(sources) if isinstance(sources, Sequence) else _MANY
         for one in map_batches(self._pipeline, sources, framing, learn, on_error, "features"):
             self._append(one, most)
+
+    def learn_kept(self) -> None:
+        """Add all images of the old index, their features made anew by another framing."""
+        old, framing = self._before, self._framing
+        assert old is not None and framing is not None
+        pipeline, record = self._pipeline.on(old), FramingRecord.of(framing)
+        step = pipeline.settings.batch_size
+        every = [(i, part) for i in range(len(old)) for part in range(len(framing.corners))]
+        batches = [every[at : at + step] for at in range(0, len(every), step)]
+        calls = (
+            (
+                partial(features_of_kept, units=units, framing=record),
+                f"the training images from {units[0][0]} to {units[-1][0]}",
+            )
+            for units in batches
+        )
+        with pipeline.bar(None, "features", len(old)) as bar:
+            for parts in _timed(pipeline, pipeline.executor.map(pipeline, calls)):
+                first = [i for i, part in parts.units if part == 0]
+                images = tuple(old.manifest.images[i] for i in first)
+                self._append(Learnt(parts, images, old.wide[first], False), len(old))
+                bar.update(len(first))
 
     def _append(self, learnt: Learnt, most: int) -> None:
         parts = learnt.parts if self._scales is None else learnt.parts.scaled(self._scales)
@@ -307,12 +415,12 @@ class Generation:
                 store=self._store,
                 scales=tuple(tuple(one.tolist()) for one in scales) if scales else None,
             )
-        if self._old and self._old.manifest.by_hand:
-            manifest = manifest.extended(by_hand=self._old.manifest.by_hand)
-        score = self._old.manifest.score if self._old else settings.score
+        if self._before and self._before.manifest.by_hand:
+            manifest = manifest.extended(by_hand=self._before.manifest.by_hand)
+        score = self._before.manifest.score if self._before else settings.score
         if score in ("descriptor", "mean"):
             manifest = manifest.extended(score=score)
-        area = self._old.manifest.min_area if self._old else settings.least_area
+        area = self._before.manifest.min_area if self._before else settings.least_area
         if area:
             _check_area(area, manifest)
             manifest = manifest.extended(min_area=area)
@@ -357,6 +465,17 @@ class Generation:
         """Close the files as they are."""
         if self._writer is not None:
             self._writer.abandon()
+
+
+def _timed(pipeline: Pipeline, made: Iterable[Made]) -> Iterator[Made]:
+    """Yield features, and count the time that they take."""
+    coming = iter(made)
+    while True:
+        with pipeline.stages("features"):
+            one = next(coming, None)
+        if one is None:
+            return
+        yield one
 
 
 def _check_area(area: int, manifest: Manifest) -> None:

@@ -1,4 +1,4 @@
-"""Make an ensemble, or the next generation of one: fit, add, remove."""
+"""Make an ensemble, or the next generation of one: fit, add, remove, look at another region."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from .._support.files import sync_folder
 from ..errors import SpadeError
 from ..images import OnError
+from ..images.roi import Roi
 from ..index import EnsembleManifest, Index, index_lock, is_ensemble
 from ..index.ensemble import Member
 from ..index.generation import discard_generations
@@ -98,6 +99,16 @@ def remove(
         return member.remove(names, report)
 
     return _change(members, folder, was, change, on_error)
+
+
+def look_at(
+    members: Sequence[Spade], folder: Path, was: EnsembleManifest, roi: Roi | None
+) -> Changed:
+    """Give each member another region and calibrate anew; all members change, or none.
+
+    `was` is the state of the folder that the members are of. If it has the region, 0 changed.
+    """
+    return _change(members, folder, was, lambda member, _: member.look_at(roi), None)
 
 
 def _change(

@@ -271,6 +271,35 @@ class Spade(Detector):
             self._become(self.pipeline.on(index))
         return removed
 
+    def look_at(self, region: str | os.PathLike[str] | Mask | Roi | None) -> bool:
+        """Look at another region of the index's images, and calibrate anew.
+
+        The index keeps its images as they were framed for the network, and features are made of
+        these. What `calibrate` found goes, as with `add`.
+
+        Parameters
+        ----------
+        region : path, bool [H, W], or Roi, or None
+            As for a new one. None is everything.
+
+        Returns
+        -------
+        bool
+            Whether it is another than before.
+
+        Raises
+        ------
+        SpadeError
+            If nothing of the images is looked at, or they have another aspect; or if the index
+            does not keep what its features were made of: it looks at motion, or was made by an
+            older version with a margin.
+        """
+        roi = roi_of(region)
+        index, changed = fitting.look_at(self.pipeline, roi)
+        if changed:
+            self._become(self.pipeline.by(region=roi).on(index))
+        return changed
+
     def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
         """Yield one Result an image, in order, as they come.
 

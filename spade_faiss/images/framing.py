@@ -263,6 +263,34 @@ class Framing:
         self.shown(image.shape[:2])
         return self._mirrored(self._resize(image), self.margin)
 
+    def unframed(
+        self, wide: npt.NDArray[np.uint8], original: tuple[int, int], missing: int = 0
+    ) -> npt.NDArray[np.uint8]:
+        """Return an image of a height and width, resized, as far as its input has it.
+
+        Parameters
+        ----------
+        wide : uint8 [.., .., C]
+            The input, with its margin or without.
+        original : (int, int)
+        missing : int
+            What is shown of the rest.
+
+        Returns
+        -------
+        uint8 [.., .., C]
+            The resized image, before the crop.
+        """
+        resized = self._resized(*original)
+        whole = np.full((*resized, wide.shape[2]), missing, np.uint8)
+        # The input is in the middle of the resized image, and the margin all around it.
+        margin = (wide.shape[0] - self.size[0]) // 2
+        starts = [(side - own) // 2 - margin for side, own in zip(resized, self.size, strict=True)]
+        (top, left), (y, x) = ([max(0, sign * at) for at in starts] for sign in (1, -1))
+        seen = wide[y : y + resized[0] - top, x : x + resized[1] - left]
+        whole[top : top + seen.shape[0], left : left + seen.shape[1]] = seen
+        return whole
+
     def _mirrored(self, resized: npt.NDArray[Sample], margin: int) -> npt.NDArray[Sample]:
         """Return the input and a margin, mirrored beyond the border of the resized image."""
         starts = [

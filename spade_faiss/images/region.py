@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from scipy import ndimage
 
 from ..errors import SpadeError
 from ..types import Doubles, Mask
-from .decode import FORMATS, read_image
+from .decode import FORMATS, decode_image, read_image
 
 _WHITE = 127
 """A grey above this one is white."""
@@ -37,12 +38,14 @@ _LEAST, _SCRAP = 0.05, 0.01
 a single part of the ground."""
 
 
-def read_region(region: str | os.PathLike[str] | npt.NDArray[Any], *, ignore: bool = False) -> Mask:
+def read_region(
+    region: str | os.PathLike[str] | bytes | npt.NDArray[Any], *, ignore: bool = False
+) -> Mask:
     """Return what is to be looked at, from a picture of it.
 
     Parameters
     ----------
-    region : path, or bool array [H, W]
+    region : path, a file's bytes, or bool array [H, W]
         A picture of any kind that `read_image` decodes. What is white, that is brighter than 127
         of 255, is looked at; so is what is True. What is transparent counts as black.
     ignore : bool
@@ -66,7 +69,8 @@ def read_region(region: str | os.PathLike[str] | npt.NDArray[Any], *, ignore: bo
                 "such as grey > 127"
             )
     else:
-        name, white = os.fspath(region), np.asarray(_grey(region) > _WHITE)
+        name = "the picture" if isinstance(region, bytes) else os.fspath(region)
+        white = np.asarray(_grey(region, name) > _WHITE)
     looked_at = ~white if ignore else white.copy()
     if looked_at.any():
         return looked_at
@@ -77,21 +81,26 @@ def read_region(region: str | os.PathLike[str] | npt.NDArray[Any], *, ignore: bo
     )
 
 
-def _grey(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+def _grey(region: str | os.PathLike[str] | bytes, name: str) -> npt.NDArray[np.uint8]:
     """Return a picture's grey levels [H, W], over black where it is transparent."""
+
+    def unsaid(_: str) -> None: ...
+
+    file: str | os.PathLike[str] | io.BytesIO
     try:
-        image = read_image(path, on_note=lambda note: None)
+        if isinstance(region, bytes):
+            image, file = decode_image(region, unsaid), io.BytesIO(region)
+        else:
+            image, file = read_image(region, unsaid), region
         grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-        with Image.open(path, formats=FORMATS) as opened:
+        with Image.open(file, formats=FORMATS) as opened:
             if not opened.has_transparency_data:
                 return grey
             alpha = np.asarray(ImageOps.exif_transpose(opened.convert("RGBA")).getchannel("A"))
     except SpadeError as error:
-        raise SpadeError(f"{os.fspath(path)}: the region {error}") from None
+        raise SpadeError(f"{name}: the region {error}") from None
     except (OSError, ValueError, SyntaxError):
-        raise SpadeError(
-            f"{os.fspath(path)}: the region is of a rare kind; save it as a grey PNG"
-        ) from None
+        raise SpadeError(f"{name}: the region is of a rare kind; save it as a grey PNG") from None
     opaque: npt.NDArray[np.uint8] = (grey * (alpha / 255)).round().astype(np.uint8)
     return opaque
 
@@ -143,6 +152,37 @@ def propose_region(images: Iterable[npt.NDArray[np.uint8]]) -> Mask:
         return everything
     there = cv2.resize(looked_at.view(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST)
     return np.asarray(there, np.bool_)
+
+
+def outlines_of(looked_at: Mask) -> list[tuple[list[tuple[int, int]], bool]]:
+    """Return polygons that a mask is painted with, each over those before it, on what is False.
+
+    They are those of the mask to a pixel; of many corners, fewer.
+
+    Parameters
+    ----------
+    looked_at : bool [H, W]
+
+    Returns
+    -------
+    list of (list of (int, int), bool)
+        The corners, x and y, between pixels, and whether True is painted.
+    """
+    if looked_at.all():
+        height, width = looked_at.shape
+        return [([(0, 0), (width, 0), (width, height), (0, height)], True)]
+    # Twice as large, contours run through the pixels' outer corners, but for half a pixel.
+    double = np.asarray(np.kron(looked_at, np.ones((2, 2), np.bool_)), np.uint8)
+    found, tree = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    polygons = []
+    for contour, (_, _, _, parent) in zip(found, [] if tree is None else tree[0], strict=True):
+        least = max(1.0, 0.002 * max(double.shape))
+        corners = cv2.approxPolyDP(contour, least, closed=True)[:, 0]
+        if len(corners) > 2:
+            at = [(round((x + 0.5) / 2), round((y + 0.5) / 2)) for x, y in corners.tolist()]
+            polygons.append((at, parent < 0, cv2.contourArea(contour)))
+    polygons.sort(key=lambda one: -one[2])  # what lies within something is smaller
+    return [(corners, white) for corners, white, _ in polygons]
 
 
 class _Seen:

@@ -227,6 +227,41 @@ class IndexAnswer(Answering):
     )
 
 
+class Polygon(BaseModel):
+    """A part of a picture that is looked at, or left out."""
+
+    corners: list[tuple[int, int]] = Field(description="x, y, between pixels.")
+    looked_at: bool
+
+
+class RegionShape(BaseModel):
+    """Which part of a picture is looked at."""
+
+    width: int = Field(description="Of the picture, in pixels.")
+    height: int
+    polygons: list[Polygon] = Field(
+        description="Each is painted over those before it, on a picture that is looked at nowhere."
+    )
+
+
+class RegionAnswer(RegionShape):
+    """Which part of pictures the index looks at, and what becomes of another that was asked for."""
+
+    images: int = Field(description="Good images, which `/v1/region/picture` shows.")
+    everything: bool = Field(description="Whether the index has no region: all is looked at.")
+    state: Literal["idle", "learning", "failed"] = Field(
+        description="learning: another region is being learnt, and the index before answers. "
+        "failed: so it goes on doing, as that could not be. idle: the last one that was asked for "
+        "counts."
+    )
+    since: datetime | None = Field(description="When the last one was asked for.")
+    progress: str | None = Field(description="What is being learnt from right now.")
+    problem: str | None = Field(description="Why the last one could not be.")
+    refused: str | None = Field(
+        description="Why no other region can be asked for; null if one can be."
+    )
+
+
 class Health(BaseModel):
     """Whether the service is there."""
 

@@ -15,7 +15,7 @@ from .openapi import ABOUT, TITLE, access
 from .parameters import check_parameters
 from .places import DESCRIPTION, STATIC
 from .refusals import HANDLERS
-from .routes import health, index, metrics, page, query
+from .routes import health, index, metrics, page, query, region
 
 
 def create_app(
@@ -24,6 +24,8 @@ def create_app(
     state: State,
     token: str | None = None,
     allow_hosts: Collection[str] | None = (),
+    *,
+    editable: bool = False,
 ) -> FastAPI:
     """Return the service as an ASGI application.
 
@@ -38,8 +40,10 @@ def create_app(
         What clients must show as a bearer token.
     allow_hosts : collection of str or None
         Names that the service goes by, besides loopback addresses; None for any.
+    editable : bool
+        Whether clients may give the index another region.
     """
-    context = Context(live, limits, state)
+    context = Context(live, limits, state, editable=editable)
     app = FastAPI(
         title=TITLE,
         version="1",
@@ -61,6 +65,7 @@ def create_app(
     app.mount(STATIC, StaticFiles(directory=page.FOLDER))
     app.include_router(query.router(guarded, limits))
     app.include_router(index.router(guarded))
+    app.include_router(region.router(guarded, limits))
     app.include_router(health.router)
     app.include_router(metrics.router(guarded))
     return app

@@ -19,6 +19,7 @@ from .limits import Admission, Limits
 from .live import Awaited, LiveIndex, Served
 from .metrics import Metrics
 from .pictures import Pixels
+from .relearning import Relearning
 
 _THREADS = 4
 """For decoding and for pictures; the worker that queries has a thread of its own."""
@@ -46,18 +47,25 @@ class Context:
     limits : Limits
     state : State
         Says when to drain.
+    editable : bool
+        Whether clients may give the index another region.
 
     Attributes
     ----------
+    relearning : Relearning
+        Does that.
     admission : Admission
         Counts the images in work.
     metrics : Metrics
     """
 
-    def __init__(self, live: LiveIndex, limits: Limits, state: State) -> None:
+    def __init__(
+        self, live: LiveIndex, limits: Limits, state: State, *, editable: bool = False
+    ) -> None:
         self.live = live
         self.limits = limits
         self.state = state
+        self.relearning = Relearning(live, editable=editable)
         self.admission = Admission(limits)
         self.metrics = Metrics(
             lambda: self._batcher.waiting, lambda: self.admission.images, self._outdated_seconds
@@ -93,6 +101,7 @@ class Context:
         yield
         self._batcher.close()
         self._threads.shutdown()
+        await asyncio.to_thread(self.relearning.close)
         self.live.close()
 
     def _outdated_seconds(self) -> float:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .context import State
 from .limits import Limits, Refusal
 from .metrics import Metrics
-from .places import COUNTED, OPEN, QUERY, STATIC
+from .places import COUNTED, OPEN, QUERY, REGION, STATIC
 
 logger = logging.getLogger("spade_faiss")
 
@@ -112,7 +112,8 @@ class Guard:
         self._check_site(method, headers)
         if self._token is not None and path not in OPEN and not path.startswith(f"{STATIC}/"):
             self._check_token(headers, self._token)
-        if path == QUERY and self._state.draining:
+        changes = path == REGION and method in ("PUT", "DELETE")
+        if (path == QUERY or changes) and self._state.draining:
             raise Refusal(503, "the service is shutting down; ask another, or again later", 5)
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._limits.bytes:
@@ -130,7 +131,8 @@ class Guard:
                 421, f"this service does not go by the name {host!r}; allow it with `allow_hosts`"
             )
         origin = headers.get("origin")
-        if method == "POST" and origin is not None and origin.partition("://")[2] != host:
+        foreign = origin is not None and origin.partition("://")[2] != host
+        if method not in ("GET", "OPTIONS") and foreign:
             raise Refusal(403, f"pages of {origin} may not send images here")
 
     @staticmethod

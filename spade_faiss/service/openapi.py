@@ -22,8 +22,10 @@ Responses = dict[int | str, dict[str, Any]]
 _TYPES = "image/png, image/jpeg, image/bmp, image/tiff, image/webp"
 _WHY = {
     401: "The token is missing or wrong.",
-    403: "A page of another site asks.",
+    403: "A page of another site asks, or the service does not change its index.",
+    404: "There is nothing of the kind.",
     408: "The body takes too long to arrive.",
+    409: "The index cannot have another region, or is being given one.",
     413: "More bytes, pixels or images than the limits allow.",
     415: "No multipart form, or a file that is no image.",
     421: "The host is called by a name that is not allowed.",
@@ -50,6 +52,22 @@ def access(*, token: bool) -> Access:
 def problems(*statuses: int) -> Responses:
     """Return the description of refusals with these statuses."""
     return {status: {"model": Problem, "description": _WHY[status]} for status in statuses}
+
+
+def pictures(kind: str, description: str) -> Responses:
+    """Return the description of an answer that is a picture."""
+    return {200: {"content": {kind: {}}, "description": description}}
+
+
+def mask_body(limits: Limits) -> dict[str, Any]:
+    """Return the description of a body that is a picture of a region."""
+    schema = {
+        "type": "string",
+        "format": "binary",
+        "description": f"A picture of the images' aspect, of at most {limits.pixels:,} pixels. "
+        "What is white, brighter than 127 of 255, is looked at.",
+    }
+    return {"required": True, "content": {"image/png": {"schema": schema}}}
 
 
 def images_body(limits: Limits) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def serve(
     token: str | None = None,
     allow_hosts: Collection[str] = (),
     limits: Limits | None = None,
+    editable: bool = False,
     **options: Any,
 ) -> bool:
     """Serve an index or ensemble until SIGINT or SIGTERM; return whether all was answered.
@@ -57,6 +58,8 @@ def serve(
     allow_hosts : collection of str
         Names that the service goes by on loopback, such as a reverse proxy's.
     limits : Limits, optional
+    editable : bool
+        Whether clients may give the index another region, which is written into its folder.
     **options
         What `open_detector` takes.
 
@@ -82,7 +85,9 @@ def serve(
     with _listen(family, address) as listening:
         live = LiveIndex(folder, opener)
         state = State()
-        app = create_app(live, limits, state, token, (host, *allow_hosts) if local else None)
+        app = create_app(
+            live, limits, state, token, (host, *allow_hosts) if local else None, editable=editable
+        )
         # What is there now stays; what requests leave behind is to be found in time.
         gc.freeze()
         gc.set_threshold(1000, 10, 10)

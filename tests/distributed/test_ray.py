@@ -477,6 +477,9 @@ def test_a_region_is_looked_at_by_every_worker(ray: object, new: Path, tmp_path:
         assert written(tmp_path / "one") == written(tmp_path / "many")
         for one, other in zip(plain.query(images), spade.query(dirty), strict=True):
             np.testing.assert_array_equal(one.map, other.map)
+        for detector in (plain, spade):  # at another, by what the index keeps
+            assert detector.look_at(~mask)
+        assert written(tmp_path / "one") == written(tmp_path / "many")
 
 
 def written(folder: Path) -> dict[str, object]:

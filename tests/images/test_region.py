@@ -8,7 +8,7 @@ from PIL import Image
 
 from spade_faiss import SpadeError
 from spade_faiss.images import find_images, read_image
-from spade_faiss.images.region import propose_region, read_region
+from spade_faiss.images.region import outlines_of, propose_region, read_region
 from spade_faiss.report.pictures import hatch
 
 WHITE = np.zeros((40, 60), bool)
@@ -240,3 +240,29 @@ def test_what_is_not_looked_at_is_hatched_on_any_ground(grey):
     assert contrast[~WHITE].max() >= 100
     for side in (contrast[:10], contrast[:, :20]):  # everywhere, not in one place alone
         assert (side.reshape(-1, 10, side.shape[1]).max((1, 2)) >= 100).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_mask_is_painted_anew_with_its_outlines(seed):
+    rng = np.random.default_rng(seed)
+    coarse = rng.random((7, 9)) > (0.1, 0.3, 0.5, 0.7, 0.9)[seed]
+    mask = np.kron(coarse, np.ones((30, 30), bool))
+    painted = np.zeros(mask.shape, np.uint8)
+    for corners, looked_at in outlines_of(mask):
+        inner = np.array(corners)
+        assert inner.min() >= 0 and (inner.max(0) <= mask.shape[::-1]).all()
+        # A pixel is painted whose middle lies within.
+        doubled = np.zeros((2 * mask.shape[0] + 1, 2 * mask.shape[1] + 1), np.uint8)
+        cv2.fillPoly(doubled, [2 * inner], 1)
+        painted[doubled[1::2, 1::2] > 0] = looked_at
+    assert np.array_equal(painted > 0, mask)
+    assert outlines_of(np.ones((3, 5), bool)) == [([(0, 0), (5, 0), (5, 3), (0, 3)], True)]
+
+
+def test_a_file_in_memory_is_read_as_one_on_disk(tmp_path):
+    grey = np.tile(np.arange(256, dtype=np.uint8), (20, 1))
+    cv2.imwrite(str(tmp_path / "a.png"), grey)
+    data = (tmp_path / "a.png").read_bytes()
+    assert np.array_equal(read_region(data), read_region(tmp_path / "a.png"))
+    with pytest.raises(SpadeError, match=r"^the picture: the region is not an image"):
+        read_region(b"nothing")

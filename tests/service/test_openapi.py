@@ -10,7 +10,12 @@ from tests.service.serving import png
 schemathesis = pytest.importorskip("schemathesis", reason="needs the package schemathesis")
 
 FILES = [png(image[:64, :64]) for image in texture("gravel", 3, seed=9)]
-OPERATIONS = ["POST /v1/query", "GET /v1/index", "GET /healthz", "GET /readyz", "GET /metrics"]
+OPERATIONS = [
+    "POST /v1/query",
+    *("GET /v1/index", "GET /healthz", "GET /readyz", "GET /metrics", "GET /v1/region"),
+    *(f"GET /v1/region/{name}" for name in ("mask", "picture", "proposal")),
+    *("PUT /v1/region", "DELETE /v1/region"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,7 @@ export class Zoom {
     this.room = room;
     this.sheet = sheet;
     this.changed = changed;
+    this.tap = null; // called with where a pointer was lifted that had not moved; in the place of double taps
     this.scale = 1; // CSS pixels for one of the picture's
     this.x = this.y = 0; // the sheet's corner in the room
     room.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
@@ -182,7 +183,9 @@ export class Zoom {
   #release(event) {
     if (!this.#held.delete(event.pointerId)) return;
     this.room.classList.toggle("held", this.#held.size > 0);
-    if (event.type === "pointerup" && this.#pressed) this.#tap(this.#pressed, event.timeStamp);
+    if (event.type !== "pointerup" || !this.#pressed) return;
+    if (this.tap) this.tap(event);
+    else this.#tap(this.#pressed, event.timeStamp);
   }
 
   // A second tap soon after the first shows the picture's own pixels there, or all of it again.
@@ -369,6 +372,7 @@ function keepInside(dialog, event) {
 //   paths           SVG paths: outline, truth, unseen
 //   places          left and top of numbered places in percent
 //   side            elements that stand beside the picture
+//   tap             called with the event of a pointer that is lifted where it went down
 //   step            functions before and after, which show the neighbours
 //   closed          called when the dialog closes
 // Returns what it is made of: dialog, room, sheet, zoom, side, and lines, the SVG element, whose units
@@ -379,6 +383,7 @@ export function openViewer(picture) {
   const { dialog, room, sheet, zoom, side } = viewer;
   const set = (id, text) => { document.getElementById(`viewer-${id}`).textContent = text; };
   viewer.now = picture;
+  zoom.tap = picture.tap ?? null;
   viewer.lines = fillLayers(sheet, picture);
   set("name", picture.title);
   set("line", picture.line ?? "");

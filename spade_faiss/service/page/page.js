@@ -1,4 +1,5 @@
 // Sends images to /v1/query and shows what comes back. Nothing is kept but the token, for this tab.
+import { editRegion } from "./region.js";
 import { make, openViewer, pictureAt } from "./viewer.js";
 
 const at = (id) => document.getElementById(id);
@@ -8,13 +9,22 @@ let stream = null;
 let partly = false;
 let described = null; // which state of the index the heading tells of
 let following = false;
+let queried = null; // the newest picture that was looked at, for the region's editor
 const gone = new Map(); // how many results are on the page no more, by verdict
 const LARGE = 22 << 20; // bytes of a file, of which some browsers take no longer an address than 32 MiB
 const LOOK = 5000; // milliseconds between looks at the index, and a fifth of it while it changes
 const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
 const clock = (time) => new Date(time).toLocaleTimeString();
 
-async function ask(path, options = {}) {
+const inAddress = (blob) => new Promise((done, fail) => {
+  const reader = new FileReader();
+  reader.onload = () => done(reader.result);
+  reader.onerror = () => fail(reader.error);
+  reader.readAsDataURL(blob);
+});
+const fetched = (path) => ask(path, {}, (response) => response.blob().then(inAddress));
+
+async function ask(path, options = {}, read = (response) => response.json()) {
   const token = sessionStorage.getItem("token");
   const headers = token ? { authorization: `Bearer ${token}` } : {};
   for (;;) {
@@ -26,7 +36,7 @@ async function ask(path, options = {}) {
       await pause(1000 * seconds);
       continue;
     }
-    const answer = await response.json();
+    const answer = await (response.ok ? read(response) : response.json());
     if (response.status === 401) {
       described = null;
       at("access").hidden = false;
@@ -50,6 +60,7 @@ function say(text, wrong = false) {
 function tell(index) {
   partly = index.cropped || index.region !== null;
   described = index.manifest_sha256;
+  at("region").hidden = false;
   const limit = (index.threshold === null ? "no threshold" : `threshold ${figure(index.threshold)}`) +
     (index.by_hand ? " (set by hand)" : "") +
     (index.review === null ? "" : `, review from ${figure(index.review)}`);
@@ -107,7 +118,11 @@ async function query(file, name) {
   say(`Looking at ${name} …`);
   const full = isStrange(file);
   const answer = await ask(`/v1/query?pictures=true&full=${full}`, { method: "POST", body: form });
-  answer.images.forEach((image) => show(image, answer, full ? null : file));
+  answer.images.forEach((image) => {
+    show(image, answer, full ? null : file);
+    const load = () => (full ? pictureAt(source(image.photo)) : itself(file, image));
+    queried = { name: image.name, width: image.width, height: image.height, load };
+  });
   if (answer.outdated || answer.manifest_sha256 !== described) follow();
 }
 
@@ -205,13 +220,7 @@ function lookClosely(image, score, file, stage) {
 
 // Resolves to the picture in a file, unless the browser sees another in it than the service.
 async function itself(file, image) {
-  const address = await new Promise((done, fail) => {
-    const reader = new FileReader();
-    reader.onload = () => done(reader.result);
-    reader.onerror = () => fail(reader.error);
-    reader.readAsDataURL(file);
-  });
-  const own = await pictureAt(address);
+  const own = await pictureAt(await inAddress(file));
   if (own.naturalWidth !== image.width || own.naturalHeight !== image.height) throw new Error("another size");
   return own;
 }
@@ -338,6 +347,14 @@ at("shoot").addEventListener("click", shoot);
 at("keep").addEventListener("change", async () => {
   while (stream && at("keep").checked) if (!(await shoot())) break;
   at("keep").checked = false;
+});
+
+at("region").addEventListener("click", async () => {
+  try {
+    await editRegion({ ask, fetched, queried, done: follow, opener: at("region") });
+  } catch (error) {
+    say(error.message, true);
+  }
 });
 
 at("access").addEventListener("submit", (event) => {
