@@ -86,7 +86,7 @@ async def delete(context: Shared) -> RegionAnswer:
 
 
 async def mask(context: Shared) -> Response:
-    """Give the region as the index has it, a PNG that `build` takes as `region`."""
+    """Give the region as the index has it: a PNG, with which another index can be built."""
     roi = _roi(context)
     if roi is None:
         raise Refusal(404, _EVERYTHING)
