@@ -175,7 +175,11 @@ def parts(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     wholes: dict[str, dict[str, Any]] = {
         "crop": {},
         "whole": {"crop": None},
-        f"tile {arguments.tile}": {"tile": arguments.tile, "overlap": arguments.overlap},
+        f"tile {arguments.tile}": {
+            "tile": arguments.tile,
+            "overlap": arguments.overlap,
+            "resize": arguments.resize,
+        },
     }
     for name, settings in wholes.items():
         if arguments.only and name.split()[0] not in arguments.only.split(","):
@@ -188,6 +192,7 @@ def parts(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield {
             "category": category.name,
             "seen": name,
+            "shorter_side": spade.pipeline.framing.resize,
             "k": arguments.k,
             "pro": scores.pro,
             "pixel_rocauc": scores.pixel_rocauc,
@@ -210,6 +215,7 @@ def main() -> None:
     parser.add_argument("root", type=Path, help="A category's folder.")
     parser.add_argument("--tile", type=int, default=SIDE)
     parser.add_argument("--overlap", type=int, default=None)
+    parser.add_argument("--resize", type=int, default=None)
     parser.add_argument("-k", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="With parts: some of crop,whole,tile.")
