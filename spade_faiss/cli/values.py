@@ -74,6 +74,10 @@ def detector_for(
     """Return the detector that the options describe."""
     from ..detector import new_detector
 
+    if network.tile is not None and network.crop not in (None, "none"):
+        raise SpadeError(
+            f"tiles cover the whole picture: leave out `crop={network.crop}`, or `tile`"
+        )
     of_patches = asdict(patches)
     if patches.preset is None:
         approximate = search.factory is not None or search.coreset is not None

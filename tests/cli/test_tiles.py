@@ -136,6 +136,7 @@ def test_an_evaluation_of_folders(folder, tmp_path, min_area):
         (("--tile", "96", "--overlap", "-1"), ["--overlap -1", "between 0 and"]),
         (("--overlap", "32"), ["--overlap is of tiles: give --tile, too, or leave it out"]),
         (("--tile", "96", "--crop", "100"), ["leave out --crop 100, or --tile"]),
+        (("--tile", "96", "--crop", "224"), ["leave out --crop 224, or --tile"]),
         (("--tile", "96", "--resize", "64"), ["--tile 96 is larger", "--resize 64"]),
         (("--tile", "96", "--resize", "400"), ["--resize 400 would enlarge", "take 200 or less"]),
         (("--tile", "96", "--views", "scale"), ["leave out --tile, or take the view 'flip'"]),
