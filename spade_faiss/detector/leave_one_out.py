@@ -167,8 +167,8 @@ def score_images(pipeline: Pipeline) -> Iterator[tuple[float, Floats]]:
 class LeftOut:
     """How far all training images' patches are from their matches among the others.
 
-    One search finds what is normal for them, and what they score. It is kept in a file without a
-    name that goes with this object.
+    One search finds what is normal for them, and what they score. It is kept in files without
+    names beside the index's own, which go with this object.
 
     Parameters
     ----------
@@ -178,10 +178,11 @@ class LeftOut:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        rows = sum(map(len, pipeline.index.levels))
-        with TemporaryFile() as file:  # which the mapping keeps
+        index = pipeline.index
+        rows, place = sum(map(len, index.levels)), index.folder / index.manifest.generation
+        with TemporaryFile(dir=place) as file:  # which the mapping keeps
             self._distances: Floats = np.memmap(file, np.float32, shape=(rows,))
-        with TemporaryFile() as file:
+        with TemporaryFile(dir=place) as file:
             self._matches: Ids = np.memmap(file, np.int64, shape=(rows,))
 
     def search(self) -> Iterator[Floats]:
