@@ -170,6 +170,7 @@ def check_region(index: Index, roi: Roi | None) -> Framing:
     framing = replace(index.manifest.framing.framing(), roi=roi)
     for size in {(one.height, one.width) for one in index.manifest.images}:
         framing.shown(size)
+    _check_area(index.manifest.min_area, framing, index.manifest.images)
     return framing
 
 
@@ -422,7 +423,7 @@ class Generation:
             manifest = manifest.extended(score=score)
         area = self._before.manifest.min_area if self._before else settings.least_area
         if area:
-            _check_area(area, manifest)
+            _check_area(area, framing, manifest.images)
             manifest = manifest.extended(min_area=area)
         return manifest
 
@@ -433,7 +434,8 @@ class Generation:
             index.manifest = index.manifest.extended(copies=copies)
         with pipeline.stages("index"):
             old = self._old
-            if old.manifest.elsewhere if old else suits_elsewhere(pipeline):
+            # One image alone said nothing of it.
+            if old.manifest.elsewhere if old and len(old) > 1 else suits_elsewhere(pipeline):
                 index.manifest = index.manifest.extended(elsewhere=True)
         if pipeline.settings.contrast:
             left_out = LeftOut(pipeline)
@@ -478,14 +480,13 @@ def _timed(pipeline: Pipeline, made: Iterable[Made]) -> Iterator[Made]:
         yield one
 
 
-def _check_area(area: int, manifest: Manifest) -> None:
+def _check_area(area: int | None, framing: Framing, images: Iterable[TrainingImage]) -> None:
     """Refuse a least area that no place on any of an index's images can have."""
-    framing = manifest.framing.framing()
-    most = max(framing.pixels(one.height, one.width) for one in manifest.images)
-    if area > most:
+    most = max(framing.largest_area(one.height, one.width) for one in images)
+    if area is not None and area > most:
         raise SpadeError(
-            f"`min_area={area}` is more than the {most} pixels that are looked at of the largest "
-            "image, so that nothing would ever be wrong: choose less"
+            f"`min_area={area}` is more than the {most} pixels of the largest area that is looked "
+            "at in one piece, so that nothing would ever be wrong: choose less"
         )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import lru_cache
+from threading import Lock
 
 import cv2
 import numpy as np
@@ -13,6 +15,8 @@ from ..index import Index
 from ..types import Mask
 
 _GREY = 127
+_ONE_AT_A_TIME = Lock()
+"""A proposal reads all that an index keeps of its images."""
 
 
 def size_of_most(index: Index) -> tuple[int, int]:
@@ -37,6 +41,12 @@ def proposed_region(index: Index) -> Mask:
 
     It is of the size that most of them have; see `spade_faiss.images.region.propose_region`.
     """
+    with _ONE_AT_A_TIME:
+        return _proposed(index)
+
+
+@lru_cache(1)
+def _proposed(index: Index) -> Mask:
     height, width = size_of_most(index)
     proposed = propose_region(np.asarray(one) for one in index.crops)
     if proposed.all():

@@ -145,6 +145,9 @@ def distances_to_others(
         torch.tensor(index.rows(level, i, i + 1)).reshape(index.parts, layout.patches, -1)
         for level, layout in enumerate(index.layouts)
     ]
+    most = others.shape[1] * min(layout.patches for layout in index.layouts)
+    if pipeline.settings.kappa > most > 0 and (exact or not index.galleries):
+        pipeline = pipeline.by(kappa=most)  # a query has more images to find patches in
     found = correspond(pipeline, levels, others, exact=exact, leave_out=without)
     return joined_distances(index, [distances for distances, _ in found])
 

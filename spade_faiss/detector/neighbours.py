@@ -130,10 +130,14 @@ def other_units(index: Index, k: int, images: Ids, *, elsewhere: bool) -> tuple[
             for at in range(len(images))
         ]
         return units, np.max([scores for _, scores in found], axis=0)
+    if len(index) < 2:
+        return [np.empty((parts, 0), np.int64)], np.zeros(len(images), np.float32)
     own = np.arange(parts)
-    of_images = [
-        (np.append(some, i)[:, None] * parts + own).ravel() for i, some in enumerate(copies)
+    left_out = [  # its copies, unless nothing else is there: better a copy than nothing
+        np.append(some if len(some) < len(index) - 1 else [], i).astype(np.int64)
+        for i, some in enumerate(copies)
     ]
+    of_images = [(some[:, None] * parts + own).ravel() for some in left_out]
     same = tuple(of_images[unit // parts] for unit in range(len(descriptors)))
     others, scores = other_images(descriptors, k, same, (images[:, None] * parts + own).ravel())
     return [

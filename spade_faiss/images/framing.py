@@ -358,6 +358,17 @@ class Framing:
         """Return how many pixels of an image are looked at."""
         return _pixels(self, (height, width))
 
+    def largest_area(self, height: int, width: int) -> int:
+        """Return how many pixels the largest connected area of an image has that is looked at.
+
+        Neighbours in all eight directions are connected.
+        """
+        return _largest_area(self, (height, width))
+
+    def overlooked(self, height: int, width: int) -> int:
+        """Return how many pixels lie in pieces of the region that are too narrow to be shown."""
+        return _overlooked(self, (height, width))
+
     def share(self, height: int, width: int) -> float:
         """Return the share of an image's pixels, or of its region's, that is looked at, 0…1."""
         every = np.count_nonzero(self.roi.on((height, width))) if self.roi else height * width
@@ -442,6 +453,27 @@ def _pixels(framing: Framing, size: tuple[int, int]) -> int:
         return int(np.count_nonzero(framing.looked_at_on(size)))
     left, top, right, bottom = framing.seen(*size)
     return (right - left) * (bottom - top)
+
+
+@lru_cache(1024)
+def _largest_area(framing: Framing, size: tuple[int, int]) -> int:
+    if not framing.roi:
+        return _pixels(framing, size)
+    looked = framing.looked_at_on(size).view(np.uint8)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(looked, connectivity=8)
+    return int(stats[1:, cv2.CC_STAT_AREA].max(initial=0))
+
+
+@lru_cache(64)
+def _overlooked(framing: Framing, size: tuple[int, int]) -> int:
+    shown = framing.shown(size)
+    if shown is None:
+        return 0
+    seen = framing._placed(framing.inner(shown).astype(np.float32), size) > 0
+    looked = framing.looked_at_on(size).view(np.uint8)
+    count, pieces = cv2.connectedComponents(looked, connectivity=8)
+    lost = np.setdiff1d(np.arange(1, count), pieces[seen])
+    return int(np.count_nonzero(np.isin(pieces, lost)))
 
 
 def _mirror(at: npt.NDArray[np.intp], side: int) -> npt.NDArray[np.intp]:

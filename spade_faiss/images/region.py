@@ -154,6 +154,10 @@ def propose_region(images: Iterable[npt.NDArray[np.uint8]]) -> Mask:
     return np.asarray(there, np.bool_)
 
 
+_NEARLY = 0.02
+"""How far the area of a simpler polygon may be off."""
+
+
 def outlines_of(looked_at: Mask) -> list[tuple[list[tuple[int, int]], bool]]:
     """Return polygons that a mask is painted with, each over those before it, on what is False.
 
@@ -176,8 +180,13 @@ def outlines_of(looked_at: Mask) -> list[tuple[list[tuple[int, int]], bool]]:
     found, tree = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     polygons = []
     for contour, (_, _, _, parent) in zip(found, [] if tree is None else tree[0], strict=True):
-        least = max(1.0, 0.002 * max(double.shape))
-        corners = cv2.approxPolyDP(contour, least, closed=True)[:, 0]
+        corners = contour[:, 0]
+        for least in (max(1.0, 0.002 * max(double.shape)), 1.0, 0.0):  # finer, for what is thin
+            fewer = cv2.approxPolyDP(contour, least, closed=True)
+            area = cv2.contourArea(contour)
+            if len(fewer) > 2 and abs(cv2.contourArea(fewer) - area) <= _NEARLY * area:
+                corners = fewer[:, 0]
+                break
         if len(corners) > 2:
             at = [(round((x + 0.5) / 2), round((y + 0.5) / 2)) for x, y in corners.tolist()]
             polygons.append((at, parent < 0, cv2.contourArea(contour)))

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import TIMEOUT_MAX, Event, Lock, Thread
 
+import cv2
 import numpy as np
 
 from ..detector import Detector
@@ -228,8 +229,10 @@ class LiveIndex:
 
 def _warm_up(detector: Detector) -> None:
     """Query once, alone and as a batch, and find the threshold, which may have to be drawn anew."""
-    crop = np.array(detector.index_.crops[0])
+    index = detector.index_
+    first = index.manifest.images[0]
+    picture = cv2.resize(np.asarray(index.crops[0]), (first.width, first.height))
     for size in {1, detector.settings.batch_size}:
-        for result in detector.query([crop] * size):
+        for result in detector.query([np.asarray(picture, np.uint8)] * size):
             detector.score_of(result)
     _ = detector.image_threshold

@@ -52,7 +52,12 @@ def index_notes(manifest: Manifest, k: int) -> tuple[str, ...]:
     k : int
         Training images that a query is to be compared with.
     """
-    return (*_framing_notes(manifest), *_k_notes(manifest, k), *_copy_notes(manifest))
+    return (
+        *_framing_notes(manifest),
+        *_region_notes(manifest),
+        *_k_notes(manifest, k),
+        *_copy_notes(manifest),
+    )
 
 
 def image_notes(manifest: Manifest, size: tuple[int, int]) -> tuple[str, ...]:
@@ -79,7 +84,7 @@ def area_notes(manifest: Manifest, size: tuple[int, int], min_area: int | None) 
     min_area : int or None
         Pixels; None if each counts.
     """
-    pixels = manifest.framing.framing().pixels(*size)
+    pixels = manifest.framing.framing().largest_area(*size)
     if min_area is None or pixels >= min_area:
         return ()
     return (f"{_SMALL}: {pixels} of {min_area} pixels",)
@@ -169,6 +174,17 @@ def _framing_notes(manifest: Manifest) -> list[str]:
         )
         for kind, which in ((_PART, little), (_OUT_OF_SHAPE, stretched))
         if any(which)
+    ]
+
+
+def _region_notes(manifest: Manifest) -> list[str]:
+    size = _most_common_size(manifest.images)
+    pixels = manifest.framing.framing().overlooked(*size)
+    if not pixels:
+        return []
+    return [
+        f"{pixels} pixels of the region lie in pieces that are too narrow to be seen at the size "
+        "that images are brought to: make these wider, or look at more pixels"
     ]
 
 

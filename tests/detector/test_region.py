@@ -310,6 +310,40 @@ def test_the_least_area_is_held_to_the_region(tiny, tmp_path):
     Spade(tiny, min_area=1500, **options).fit(GOOD, tmp_path / "index")
 
 
+def test_the_least_area_is_held_to_the_largest_piece(tiny, tmp_path):
+    """In two pieces of 600 pixels nothing of 700 can be wrong, though 1200 are looked at."""
+    pieces = np.zeros(SIZE, bool)
+    pieces[10:30, 10:40] = pieces[60:80, 80:110] = True
+    options = SMALL | {"crop": None, "min_area": 700}
+    with pytest.raises(SpadeError, match="`min_area=700` is more than the 600 pixels"):
+        Spade(tiny, region=pieces, **options).fit(GOOD, tmp_path / "index")
+    spade = Spade(tiny, **options).fit(GOOD, tmp_path / "index")
+    with pytest.raises(SpadeError, match="`min_area=700` is more than the 600 pixels"):
+        spade.look_at(pieces)
+    assert spade.settings.region is None
+
+
+def test_a_piece_that_is_too_narrow_to_be_seen_is_noted(tiny, tmp_path):
+    mask = np.zeros(SIZE, bool)
+    mask[10:60, 10:60] = True
+    wide = Spade(tiny, region=mask, crop=None, resize=48).fit(GOOD, tmp_path / "wide")
+    mask[81:83, 10:110] = True
+    both = Spade(tiny, region=mask, crop=None, resize=48).fit(GOOD, tmp_path / "both")
+    said = "200 pixels of the region lie in pieces that are too narrow"
+    assert [any(said in note for note in one.notes) for one in (wide, both)] == [False, True]
+
+
+def test_kappa_may_be_more_than_the_patches_of_the_other_images(tiny):
+    """A query has two images to find patches in, each of them but one."""
+    corner = np.zeros(SIZE, bool)
+    corner[40:52, 40:52] = True
+    for preset in ("paper", "best"):
+        spade = Spade(tiny, preset=preset, crop=None, region=corner, resize=96)
+        few = min(layout.patches for layout in spade.fit(GOOD[:2]).index_.layouts)
+        again = Spade(tiny, preset=preset, crop=None, region=corner, resize=96, kappa=few + 1)
+        assert again.fit(GOOD[:2]).predict(NEW[:1]).scores[0] > 0
+
+
 # What is wrong with a region ------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from skimage import data
 
 from spade_faiss import Ensemble, Spade, SpadeError, open_detector
 from spade_faiss.detector.leave_one_out import LeftOut, map_scores, nearest_others
+from spade_faiss.detector.neighbours import other_units
 from spade_faiss.images import Frame
 from spade_faiss.report import explanation_picture
 from spade_faiss.verdict import find_regions
@@ -248,6 +249,28 @@ def test_fixed_scenes_are_compared_at_their_own_place_and_trays_anywhere(tiny, t
             assert spade.index_.manifest.elsewhere == elsewhere
             loaded = Spade.load(tmp_path / name, backbone=tiny)
             assert loaded.index_.manifest.elsewhere == elsewhere
+
+
+def test_one_picture_alone_does_not_say_where_tiles_are_to_be_sought(tiny, tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(6)]
+    for path, image in zip(paths, trays(6), strict=True):
+        cv2.imwrite(str(path), image)
+    spade = Spade(tiny, **SEEN).fit(paths[:1], tmp_path / "index")
+    assert not spade.index_.manifest.elsewhere
+    spade.add(paths[1:])
+    assert spade.index_.manifest.elsewhere
+
+
+def test_an_image_is_never_compared_with_its_own_tiles(tiny):
+    """Not even where all others are its copies, which then are better than nothing."""
+    image = trays(1)[0]
+    noise = np.random.default_rng(0)
+    alike = [np.clip(image + noise.normal(0, 1, image.shape), 0, 255).astype(np.uint8)] * 2
+    index = Spade(tiny, **SEEN).fit([image, *alike, image[:, ::-1]]).index_
+    for images in (np.arange(4), np.array([2])):
+        units, _ = other_units(index, 50, images, elsewhere=True)
+        for i, own in zip(images.tolist(), units, strict=True):
+            assert own.shape[1] and not (own // index.parts == i).any()
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

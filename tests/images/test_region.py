@@ -266,3 +266,14 @@ def test_a_file_in_memory_is_read_as_one_on_disk(tmp_path):
     assert np.array_equal(read_region(data), read_region(tmp_path / "a.png"))
     with pytest.raises(SpadeError, match=r"^the picture: the region is not an image"):
         read_region(b"nothing")
+
+
+def test_outlines_keep_what_is_thin():
+    mask = np.zeros((1500, 2000), bool)
+    mask[100:700, 100:900] = True
+    mask[1200:1204, 100:1900] = True
+    painted = np.zeros(mask.shape, np.uint8)
+    for corners, white in outlines_of(mask):
+        cv2.fillPoly(painted, [np.array(corners) - [0, 0]], int(white))
+    assert painted[1201:1203, 110:1890].all() and painted[110:690, 110:890].all()
+    assert len(outlines_of(mask)) == 2

@@ -225,3 +225,24 @@ def test_a_region_is_proposed_by_what_the_index_keeps(tiny, tmp_path):
         assert mask.mean() < 0.5 and not mask[:, 190:].any()
     with serving(tmp_path / "b", tiny) as service:
         assert service.client.get("/v1/region/proposal").json()["polygons"] == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"crop": 96, "resize": 96}, {"crop": None, "resize": 80}, {"crop": None, "tile": 64}],
+)
+def test_pictures_that_are_not_square_are_served_by_a_region(tiny, tmp_path, options):
+    """What the network sees has another aspect than they have."""
+    good = [image[:120, :160] for image in GOOD]
+    mask = np.zeros((120, 160), bool)
+    mask[20:100, 30:120] = True
+    Spade(tiny, quantile=0.8, region=mask, **options).fit(good, tmp_path / "index")
+    with serving(tmp_path / "index", tiny, editable=True) as service:
+        client = service.client
+        assert len(verdicts(client, good[0])) == 1
+        square = client.post("/v1/query", files=form(png(GOOD[0][:200, :200])))
+        assert square.status_code == 422 and "another aspect" in square.text
+        mask[:, :60] = False
+        assert client.put("/v1/region", content=grey_png(255 * mask.astype(np.uint8))).is_success
+        assert settled(client)["state"] == "idle"
+        assert len(verdicts(client, good[0])) == 1

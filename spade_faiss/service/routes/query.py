@@ -92,10 +92,15 @@ async def query(
 
 
 def _check_size(upload: Upload, image: Pixels, detector: Detector) -> None:
-    """Refuse an image of a size that an index cannot take: smaller than its tiles' pictures."""
+    """Refuse an image of a size that an index cannot take.
+
+    It is smaller than the index's tiled pictures, or has another aspect than its region.
+    """
     try:
         for member in detector.members:
-            member.index_.manifest.framing.framing().seen(image.shape[0], image.shape[1])
+            framing = member.index_.manifest.framing.framing()
+            framing.seen(image.shape[0], image.shape[1])
+            framing.shown((image.shape[0], image.shape[1]))
     except SpadeError as error:
         raise Refusal(422, f"{upload.name}: {error}") from None
 
