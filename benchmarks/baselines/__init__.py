@@ -19,7 +19,9 @@ from .patchcore import PatchCore
 from .spade import SpadeBest, SpadePaper
 from .spade_video import SpadePaperVideo, SpadeVideo
 from .ssim_autoencoder import SsimAutoencoder
+from .stack_rnn import StackRnn
 from .student import Student
+from .tsc import Tsc
 from .vae import Vae
 from .video import VideoMethod
 
@@ -39,6 +41,8 @@ METHODS: dict[str, type[Method]] = {
 """By the names that Table 3 has for them, in its order, then those that it has not."""
 
 VIDEO_METHODS: dict[str, type[VideoMethod]] = {
+    "TSC": Tsc,
+    "StackRNN": StackRnn,
     "AE-Conv3D": AeConv3d,
     "MemAE": MemAe,
     "AE2D": Ae2d,
