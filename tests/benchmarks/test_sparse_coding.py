@@ -51,12 +51,14 @@ def test_what_is_planted_stands_out_on_average_over_seeds(name, lite):
     assert np.mean([ratio(fitted(name, lite, seed=seed)) for seed in range(3)]) > 1.25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_what_was_shown_as_good_stands_out_less(name, lite):
     known = [clip(200 + seed, planted=range(40)) for seed in range(4)]
     assert ratio(fitted(name, lite, [*GOOD[:2], *known])) < ratio(fitted(name, lite)) - 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_training_lowers_the_errors_of_good_clips_that_it_was_not_shown(name, lite):
     new = clip(300)

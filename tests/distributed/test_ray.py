@@ -73,7 +73,7 @@ class Interrupted:
         self, pipeline: Pipeline, calls: Iterable[tuple[Callable[[Pipeline], object], str]]
     ) -> Iterator[object]:
         for call, what in calls:
-            if "maps" in what and not self.acted:
+            if what.startswith(("the maps", "the normal distances")) and not self.acted:
                 self.acted = True
                 self._act()
             yield from self._executor.map(pipeline, [(call, what)])

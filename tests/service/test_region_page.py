@@ -111,6 +111,7 @@ def test_a_polygon_is_drawn_and_saved_and_the_next_query_honours_it(
     assert verdicts(editable.client, DIRT) == ["NG"]
 
 
+@pytest.mark.slow
 def test_areas_are_drawn_moved_and_undone_by_pointer(editable):
     with opened(editable, viewport={"width": 1280, "height": 900}) as page:
         edit(page)
@@ -161,6 +162,7 @@ def test_areas_are_drawn_moved_and_undone_by_pointer(editable):
         check_near(corners(page), hole)
 
 
+@pytest.mark.slow
 def test_it_is_worked_by_keys_alone(editable):
     with opened(editable, viewport={"width": 1280, "height": 900}) as page:
         page.locator("#region").focus()
@@ -192,6 +194,7 @@ def test_it_is_worked_by_keys_alone(editable):
     assert not settled(editable.client)["everything"]
 
 
+@pytest.mark.slow
 def test_fingers_move_the_picture_and_no_corner_is_set(editable):
     with opened(editable, viewport={"width": 390, "height": 844}, has_touch=True) as page:
         edit(page)
@@ -234,6 +237,7 @@ def test_who_may_not_save_can_still_download(service):
         assert 0 < (np.asarray(Image.open(io.BytesIO(data)).convert("L")) > 127).mean() < 0.5
 
 
+@pytest.mark.slow
 def test_a_queried_picture_can_be_drawn_on_and_a_refusal_is_said(editable, tmp_path):
     cv2.imwrite(str(tmp_path / "dirt.png"), DIRT[..., ::-1])
     with opened(editable) as page:
