@@ -16,6 +16,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import cv2
+import numpy as np
 import pytest
 
 from spade_faiss.datasets import make_demo
@@ -157,6 +159,9 @@ def stand_ins(demo, tmp_path_factory):
     shutil.copytree(demo, folder / "mvtec_anomaly_detection")
     make_stc(folder / "shanghaitech")
     shutil.rmtree(larger)
+    mask = np.full((256, 256), 255, np.uint8)
+    mask[:, :40] = 0
+    cv2.imwrite(str(folder / "mask.png"), mask)
     index = ("build", folder / "parts" / "good", "--index", folder / "parts.index")
     command.done(*index, *command.TINY)
     return folder
