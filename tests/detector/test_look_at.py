@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from spade_faiss import Ensemble, Spade, SpadeError, open_detector
-from spade_faiss.detector import fit as fitting
+from spade_faiss.detector import generation as fitting
 from spade_faiss.images.roi import Roi
 from spade_faiss.images.video.read import with_motion
 from spade_faiss.index.manifest import DataFile, Manifest

@@ -201,7 +201,7 @@ def test_what_one_search_found_equals_a_search_for_each(
     tiny, monkeypatch, preset, kappa, elsewhere
 ):
     """Normal distances and thresholds come of one search; its scores are those of another."""
-    monkeypatch.setattr("spade_faiss.detector.fit.suits_elsewhere", lambda _: elsewhere)
+    monkeypatch.setattr("spade_faiss.detector.generation.suits_elsewhere", lambda _: elsewhere)
     spade = Spade(tiny, 3, kappa, preset=preset, **SEEN).fit(pictures("gravel", 4))
     pipeline, images = spade.pipeline, np.arange(4)
     assert spade.index_.manifest.elsewhere == elsewhere

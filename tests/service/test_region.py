@@ -158,7 +158,7 @@ def test_one_region_at_a_time_and_none_once_the_service_ends(tiny, folder, monke
         go_on.wait(60)
         return features_of_kept(*arguments, **options)
 
-    monkeypatch.setattr("spade_faiss.detector.fit.features_of_kept", slow)
+    monkeypatch.setattr("spade_faiss.detector.generation.features_of_kept", slow)
     generation = Spade.load(folder, backbone=tiny).manifest.generation
     with serving(folder, tiny, editable=True) as service:
         service.client.put("/v1/region", content=grey_png(LEFT))
