@@ -20,7 +20,7 @@ from ..verdict.copies import copy_weights
 from .known_scores import KnownScores
 from .neighbours import copies_in, other_units
 from .pipeline import Pipeline
-from .query import contrasted, correspond, joined_distances, maps_of, mean_of
+from .query import contrasted, correspond, joined, maps_of, mean_of, stacked
 
 Made = TypeVar("Made")
 
@@ -149,7 +149,7 @@ def distances_to_others(
     if pipeline.settings.kappa > most > 0 and (exact or not index.galleries):
         pipeline = pipeline.by(kappa=most)  # a query has more images to find patches in
     found = correspond(pipeline, levels, others, exact=exact, leave_out=without)
-    return joined_distances(index, [distances for distances, _ in found])
+    return joined(index, stacked(distances for distances, _ in found), 0)
 
 
 # Handed to the executor ---------------------------------------------------------------------
@@ -215,10 +215,7 @@ class LeftOut:
                 start += len(level)
             without = [i, *copies_in(index)[i].tolist()]
             less = contrasted(index, distances, matches, without)
-            joined = tuple(
-                layout.join(own, 0) for layout, own in zip(index.layouts, less, strict=True)
-            )
-            yield _map_score(self._pipeline, i, joined)
+            yield _map_score(self._pipeline, i, joined(index, less, 0))
 
 
 def suits_elsewhere(pipeline: Pipeline) -> bool:

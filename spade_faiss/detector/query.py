@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import SpadeError
 from ..images import Loaded, OnError
 from ..index import Index
-from ..index.layout import Layout
+from ..index.layout import Layout, Sample
 from ..index.manifest import CONTRAST_BEFORE
 from ..maps import anomaly_map, area_peak, power_mean
 from ..maps.contrast import contrast
@@ -152,13 +152,8 @@ def _joined(pipeline: Pipeline, loaded: Loaded, parts: Sequence[_PartFound]) -> 
     index, settings, framing = pipeline.index, pipeline.settings, pipeline.framing
     shown = framing.inner(framing.painted(loaded.wide, loaded.size))
     with pipeline.stages("maps"):
-        distances = joined_distances(index, [one.distances for one in parts])
-        matches = tuple(
-            layout.join(np.stack(own), -1)
-            for layout, own in zip(
-                index.layouts, zip(*(one.matches for one in parts), strict=True), strict=True
-            )
-        )
+        distances = joined(index, stacked(one.distances for one in parts), 0)
+        matches = joined(index, stacked(one.matches for one in parts), -1)
         on_input, placed = maps_of(pipeline, distances, loaded.size)
         mean = mean_of(pipeline, on_input)
     images = _images_of([one.units for one in parts], index.parts)
@@ -199,12 +194,26 @@ def _images_of(units: Sequence[Ids], parts: int) -> Ids:
     return found
 
 
-def joined_distances(index: Index, parts: Sequence[Sequence[Floats]]) -> tuple[Floats, ...]:
-    """Return each level's distances [h, w] out of those of an image's parts, [patches] a level."""
+def joined(
+    index: Index, levels: Iterable[npt.NDArray[Sample]], missing: float
+) -> tuple[npt.NDArray[Sample], ...]:
+    """Return what each level's grid has [h, w], out of what all of an image's parts have.
+
+    Parameters
+    ----------
+    index : Index
+    levels : iterable of arrays [parts, patches]
+    missing : float
+        What patches get that are not looked at.
+    """
     return tuple(
-        layout.join(np.stack(own), 0)
-        for layout, own in zip(index.layouts, zip(*parts, strict=True), strict=True)
+        layout.join(own, missing) for layout, own in zip(index.layouts, levels, strict=True)
     )
+
+
+def stacked(parts: Iterable[Sequence[npt.NDArray[Sample]]]) -> list[npt.NDArray[Sample]]:
+    """Return each level's values [parts, patches], out of those of all levels of each part."""
+    return [np.stack(own) for own in zip(*parts, strict=True)]
 
 
 def find_training_image(index: Index, image: npt.NDArray[np.uint8], among: Ids) -> str | None:
