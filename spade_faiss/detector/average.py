@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..images import Framing
+from ..images.coverage import looked_at_on
 from ..index.ensemble import Statistics
 from ..index.manifest import Manifest
 from ..index.scores import Calibration
@@ -19,8 +20,9 @@ from ..types import Doubles, Floats, Mask
 from ..verdict.calibration import draw_thresholds, image_weights, named_scores
 from ..verdict.notes import area_notes
 from .leave_one_out import score_images
-from .pipeline import Pipeline
-from .query import clip, clipped_mean
+from .maps import clip, clipped_mean
+from .pipeline import Batch, Pipeline
+from .query import compare
 from .result import Result
 
 
@@ -206,7 +208,7 @@ def average_maps(
     joined /= len(statistics)
     placed = first.place(joined, original)
     if first.roi and first.looked_at is not None:
-        for one, looked in ((joined, first.looked_at), (placed, first.looked_at_on(original))):
+        for one, looked in ((joined, first.looked_at), (placed, looked_at_on(first, original))):
             one[~looked] = min(0.0, float(one[looked].max())) if looked.any() else 0
     if min_area:
         clip(min_area, joined, placed)
@@ -246,3 +248,22 @@ def _resized(values: Floats, looked_at: Mask | None, size: tuple[int, int]) -> F
 
 def _linear(values: Floats, size: tuple[int, int]) -> Floats:
     return np.asarray(cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR), np.float32)
+
+
+def whole_maps(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
+    """Yield one Result an image as an ensemble takes it: its power mean is clipped, its maps not.
+
+    It is of the members' joined map that areas count.
+    """
+    area = pipeline.settings.least_area
+    for one in compare(pipeline.by(min_area=None), batch):
+        yield replace(one, mean_score=clipped_mean(pipeline, one.input_map, one.map, area))
+
+
+def average_only(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
+    """Yield of each image no more than an ensemble takes from a member that is not the first."""
+    for one in whole_maps(pipeline, batch):
+        none = one.image[:0]
+        yield replace(
+            one, image=none, input=none, map=one.map[:0], distances=(), matches=(), notes=()
+        )

@@ -20,12 +20,12 @@ from ..index import EnsembleManifest, Manifest
 from ..index.ensemble import Statistics
 from ..types import Mask
 from . import fit_ensemble as fitting
-from .average import average_results, learn_statistics, shifts_of
+from .average import average_only, average_results, learn_statistics, shifts_of, whole_maps
 from .detector import Detector
 from .extract import Images, sources_of
 from .members import open_members, sharing
 from .pipeline import Executor, Pipeline
-from .query import average_only, query_by, whole_maps
+from .query import query_by
 from .result import Result
 from .spade import Spade
 from .views import members_of

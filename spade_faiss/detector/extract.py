@@ -23,6 +23,7 @@ from ..images import (
     report_problem,
     sizes_of,
 )
+from ..images.choose import framing_of_most, tiled_framing
 from ..images.motion import CELL, motion_shape
 from ..images.roi import Roi
 from ..index import TrainingImage
@@ -70,9 +71,9 @@ def framing_for(pipeline: Pipeline, sources: Iterable[Source]) -> tuple[Framing,
         _check_aspect(settings.region, sizes)
     if settings.tile:
         cell = pipeline.network.cell
-        framing = Framing.tiled(settings.tile, settings.overlap, cell, settings.resize, sizes)
+        framing = tiled_framing(settings.tile, settings.overlap, cell, settings.resize, sizes)
     else:
-        framing = Framing.for_most(settings.shorter_side, settings.crop, sizes)
+        framing = framing_of_most(settings.shorter_side, settings.crop, sizes)
     if settings.margin:
         framing = replace(framing, margin=pipeline.network.cell)
     framing = replace(framing, roi=settings.region)

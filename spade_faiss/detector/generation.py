@@ -15,6 +15,7 @@ from .._support.versions import installed
 from ..errors import SpadeError
 from ..features.scale import Spread
 from ..images import Framing, OnError, Source
+from ..images.coverage import largest_area
 from ..index import (
     Index,
     IndexWriter,
@@ -287,7 +288,7 @@ def _timed(pipeline: Pipeline, made: Iterable[Made]) -> Iterator[Made]:
 
 def check_area(area: int | None, framing: Framing, images: Iterable[TrainingImage]) -> None:
     """Refuse a least area that no place on any of an index's images can have."""
-    most = max(framing.largest_area(one.height, one.width) for one in images)
+    most = max(largest_area(framing, (one.height, one.width)) for one in images)
     if area is not None and area > most:
         raise SpadeError(
             f"`min_area={area}` is more than the {most} pixels of the largest area that is looked "

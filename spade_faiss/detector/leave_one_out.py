@@ -17,10 +17,11 @@ from ..maps import contrast
 from ..types import Doubles, Floats, Ids
 from ..verdict.calibration import calibration_sample, draw_thresholds, named_scores
 from ..verdict.copies import copy_weights
+from .correspond import contrasted, correspond, joined, stacked
 from .known_scores import KnownScores
+from .maps import maps_of, mean_of
 from .neighbours import copies_in, other_units
 from .pipeline import Pipeline
-from .query import contrasted, correspond, joined, maps_of, mean_of, stacked
 
 Made = TypeVar("Made")
 

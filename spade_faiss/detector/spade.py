@@ -21,9 +21,10 @@ from .detector import Detector
 from .executor import pipeline_of
 from .extract import Images
 from .leave_one_out import calibration_of, score_images
+from .maps import with_levels
 from .pipeline import Executor, Pipeline
 from .presets import with_preset
-from .query import query, with_levels
+from .query import query
 from .result import Result
 from .settings import CALIBRATED, CROP, KAPPA, K, SearchSettings, Settings
 

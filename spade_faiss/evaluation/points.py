@@ -9,8 +9,9 @@ from itertools import tee
 
 from ..detector import Detector, Result
 from ..detector.extract import Images
+from ..detector.maps import with_levels
 from ..detector.pipeline import Batch, Pipeline
-from ..detector.query import compare, query_by, with_levels
+from ..detector.query import compare, query_by
 from ..images import OnError
 
 

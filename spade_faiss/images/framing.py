@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TypeVar
@@ -175,54 +173,6 @@ class Framing:
         longer = max(resize, _CELL * round(longer / _CELL))
         return cls(resize, (resize, longer) if width >= height else (longer, resize), False)
 
-    @classmethod
-    def for_most(cls, resize: int, crop: int | None, sizes: Iterable[tuple[int, int]]) -> Framing:
-        """Return the framing that most images of these heights and widths ask for.
-
-        Of equally many, that of the image that comes first; of none, a square. Raises what
-        `choose` raises.
-        """
-        wanted = Counter(cls.choose(resize, crop, size) for size in sizes)
-        return wanted.most_common(1)[0][0] if wanted else cls.choose(resize, crop, (1, 1))
-
-    @classmethod
-    def tiled(
-        cls,
-        side: int,
-        overlap: int | None,
-        unit: int,
-        resize: int | None,
-        sizes: Iterable[tuple[int, int]],
-    ) -> Framing:
-        """Return the framing by tiles for most images of some heights and widths.
-
-        Parameters
-        ----------
-        side, overlap, unit
-            As `Tiles.choose` takes them.
-        resize : int, optional
-            Length that the shorter side is brought to; by default the images are cut as they are.
-        sizes : iterable of (int, int)
-
-        Raises
-        ------
-        SpadeError
-            If there are none, `resize` would enlarge them, or as `Tiles.choose` does.
-        """
-        wanted = Counter(sizes)
-        if not wanted:
-            raise SpadeError("none of the images can be used")
-        height, width = wanted.most_common(1)[0][0]
-        shorter = min(height, width)
-        if resize is not None and resize > shorter:
-            raise SpadeError(
-                f"`resize={resize}` would enlarge pictures of {width}x{height} pixels: "
-                f"take {shorter} or less"
-            )
-        scale = 1.0 if resize is None else resize / shorter
-        tiles = Tiles.choose(side, overlap, unit, (round(height * scale), round(width * scale)))
-        return cls(min(tiles.picture), tiles.canvas, False, tiles=tiles)
-
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         if self.tiles:
             return self._brought_to(self.tiles.picture, height, width)
@@ -261,7 +211,9 @@ class Framing:
             If the image is too small for tiles, or as `shown` does.
         """
         self.shown(image.shape[:2])
-        return self._mirrored(self._resize(image), self.margin)
+        return _inside_margin(
+            _resize(image, self._resized(*image.shape[:2])), self.size, self.margin
+        )
 
     def unframed(
         self, wide: npt.NDArray[np.uint8], original: tuple[int, int], missing: int = 0
@@ -291,38 +243,6 @@ class Framing:
         whole[top : top + seen.shape[0], left : left + seen.shape[1]] = seen
         return whole
 
-    def _mirrored(self, resized: npt.NDArray[Sample], margin: int) -> npt.NDArray[Sample]:
-        """Return the input and a margin, mirrored beyond the border of the resized image."""
-        starts = [
-            (side - wanted) // 2 - margin
-            for side, wanted in zip(resized.shape[:2], self.size, strict=True)
-        ]
-        ends = [
-            start + wanted + 2 * margin for start, wanted in zip(starts, self.size, strict=True)
-        ]
-        inside = min(starts) >= 0 and ends[0] <= resized.shape[0] and ends[1] <= resized.shape[1]
-        if inside:
-            return np.ascontiguousarray(resized[starts[0] : ends[0], starts[1] : ends[1]])
-        rows, cols = (
-            _mirror(np.arange(start, end), side)
-            for start, end, side in zip(starts, ends, resized.shape[:2], strict=True)
-        )
-        return resized[rows[:, None], cols]
-
-    def _resize(self, image: npt.NDArray[Sample]) -> npt.NDArray[Sample]:
-        height, width = image.shape[:2]
-        rows, cols = self._resized(height, width)
-        if (rows, cols) == (height, width):
-            return image
-        shrinks = rows * cols < height * width
-        how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-        resized: npt.NDArray[Sample] = cv2.resize(  # type: ignore[assignment]
-            image,  # type: ignore[arg-type]
-            (cols, rows),
-            interpolation=how,
-        )
-        return resized
-
     def apply_mask(self, mask: Mask) -> Mask:
         """Return a mask `[H, W]` framed like its image, by nearest pixel, `[h, w]`."""
         rows, cols = self._resized(*mask.shape)
@@ -346,33 +266,6 @@ class Framing:
             min(width, round(right)),
             min(height, round(bottom)),
         )
-
-    def looked_at_on(self, original: tuple[int, int]) -> Mask:
-        """Return which pixels of an image of a height and width are looked at, bool [H, W]."""
-        left, top, right, bottom = self.seen(*original)
-        looked = np.zeros(original, bool)
-        looked[top:bottom, left:right] = True
-        return looked & self.roi.on(original) if self.roi else looked
-
-    def pixels(self, height: int, width: int) -> int:
-        """Return how many pixels of an image are looked at."""
-        return _pixels(self, (height, width))
-
-    def largest_area(self, height: int, width: int) -> int:
-        """Return how many pixels the largest connected area of an image has that is looked at.
-
-        Neighbours in all eight directions are connected.
-        """
-        return _largest_area(self, (height, width))
-
-    def overlooked(self, height: int, width: int) -> int:
-        """Return how many pixels lie in pieces of the region that are too narrow to be shown."""
-        return _overlooked(self, (height, width))
-
-    def share(self, height: int, width: int) -> float:
-        """Return the share of an image's pixels, or of its region's, that is looked at, 0…1."""
-        every = np.count_nonzero(self.roi.on((height, width))) if self.roi else height * width
-        return self.pixels(height, width) / every
 
     def stretch(self, height: int, width: int) -> float:
         """Return how many times as far an image is stretched one way as the other, 1 or more.
@@ -436,8 +329,8 @@ class Framing:
 def _shown(framing: Framing, original: tuple[int, int]) -> Mask:
     assert framing.roi is not None
     # As images are resized: what is not looked at has a part in whatever is more than 0.
-    left_out = framing._resize((~framing.roi.on(original)).astype(np.float32))
-    shown: Mask = framing._mirrored(left_out, framing.margin) == 0
+    left_out = _resize((~framing.roi.on(original)).astype(np.float32), framing._resized(*original))
+    shown: Mask = _inside_margin(left_out, framing.size, framing.margin) == 0
     if not framing.inner(shown).any():
         height, width = framing.size
         raise SpadeError(
@@ -447,33 +340,32 @@ def _shown(framing: Framing, original: tuple[int, int]) -> Mask:
     return shown
 
 
-@lru_cache(1024)
-def _pixels(framing: Framing, size: tuple[int, int]) -> int:
-    if framing.roi:
-        return int(np.count_nonzero(framing.looked_at_on(size)))
-    left, top, right, bottom = framing.seen(*size)
-    return (right - left) * (bottom - top)
+def _resize(image: npt.NDArray[Sample], size: tuple[int, int]) -> npt.NDArray[Sample]:
+    """Return an image in a height and width: by areas if it shrinks, else bilinear."""
+    if size == image.shape[:2]:
+        return image
+    shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
+    resized: npt.NDArray[Sample] = cv2.resize(  # type: ignore[assignment]
+        image,  # type: ignore[arg-type]
+        size[::-1],
+        interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+    )
+    return resized
 
 
-@lru_cache(1024)
-def _largest_area(framing: Framing, size: tuple[int, int]) -> int:
-    if not framing.roi:
-        return _pixels(framing, size)
-    looked = framing.looked_at_on(size).view(np.uint8)
-    _, _, stats, _ = cv2.connectedComponentsWithStats(looked, connectivity=8)
-    return int(stats[1:, cv2.CC_STAT_AREA].max(initial=0))
-
-
-@lru_cache(64)
-def _overlooked(framing: Framing, size: tuple[int, int]) -> int:
-    shown = framing.shown(size)
-    if shown is None:
-        return 0
-    seen = framing._placed(framing.inner(shown).astype(np.float32), size) > 0
-    looked = framing.looked_at_on(size).view(np.uint8)
-    count, pieces = cv2.connectedComponents(looked, connectivity=8)
-    lost = np.setdiff1d(np.arange(1, count), pieces[seen])
-    return int(np.count_nonzero(np.isin(pieces, lost)))
+def _inside_margin(
+    resized: npt.NDArray[Sample], size: tuple[int, int], margin: int
+) -> npt.NDArray[Sample]:
+    """Return the middle of a resized image, and a margin, mirrored beyond the image's border."""
+    starts = [(side - own) // 2 - margin for side, own in zip(resized.shape, size, strict=False)]
+    ends = [start + own + 2 * margin for start, own in zip(starts, size, strict=True)]
+    if min(starts) >= 0 and ends[0] <= resized.shape[0] and ends[1] <= resized.shape[1]:
+        return np.ascontiguousarray(resized[starts[0] : ends[0], starts[1] : ends[1]])
+    rows, cols = (
+        _mirror(np.arange(start, end), side)
+        for start, end, side in zip(starts, ends, resized.shape, strict=False)
+    )
+    return resized[rows[:, None], cols]
 
 
 def _mirror(at: npt.NDArray[np.intp], side: int) -> npt.NDArray[np.intp]:

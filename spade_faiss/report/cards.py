@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any
 
 from ..detector.result import Result
+from ..images.coverage import looked_at_on
 from ..index import Index
 from ..verdict import Finding, Region, shown_map
 from .colours import Picture
@@ -116,7 +117,7 @@ def card_of(
         What its pictures at their own resolution are called.
     """
     size = result.map.shape[0], result.map.shape[1]
-    looked_at = index.manifest.framing.framing().looked_at_on(size)
+    looked_at = looked_at_on(index.manifest.framing.framing(), size)
     limit = finding.pixel_threshold
     values = shown_map(result, limit)
     layers = layers_of(result.image, values, room[0], limit, looked_at=looked_at)

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..detector.result import Result
 from ..errors import SpadeError
 from ..images import Framing
+from ..images.coverage import looked_at_on
 from ..index import Index
 from ..types import Floats, Mask
 from ..verdict import Finding, Region, over, shown_map
@@ -203,7 +204,7 @@ def _square(image: Picture, side: int) -> Picture:
 def looked_at_in(picture: Picture, framing: Framing, result: Result) -> Mask:
     """Return which pixels of a result's image, shown in any size, are looked at, [h, w]."""
     size = result.map.shape[0], result.map.shape[1]
-    return in_size(framing.looked_at_on(size), picture)
+    return in_size(looked_at_on(framing, size), picture)
 
 
 def in_size(mask: Mask, picture: Picture) -> Mask:

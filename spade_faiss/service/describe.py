@@ -7,6 +7,7 @@ from typing import Any, cast
 from .._support.text import printable
 from ..detector import Detector
 from ..detector.result import Result
+from ..images.coverage import looked_at_on
 from ..index import Manifest
 from ..report.closeups import bounded
 from ..report.layers import paths_of
@@ -79,7 +80,7 @@ def image_answer(
 def _shown(detector: Detector, result: Result, finding: Finding, *, full: bool) -> dict[str, Any]:
     """Return what is answered for the eye: pictures of an image, and paths over it."""
     framing, limit = detector.index_.manifest.framing.framing(), finding.pixel_threshold
-    looked_at = framing.looked_at_on((result.map.shape[0], result.map.shape[1]))
+    looked_at = looked_at_on(framing, (result.map.shape[0], result.map.shape[1]))
     values = shown_map(result, limit)
     paths = paths_of(values, limit, looked_at)
     return {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..images.coverage import largest_area, looked_at_share, overlooked_pixels
 from ..types import Doubles
 from .copies import copy_groups, from_pairs
 from .rates import images_needed, percent
@@ -67,8 +68,8 @@ def image_notes(manifest: Manifest, size: tuple[int, int]) -> tuple[str, ...]:
     that is a note of the index.
     """
     framing = manifest.framing.framing()
-    if (share := framing.share(*size)) < LITTLE:
-        others = framing.share(*_most_common_size(manifest.images))
+    if (share := looked_at_share(framing, size)) < LITTLE:
+        others = looked_at_share(framing, _most_common_size(manifest.images))
         if share < 0.9 * min(others, LITTLE):
             return (f"{_PART}: {_seen(framing, size)}",)
     return (f"{_OUT_OF_SHAPE}: {_seen(framing, size)}",) if _is_stretched(framing, size) else ()
@@ -84,7 +85,7 @@ def area_notes(manifest: Manifest, size: tuple[int, int], min_area: int | None) 
     min_area : int or None
         Pixels; None if each counts.
     """
-    pixels = manifest.framing.framing().largest_area(*size)
+    pixels = largest_area(manifest.framing.framing(), size)
     if min_area is None or pixels >= min_area:
         return ()
     return (f"{_SMALL}: {pixels} of {min_area} pixels",)
@@ -166,7 +167,7 @@ class BatchNotes:
 def _framing_notes(manifest: Manifest) -> list[str]:
     framing, images = manifest.framing.framing(), manifest.images
     sizes = [(one.height, one.width) for one in images]
-    little = [framing.share(*size) < LITTLE for size in sizes]
+    little = [looked_at_share(framing, size) < LITTLE for size in sizes]
     stretched = [_is_stretched(framing, size) for size in sizes]
     return [
         _line(
@@ -179,7 +180,7 @@ def _framing_notes(manifest: Manifest) -> list[str]:
 
 def _region_notes(manifest: Manifest) -> list[str]:
     size = _most_common_size(manifest.images)
-    pixels = manifest.framing.framing().overlooked(*size)
+    pixels = overlooked_pixels(manifest.framing.framing(), size)
     if not pixels:
         return []
     return [
@@ -238,7 +239,7 @@ def _seen(framing: Framing, size: tuple[int, int]) -> str:
     pixels = f"{size[1]}x{size[0]} pixels"
     if framing.crop:
         whole = f"the region of {pixels}" if framing.roi else pixels
-        return f"{100 * framing.share(*size):.2g} % of {whole}"
+        return f"{100 * looked_at_share(framing, size):.2g} % of {whole}"
     return f"{pixels}, {framing.stretch(*size):.2g} times as far one way as the other"
 
 

@@ -10,6 +10,7 @@ import pytest
 from spade_faiss import Ensemble, Spade, SpadeError, open_detector
 from spade_faiss.detector.average import average_maps
 from spade_faiss.images import Framing
+from spade_faiss.images.coverage import looked_at_on
 from spade_faiss.images.roi import Roi
 from spade_faiss.images.source import Frame
 from spade_faiss.index.manifest import MANIFEST
@@ -193,7 +194,7 @@ def test_on_a_larger_image_the_border_is_as_high_as_what_lies_in_it(tiny, tmp_pa
     spade.fit(big, tmp_path / "index")
     framing = spade.pipeline.framing
     result = next(spade.query([cv2.resize(NEW[2], None, fx=2.3, fy=2.3)]))
-    seen = framing.looked_at_on(result.map.shape)
+    seen = looked_at_on(framing, result.map.shape)
     assert not result.map[~seen].any()
     level = np.where(framing.looked_at, np.float32(3), np.float32(0))
     placed = framing.place(level, result.map.shape)

@@ -8,6 +8,7 @@ import pytest
 
 from spade_faiss import SpadeError
 from spade_faiss.images import Framing
+from spade_faiss.images.choose import tiled_framing
 from spade_faiss.images.roi import PAINT, Roi
 
 PLAIN = [
@@ -15,8 +16,8 @@ PLAIN = [
     (Framing.choose(64, None, (128, 192)), (128, 192)),  # by a whole number
     (Framing.choose(160, 160, (75, 110)), (75, 110)),  # enlarged
     (Framing.choose(96, None, (90, 300)), (90, 300)),  # one side shrunk, the other enlarged
-    (Framing.tiled(64, 8, 32, 100, [(130, 203)]), (130, 203)),
-    (Framing.tiled(64, 8, 32, None, [(130, 203)]), (130, 203)),
+    (tiled_framing(64, 8, 32, 100, [(130, 203)]), (130, 203)),
+    (tiled_framing(64, 8, 32, None, [(130, 203)]), (130, 203)),
 ]
 
 

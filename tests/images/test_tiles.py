@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from spade_faiss import SpadeError
 from spade_faiss.images import Framing
+from spade_faiss.images.choose import tiled_framing
+from spade_faiss.images.coverage import looked_at_on, looked_at_share
 from spade_faiss.images.tiles import Tiles
 from tests.conftest import examples
 
@@ -65,7 +67,7 @@ def framed(draw):
     """A framing by tiles, and the height and width of an image that it is for."""
     tiles, _ = draw(chosen())
     sizes = [tiles.picture]
-    framing = Framing.tiled(tiles.side, tiles.overlap, tiles.unit, None, sizes)
+    framing = tiled_framing(tiles.side, tiles.overlap, tiles.unit, None, sizes)
     margin = draw(st.sampled_from([0, tiles.unit]))
     framing = Framing(
         framing.resize, framing.size, framing.crop, margin=margin, tiles=framing.tiles
@@ -110,7 +112,10 @@ def test_a_picture_of_the_size_learnt_lies_in_the_middle_pixel_for_pixel(made, s
     placed = framing.place(values, (height, width))
     assert np.array_equal(placed, values[top : top + height, left : left + width])
     assert framing.seen(height, width) == (0, 0, width, height)
-    assert framing.share(height, width) == 1 and framing.looked_at_on((height, width)).all()
+    assert (
+        looked_at_share(framing, (height, width)) == 1
+        and looked_at_on(framing, (height, width)).all()
+    )
     for x, y in ((0, 0), (width - 1, height - 1), (width // 2, height // 3)):
         assert framing.to_input((x, y), (height, width)) == (x + left, y + top)
 
@@ -126,7 +131,7 @@ def test_places_go_to_the_input_and_back(made, data):
 
 
 def test_resized_pictures_are_cut_as_they_become():
-    framing = Framing.tiled(64, None, 32, 100, [(200, 260), (200, 260), (300, 300)])
+    framing = tiled_framing(64, None, 32, 100, [(200, 260), (200, 260), (300, 300)])
     assert framing.tiles.picture == (100, 130) and framing.size == (128, 160)
     assert not framing.crop and framing.resize == 100
     assert framing.apply(np.zeros((400, 520, 3), np.uint8)).shape == (128, 160, 3)
@@ -134,7 +139,7 @@ def test_resized_pictures_are_cut_as_they_become():
 
 @pytest.mark.parametrize("size", [(199, 260), (200, 259), (100, 130), (400, 200)])
 def test_a_picture_with_less_than_what_was_learnt_is_refused(size):
-    framing = Framing.tiled(64, None, 32, None, [(200, 260)])
+    framing = tiled_framing(64, None, 32, None, [(200, 260)])
     with pytest.raises(SpadeError, match=f"is {size[1]}x{size[0]} pixels, .* 260x200"):
         framing.apply(np.zeros((*size, 3), np.uint8))
 
@@ -145,8 +150,8 @@ def test_no_picture_is_enlarged(height, width, resize):
     shorter = min(height, width)
     if resize <= shorter:
         assume(resize >= 64)
-        framing = Framing.tiled(64, None, 32, resize, [(height, width)])
+        framing = tiled_framing(64, None, 32, resize, [(height, width)])
         assert min(framing.tiles.picture) == resize
     else:
         with pytest.raises(SpadeError, match=f"`resize={resize}` would enlarge .* take {shorter}"):
-            Framing.tiled(64, None, 32, resize, [(height, width)])
+            tiled_framing(64, None, 32, resize, [(height, width)])

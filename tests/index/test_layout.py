@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spade_faiss.images import Framing
+from spade_faiss.images.choose import tiled_framing
 from spade_faiss.images.roi import Roi
 from spade_faiss.index.layout import Layout, layout_of
 from tests.conftest import examples
@@ -163,7 +164,7 @@ def test_the_next_patch_that_is_looked_at_is_the_nearest(layout, data):
 
 @pytest.mark.parametrize("patches", [(8, 8), (4, 4), (2, 2)])
 def test_a_framing_has_a_layout_at_each_level(patches):
-    framing = Framing.tiled(64, 32, 32, None, [(100, 170)])
+    framing = tiled_framing(64, 32, 32, None, [(100, 170)])
     layout = layout_of(framing, patches)
     cell = 64 // patches[0]
     assert layout.part == patches and layout.grid == (128 // cell, 192 // cell)
@@ -176,7 +177,7 @@ def test_a_framing_has_a_layout_at_each_level(patches):
 def test_tiles_of_which_nothing_is_looked_at_are_left_out():
     mask = np.zeros((128, 192), bool)
     mask[:30, :30] = True
-    framing = Framing.tiled(64, 0, 32, None, [mask.shape])
+    framing = tiled_framing(64, 0, 32, None, [mask.shape])
     framing = Framing(framing.resize, framing.size, False, tiles=framing.tiles, roi=Roi(mask))
     layout = layout_of(framing, (8, 8))
     assert framing.corners == layout.corners == ((0, 0),)

@@ -5,6 +5,8 @@ from PIL import Image
 
 from spade_faiss import Ensemble, Spade
 from spade_faiss.images import Frame, Framing, sizes_of
+from spade_faiss.images.choose import framing_of_most
+from spade_faiss.images.coverage import looked_at_share
 from spade_faiss.index.manifest import FramingRecord, TrainingImage
 from spade_faiss.verdict.notes import BatchNotes, image_notes, index_notes
 from tests.conftest import texture
@@ -24,10 +26,14 @@ def fitted(tiny, images, **settings):
 
 def test_the_share_that_is_seen_is_counted_in_pixels():
     paper = Framing.choose(256, 224, (1, 1))
-    assert paper.share(256, 256) == paper.share(1024, 1024) == (224 / 256) ** 2
+    assert (
+        looked_at_share(paper, (256, 256))
+        == looked_at_share(paper, (1024, 1024))
+        == (224 / 256) ** 2
+    )
     # A strip of 500 x 2000 becomes 256 x 1024, and the middle 224 x 224 is seen.
-    assert paper.share(500, 2000) == pytest.approx(224**2 / (256 * 1024), rel=0.01)
-    assert Framing.choose(256, None, (300, 500)).share(300, 500) == 1
+    assert looked_at_share(paper, (500, 2000)) == pytest.approx(224**2 / (256 * 1024), rel=0.01)
+    assert looked_at_share(Framing.choose(256, None, (300, 500)), (300, 500)) == 1
 
 
 @pytest.mark.parametrize("resize", [64, 256, 320])
@@ -42,14 +48,14 @@ def test_rounding_to_cells_is_no_stretch(resize):
 
 def test_the_shape_is_that_of_most_images(tiny):
     strip, *others = images = views((64, 256), (100, 100), (120, 120), (100, 104))
-    assert Framing.for_most(64, None, [one.shape[:2] for one in images]).size == (64, 64)
+    assert framing_of_most(64, None, [one.shape[:2] for one in images]).size == (64, 64)
     spade = fitted(tiny, images, crop=None)
     assert spade.index_.manifest.framing.framing().size == (64, 64)
     # Of a stream, which is not held, the first image tells.
     spade = fitted(tiny, iter([strip, *others]), crop=None)
     assert spade.index_.manifest.framing.framing().size == (64, 256)
-    assert Framing.for_most(64, None, []).size == (64, 64)
-    assert Framing.for_most(64, None, [(64, 256), (64, 64)]).size == (64, 256)  # the first of two
+    assert framing_of_most(64, None, []).size == (64, 64)
+    assert framing_of_most(64, None, [(64, 256), (64, 64)]).size == (64, 256)  # the first of two
 
 
 @pytest.mark.parametrize(
@@ -95,7 +101,7 @@ def manifest(tiny):
 
 def said_of(manifest, *sizes, crop=56, k=50):
     """Return the notes of an index of images of these heights and widths."""
-    framing = Framing.for_most(64, crop, sizes)
+    framing = framing_of_most(64, crop, sizes)
     return index_notes(
         manifest.model_copy(
             update={
