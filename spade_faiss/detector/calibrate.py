@@ -134,8 +134,12 @@ def calibrate(
     right, wrong = good.record(), bad.record()
     notes = [*_notes(detector, right, quantile), *scorer.noted.lines()]
     present = _judged(detector.image_threshold, settings.score, right, wrong)
-    notes += _keep(detector, right, wrong, quantile)
-    detector._use_quantile(asked)
+    notes += [
+        f"the {said_of(one)} that was set by hand no longer counts"
+        for one in detector.manifest.by_hand
+        if one.threshold is not None
+    ]
+    detector.adopt_calibration(_calibration_set(detector, right, wrong, quantile), asked)
     chosen = _judged(detector.image_threshold, settings.score, right, wrong)
     assert chosen is not None and chosen.false_alarms is not None
     count = chosen.false_alarms.count
@@ -152,16 +156,18 @@ def calibrate(
     )
 
 
-def _keep(detector: Detector, good: Scored, defects: Scored, quantile: float) -> list[str]:
-    """Keep thresholds by good images in the index; return what no longer counts."""
+def _calibration_set(
+    detector: Detector, good: Scored, defects: Scored, quantile: float
+) -> CalibrationSet:
+    """Return thresholds by good images, and all that they are of."""
     settings, scoring = detector.settings, detector.pipeline.scoring
-    drawn = draw_thresholds(scores_by_kind(good), quantile, None, detector._shifts())
+    drawn = draw_thresholds(scores_by_kind(good), quantile, None, detector.shifts)
     if None in drawn.values():
         raise SpadeError(
             "the good images to calibrate with are all alike, and say nothing of how "
             "good ones differ: give others"
         )
-    calibration_set = CalibrationSet(
+    return CalibrationSet(
         created=_now(),
         **drawn,
         k=settings.k,
@@ -172,19 +178,6 @@ def _keep(detector: Detector, good: Scored, defects: Scored, quantile: float) ->
         good=good,
         defects=defects,
     )
-    by_hand = detector.manifest.by_hand  # which would go on deciding
-    reviews = tuple(
-        one.model_copy(update={"threshold": None, "good": None, "defects": None})
-        for one in by_hand
-        if one.review is not None
-    )
-    detector._store(calibration_set=calibration_set, **({"by_hand": reviews} if by_hand else {}))
-    detector._forget(name="threshold")
-    return [
-        f"the {said_of(one)} that was set by hand no longer counts"
-        for one in by_hand
-        if one.threshold is not None
-    ]
 
 
 def keep_threshold(
@@ -199,21 +192,19 @@ def keep_threshold(
     good = _Scores() if images is None else scorer.scored(images)
     bad = _Scores() if defects is None else scorer.scored(defects, good)
     right, wrong = good.record(), bad.record()
-    manifest, score = detector.manifest, detector.settings.score
-    scoring = detector.pipeline.scoring
+    score, scoring = detector.settings.score, detector.pipeline.scoring
     threshold = detector.set_by_hand("threshold", score)
     review = detector.set_by_hand("review", score)
     before = detector.threshold_for(score, kept_alone=True)
     now = _judged(detector.image_threshold, score, right, wrong)
     present = _judged(before, score, right, wrong) if now and now.threshold != before else None
     flattered = _chosen_by(detector, right) if present else []
-    others = tuple(one for one in manifest.by_hand if one.score != score)
     kept = ByHand(
         score=cast(Score, score),
         threshold=threshold,
         review=review,
         created=_now(),
-        generation=manifest.generation,
+        generation=detector.manifest.generation,
         k=scoring.k,
         kappa=scoring.kappa,
         sigma=scoring.sigma,
@@ -222,9 +213,7 @@ def keep_threshold(
         good=_counts(now.false_alarms if now else None),
         defects=_counts(now.found if now else None),
     )
-    nothing = threshold is None and review is None
-    detector._store(by_hand=others if nothing else (*others, kept))
-    detector._forget(score)
+    detector.adopt_by_hand(kept)
     notes = (*flattered, *scorer.noted.lines(), *detector.by_hand_notes())
     return Report(score, len(good.rows), len(bad.rows), None, None, present, now, review, notes)
 
@@ -298,7 +287,7 @@ def _judged(limit: float | None, score: str, good: Scored, bad: Scored) -> Judge
 
 def _notes(detector: Detector, good: Scored, quantile: float) -> list[str]:
     n, score = len(good.names), detector.settings.score
-    shift = detector._shifts().get(score, 0.0)
+    shift = detector.shifts.get(score, 0.0)
     notes = []
     wrong = int(over(good.scores(score), detector.image_threshold).sum())
     if 2 * wrong > n:

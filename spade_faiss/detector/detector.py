@@ -17,6 +17,7 @@ from ..features import Backbone
 from ..images import OnError
 from ..images.roi import Roi
 from ..index import EnsembleManifest, Index, Manifest, rewrite_manifest
+from ..index.scores import ByHand, CalibrationSet
 from ..types import Mask
 from ..verdict.drift import Drift, detect_drift
 from .calibrate import Report, calibrate, keep_threshold
@@ -230,6 +231,42 @@ class Detector(Judging):
             meanwhile.
         """
         return keep_threshold(self, images, defects, on_error=on_error)
+
+    def adopt_calibration(self, found: CalibrationSet, quantile: float | None) -> None:
+        """Keep what a calibration found in the folder, and judge by it; `calibrate` does so.
+
+        Thresholds that were set by hand no longer count. Marks of review do.
+
+        Parameters
+        ----------
+        found : CalibrationSet
+        quantile : float or None
+            The share of good images that was asked for.
+
+        Raises
+        ------
+        SpadeError
+            If the folder was changed meanwhile.
+        """
+        reviews = tuple(
+            one.model_copy(update={"threshold": None, "good": None, "defects": None})
+            for one in self.manifest.by_hand
+            if one.review is not None
+        )
+        changes = {"by_hand": reviews} if self.manifest.by_hand else {}
+        self._store(calibration_set=found, **changes)
+        self._forget(name="threshold")
+        self._use_quantile(quantile)
+
+    def adopt_by_hand(self, kept: ByHand) -> None:
+        """Keep in the folder what was set by hand for one kind of score; if nothing was, that.
+
+        `keep_threshold` does so. Raises what `adopt_calibration` raises.
+        """
+        others = tuple(one for one in self.manifest.by_hand if one.score != kept.score)
+        nothing = kept.threshold is None and kept.review is None
+        self._store(by_hand=others if nothing else (*others, kept))
+        self._forget(kept.score)
 
     def drift(self, scores: npt.ArrayLike, descriptor_scores: npt.ArrayLike) -> Drift:
         """Compare images that were queried with the good ones of the calibration.

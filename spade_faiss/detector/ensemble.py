@@ -290,8 +290,9 @@ class Ensemble(Detector):
         self._manifest = manifest
 
     def _use_quantile(self, quantile: float | None) -> None:
-        for member in self.members:
-            member._use_quantile(quantile)
+        self._members = tuple(member.with_options(quantile=quantile) for member in self.members)
 
-    def _shifts(self) -> Mapping[str, float]:
+    @property
+    def shifts(self) -> Mapping[str, float]:
+        """What was taken off scores, by kind."""
         return shifts_of(self._statistics)

@@ -116,6 +116,11 @@ class Judging(ABC):
         return self.set_by_hand("threshold", self.settings.score) is not None
 
     @property
+    def shifts(self) -> Mapping[str, float]:
+        """What was taken off scores, by kind."""
+        return NO_SHIFTS
+
+    @property
     def calibration_set(self) -> CalibrationSet | None:
         """What `calibrate` found, for this `quantile`; None if never, or with other settings."""
         return self._thresholds().calibration_set if self._is_fitted() else None
@@ -222,10 +227,6 @@ class Judging(ABC):
     def _is_fitted(self) -> bool:
         return self.pipeline.opened is not None
 
-    def _shifts(self) -> Mapping[str, float]:
-        """Return what was taken off scores, by kind."""
-        return NO_SHIFTS
-
     def _thresholds(self) -> Thresholds:
         """Return the drawn thresholds; kept, as each image is judged by them."""
         images = self.pipeline.index.manifest
@@ -235,7 +236,7 @@ class Judging(ABC):
             images,
             self.pipeline.scoring,
             self.settings.quantile,
-            self._shifts(),
+            self.shifts,
         )
         if self._kept is None or not now.same(self._kept):
             self._kept = now

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Unpack
 
 from .._support.files import folder_or_temporary
-from .._support.stages import Stages
 from ..features import DEFAULT_BACKBONE, Backbone
 from ..images import OnError
 from ..images.roi import Roi, roi_of
-from ..index import EnsembleManifest, Index, Manifest
-from ..types import Floats, Mask
+from ..index import Index
+from ..types import Mask
 from . import fit as fitting
-from .detector import Detector
 from .executor import pipeline_of
 from .extract import Images
-from .leave_one_out import calibration_of, score_images
-from .maps import with_levels
-from .pipeline import Executor, Pipeline
+from .pipeline import Pipeline
 from .presets import with_preset
-from .query import query
-from .result import Result
+from .searcher import Searcher
 from .settings import CALIBRATED, CROP, KAPPA, K, SearchSettings, Settings
 
 
-class Spade(Detector):
+class Spade(Searcher):
     """Sub-image anomaly detection with deep pyramid correspondences (Cohen & Hoshen, 2020).
 
     Parameters
@@ -213,7 +206,7 @@ class Spade(Detector):
             batch_size=batch_size,
             progress=progress,
         )
-        self._pipeline = pipeline_of(Settings(**settings))
+        super().__init__(pipeline_of(Settings(**settings)))
 
     def fit(
         self,
@@ -301,72 +294,6 @@ class Spade(Detector):
             self._become(self.pipeline.by(region=roi).on(index))
         return changed
 
-    def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
-        """Yield one Result an image, in order, as they come.
-
-        With `on_error`, an image that cannot be used is reported to it and left out. An
-        iterator of images is gone through once, a few ahead of the results.
-        """
-        return query(self.pipeline, images, on_error)
-
-    def recompute_maps(self, result: Result, levels: Sequence[int] | None = None) -> Result:
-        """Return a result with its maps made anew: by this sigma, and of some levels alone.
-
-        Parameters
-        ----------
-        result : Result
-        levels : sequence of int, optional
-            Levels to average, 1 the finest; by default all.
-        """
-        return with_levels(self.pipeline, result, levels)
-
-    def leave_one_out(self) -> Iterator[tuple[float, Floats]]:
-        """Yield each training image's descriptor score, and its map on the network's input.
-
-        Both are as if the image were not in the index, which must hold two or more.
-        """
-        return score_images(self.pipeline)
-
-    def draw_thresholds(self) -> None:
-        """Score the index's own images by these settings, and draw the thresholds from that.
-
-        The index keeps the scores of the settings that it was made with.
-        """
-        with self.stages("calibration"):
-            self._scored_anew = calibration_of(self.pipeline, exact=self.settings.exact)
-
-    def with_options(self, **settings: Any) -> Spade:
-        """Return this estimator, its index shared, with another `k`, `kappa` or `sigma`.
-
-        One that is to be fitted anew may have other settings, too. Thresholds are those that fit
-        the settings; where there are none, `draw_thresholds` finds them.
-
-        Raises
-        ------
-        SpadeError
-            As for the settings of a new one; or if the index was opened with other `search_params`.
-        TypeError
-            If there is no such setting.
-        """
-        return self.with_pipeline(self.pipeline.by(**settings))
-
-    def on(self, executor: Executor) -> Spade:
-        """Return a copy whose work is done elsewhere; see `spade_faiss.distributed`."""
-        return self.with_pipeline(replace(self.pipeline, executor=executor))
-
-    def with_pipeline(self, pipeline: Pipeline) -> Spade:
-        """Return a copy that works by another pipeline, of the same index or not."""
-        other = copy.copy(self)
-        same = pipeline.opened is self.pipeline.opened
-        if not same or (pipeline.opened and pipeline.scoring != self.pipeline.scoring):
-            other._scored_anew = None
-        other._pipeline = pipeline
-        return other
-
-    def unfitted(self) -> Spade:
-        """Return a detector of the same settings and network, to be fitted on its own."""
-        return self.with_pipeline(replace(self.pipeline.on(None), stages=Stages()))
-
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Copy the index into a folder of its own; it replaces an index that is there."""
         fitting.copy_index(self.index_, Path(folder))
@@ -406,7 +333,7 @@ class Spade(Detector):
         if search_params := settings.get("search_params"):
             index.set_search_params(search_params)
         spade = cls.__new__(cls)
-        spade._pipeline = pipeline_of(chosen).on(index)
+        Searcher.__init__(spade, pipeline_of(chosen).on(index))
         if settings.get("quantile") is not None:
             spade._use_drawn()
         if calibrate:
@@ -419,36 +346,7 @@ class Spade(Detector):
         self._scored_anew = None
         self.draw_missing_thresholds()
 
-    # What a detector is asked for -----------------------------------------------------------
-
-    @property
-    def pipeline(self) -> Pipeline:
-        """The stages' common ground."""
-        return self._pipeline
-
     @property
     def members(self) -> tuple[Spade, ...]:
         """Itself."""
         return (self,)
-
-    @property
-    def stages(self) -> Stages:
-        """Seconds spent so far on each stage."""
-        return self.pipeline.stages
-
-    @property
-    def folder(self) -> Path:
-        """Where the index is."""
-        return self.index_.folder
-
-    @property
-    def manifest(self) -> Manifest:
-        """What the index's folder says."""
-        return self.index_.manifest
-
-    def _keep_manifest(self, manifest: Manifest | EnsembleManifest) -> None:
-        assert isinstance(manifest, Manifest)
-        self.index_.manifest = manifest
-
-    def _use_quantile(self, quantile: float | None) -> None:
-        self._pipeline = self.pipeline.by(quantile=quantile)
