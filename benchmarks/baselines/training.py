@@ -88,7 +88,7 @@ def train(
             optimizer.step()
             done = step + 1
             if checkpoint and (done % schedule.keep_every == 0 or done == schedule.steps):
-                _save(checkpoint, key, network, optimizer, done)
+                save_checkpoint(checkpoint, key, network, optimizer, done)
     network.eval().requires_grad_(False)
     return begin
 
@@ -119,13 +119,14 @@ def seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
         return make()
 
 
-def _save(
+def save_checkpoint(
     path: Path,
     key: str,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     step: int,
 ) -> None:
+    """Write a network and its optimizer, of a training that is told by `key`, in one step."""
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     for number, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"adam.{number}.{name}": value for name, value in moments.items()}

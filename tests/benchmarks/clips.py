@@ -42,3 +42,17 @@ def clip(seed, frames=40, planted=range(0), name=None):
             yield Frame(f"{seed}#{number}", np.repeat(grey[..., None], 3, 2), number / 10)
 
     return Footage(name or f"clip {seed}", read)
+
+
+PLANTED = range(15, 25)
+WRONG = [clip(100 + seed, planted=PLANTED) for seed in range(3)]
+
+
+def ratio(method):
+    """Return the mean score of what is planted beside that of frames far from it."""
+    found = []
+    for one in WRONG:
+        scores = method.scores(one)
+        assert scores.shape == (40,) and scores.dtype == np.float32 and np.isfinite(scores).all()
+        found.append(scores[17:23].mean() / np.r_[scores[:6], scores[-6:]].mean())
+    return np.mean(found)

@@ -16,12 +16,10 @@ from benchmarks.baselines.tsc import _largest_eigenvalue
 from benchmarks.baselines.video import Footage
 from spade_faiss import SpadeError
 from spade_faiss.images import Frame
-from tests.benchmarks.clips import clip
+from tests.benchmarks.clips import WRONG, clip, ratio
 
 NAMES = "TSC", "StackRNN"
 GOOD = [clip(seed) for seed in range(4)]
-PLANTED = range(15, 25)
-WRONG = [clip(100 + seed, planted=PLANTED) for seed in range(3)]
 
 
 def small(name, **schedule):
@@ -34,16 +32,6 @@ def fitted(name, network, clips=GOOD, setting=None, checkpoint=None, seed=0):
     method = VIDEO_METHODS[name](network, setting or small(name), seed=seed, checkpoint=checkpoint)
     method.fit(clips)
     return method
-
-
-def ratio(method):
-    """Return the mean score of what is planted beside that of frames far from it."""
-    found = []
-    for one in WRONG:
-        scores = method.scores(one)
-        assert scores.shape == (40,) and scores.dtype == np.float32 and np.isfinite(scores).all()
-        found.append(scores[17:23].mean() / np.r_[scores[:6], scores[-6:]].mean())
-    return np.mean(found)
 
 
 @pytest.mark.parametrize("name", NAMES)

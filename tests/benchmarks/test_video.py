@@ -1,12 +1,7 @@
 """Methods on video: each finds what moves otherwise, which no ignorant model does."""
 
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +18,8 @@ from benchmarks.baselines.video import Footage, Stack, shrunk
 from spade_faiss import Spade, SpadeError
 from spade_faiss.images import Frame
 from spade_faiss.images.video import with_motion
-from tests.benchmarks.clips import HEIGHT, WIDTH, clip
+from tests.benchmarks.clips import HEIGHT, WIDTH, WRONG, clip, ratio
+from tests.benchmarks.killed import check_that_a_killed_training_ends_the_same
 
 NETWORKS = {
     "AE-Conv3D": {"size": (HEIGHT, WIDTH), "patch": 12, "channels": 8},
@@ -37,8 +33,6 @@ LEAST = {"AE-Conv3D": 1.5, "MemAE": 1.5, "AE2D": 1.5, "ITAE": 1.08}
 """How much higher what is planted is to score, after so many steps. ITAE's errors are in units of
 good frames', over a frame that is hard to restore all over."""
 GOOD = [clip(seed) for seed in range(6)]
-PLANTED = range(15, 25)
-WRONG = [clip(100 + seed, planted=PLANTED) for seed in range(3)]
 
 
 def small(name, **schedule):
@@ -51,16 +45,6 @@ def fitted(name, lite, clips=GOOD, setting=None, checkpoint=None, seed=0):
     method = VIDEO_METHODS[name](lite, setting or small(name), seed=seed, checkpoint=checkpoint)
     method.fit(clips)
     return method
-
-
-def ratio(method):
-    """Return the mean score of what is planted beside that of frames far from it."""
-    found = []
-    for one in WRONG:
-        scores = method.scores(one)
-        assert scores.shape == (40,) and scores.dtype == np.float32 and np.isfinite(scores).all()
-        found.append(scores[17:23].mean() / np.r_[scores[:6], scores[-6:]].mean())
-    return np.mean(found)
 
 
 @pytest.mark.parametrize(
@@ -95,47 +79,13 @@ def test_a_training_is_taken_up_where_it_was_to_the_same_end(name, lite, tmp_pat
     assert fitted(name, lite, GOOD[1:], few, kept).taken_up == 0
 
 
-TRAIN = """
-import os, signal, sys
-from pathlib import Path
-import numpy as np, torch
-from benchmarks.baselines import training
-from tests.benchmarks.test_video import GOOD, WRONG, fitted, small
-from spade_faiss.features import load_backbone
-torch.set_num_threads(1)
-kept, out, killed = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "killed"
-save = training._save
-def save_and_die(*arguments):
-    save(*arguments)
-    if killed:
-        os.kill(os.getpid(), signal.SIGKILL)
-training._save = save_and_die
-setting = small("MemAE", steps=8, batch=2, keep_every=5)
-method = fitted("MemAE", load_backbone("efficientnet_lite0"), GOOD, setting, kept)
-np.save(out, method.scores(WRONG[0]))
-print(method.taken_up)
-"""
-
-
-def train(kept, out, end="whole"):
-    return subprocess.run(
-        [sys.executable, "-c", TRAIN, str(kept), str(out), end],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def judged(method):
+    return method.scores(WRONG[0])
 
 
 @pytest.mark.slow
-def test_a_killed_training_ends_with_the_very_scores_of_one_that_was_not(lite, tmp_path):
-    whole = train(tmp_path / "whole.safetensors", tmp_path / "whole.npy")
-    kept = tmp_path / "kept.safetensors"
-    assert train(kept, tmp_path / "killed.npy", "killed").returncode == -signal.SIGKILL
-    assert kept.exists() and not (tmp_path / "killed.npy").exists()
-    again = train(kept, tmp_path / "again.npy")
-    assert (whole.stdout, again.stdout) == ("0\n", "5\n")
-    np.testing.assert_array_equal(np.load(tmp_path / "again.npy"), np.load(tmp_path / "whole.npy"))
+def test_a_killed_training_ends_with_the_very_scores_of_one_that_was_not(tmp_path):
+    check_that_a_killed_training_ends_the_same(__name__, "MemAE", 8, tmp_path)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.benchmarks.killed import check_that_a_killed_training_ends_the_same
 from tests.conftest import texture, with_hole
 
 pytest.importorskip("sklearn", reason="needs scikit-learn, of the extra 'bench'")
@@ -160,43 +160,13 @@ def test_a_training_is_taken_up_where_it_was_to_the_same_end(name, lite, tmp_pat
     assert fitted(name, lite, GOOD[:3], small(name, steps=5, **few), kept).taken_up == 0
 
 
-TRAIN = """
-import os, signal, sys
-from pathlib import Path
-import numpy as np, torch
-from benchmarks.baselines import training
-from tests.project.test_baselines import GOOD, HOLE, fitted, small
-from spade_faiss.features import load_backbone
-torch.set_num_threads(1)
-kept, out, killed = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] == "killed"
-save = training._save
-def save_and_die(*arguments):
-    save(*arguments)
-    if killed:
-        os.kill(os.getpid(), signal.SIGKILL)
-training._save = save_and_die
-setting = small("VAE", steps=12, batch=2, keep_every=5)
-method = fitted("VAE", load_backbone("efficientnet_lite0"), GOOD, setting, kept)
-np.save(out, method.map(HOLE))
-print(method.taken_up)
-"""
-
-
-def train(kept, out, end="whole"):
-    return subprocess.run(
-        [sys.executable, "-c", TRAIN, str(kept), str(out), end], stdout=subprocess.PIPE, text=True
-    )
+def judged(method):
+    return method.map(HOLE)
 
 
 @pytest.mark.slow
-def test_a_killed_training_ends_with_the_very_map_of_one_that_was_not(lite, tmp_path):
-    whole = train(tmp_path / "whole.safetensors", tmp_path / "whole.npy")
-    kept = tmp_path / "kept.safetensors"
-    assert train(kept, tmp_path / "killed.npy", "killed").returncode == -signal.SIGKILL
-    assert kept.exists() and not (tmp_path / "killed.npy").exists()
-    again = train(kept, tmp_path / "again.npy")
-    assert (whole.stdout, again.stdout) == ("0\n", "5\n")
-    np.testing.assert_array_equal(np.load(tmp_path / "again.npy"), np.load(tmp_path / "whole.npy"))
+def test_a_killed_training_ends_with_the_very_map_of_one_that_was_not(tmp_path):
+    check_that_a_killed_training_ends_the_same(__name__, "VAE", 12, tmp_path)
 
 
 def test_patches_are_centred_on_their_cells():
