@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 _LONG = 64
 """Bytes; file systems allow for 255, and some for no more than 143."""
+
+
+_ATTEMPTS = 20 if sys.platform == "win32" else 1
+"""At a rename. Windows replaces no file that is open, as readers have a manifest for a moment."""
+_PAUSE = 0.05
+"""Seconds between two attempts."""
 
 
 def replace_file(path: Path, data: bytes | Iterable[bytes], *, sync: bool = False) -> None:
@@ -24,7 +32,7 @@ def replace_file(path: Path, data: bytes | Iterable[bytes], *, sync: bool = Fals
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        beside.replace(path)
+        _replace(beside, path)
     except BaseException as error:
         beside.unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -40,8 +48,22 @@ def folder_or_temporary(
     """Return a folder's path; of None that of a temporary one, and what it lasts as long as."""
     if folder is not None:
         return Path(folder), None
-    temporary = tempfile.TemporaryDirectory(prefix="spade-faiss-")
+    temporary = tempfile.TemporaryDirectory(
+        prefix="spade-faiss-",
+        ignore_cleanup_errors=True,  # Windows keeps files that are mapped
+    )
     return Path(temporary.name), temporary
+
+
+def _replace(beside: Path, path: Path) -> None:
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            beside.replace(path)
+            return
+        except PermissionError:
+            if not left:
+                raise
+            time.sleep(_PAUSE)
 
 
 def _short(name: str) -> str:
@@ -51,7 +73,12 @@ def _short(name: str) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames within a folder last through a loss of power."""
+    """Make renames within a folder last through a loss of power.
+
+    Windows has no call for that: there the file system's journal alone keeps them.
+    """
+    if not hasattr(os, "O_DIRECTORY"):
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -7,11 +7,15 @@ the system drops them and reads them again as it needs to.
 from __future__ import annotations
 
 import re
-import resource
 from contextlib import suppress
 from pathlib import Path
 
 from ..errors import SpadeError
+
+try:
+    import resource
+except ImportError:  # as on Windows
+    resource = None  # type: ignore[assignment]
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?\s*", re.IGNORECASE)
@@ -57,13 +61,13 @@ def anonymous() -> int:
 def available() -> int:
     """Return the bytes that may still be had: of the machine, and under this process's limits."""
     try:
-        found = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())
+        found = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text("latin-1"))
     except OSError:
         found = None
     room = int(found[1]) * 1024 if found else 1 << 62
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         try:
-            room = min(room, int((_CGROUPS / name).read_text()) - anonymous())
+            room = min(room, int((_CGROUPS / name).read_text("latin-1")) - anonymous())
         except (OSError, ValueError):
             continue
     return max(min(room, may_be_set_aside()), 0)
@@ -72,6 +76,8 @@ def available() -> int:
 def may_be_set_aside() -> int:
     """Return the bytes that this process's limits let it set aside, used or not."""
     room = 1 << 62
+    if resource is None:
+        return room
     for of, name in ((resource.RLIMIT_DATA, "VmData"), (resource.RLIMIT_AS, "VmSize")):
         limit = resource.getrlimit(of)[0]
         if limit != resource.RLIM_INFINITY:
@@ -89,8 +95,10 @@ def limit_memory(size: int) -> None:
     Raises
     ------
     SpadeError
-        If that is less than is needed to start, or the process is limited to less already.
+        If that is less than is needed to start, or the system keeps no such limit.
     """
+    if resource is None or not _status("VmData"):
+        raise SpadeError("`max_memory` is kept by Linux, and not by this system: leave it out")
     from .faiss import faiss
 
     with suppress(SpadeError):  # where FAISS is missing, it may not be needed
@@ -128,7 +136,7 @@ def is_shortage(error: BaseException) -> bool:
 
 def _status(name: str) -> int:
     try:
-        found = re.search(rf"{name}:\s+(\d+)", _STATUS.read_text())
+        found = re.search(rf"{name}:\s+(\d+)", _STATUS.read_text("latin-1"))
     except OSError:
         found = None
     return int(found[1]) * 1024 if found else 0

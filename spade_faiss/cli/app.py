@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from importlib import metadata
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -95,6 +96,8 @@ def main() -> None:
     gc.set_threshold(100_000)
     if platform.libc_ver()[0] == "glibc":  # would give each thread a heap, and keep 90 MB in them
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+    if isinstance(sys.stdout, TextIOWrapper):  # which need not be UTF-8, as on Windows
+        sys.stdout.reconfigure(errors="backslashreplace")
     status = run(sys.argv[1:])
     gc.freeze()
     sys.exit(status)

@@ -286,5 +286,6 @@ def _answer(console: Console, results: dict[str, Any], out: Path, *, as_json: bo
     """Print the results, or their table, and end the command."""
     if notes := results.get("notes"):
         results = results | {"notes": [in_flags(note) for note in notes]}
-    console.answer(results, in_flags((out / "table.md").read_text().rstrip()), as_json=as_json)
+    table = (out / "table.md").read_text("utf-8")
+    console.answer(results, in_flags(table.rstrip()), as_json=as_json)
     console.exit()

@@ -144,7 +144,8 @@ def _samples(image: Image.Image, path: Path) -> tuple[Samples, bool]:
         header = file.read(_COLOUR + 1)
     if header.startswith(_PNG) and header[_DEPTH] == 16 and header[_COLOUR] != 0:
         # Pillow keeps only the upper half of these 16 bits.
-        whole = cv2.imread(os.fspath(path), cv2.IMREAD_UNCHANGED)
+        # Not by its name, which OpenCV takes for one of the system's code page on Windows.
+        whole = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
         if whole is None:
             raise ValueError
         samples, transparent = np.atleast_3d(whole), whole.ndim == 3 and whole.shape[2] == 4

@@ -217,7 +217,7 @@ def _find(name: str, paths: Sequence[str]) -> int:
     same: list[Callable[[str], bool]] = [
         lambda path: path == name,
         lambda path: os.path.abspath(path) == os.path.abspath(name),  # noqa: PTH100
-        lambda path: path.endswith(f"/{name}"),
+        lambda path: Path(path).as_posix().endswith(f"/{Path(name).as_posix()}"),
     ]
     for test in same:
         places = [i for i, path in enumerate(paths) if test(path)]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -142,6 +143,7 @@ class Spill:
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self._folder = os.fspath(folder)
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+        self._lock = Lock()  # of the place in the file, as not every system reads at another
         self._size = 0
         self._places: list[tuple[int, int, np.dtype[Any]]] = []
 
@@ -149,9 +151,11 @@ class Spill:
         """Keep an array; raise OSError, naming the folder, if the disk has no room."""
         data = np.ascontiguousarray(values).view(np.uint8).data
         try:
-            written = 0
-            while written < len(data):  # the system may take less at a time
-                written += os.pwrite(self._file.fileno(), data[written:], self._size + written)
+            with self._lock:
+                self._file.seek(self._size)
+                written = 0
+                while written < len(data):  # the system may take less at a time
+                    written += self._file.write(data[written:])
         except OSError as error:
             raise OSError(error.errno, error.strerror, self._folder) from None
         self._places.append((self._size, len(data), values.dtype))
@@ -159,7 +163,9 @@ class Spill:
 
     def __getitem__(self, i: int) -> Array:
         start, size, dtype = self._places[i]
-        return np.frombuffer(os.pread(self._file.fileno(), size, start), dtype)
+        with self._lock:
+            self._file.seek(start)
+            return np.frombuffer(self._file.read(size), dtype)
 
 
 def in_memory(images: Iterable[Any]) -> bool:

@@ -49,7 +49,7 @@ class ResultFolder:
         """Bytes that a file's name may have here."""
         try:
             return os.pathconf(self.path, "PC_NAME_MAX")
-        except (OSError, ValueError):
+        except (AttributeError, OSError, ValueError):  # Windows has no such call
             return 255
 
     def put(self, name: str, data: bytes) -> str:
@@ -61,6 +61,7 @@ class ResultFolder:
 
     def claim(self, name: str) -> Path:
         """Return the path of a file that is going to be written."""
+        name = PurePath(name).as_posix()
         with self._lock:
             if not self._begun:
                 discard_results(self.path)
@@ -73,6 +74,7 @@ class ResultFolder:
 
     def discard(self, name: str) -> None:
         """Remove a file that this query wrote, if it is there."""
+        name = PurePath(name).as_posix()
         path = self.path / name
         try:
             path.unlink(missing_ok=True)

@@ -114,4 +114,4 @@ def common_folder(paths: Iterable[str]) -> str:
 
 def within(path: str, folder: str) -> str:
     """Return what comes after the folder in a path."""
-    return path[len(folder) :].lstrip("/") if folder else path
+    return path[len(folder) :].lstrip(f"/{os.sep}") if folder else path

@@ -55,7 +55,7 @@ class QueryReport:
 
         `stem` is what its files are called, without suffix.
         """
-        self.cards.add(finding.score, lambda: self._card(result, finding, str(stem)))
+        self.cards.add(finding.score, lambda: self._card(result, finding, stem.as_posix()))
 
     def _card(self, result: Result, finding: Finding, stem: str) -> Card:
         # A smaller image is in the page as it is.

@@ -1,5 +1,3 @@
-import errno
-import os
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -16,6 +14,7 @@ from spade_faiss import metrics
 from spade_faiss.metrics import collect, ranking
 from spade_faiss.metrics.collect import Images, Spill, find_defects
 from tests.conftest import examples
+from tests.full_disk import no_file_over
 
 from . import oracle
 
@@ -266,15 +265,10 @@ def test_spilled_maps_leave_little_in_memory(tmp_path, monkeypatch):
     assert peaks[0] > maps.nbytes > 4 * peaks[1]
 
 
-def test_a_disk_that_is_full_is_named(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+def test_a_disk_that_is_full_is_named(tmp_path):
     stream = metrics.PixelMetrics(spill=tmp_path)
-    monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(OSError, match=str(tmp_path)):
+    with no_file_over(0), pytest.raises(OSError, match=str(tmp_path)):
         stream.add(zeros(2, 2), DEFECT)
-    monkeypatch.undo()
     with pytest.raises(ValueError, match="no images"):
         stream.compute()
 
