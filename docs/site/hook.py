@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
 from pathlib import Path, PurePosixPath
 
@@ -66,7 +67,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         target = _target(source, match[2])
         if target is None:
             return match[0]
-        return f"{match[1]}{os.path.relpath(_address(target), here)}{match[3]}"
+        return f"{match[1]}{posixpath.relpath(_address(target), here)}{match[3]}"
 
     parts = _FENCE.split(markdown)
     return "".join(part if part.startswith("```") else _LINK.sub(lead, part) for part in parts)

@@ -42,6 +42,8 @@ _OTHER_PROGRAMS = {
     *("--before", "--budget", "--bounded", "--draw", "--nodes", "--only", "--quick", "--rehearse"),
     # docker and podman
     *("--user", "--build-arg"),
+    # jupyter
+    "--inplace",
 }
 """Options that pages mention, and that are not of `spade-faiss`."""
 
