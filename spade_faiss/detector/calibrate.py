@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from ..errors import SpadeError
-from ..images import OnError
+from ..images import Images, OnError
 from ..index.scores import ByHand, CalibrationSet, Counted, Scored
 from ..types import SCORES, Score
 from ..verdict.calibration import draw_thresholds, named_scores, scores_by_kind
@@ -18,7 +18,6 @@ from ..verdict.judge import over
 from ..verdict.notes import STILL, BatchNotes, threshold_notes
 from ..verdict.rates import Rate, expected_rate, images_needed, observed_rate, percent
 from ..verdict.threshold import aimed_quantile
-from .extract import Images
 from .result import Result
 from .thresholds import said_of
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from .._support.stages import Stages
 from ..errors import SpadeError
 from ..features import Backbone
-from ..images import OnError
+from ..images import Images, OnError
 from ..images.roi import Roi
 from ..index import EnsembleManifest, Index, Manifest, rewrite_manifest
 from ..index.scores import ByHand, CalibrationSet
@@ -22,7 +22,7 @@ from ..types import Mask
 from ..verdict.drift import Drift, detect_drift
 from .calibrate import Report, calibrate, keep_threshold
 from .estimate import Estimate, estimate
-from .extract import Images, sources_of
+from .extract import sources_of
 from .judging import Judging
 from .pipeline import Executor
 from .result import Prediction, Result
@@ -121,7 +121,7 @@ class Detector(Judging):
 
         Parameters
         ----------
-        images : folder, paths, or RGB uint8 arrays [H, W, 3]
+        images : folder, paths, arrays, or others; see `spade_faiss.images.Images`
         calibrate : bool
             Whether it is to find the thresholds.
 
@@ -145,7 +145,7 @@ class Detector(Judging):
 
         Parameters
         ----------
-        images : folder, paths, or RGB uint8 arrays [H, W, 3]
+        images : folder, paths, arrays, or others; see `spade_faiss.images.Images`
 
         Raises
         ------
@@ -175,10 +175,10 @@ class Detector(Judging):
 
         Parameters
         ----------
-        images : folder, paths, or RGB uint8 arrays [H, W, 3]
+        images : folder, paths, arrays, or others; see `spade_faiss.images.Images`
             Good ones, taken as those to come will be, each for itself: the frames of a video
             resemble each other and stand for fewer.
-        defects : folder, paths, or arrays, optional
+        defects : the same, optional
             Known defects. How many are found is reported; no threshold is chosen by them.
         false_alarms : float in (0, 1), optional
             The share of good images that may be called wrong. By default 1 - `quantile`.
@@ -218,7 +218,7 @@ class Detector(Judging):
 
         Parameters
         ----------
-        images, defects : folder, paths, or RGB uint8 arrays [H, W, 3], optional
+        images, defects : folder, paths, arrays, or others, optional
             Good ones and defects that are not in the index. What the threshold says of them is
             reported and kept.
         on_error : callable, optional

@@ -14,7 +14,7 @@ from .._support.files import folder_or_temporary
 from .._support.stages import Stages
 from ..errors import SpadeError
 from ..features import Backbone
-from ..images import OnError
+from ..images import Images, OnError
 from ..images.roi import Roi, roi_of
 from ..index import EnsembleManifest, Manifest
 from ..index.ensemble import Statistics
@@ -22,7 +22,7 @@ from ..types import Mask
 from . import fit_ensemble as fitting
 from .average import average_only, average_results, learn_statistics, shifts_of, whole_maps
 from .detector import Detector
-from .extract import Images, sources_of
+from .extract import sources_of
 from .members import open_members, sharing
 from .pipeline import Executor, Pipeline
 from .query import query_by
@@ -104,7 +104,7 @@ class Ensemble(Detector):
 
         Parameters
         ----------
-        images : folder, paths, or RGB uint8 arrays [H, W, 3]
+        images : folder, paths, arrays, or others; see `spade_faiss.images.Images`
         index : path, optional
             Folder to keep the ensemble in; it replaces an ensemble that is there. By default a
             temporary one that lasts as long as this object.

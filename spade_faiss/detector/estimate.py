@@ -70,7 +70,7 @@ def estimate(
     ----------
     pipelines : sequence of Pipeline
         Of a detector, or of an ensemble's members.
-    images : sequence of paths or uint8 arrays
+    images : sequence of Source
     calibrate : bool
         Whether thresholds will be drawn.
 

@@ -16,10 +16,12 @@ from ..errors import SpadeError
 from ..features.surroundings import without_margin
 from ..images import (
     Framing,
+    Images,
     Loaded,
     OnError,
     Source,
     find_images,
+    listed,
     report_problem,
     sizes_of,
 )
@@ -31,8 +33,6 @@ from ..index.layout import layout_of
 from ..index.manifest import FramingRecord
 from .pipeline import Batch, Parts, Pipeline
 
-Images = str | os.PathLike[str] | Iterable[Source] | npt.NDArray[np.uint8]
-"""A folder, paths, or RGB uint8 arrays [H, W, 3]."""
 Made = TypeVar("Made")
 
 
@@ -47,19 +47,18 @@ def sources_of(images: Images, on_error: OnError | None) -> Iterable[Source]:
         if not found:
             raise SpadeError(f"{os.fspath(images)} holds no images (PNG, JPEG, BMP, TIFF, WebP)")
         return [one.path for one in found]
-    if isinstance(images, np.ndarray) and images.ndim != 4:
-        raise SpadeError(f"images have shape {images.shape}; pass a list of [H, W, 3] arrays")
-    if isinstance(images, Iterator):
-        return images
-    sources = list(images)
+    given = listed(images)
+    if isinstance(given, Iterator):
+        return given
+    sources = list(given)
     if not sources:
         raise SpadeError("there are no images")
     return sources
 
 
-def is_stream(images: object) -> bool:
+def is_stream(images: Images) -> bool:
     """Say whether images come but once."""
-    return isinstance(images, Iterator)
+    return isinstance(listed(images), Iterator)
 
 
 def framing_for(pipeline: Pipeline, sources: Iterable[Source]) -> tuple[Framing, Iterable[Source]]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import SpadeError
-from ..images import Framing, OnError, Source, name_of, report_problem
+from ..images import Framing, Images, OnError, Source, name_of, report_problem
 from ..images.roi import Roi
 from ..index import (
     Index,
@@ -19,7 +19,6 @@ from ..index import (
 )
 from ..index.manifest import BackboneRecord
 from .extract import (
-    Images,
     framing_for,
     sources_of,
 )
@@ -36,7 +35,7 @@ def fit(
     ----------
     pipeline : Pipeline
         Of no index.
-    images : folder, paths, or RGB uint8 arrays [H, W, 3]
+    images : folder, paths, arrays, or others; see `spade_faiss.images.Images`
     folder : Path
     calibrate : bool
         Whether to score each image against the others and so to find the thresholds.

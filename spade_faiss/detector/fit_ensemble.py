@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .._support.files import sync_folder
 from ..errors import SpadeError
-from ..images import OnError
+from ..images import Images, OnError
 from ..images.roi import Roi
 from ..index import EnsembleManifest, Index, index_lock, is_ensemble
 from ..index.ensemble import Member
@@ -21,7 +21,7 @@ from ..index.manifest import ENSEMBLE, MANIFEST
 from ..index.record import file_sha256
 from ..index.scores import ByHand
 from .average import learn_statistics
-from .extract import Images, is_stream
+from .extract import is_stream
 from .spade import Spade
 
 Changed = tuple[int, EnsembleManifest, Sequence[Spade]]
@@ -42,7 +42,7 @@ def fit(
     ----------
     members : sequence of Spade
         They share one `Stages`.
-    images : folder, paths, or RGB uint8 arrays [H, W, 3]
+    images : folder, paths, arrays, or others; see `spade_faiss.images.Images`
     folder : Path
         An ensemble that is there is replaced.
     calibrate : bool

@@ -9,12 +9,12 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..images import Loaded, OnError
+from ..images import Images, Loaded, OnError
 from ..index import Index
 from ..types import Floats, Ids
 from ..verdict.notes import STILL, area_notes, image_notes, training_image_note
 from .correspond import correspond, joined, nearest_units, stacked, units_compared
-from .extract import Images, map_batches, sources_of
+from .extract import map_batches, sources_of
 from .maps import maps_of, mean_of
 from .pipeline import Batch, Pipeline
 from .result import Result
@@ -38,7 +38,7 @@ def query_by(
     Parameters
     ----------
     pipeline : Pipeline
-    images : folder, paths, or RGB uint8 arrays [H, W, 3]
+    images : folder, paths, arrays, or others; see `spade_faiss.images.Images`
     of : callable
         Given a pipeline and a Batch, of a module of its own; `compare` for one.
     on_error : callable, optional

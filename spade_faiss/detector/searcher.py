@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from .._support.stages import Stages
-from ..images import OnError
+from ..images import Images, OnError
 from ..index import EnsembleManifest, Manifest
 from ..types import Floats
 from .detector import Detector
-from .extract import Images
 from .leave_one_out import calibration_of, score_images
 from .maps import with_levels
 from .pipeline import Executor, Pipeline

@@ -9,13 +9,12 @@ from typing import Unpack
 
 from .._support.files import folder_or_temporary
 from ..features import DEFAULT_BACKBONE, Backbone
-from ..images import OnError
+from ..images import Images, OnError
 from ..images.roi import Roi, roi_of
 from ..index import Index
 from ..types import Mask
 from . import fit as fitting
 from .executor import pipeline_of
-from .extract import Images
 from .pipeline import Pipeline
 from .presets import with_preset
 from .searcher import Searcher
@@ -220,7 +219,7 @@ class Spade(Searcher):
 
         Parameters
         ----------
-        images : folder, paths, or RGB uint8 arrays [H, W, 3]
+        images : folder, paths, arrays, or others; see `spade_faiss.images.Images`
             An iterator, of `spade_faiss.video.read_frames` for one, is gone through once and
             never held whole.
         index : path, optional

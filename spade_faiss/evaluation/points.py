@@ -8,11 +8,10 @@ from functools import partial
 from itertools import tee
 
 from ..detector import Detector, Result
-from ..detector.extract import Images
 from ..detector.maps import with_levels
 from ..detector.pipeline import Batch, Pipeline
 from ..detector.query import compare, query_by
-from ..images import OnError
+from ..images import Images, OnError
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def results_at(
     ----------
     detector : Detector
         Fitted. The results of an ensemble are had at its own settings alone.
-    images : folder, paths, or RGB uint8 arrays [H, W, 3]
+    images : folder, paths, arrays, or others; see `spade_faiss.images.Images`
     points : sequence of Point
     on_error : callable, optional
         Called with (name, why) for an image that cannot be used; it is left out.

@@ -4,10 +4,11 @@ from .._support.warning import ImageWarning
 from .decode import FORMATS, MAX_PIXELS, MIN_SIDE, decode_image, image_size, read_image
 from .find import SUFFIXES, Found, find_images, may_be_image, passed_over
 from .framing import Framing
+from .given import as_image, listed
 from .load import Loaded, decode_images, load_images, sizes_of
 from .region import propose_region, read_region
 from .roi import Roi
-from .source import Frame, OnError, OnNote, Source, name_of, report_note, report_problem
+from .source import Frame, Images, OnError, OnNote, Source, name_of, report_note, report_problem
 
 __all__ = [
     "FORMATS",
@@ -18,15 +19,18 @@ __all__ = [
     "Frame",
     "Framing",
     "ImageWarning",
+    "Images",
     "Loaded",
     "OnError",
     "OnNote",
     "Roi",
     "Source",
+    "as_image",
     "decode_image",
     "decode_images",
     "find_images",
     "image_size",
+    "listed",
     "load_images",
     "may_be_image",
     "name_of",

@@ -114,7 +114,7 @@ def decode_image(data: bytes | bytearray, on_note: OnNote | None = None) -> npt.
         ) from None
     except Exception as error:  # of any kind: decoders do not say what damage makes them raise
         raise SpadeError(
-            f"is damaged, cut short or of a rare kind ({_first_line(error)}); copy it "
+            f"is damaged, cut short or of a rare kind ({first_line(error)}); copy it "
             "again, or convert it"
         ) from None
 
@@ -130,6 +130,11 @@ def image_size(data: bytes | bytearray) -> tuple[int, int] | None:
         return None if kind is None else _size(data, kind)
     except Exception:  # see decode_image
         return None
+
+
+def is_known(data: bytes | bytearray) -> bool:
+    """Say whether a file's bytes begin as an image of a kind that is decoded does."""
+    return _kind(data) is not None
 
 
 def _kind(data: bytes | bytearray) -> str | None:
@@ -231,5 +236,6 @@ def _warn(text: str) -> None:
     warnings.warn(f"an image: {text}", ImageWarning, stacklevel=4)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says, or its kind."""
     return str(error).strip().split("\n")[0] or type(error).__name__

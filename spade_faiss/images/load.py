@@ -8,26 +8,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
 
 from .._support.warning import Notes
 from ..errors import SpadeError
 from ..types import Floats
-from .decode import FORMATS, checked_size, image_size, read_image
 from .framing import Framing
+from .given import announced_size, as_image
 from .motion import motion_of
-from .samples import grey_to_rgb
-from .source import Frame, OnError, OnNote, Source, name_of, report_problem
+from .source import Frame, OnError, Source, name_of, report_problem
 
 Prepared = TypeVar("Prepared")
 
-_ON_ITS_SIDE = range(5, 9)
-"""EXIF orientations by which height and width change places."""
 PIXELS_AHEAD = 1 << 28
 """How many pixels may wait for the caller: 0.8 GB."""
 
@@ -61,20 +56,6 @@ class Loaded:
         return self.image.shape[0], self.image.shape[1]
 
 
-def _as_image(source: Source, on_note: OnNote) -> npt.NDArray[np.uint8]:
-    if isinstance(source, Frame):
-        source = source.image
-    if not isinstance(source, np.ndarray):
-        return read_image(source, on_note)
-    if source.dtype != np.uint8:
-        raise SpadeError(f"has samples of type {source.dtype}; pass uint8")
-    if source.ndim == 2:
-        source = grey_to_rgb(source)
-    if source.ndim != 3 or source.shape[2] != 3:
-        raise SpadeError(f"has shape {source.shape}; pass RGB as [H, W, 3]")
-    return checked_size(source)
-
-
 def load_images(
     sources: Iterable[Source],
     framing: Framing,
@@ -89,7 +70,7 @@ def load_images(
 
     Parameters
     ----------
-    sources : iterable of paths, uint8 arrays or frames
+    sources : iterable of Source
         Gone through once, a few ahead of the caller, so that a stream of any length may be
         passed.
     framing : Framing
@@ -113,7 +94,7 @@ def load_images(
         wide = framing.apply_with_margin(image)
         if not (motion and isinstance(source, Frame) and source.before):
             return image, wide, None
-        before = framing.apply(_as_image(source.before, lambda note: None))
+        before = framing.apply(as_image(source.before, lambda note: None))
         seconds = source.seconds - source.before.seconds
         shown = framing.inner(framing.painted(wide, image.shape[:2]))
         return image, wide, motion_of(before, shown, seconds)
@@ -149,7 +130,7 @@ def _prepared(
 
     def work(source: Source) -> tuple[Prepared, int, list[str]]:
         said: list[str] = []
-        image = _as_image(source, said.append)
+        image = as_image(source, said.append)
         return prepare(image, source), image.shape[0] * image.shape[1], said
 
     with ThreadPoolExecutor(workers) as pool:
@@ -189,33 +170,13 @@ def sizes_of(sources: Iterable[Source]) -> tuple[list[tuple[int, int]], Iterable
     """
     if isinstance(sources, Sequence):
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            return [size for size in pool.map(_announced_size, sources) if size], sources
+            return [size for size in pool.map(announced_size, sources) if size], sources
     stream = iter(sources)
     seen: list[Source] = []
     for source in stream:
         seen.append(source)
         try:
-            return [_as_image(source, lambda note: None).shape[:2]], chain(seen, stream)
+            return [as_image(source, lambda note: None).shape[:2]], chain(seen, stream)
         except SpadeError:
             continue
     return [], iter(seen)
-
-
-def _announced_size(source: Source) -> tuple[int, int] | None:
-    """Return what an image's header says of its height and width, or None."""
-    if isinstance(source, Frame):
-        source = source.image
-    if isinstance(source, np.ndarray):
-        return (source.shape[0], source.shape[1]) if source.ndim > 1 else None
-    try:
-        if not Path(source).is_file():  # to open a pipe would wait for ever
-            return None
-        with Image.open(source, formats=FORMATS) as opened:
-            # Of a PNG without the tag, to ask for it would decode the pixels.
-            known = opened.format != "PNG" or "exif" in opened.info
-            turned = known and opened.getexif().get(ExifTags.Base.Orientation, 1) in _ON_ITS_SIDE
-            return opened.size if turned else opened.size[::-1]
-    except UnidentifiedImageError:  # such as 16-bit RGB
-        return image_size(Path(source).read_bytes())
-    except Exception:  # of any kind: decoders do not say what damage makes them raise
-        return None

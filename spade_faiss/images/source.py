@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Union
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from ..errors import SpadeError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,26 @@ class Frame:
     before: Frame | None = None
 
 
-Source = str | os.PathLike[str] | npt.NDArray[np.uint8] | Frame
-"""An image: the path of a file, RGB uint8 [H, W, 3], or a frame."""
+Source = Union[
+    str,
+    os.PathLike[str],
+    npt.NDArray[Any],
+    "Tensor",
+    Image.Image,
+    bytes,
+    bytearray,
+    memoryview,
+    BinaryIO,
+    Frame,
+]
+"""An image: a path, an array, a tensor, a PIL image, a file's bytes, an open file, or a frame.
+
+An array or tensor is RGB, with or without alpha, or grey: [H, W, C], [C, H, W] or [H, W], of uint8,
+of uint16, or of floats from 0 to 1. OpenCV's order is BGR, which is not told from RGB: turn it
+round, `image[..., ::-1]`.
+"""
+Images = Source | Iterable[Source]
+"""One image, a folder of images, or some images; an array may hold several, [N, H, W, C]."""
 OnError = Callable[[str, str], None]
 """Called with the name of an image that could not be used and one line that says why."""
 OnNote = Callable[[str], None]
@@ -63,4 +86,8 @@ def name_of(source: Source, position: int) -> str:
     """Return what an image is called in messages and results: its path, or its number."""
     if isinstance(source, Frame):
         return source.name
-    return f"image {position}" if isinstance(source, np.ndarray) else os.fspath(source)
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    # PIL images know the file that they were opened from, and so do open files.
+    name = getattr(source, "filename", None) or getattr(source, "name", None)
+    return os.fspath(name) if name and isinstance(name, str | os.PathLike) else f"image {position}"

@@ -49,7 +49,7 @@ def propose(images: Iterable[Source], place: Path) -> Proposal:
 
     Parameters
     ----------
-    images : iterable of paths, uint8 arrays or frames
+    images : iterable of Source
         Gone through once. Those that cannot be used are left out.
     place : Path
         Where the mask goes, but for ".png", and the picture, but for ".jpg".

@@ -262,9 +262,9 @@ def test_another_network_is_refused(tiny, tmp_path):
     "bad, why",
     [
         ([], "no images"),
-        ([np.zeros((40, 40, 3), np.float32)], "float32"),
-        ([np.zeros((40, 40, 4), np.uint8)], "RGB"),
-        (np.zeros((40, 40, 3), np.uint8), r"list of \[H, W, 3\]"),
+        ([np.zeros((40, 40, 3), np.int32)], "int32"),
+        ([np.zeros((40, 40, 5), np.uint8)], "RGB"),
+        (np.zeros((9, 40, 40), np.uint8), r"give a list of images, one image \[H, W, 3\]"),
         ([np.zeros((4, 4, 3), np.uint8)], "4x4"),
         ("no/such/folder", "no such"),
     ],

@@ -13,7 +13,7 @@ from spade_faiss import Ensemble, Spade, SpadeError, open_detector
 from spade_faiss.detector import new_detector
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.features.resnet import RESNETS
-from spade_faiss.images import load, read_image
+from spade_faiss.images import given, read_image
 from spade_faiss.index import EnsembleManifest
 from tests.command import TINY, done, one_line, problems, run
 from tests.conftest import texture, with_hole
@@ -195,7 +195,7 @@ def test_a_kept_ensemble_scores_as_the_fitted_one(kept, tmp_path, monkeypatch):
         decoded.append(path)
         return original(path, on_note)
 
-    monkeypatch.setattr(load, "read_image", counted)
+    monkeypatch.setattr(given, "read_image", counted)
     found = loaded.predict(iter(new))
     assert decoded == new
     assert np.array_equal(found.scores, expected.scores)
