@@ -49,7 +49,7 @@ from spade_faiss.detector.query import query_by
 from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.images import Framing, read_image
 from spade_faiss.maps.smoothing import anomaly_map
-from spade_faiss.report.colours import rgb
+from spade_faiss.pictures.colours import rgb
 from spade_faiss.search import between_images, nearest
 from spade_faiss.verdict.copies import CANDIDATES, Copies, copy_weights, find_copies
 from spade_faiss.verdict.threshold import aimed_quantile, draw_threshold

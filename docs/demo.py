@@ -18,7 +18,7 @@ from PIL import Image
 from playwright.sync_api import ViewportSize, sync_playwright
 
 from spade_faiss.evaluation.demo import run_demo
-from spade_faiss.report.colours import rgb
+from spade_faiss.pictures.colours import rgb
 from spade_faiss.report.proposal import propose
 
 DOCS = Path(__file__).resolve().parent

@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from .._support.text import printable
 from ..detector import Result
-from ..report.colours import FULL, resized
+from ..pictures.colours import FULL, resized
+from ..pictures.drawing import fitted, in_size
 from ..report.layers import encoded, layers_of
-from ..report.pictures import fitted, in_size
 from ..types import SCORES, Mask
 from .truth import GroundTruth
 

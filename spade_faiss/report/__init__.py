@@ -1,8 +1,8 @@
 """What a person reads: overlays, explanations, plots, pages, and a query's result files."""
 
+from ..pictures.drawing import explanation_picture, overlay_picture
 from .files import PassingFrame, Row
 from .folder import discard_results
-from .pictures import explanation_picture, overlay_picture
 from .plots import bars_picture, timeline_picture
 from .query import write_query
 

@@ -15,10 +15,10 @@ from typing import Any
 from ..detector.result import Result
 from ..images.coverage import looked_at_on
 from ..index import Index
+from ..pictures.colours import Picture
+from ..pictures.drawing import SHOWN_REGIONS, View, closer_looks
 from ..verdict import Finding, Region, shown_map
-from .colours import Picture
 from .layers import encoded, layers_of
-from .pictures import SHOWN_REGIONS, View, closer_looks
 
 MOST_CARDS = 2000
 """Images that a report shows, the worst; more would be no use to a person, nor to a browser."""

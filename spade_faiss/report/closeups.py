@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import heapq
-import io
 import os
 from collections.abc import Iterator
 from itertools import count
 from threading import Lock
 from urllib.parse import quote
 
-from PIL import Image
-
+from ..pictures.colours import Picture, heat, resized, whole_map
+from ..pictures.drawing import fitted
+from ..pictures.encode import as_jpeg, as_webp
 from ..types import Floats
-from .colours import Picture, heat, resized, whole_map
 from .folder import BY_NAME, CLOSEUPS, ResultFolder
-from .pictures import fitted
 
 _MOST_BYTES = 1 << 30
 _MOST_PIXELS = 40_000_000
@@ -132,17 +130,3 @@ def map_at_most(values: Floats, side: int) -> Floats:
         return values
     height, width = (max(1, round(scale * length)) for length in values.shape)
     return resized(values, (width, height))
-
-
-def as_jpeg(picture: Picture, quality: int) -> bytes:
-    """Return a picture as a JPEG file, with colours at full resolution."""
-    data = io.BytesIO()
-    Image.fromarray(picture).save(data, "jpeg", quality=quality, subsampling=0)
-    return data.getvalue()
-
-
-def as_webp(picture: Picture, quality: int = 80) -> bytes:
-    """Return a picture as a WebP file."""
-    data = io.BytesIO()
-    Image.fromarray(picture).save(data, "webp", quality=quality, method=2, alpha_quality=60)
-    return data.getvalue()

@@ -10,20 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import tifffile
-from PIL import Image
-
 from ..detector.result import Result
 from ..index import Index
-from ..types import Floats
+from ..pictures.drawing import explanation_picture, overlay_picture
+from ..pictures.encode import as_png, as_tiff
 from ..verdict import Finding
 from .folder import ResultFolder
-from .pictures import explanation_picture, overlay_picture
-
-_LARGE = 1_000_000
-"""Pixels of a map that is compressed."""
 
 
 @dataclass(frozen=True)
@@ -101,28 +93,6 @@ def _explanation(name: str, finding: Finding) -> dict[str, Any]:
         "pixel_threshold": finding.pixel_threshold,
         "regions": [asdict(region) for region in finding.regions],
     }
-
-
-def as_tiff(values: Floats) -> bytes:
-    """Return a map as a TIFF file, float32; one of over a megapixel is compressed by zlib.
-
-    No predictor is used, which would halve the file: readers without imagecodecs, MVTec's own
-    evaluation code among them, cannot undo it.
-    """
-    data = io.BytesIO()
-    if values.size > _LARGE:
-        fast = {"level": 1}  # more takes twice as long for 1 % less
-        tifffile.imwrite(data, values, compression="zlib", compressionargs=fast, maxworkers=1)
-    else:
-        tifffile.imwrite(data, values)
-    return data.getvalue()
-
-
-def as_png(picture: npt.NDArray[np.uint8]) -> bytes:
-    """Return a picture as a PNG file."""
-    data = io.BytesIO()
-    Image.fromarray(picture).save(data, "png", compress_level=3)
-    return data.getvalue()
 
 
 def as_csv(rows: Sequence[Row]) -> bytes:

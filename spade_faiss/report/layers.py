@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..pictures.colours import Picture, heat, resized, whole_map
+from ..pictures.drawing import fitted
+from ..pictures.encode import as_webp
 from ..types import Floats, Mask
 from ..verdict import over
-from .closeups import as_webp
-from .colours import Picture, heat, resized, whole_map
-from .pictures import fitted
 
 _QUALITIES = (80, 60, 40, 20)
 _PATH = 24 << 10

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from .._support.files import replace_file
 from .._support.text import printable
 from .._support.versions import installed
-from .colours import CLEAR, FULL, STRENGTH, style_sheet
+from ..pictures.colours import CLEAR, FULL, STRENGTH, style_sheet
 
 SCORE_TITLES = {
     "map": "map maximum",

@@ -11,9 +11,9 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..pictures.colours import SERIES, Colour, Picture, rgb
 from ..types import Doubles, Mask
 from ..verdict import over
-from .colours import SERIES, Colour, Picture, rgb
 
 Spot = tuple[float, float]
 Value = TypeVar("Value", float, Doubles)

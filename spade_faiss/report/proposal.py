@@ -16,8 +16,8 @@ from ..errors import SpadeError
 from ..images import Source, decode_images
 from ..images.region import FEWEST, propose_region
 from ..images.roi import Roi
+from ..pictures.drawing import fitted, hatch, in_size
 from ..types import Mask
-from .pictures import fitted, hatch, in_size
 
 _SIDE = 1600
 """The most pixels that the longer side of the picture has."""

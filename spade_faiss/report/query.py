@@ -14,9 +14,9 @@ from ..errors import SpadeError
 from ..images import Found, OnError, OnNote, report_note
 from ..images.video import is_video
 from ..images.video.read import check_fps
+from ..pictures.drawing import OVERLAY_SIDE, check_side
 from .files import Row
 from .folder import ResultFolder, is_of_results, renamed, stems_of
-from .pictures import OVERLAY_SIDE, check_side
 from .writer import QueryWriter
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ from ..detector.result import Result
 from ..errors import SpadeError
 from ..images import Found, Frame, OnError, report_problem
 from ..images.video import is_video, read_frames
+from ..pictures.encode import as_png
 from ..verdict import judge_result
 from ..verdict.judge import ERROR
 from ..verdict.notes import BatchNotes
-from .files import PassingFrame, Row, as_csv, as_png, write_image
+from .files import PassingFrame, Row, as_csv, write_image
 from .folder import BY_NAME, ResultFolder
 from .plots import timeline_picture
 

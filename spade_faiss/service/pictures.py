@@ -13,10 +13,10 @@ from PIL import Image
 from ..detector.result import Result
 from ..images import Framing
 from ..index import Index
-from ..report import colours
-from ..report.closeups import as_webp, map_at_most
-from ..report.files import as_tiff
-from ..report.pictures import View, closer_looks, draw_box, fitted, hatch, looked_at_in, overlaid
+from ..pictures import colours
+from ..pictures.drawing import View, closer_looks, draw_box, fitted, hatch, looked_at_in, overlaid
+from ..pictures.encode import as_tiff, as_webp
+from ..report.closeups import map_at_most
 from ..types import Floats
 from ..verdict import Region, shown_map
 from .answers import Picture

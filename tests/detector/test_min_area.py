@@ -9,8 +9,8 @@ import pytest
 from spade_faiss import Ensemble, Spade, SpadeError, open_detector
 from spade_faiss.index.manifest import ENSEMBLE, MANIFEST
 from spade_faiss.maps import area_peak, power_mean
+from spade_faiss.pictures.drawing import overlay_picture
 from spade_faiss.report.cards import card_of
-from spade_faiss.report.pictures import overlay_picture
 from spade_faiss.verdict import find_regions, judge_result, over, shown_map
 from spade_faiss.verdict.threshold import good_threshold
 from tests.conftest import texture, with_hole

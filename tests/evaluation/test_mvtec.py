@@ -19,7 +19,7 @@ from spade_faiss.evaluation import (
     write_results,
 )
 from spade_faiss.evaluation.demo import run_demo
-from spade_faiss.report.colours import SERIES, rgb
+from spade_faiss.pictures.colours import SERIES, rgb
 from tests.command import TINY, done, one_line, run
 from tests.evaluation.notes import few
 

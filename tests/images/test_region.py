@@ -9,7 +9,7 @@ from PIL import Image
 from spade_faiss import SpadeError
 from spade_faiss.images import find_images, read_image
 from spade_faiss.images.region import outlines_of, propose_region, read_region
-from spade_faiss.report.pictures import hatch
+from spade_faiss.pictures.drawing import hatch
 
 WHITE = np.zeros((40, 60), bool)
 WHITE[10:30, 20:50] = True

@@ -23,6 +23,7 @@ LAYERS = (
     "index",
     "maps",
     "verdict",
+    "pictures",
     "detector",
     "datasets",
     "report",

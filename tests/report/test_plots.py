@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from spade_faiss.pictures.colours import SERIES, rgb
 from spade_faiss.report import bars_picture, timeline_picture
-from spade_faiss.report.colours import SERIES, rgb
 
 
 def columns_of(picture, colour):

@@ -15,9 +15,9 @@ from PIL import Image
 from spade_faiss import Spade, SpadeError
 from spade_faiss.images import find_images
 from spade_faiss.images.video import VIDEO_SUFFIXES
+from spade_faiss.pictures.colours import DARK, LIGHT, rgb
 from spade_faiss.report import write_query
 from spade_faiss.report.cards import MOST_CARDS, card_of, room_for
-from spade_faiss.report.colours import DARK, LIGHT, rgb
 from spade_faiss.report.files import Row
 from spade_faiss.report.folder import ResultFolder
 from spade_faiss.report.layers import encoded, layers_of

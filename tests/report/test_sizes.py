@@ -13,10 +13,10 @@ from PIL import Image
 from spade_faiss import Spade, SpadeError
 from spade_faiss.images import find_images
 from spade_faiss.images.video import VIDEO_SUFFIXES
+from spade_faiss.pictures.colours import OUTLINE
+from spade_faiss.pictures.drawing import overlaid
+from spade_faiss.pictures.encode import as_tiff
 from spade_faiss.report import overlay_picture, write_query
-from spade_faiss.report.colours import OUTLINE
-from spade_faiss.report.files import as_tiff
-from spade_faiss.report.pictures import overlaid
 from spade_faiss.verdict import judge_result
 from tests.command import done, one_line, run
 from tests.conftest import texture, with_hole

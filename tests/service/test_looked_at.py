@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from spade_faiss import Spade
-from spade_faiss.report.pictures import explanation_picture
+from spade_faiss.pictures.drawing import explanation_picture
 from spade_faiss.verdict import judge_result
 from tests.conftest import texture, with_hole
 from tests.service.serving import form, png, read_picture, serving

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spade_faiss import Spade
-from spade_faiss.report.colours import LIGHT, rgb
+from spade_faiss.pictures.colours import LIGHT, rgb
 from spade_faiss.report.layers import paths_of
 from spade_faiss.service import pictures
 from tests import viewing

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, FileSystemLoader
 
-from ...report.colours import CLEAR, FULL, style_sheet
+from ...pictures.colours import CLEAR, FULL, style_sheet
 from ...report.page import text_of
 from ..places import COLOURS, DOCS, PAGE, VIEWER_SCRIPT, VIEWER_STYLE
 

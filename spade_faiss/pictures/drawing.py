@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..detector.result import Result
 from ..errors import SpadeError
 from ..images import Framing
 from ..images.coverage import looked_at_on
 from ..index import Index
 from ..types import Floats, Mask
 from ..verdict import Finding, Region, over, shown_map
+from ..verdict.regions import Compared
 from . import colours
 from .colours import MARK, OUTLINE, Picture, rgb
 
@@ -36,8 +37,24 @@ SHOWN_REGIONS = 6
 """Of an image, the highest peaks."""
 
 
+class Pictured(Compared, Protocol):
+    """An image that was compared with an index, and is shown: such as `spade_faiss.Result`."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def image(self) -> Picture:
+        """The image, uint8 [H, W, 3]."""
+
+    @property
+    def input(self) -> Picture:
+        """What the network saw of it, uint8 [h, w, 3]."""
+
+
 def overlay_picture(
-    result: Result,
+    result: Pictured,
     finding: Finding,
     framing: Framing,
     title: str | None = None,
@@ -51,7 +68,7 @@ def overlay_picture(
 
     Parameters
     ----------
-    result : Result
+    result : Pictured
     finding : Finding
         Its score, its verdict, and the thresholds that it was judged by.
     framing : Framing
@@ -103,7 +120,7 @@ def overlaid(picture: Picture, values: Floats, threshold: float | None) -> Pictu
     return painted
 
 
-def explanation_picture(result: Result, index: Index, regions: Sequence[Region]) -> Picture:
+def explanation_picture(result: Pictured, index: Index, regions: Sequence[Region]) -> Picture:
     """Return, a row a region, where the image is wrong beside the good patch it should resemble.
 
     Each row shows the whole image with the region's box, a closer look, and the matched place
@@ -156,7 +173,7 @@ class View:
     box: tuple[float, float, float, float]
 
 
-def closer_looks(result: Result, index: Index, region: Region) -> tuple[View, View]:
+def closer_looks(result: Pictured, index: Index, region: Region) -> tuple[View, View]:
     """Return where a region peaks, and the good patch that was matched, at the same scale.
 
     Both are of the level that contributes most to the peak.
@@ -201,7 +218,7 @@ def _square(image: Picture, side: int) -> Picture:
     return square
 
 
-def looked_at_in(picture: Picture, framing: Framing, result: Result) -> Mask:
+def looked_at_in(picture: Picture, framing: Framing, result: Pictured) -> Mask:
     """Return which pixels of a result's image, shown in any size, are looked at, [h, w]."""
     size = result.map.shape[0], result.map.shape[1]
     return in_size(looked_at_on(framing, size), picture)

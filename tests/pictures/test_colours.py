@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from spade_faiss.report import colours
-from spade_faiss.report.colours import DARK, LIGHT, blend, heat, resized, whole_map
-from spade_faiss.report.pictures import overlaid
+from spade_faiss.pictures import colours
+from spade_faiss.pictures.colours import DARK, LIGHT, blend, heat, resized, whole_map
+from spade_faiss.pictures.drawing import overlaid
 
 TEXT, SHAPE = 4.5, 3.0
 """Least contrast of text; of large text, of controls' edges, and of shapes that mean something."""

@@ -1,0 +1,1 @@
+"""Pictures of results: arrays in, pictures out. Colours, overlays and explanations."""
