@@ -4,7 +4,8 @@ from .detector import Detector
 from .ensemble import Ensemble
 from .new import new_detector
 from .open import open_detector
-from .result import Prediction, Result
+from .prediction import Prediction
+from .result import Result
 from .settings import Settings
 from .spade import Spade
 

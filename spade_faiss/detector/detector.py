@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -18,14 +19,15 @@ from ..images import Images, OnError
 from ..images.roi import Roi
 from ..index import EnsembleManifest, Index, Manifest, rewrite_manifest
 from ..index.scores import ByHand, CalibrationSet
-from ..types import Mask
+from ..types import Floats, Mask
 from ..verdict.drift import Drift, detect_drift
 from .calibrate import Report, calibrate, keep_threshold
 from .estimate import Estimate, estimate
 from .extract import sources_of
 from .judging import Judging
 from .pipeline import Executor
-from .result import Prediction, Result
+from .prediction import Prediction
+from .result import Result
 
 if TYPE_CHECKING:
     from .spade import Spade
@@ -62,8 +64,8 @@ class Detector(Judging):
         """Look at another region of the index's images, and calibrate anew."""
 
     @abstractmethod
-    def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
-        """Yield one Result an image, in order, as they come."""
+    def _compared(self, images: Images, on_error: OnError | None) -> Iterator[Result]:
+        """Yield one Result an image, in order, as they come, not judged yet."""
 
     @abstractmethod
     def draw_thresholds(self) -> None:
@@ -152,9 +154,37 @@ class Detector(Judging):
         SpadeError
             If an image cannot be used.
         """
-        results = list(self.query(images))
-        scores = np.array([self.score_of(result) for result in results], np.float32)
-        return Prediction(scores, [one.map for one in results], [one.notes for one in results])
+        return Prediction(tuple(self.query(images)), self.notes)
+
+    def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
+        """Yield one Result an image, in order, as they come.
+
+        An iterator of images is gone through once, a few ahead of the results.
+
+        Parameters
+        ----------
+        images : folder, paths, arrays, or others; see `spade_faiss.images.Images`
+        on_error : callable, optional
+            Called with (name, why) for an image that cannot be used, which is then left out.
+
+        Raises
+        ------
+        SpadeError
+            If an image cannot be used (without `on_error`).
+        """
+        index, compared = self.index_, self._compared(images, on_error)
+        return (self._judged(one, index) for one in compared)
+
+    def _judged(self, result: Result, index: Index) -> Result:
+        """Return a result with what it is judged by now."""
+        return replace(result, limits=self.limits, index=index)
+
+    def score_samples(self, images: Images) -> Floats:
+        """Return how normal each image is, as scikit-learn's outlier detectors do, float32 [n].
+
+        It is the score's opposite: the lower, the more anomalous. No map is kept.
+        """
+        return np.array([-one.score() for one in self.query(images)], np.float32)
 
     def score_of(self, result: Result) -> float:
         """Return an image's score, as the setting `score` chooses it."""

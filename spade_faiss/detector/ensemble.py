@@ -205,7 +205,7 @@ class Ensemble(Detector):
         self._statistics = tuple(member.statistics for member in manifest.members)
         self._scored_anew = None
 
-    def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
+    def _compared(self, images: Images, on_error: OnError | None) -> Iterator[Result]:
         """Yield one Result an image: the first member's, with the members' map and score."""
         manifests = [member.index_.manifest for member in self.members]
         area = self.settings.least_area

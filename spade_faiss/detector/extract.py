@@ -21,11 +21,11 @@ from ..images import (
     OnError,
     Source,
     find_images,
-    listed,
     report_problem,
     sizes_of,
 )
 from ..images.choose import framing_of_most, tiled_framing
+from ..images.given import listed
 from ..images.motion import CELL, motion_shape
 from ..images.roi import Roi
 from ..index import TrainingImage

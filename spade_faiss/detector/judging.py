@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -11,7 +10,8 @@ from ..index import EnsembleManifest, Manifest
 from ..index.scores import Calibration, CalibrationSet
 from ..types import SCORES, THRESHOLDS
 from ..verdict.calibration import NO_SHIFTS
-from ..verdict.judge import NG, REVIEW, check_limits, verdict
+from ..verdict.judge import check_limits
+from ..verdict.limits import Limits
 from ..verdict.notes import index_notes
 from .pipeline import Pipeline
 from .settings import Settings
@@ -139,26 +139,14 @@ class Judging(ABC):
         found = self.calibration_set or self.calibration
         return found.quantile if found else self.settings.quantile
 
+    @property
+    def limits(self) -> Limits:
+        """What images are judged by now."""
+        return Limits(self.score, self.image_threshold, self.review, self.pixel_threshold)
+
     def verdict_of(self, score: float) -> str:
         """Return "NG", "REVIEW" or "OK" for an image's score; "" where no threshold is known."""
-        return verdict(score, self.image_threshold, self.review)
-
-    def places_from(self, score: float, peak: float) -> float | None:
-        """Return the map's value over which places are shown of an image of this score and peak.
-
-        It is the pixel threshold; of an image that its map makes REVIEW, just below the mark of
-        review, for a person to see what is meant. An image may be wrong by its map's power mean
-        though no pixel is over the pixel threshold: then places count from what its score was
-        compared with, which its peak is not below.
-        """
-        limit, kind, of_score = self.pixel_threshold, self.settings.score, self.verdict_of(score)
-        unseen = kind == "mean" and limit is not None and peak <= limit
-        if of_score == NG and unseen:
-            return self.image_threshold
-        mark = self.review
-        if of_score == REVIEW and mark is not None and (kind == "map" or unseen):
-            return math.nextafter(mark, -math.inf)
-        return limit
+        return self.limits.verdict_of(score)
 
     @property
     def notes(self) -> tuple[str, ...]:

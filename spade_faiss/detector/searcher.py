@@ -26,12 +26,7 @@ class Searcher(Detector):
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
 
-    def query(self, images: Images, on_error: OnError | None = None) -> Iterator[Result]:
-        """Yield one Result an image, in order, as they come.
-
-        With `on_error`, an image that cannot be used is reported to it and left out. An
-        iterator of images is gone through once, a few ahead of the results.
-        """
+    def _compared(self, images: Images, on_error: OnError | None) -> Iterator[Result]:
         return query(self.pipeline, images, on_error)
 
     def recompute_maps(self, result: Result, levels: Sequence[int] | None = None) -> Result:
@@ -43,7 +38,7 @@ class Searcher(Detector):
         levels : sequence of int, optional
             Levels to average, 1 the finest; by default all.
         """
-        return with_levels(self.pipeline, result, levels)
+        return self._judged(with_levels(self.pipeline, result, levels), self.index_)
 
     def leave_one_out(self) -> Iterator[tuple[float, Floats]]:
         """Yield each training image's descriptor score, and its map on the network's input.

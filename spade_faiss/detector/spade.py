@@ -135,8 +135,8 @@ class Spade(Searcher):
     >>> len(spade.index_)
     5
     >>> result = next(spade.query([render(0, "brick", "hole", 0).image]))
-    >>> result.name, result.map.shape, result.peak > spade.image_threshold
-    ('image 0', (256, 256), True)
+    >>> result.name, result.map.shape, result.verdict
+    ('image 0', (256, 256), 'NG')
     """
 
     def __init__(

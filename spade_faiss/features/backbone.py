@@ -144,6 +144,9 @@ class Backbone:
         self._scale, self._shift = 1 / scale, -255 * torch.tensor(mean, device=device) / scale
         self._at_once = 1 << 20
 
+    def __repr__(self) -> str:
+        return f"<Backbone {self.name} on {self.device}>"
+
     def __call__(self, images: npt.NDArray[np.uint8]) -> Features:
         """Return the features of uint8 images [B, H, W, 3].
 

@@ -4,7 +4,7 @@ from .._support.warning import ImageWarning
 from .decode import FORMATS, MAX_PIXELS, MIN_SIDE, decode_image, image_size, read_image
 from .find import SUFFIXES, Found, find_images, may_be_image, passed_over
 from .framing import Framing
-from .given import as_image, listed
+from .given import as_image
 from .load import Loaded, decode_images, load_images, sizes_of
 from .region import propose_region, read_region
 from .roi import Roi
@@ -30,7 +30,6 @@ __all__ = [
     "decode_images",
     "find_images",
     "image_size",
-    "listed",
     "load_images",
     "may_be_image",
     "name_of",

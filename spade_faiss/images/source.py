@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Union
 
 import numpy as np
@@ -35,10 +35,10 @@ class Frame:
     """
 
     name: str
-    image: npt.NDArray[np.uint8]
+    image: npt.NDArray[np.uint8] = field(repr=False)
     seconds: float = 0.0
     position: int | None = None
-    before: Frame | None = None
+    before: Frame | None = field(default=None, repr=False)
 
 
 Source = Union[

@@ -170,6 +170,9 @@ class Index:
     def __len__(self) -> int:
         return len(self.manifest.images)
 
+    def __repr__(self) -> str:
+        return f"<Index of {len(self)} good images in {self.folder}>"
+
     def normal_distances(self) -> list[Floats] | None:
         """Return the normal distances of each level's rows, [rows, 3], if there are any.
 

@@ -7,6 +7,7 @@ from .calibration import calibration_sample
 from .drift import Drift, detect_drift
 from .finding import Finding, judge_result
 from .judge import VERDICTS, check_limits, over, verdict
+from .limits import Limits
 from .rates import (
     CONFIDENCE,
     Rate,
@@ -24,6 +25,7 @@ __all__ = [
     "VERDICTS",
     "Drift",
     "Finding",
+    "Limits",
     "Match",
     "Rate",
     "Region",

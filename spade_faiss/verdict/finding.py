@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .limits import Limits
 from .regions import Region, find_regions
 
 if TYPE_CHECKING:
@@ -19,25 +20,8 @@ class Judge(Protocol):
         """The index that images are compared with."""
 
     @property
-    def image_threshold(self) -> float | None:
-        """The score above which an image is not good."""
-
-    @property
-    def pixel_threshold(self) -> float | None:
-        """The map's value above which a pixel is not good."""
-
-    @property
-    def review(self) -> float | None:
-        """The score from which on an image is to be reviewed."""
-
-    def score_of(self, result: Any) -> float:
-        """Return an image's score."""
-
-    def verdict_of(self, score: float) -> str:
-        """Return what a score says of its image; see `spade_faiss.verdict.verdict`."""
-
-    def places_from(self, score: float, peak: float) -> float | None:
-        """Return the map's value over which regions are shown of an image of a score and peak."""
+    def limits(self) -> Limits:
+        """What it judges images by."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +58,26 @@ def judge_result(detector: Judge, result: Any, *, regions: bool = True) -> Findi
     regions : bool
         Whether to look for regions, too.
     """
-    score = detector.score_of(result)
-    limit = detector.places_from(score, result.peak) if regions else None
+    return finding_of(result, detector.limits, detector.index_ if regions else None)
+
+
+def finding_of(result: Any, limits: Limits, index: Index | None) -> Finding:
+    """Judge an image by some limits; its regions are looked for if there is its index.
+
+    Parameters
+    ----------
+    result : Result
+    limits : Limits
+    index : Index or None
+        That the image was compared with.
+    """
+    score = result.score(limits.kind)
+    places = limits.places_from(score, result.peak)
     return Finding(
         score,
-        detector.verdict_of(score),
-        detector.image_threshold,
-        detector.review,
-        detector.pixel_threshold,
-        () if limit is None else tuple(find_regions(result, detector.index_, limit)),
+        limits.verdict_of(score),
+        limits.threshold,
+        limits.review,
+        limits.pixel_threshold,
+        () if index is None or places is None else tuple(find_regions(result, index, places)),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import cv2
@@ -88,7 +88,7 @@ class Region:
     area: int
     peak: float
     peak_at: tuple[int, int]
-    matches: tuple[Match, ...]
+    matches: tuple[Match, ...] = field(repr=False)
 
 
 def find_regions(result: Compared, index: Index, threshold: float) -> list[Region]:

@@ -130,7 +130,9 @@ def test_outlined_regions_agree_with_the_verdict(single, tiny):
     spade.image_threshold = max(one.peak for one in results)  # which is itself not over it
     spade.review = spade.image_threshold / 2
     for result in results:
-        places = find_regions(result, spade.index_, spade.places_from(result.peak, result.peak))
+        places = find_regions(
+            result, spade.index_, spade.limits.places_from(result.peak, result.peak)
+        )
         assert bool(places) == (spade.verdict_of(result.peak) == "REVIEW")
 
 

@@ -85,14 +85,14 @@ def test_thresholds_are_drawn_from_such_scores_and_places_by_peaks(indices, tiny
     spade.review = 0.0
     limit = spade.pixel_threshold
     assert limit == made.pixel_threshold
-    assert spade.verdict_of(1.0) == "REVIEW" and spade.places_from(1.0, 2 * limit) == limit
+    assert spade.verdict_of(1.0) == "REVIEW" and spade.limits.places_from(1.0, 2 * limit) == limit
     # Where no pixel is over it, what the score was compared with shows what is meant.
-    assert -1e-300 < spade.places_from(1.0, limit) < 0
+    assert -1e-300 < spade.limits.places_from(1.0, limit) < 0
     spade.review, spade.image_threshold = None, 0.5 * limit
     assert spade.verdict_of(0.6 * limit) == "NG"
-    assert spade.places_from(0.6 * limit, 0.9 * limit) == 0.5 * limit
-    assert spade.places_from(0.6 * limit, 1.1 * limit) == limit
-    assert spade.places_from(0.4 * limit, 0.9 * limit) == limit
+    assert spade.limits.places_from(0.6 * limit, 0.9 * limit) == 0.5 * limit
+    assert spade.limits.places_from(0.6 * limit, 1.1 * limit) == limit
+    assert spade.limits.places_from(0.4 * limit, 0.9 * limit) == limit
     wide = spade.with_options(score="map")
     assert wide.image_threshold == wide.pixel_threshold == made.pixel_threshold
 

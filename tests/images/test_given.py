@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from spade_faiss.errors import SpadeError
-from spade_faiss.images import Frame, as_image, listed, name_of, read_image, sizes_of
+from spade_faiss.images import Frame, as_image, name_of, read_image, sizes_of
+from spade_faiss.images.given import listed
 
 RNG = np.random.default_rng(1)
 PHOTO = cv2.GaussianBlur(RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8), (0, 0), 2)
