@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -37,6 +39,8 @@ class Detector(Judging):
     """One index to detect by, or several of an ensemble: fit, query, judge."""
 
     is_ensemble = False
+    _temporary: TemporaryDirectory[str] | None = None
+    """What an index that nobody named a folder for lasts as long as."""
 
     # What each kind of detector does in its own way ------------------------------------------
 
@@ -106,7 +110,35 @@ class Detector(Judging):
     def _use_quantile(self, quantile: float | None) -> None:
         """Draw thresholds for another share of good images."""
 
+    @abstractmethod
+    def _named(self) -> str:
+        """Say what its networks are, and what other than default its parameters are."""
+
     # The same for all ------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        if not self._is_fitted():
+            return f"<{type(self).__name__} {self._named()}: not fitted>"
+        where = "a temporary index" if self._temporary else self.folder
+        limit = self.image_threshold
+        said = "no threshold" if limit is None else f"threshold {limit:.4g}"
+        images = f"{len(self.index_)} good images in {where}"
+        return f"<{type(self).__name__} {self._named()}: {images}, {said}>"
+
+    def __copy__(self) -> Self:
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
+        return other
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Return a copy that shares the index and the network, neither of which it changes."""
+        return copy.copy(self)
+
+    def __sklearn_clone__(self) -> Self:
+        """Return what `sklearn.base.clone` does: its like, not fitted, with the same network."""
+        other = self.unfitted()
+        other._own, other._temporary = {}, None
+        return other
 
     @property
     def index_(self) -> Index:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,15 @@ from ..errors import SpadeError
 from ..features import Backbone
 from ..images import Images, OnError
 from ..images.roi import Roi, roi_of
-from ..index import EnsembleManifest, Manifest
+from ..index import EnsembleManifest, Index, Manifest
 from ..index.ensemble import Statistics
 from ..types import Mask
 from . import fit_ensemble as fitting
 from .average import average_only, average_results, learn_statistics, shifts_of, whole_maps
 from .detector import Detector
 from .extract import sources_of
-from .members import open_members, sharing
+from .members import open_members, sharing, with_shared_networks
+from .moved import still_there
 from .pipeline import Executor, Pipeline
 from .query import query_by
 from .result import Result
@@ -62,7 +62,6 @@ class Ensemble(Detector):
         self._statistics: tuple[Statistics, ...] = ()
         self._manifest: EnsembleManifest | None = None
         self._folder = Path()
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @classmethod
     def of(
@@ -242,6 +241,40 @@ class Ensemble(Detector):
         other._stages = Stages()
         other._members = tuple(sharing(member, other._stages) for member in other._members)
         return other
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what makes the same ensemble in another process, which opens it anew."""
+        fitted = self._manifest is not None
+        return {
+            "members": [member.unfitted() for member in self.members],
+            "folder": self._folder.absolute() if fitted else None,
+            "generation": self.manifest.generation if fitted else None,
+            "temporary": self._temporary is not None,
+            "own": dict(self._own),
+            "scored_anew": self._scored_anew,
+            "statistics": self._statistics,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Be the ensemble that was sent, by its indices as they are now."""
+        Ensemble.__init__(self, with_shared_networks(state["members"]))
+        self._own = state["own"]
+        folder = state["folder"]
+        if folder is None:
+            return
+        with still_there(folder, temporary=state["temporary"]):
+            manifest = EnsembleManifest.read(folder)
+            indices = [Index.open(folder / one.folder) for one in manifest.members]
+        members = [
+            one.with_pipeline(one.pipeline.on(index))
+            for one, index in zip(self.members, indices, strict=True)
+        ]
+        self._become(folder, manifest, members)
+        if manifest.generation == state["generation"]:
+            self._statistics, self._scored_anew = state["statistics"], state["scored_anew"]
+
+    def _named(self) -> str:
+        return f"of {len(self.members)}: " + "; ".join(one._named() for one in self.members)
 
     def _with(self, members: Sequence[Spade]) -> Ensemble:
         other = copy.copy(self)

@@ -12,6 +12,7 @@ from .._support.stages import Stages
 from ..errors import SpadeError
 from ..index import EnsembleManifest
 from ..verdict.calibration import requested_quantile
+from .pipeline import LazyNetwork
 from .spade import Spade
 
 
@@ -83,6 +84,18 @@ def _open(
     if options["quantile"] is None:
         settings["quantile"] = requested_quantile(manifest, manifests[0])
     return [member.with_options(**settings) for member in members]
+
+
+def with_shared_networks(members: Sequence[Spade]) -> list[Spade]:
+    """Return members of which those that name the same network load it once."""
+    networks: dict[object, LazyNetwork] = {}
+    shared = []
+    for member in members:
+        settings, lazy = member.settings, member.pipeline.lazy_network
+        named = settings.backbone, settings.weights, settings.device
+        lazy = networks.setdefault(named, lazy)
+        shared.append(member.with_pipeline(replace(member.pipeline, lazy_network=lazy)))
+    return shared
 
 
 def sharing(member: Spade, stages: Stages) -> Spade:

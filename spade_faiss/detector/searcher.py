@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from .._support.stages import Stages
 from ..images import Images, OnError
@@ -54,21 +54,6 @@ class Searcher(Detector):
         """
         with self.stages("calibration"):
             self._scored_anew = calibration_of(self.pipeline, exact=self.settings.exact)
-
-    def with_options(self, **settings: Any) -> Self:
-        """Return this detector, its index shared, with another `k`, `kappa` or `sigma`.
-
-        One that is to be fitted anew may have other settings, too. Thresholds are those that fit
-        the settings; where there are none, `draw_thresholds` finds them.
-
-        Raises
-        ------
-        SpadeError
-            As for the settings of a new one; or if the index was opened with other `search_params`.
-        TypeError
-            If there is no such setting.
-        """
-        return self.with_pipeline(self.pipeline.by(**settings))
 
     def on(self, executor: Executor) -> Self:
         """Return a copy whose work is done elsewhere; see `spade_faiss.distributed`."""

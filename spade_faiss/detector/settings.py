@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, TypedDict, Unpack
+
+import numpy as np
 
 from ..errors import SpadeError
 from ..features import DEFAULT_BACKBONE, Backbone
@@ -45,6 +47,22 @@ class SearchSettings(TypedDict, total=False):
     progress: bool
 
 
+_OPEN = SearchSettings.__annotations__.keys() | {"sigma", "calibrated"}
+"""What may be another than when an index was made."""
+_KINDS: tuple[tuple[tuple[str, ...], tuple[type, ...], str], ...] = (
+    (
+        ("standardise", "contrast", "motion", "margin", "averaged", "mirror", "exact", "progress"),
+        (bool, np.bool_),
+        "True or False",
+    ),
+    (("sigma", "quantile", "coreset"), (Real,), "a number"),
+    (("device", "factory", "search_params"), (str,), "a text"),
+    (("weights",), (str, os.PathLike), "a path"),
+    (("backbone",), (str, Backbone), "a network or its name"),
+    (("region",), (Roi,), "a mask or its path"),
+)
+"""Parameters, what they are instances of, and what that is called."""
+_MAY_BE_NONE = ("quantile", "coreset", "factory", "search_params", "weights", "region")
 _LEAST_TILE = 28
 """Two of the smallest patches that a network has."""
 
@@ -92,22 +110,24 @@ class Settings:
     progress: bool = False
 
     def __post_init__(self) -> None:
+        self._check_types()
         for name in ("k", "kappa", "calibrated", "batch_size", "min_area"):
             value = getattr(self, name)
             if name == "min_area" and value is None:
                 continue
-            if not isinstance(value, Integral) or value < 1:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
                 raise SpadeError(f"{name} = {value} must be a whole number, 1 or more")
         sides = ("resize", "crop", "tile", "overlap")
         for name, side in ((name, getattr(self, name)) for name in sides):
-            if side is not None and not isinstance(side, Integral):
+            if side is not None and (isinstance(side, bool) or not isinstance(side, Integral)):
                 raise SpadeError(f"{name} = {side} must be a whole number of pixels")
         if not 0 <= self.sigma < 1000:
             raise SpadeError(f"sigma = {self.sigma} must lie between 0 and 1000 pixels")
         if self.quantile is not None and not 0 < self.quantile < 1:
             raise SpadeError(f"quantile = {self.quantile} must lie between 0 and 1")
         for name, choices in (("engine", ENGINES), ("score", SCORES), ("store", STORES)):
-            if (value := getattr(self, name)) not in choices:
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in choices:
                 raise SpadeError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
         if self.least_area and self.score == "descriptor":
             raise SpadeError(
@@ -137,6 +157,16 @@ class Settings:
             self._check_tiles()
         self.gallery_spec  # noqa: B018 - it checks itself
 
+    def _check_types(self) -> None:
+        """Refuse what no comparison would: anything is true or false, say."""
+        for names, kinds, wanted in _KINDS:
+            for name in names:
+                value = getattr(self, name)
+                if value is None and name in _MAY_BE_NONE:
+                    continue
+                if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                    raise SpadeError(f"{name} = {value!r} must be {wanted}")
+
     def _check_tiles(self) -> None:
         assert self.tile is not None
         if self.crop not in (None, CROP):
@@ -151,6 +181,14 @@ class Settings:
                 f"`tile={self.tile}` is larger than the shorter side, `resize={self.resize}`: take "
                 "smaller tiles"
             )
+
+    def needs_another_index(self, other: Settings) -> bool:
+        """Say whether an index that was made by other settings is not one of these."""
+        return any(
+            getattr(self, one.name) != getattr(other, one.name)
+            for one in fields(self)
+            if one.name not in _OPEN
+        )
 
     @property
     def shorter_side(self) -> int:
