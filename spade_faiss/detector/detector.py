@@ -180,6 +180,7 @@ class Detector(Judging):
         Parameters
         ----------
         images : folder, paths, arrays, or others; see `spade_faiss.images.Images`
+            Arrays are RGB. OpenCV's order is BGR: turn it round, `image[..., ::-1]`.
 
         Raises
         ------

@@ -235,7 +235,7 @@ class Settings:
         tiles = framing.tiles
         values: dict[str, Any] = {
             "backbone": manifest.backbone.name,
-            "resize": framing.resize,
+            "resize": framing.resize if tiles or framing.resize != RESIZE else None,
             "crop": framing.height if framing.crop else None,
             "tile": tiles.side if tiles else None,
             "overlap": tiles.overlap if tiles else None,

@@ -425,12 +425,16 @@ class Spade(Searcher):
         self._own = state["own"]
 
     def _named(self) -> str:
-        given, default = self.get_params(), signature(type(self)).parameters
+        given, first = self.get_params(), signature(type(self)).parameters
         given["region"] = self.settings.region  # as an array it would be long
-        own = (f"{k}={v!r}" for k, v in given.items() if k in default and v != default[k].default)
-        name = self.settings.backbone
-        others = (one for one in own if not one.startswith("backbone="))
-        return ", ".join([name if isinstance(name, str) else name.name, *others])
+        del given["backbone"]
+        own = [
+            f"{name}={given[name]!r}"
+            for name, parameter in first.items()
+            if name in given and given[name] != parameter.default
+        ]
+        network = self.settings.backbone
+        return ", ".join([network if isinstance(network, str) else network.name, *own])
 
     def _become(self, pipeline: Pipeline) -> None:
         """Take the pipeline of another index; what was found of the former one goes."""
