@@ -26,6 +26,7 @@ from .demo import demo
 from .evaluate import evaluate_folder, evaluate_mvtec, evaluate_stc
 from .query import query
 from .serve import serve
+from .watch import watch
 
 _M_ARENA_MAX = -8  # of glibc's malloc.h
 
@@ -50,6 +51,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     calibrate,
     info,
     query,
+    watch,
     serve,
     demo,
 )

@@ -10,6 +10,14 @@ from typing import Annotated, Any
 import typer
 
 
+class NotifyOn(StrEnum):
+    """Which verdicts another program is told."""
+
+    ALL = "all"
+    NG = "ng"
+    NOT_OK = "not-ok"
+
+
 class Score(StrEnum):
     """What an image's score is."""
 
@@ -366,3 +374,28 @@ class RayOptions:
 
     ray: RayAddress = None
     ray_workers: RayWorkers = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotifyOptions:
+    """Where each verdict is sent, and how that is signed."""
+
+    notify: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="SPADE_FAISS_NOTIFY",
+            show_envvar=True,
+            help="Send each verdict as JSON to http(s)://HOST/PATH, or, with the extra 'mqtt', to "
+            "mqtt(s)://HOST/TOPIC; what cannot be sent now waits in --out.",
+        ),
+    ] = None
+    notify_on: Annotated[
+        NotifyOn, typer.Option(help="Send all verdicts, those that are NG, or all but OK.")
+    ] = NotifyOn.ALL
+    notify_secret_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Sign what is sent with the key in this file: 16 bytes or more."
+        ),
+    ] = None

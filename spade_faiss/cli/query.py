@@ -16,6 +16,7 @@ from .options import (
     Folder,
     IndexSearchParams,
     MaxMemory,
+    NotifyOptions,
     OpenOptions,
     Out,
     RayOptions,
@@ -26,8 +27,8 @@ from .values import existing_folder, memory_limit
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResultOptions:
-    """Which files are written of each image and video; see `write_query`."""
+class FileOptions:
+    """Which files are written of each image; see `write_query`."""
 
     explain: Annotated[
         bool,
@@ -36,7 +37,6 @@ class ResultOptions:
             help="Also write, for each wrong place, the good patch that it should resemble.",
         ),
     ] = False
-    report: Report = False
     maps: Annotated[bool, typer.Option(help="Write anomaly maps.")] = True
     overlays: Annotated[bool, typer.Option(help="Write overlay pictures.")] = True
     overlay_size: Annotated[
@@ -46,9 +46,34 @@ class ResultOptions:
             help="Longer side of the image in its overlay, or 'full' for the image's own size.",
         ),
     ] = "448"
-    worst: Annotated[int, typer.Option(min=0, help="Frames of a video to write maps of.")] = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """Of which frames of a video, or of a live source, there is what."""
+
+    worst: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Frames of a video to write maps of; of a camera or stream, those of each minute "
+            "that are not OK.",
+        ),
+    ] = 10
     fps: Annotated[
         float | None, typer.Option(help="Frames to score of a second of video.  [default: all]")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanOptions:
+    """How long a live source is judged."""
+
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="End a camera or stream after so many frames.")
+    ] = None
+    seconds: Annotated[
+        float | None, typer.Option(help="End a camera or stream after so many seconds.")
     ] = None
 
 
@@ -57,7 +82,9 @@ class QueryOptions:
     """How images are judged, and what is written of them."""
 
     verdict: VerdictOptions
-    results: ResultOptions
+    files: FileOptions
+    report: Report = False
+    video: VideoOptions
     exact: Exact = False
     search_params: IndexSearchParams = None
     drift: Drift = False
@@ -68,12 +95,18 @@ def query(
     console: Console,
     folder: Folder,
     images: Annotated[
-        list[Path],
-        typer.Argument(metavar="IMAGE_OR_FOLDER...", help="Images, videos, or folders of them."),
+        list[str],
+        typer.Argument(
+            metavar="IMAGE_OR_FOLDER...",
+            help="Images, videos, or folders of them; or camera:0, rtsp://HOST/PATH, "
+            "http://HOST/PATH.",
+        ),
     ],
     *,
     out: Out,
     options: QueryOptions,
+    span: SpanOptions,
+    notify: NotifyOptions,
     max_memory: MaxMemory = None,
     each: Annotated[
         bool,
@@ -87,20 +120,39 @@ def query(
     as_json: AsJson = False,
 ) -> None:
     """Say which images are wrong, and where: scores.csv, maps/, overlays/, explain/, timelines/."""
-    from ..distributed.cluster import ray_executor, start_workers
+    from ..images.video.live import is_live
     from .each import one_index, production_lines_to_query
+
+    if any(is_live(one) for one in images):
+        from .line_run import LineRun
+
+        memory_limit(max_memory)
+        run_live = LineRun(console, options, notify, as_json=as_json)
+        not_live = {"each": each, "ray": cluster.ray, "report": options.report}
+        run_live.live(
+            one_index(folder), images, out, span, options.video, not_live | {"drift": options.drift}
+        )
+        return
+    from ..distributed.cluster import ray_executor, start_workers
+    from .notify import notifier_of
     from .query_run import QueryRun
 
-    limit = memory_limit(max_memory, cluster.ray)
-    run, device = QueryRun(console, options), options.opened.device
+    limit, paths = memory_limit(max_memory, cluster.ray), [Path(one) for one in images]
+    run, device = QueryRun(console, options, span), options.opened.device
     if each:
-        names = production_lines_to_query(existing_folder(folder), images)
-        with start_workers(cluster.ray, cluster.ray_workers, device, limit) as workers:
-            answers = run.each(names, folder, images[0], out, workers)
+        names = production_lines_to_query(existing_folder(folder), paths)
+        with (
+            start_workers(cluster.ray, cluster.ray_workers, device, limit) as workers,
+            notifier_of(console, notify, out, again=True) as run.notifier,
+        ):
+            answers = run.each(names, folder, paths[0], out, workers)
         console.answer_lines(answers, as_json=as_json)
     else:
-        found, detector = run.open(one_index(folder), images)
-        with ray_executor(cluster.ray, cluster.ray_workers, device, limit) as executor:
+        found, detector = run.open(one_index(folder), paths)
+        with (
+            ray_executor(cluster.ray, cluster.ray_workers, device, limit) as executor,
+            notifier_of(console, notify, out, again=True) as run.notifier,
+        ):
             record, text = run.write(found, detector.on(executor), out)
         console.answer(record | console.record(), text, as_json=as_json)
     console.exit(done=run.scored)

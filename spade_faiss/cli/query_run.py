@@ -16,6 +16,8 @@ from ..features import Backbone
 from ..images import SUFFIXES, Found, find_images
 from ..images.video.read import VIDEO_SUFFIXES, check_fps
 from ..pictures.drawing import check_side
+from ..line import tell_rows
+from ..notify import Notifier
 from ..report import discard_results, write_query
 from ..verdict.judge import check_limits
 from . import show
@@ -24,7 +26,7 @@ from .values import overlay_side
 
 if TYPE_CHECKING:
     from ..distributed.workers import Workers
-    from .query import QueryOptions
+    from .query import QueryOptions, SpanOptions
 
 
 @dataclass
@@ -32,7 +34,7 @@ class QueryRun:
     """Queries one index after another with the same options.
 
     `networks` are those of the index before, which are mostly those of the next; `scored` says
-    whether there was an image that could be scored.
+    whether there was an image that could be scored. `notifier` is told of each row.
 
     Raises
     ------
@@ -42,14 +44,18 @@ class QueryRun:
 
     console: Console
     options: QueryOptions
+    span: SpanOptions
     networks: Sequence[Backbone] = ()
+    notifier: Notifier | None = field(default=None, init=False)
     scored: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         asked = self.options.verdict
         check_limits(asked.threshold, asked.review, quantile=asked.quantile, least=-math.inf)
-        check_fps(self.options.results.fps)
-        check_side(overlay_side(self.options.results.overlay_size))
+        check_fps(self.options.video.fps)
+        check_side(overlay_side(self.options.files.overlay_size))
+        if self.span.frames is not None or self.span.seconds is not None:
+            raise SpadeError("`frames` and `seconds` end a camera or a stream, and none is given")
 
     def each(
         self, names: Sequence[str], folder: Path, images: Path, out: Path, workers: Workers | None
@@ -110,11 +116,14 @@ class QueryRun:
             detector,
             found,
             out,
-            **asdict(self.options.results)
-            | {"overlay_size": overlay_side(self.options.results.overlay_size)},
+            **asdict(self.options.files)
+            | {"overlay_size": overlay_side(self.options.files.overlay_size)},
+            **asdict(self.options.video),
+            report=self.options.report,
             on_error=console.problem,
             on_note=console.note,
             on_result=keep,
+            on_rows=tell_rows(self.notifier, detector) if self.notifier else None,
         )
         console.note_each(detector.notes, line)
         self.scored = self.scored or any(row.score is not None for row in rows)

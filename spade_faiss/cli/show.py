@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -201,7 +201,7 @@ def query_lines(rows: Sequence[Row], out: Path, review: float | None) -> list[st
     count = {word: sum(row.verdict == word for row in rows) for word in VERDICTS}
     wide = 5 if review is None else 6
     lines = [
-        f"{row.verdict:{wide}} {_score(row.score)}  {printable(row.path)}"
+        verdict_line(row.verdict, row.score, row.path, wide)
         for row in rows
         if not isinstance(row, PassingFrame)
     ]
@@ -210,6 +210,17 @@ def query_lines(rows: Sequence[Row], out: Path, review: float | None) -> list[st
     if count[ERROR]:
         summary += f", {count[ERROR]} could not be used"
     return [*lines, f"{summary}; results in {out}"]
+
+
+def verdict_line(verdict: str, score: float | None, path: str, wide: int = 6) -> str:
+    """Return what is said of one image."""
+    return f"{verdict:{wide}} {_score(score)}  {printable(path)}"
+
+
+def counted_verdicts(count: Mapping[str, int], out: Path) -> str:
+    """Return how many images there were of each verdict."""
+    each = ", ".join(f"{many} {verdict or 'not judged'}" for verdict, many in count.items())
+    return f"{counted(sum(count.values()))}{': ' if each else ''}{each}; results in {out}"
 
 
 def _score(value: float | None) -> str:

@@ -16,6 +16,8 @@ from ..images.video import is_video
 
 LIST = ".spade-faiss-query"
 """Names the files that a query wrote: a line of JSON each."""
+LEDGER = ".spade-faiss-line"
+"""Lies in a folder of results that goes on from run to run, as that of a watched folder."""
 BY_NAME = frozenset({EEXIST, EILSEQ, EINVAL, EISDIR, ELOOP, ENAMETOOLONG, ENOTDIR})
 """Why one file cannot be written though others can: all of them lie in its name."""
 CLOSEUPS = "closeups"
@@ -104,6 +106,14 @@ class ResultFolder:
         )
 
 
+class GrowingFolder(ResultFolder):
+    """Takes files beside those of earlier runs, of which it removes none."""
+
+    def claim(self, name: str) -> Path:
+        """Return the path of a file that is going to be written."""
+        return self.path / name
+
+
 def is_of_results(folder: Path, out: Path) -> bool:
     """Say whether a folder is one of those that a query into `out` writes to."""
     return any(folder.resolve().is_relative_to((out / kind).resolve()) for kind in _KINDS)
@@ -167,11 +177,10 @@ def stems_of(images: Sequence[Found], longest: int) -> list[Path]:
     stems = []
     for found in images:
         moving = is_video(found.path)
-        candidates = _candidates(found.relative, longest - _LONGEST_SUFFIX)
         stems.append(
             next(
                 stem
-                for stem in candidates
+                for stem in stem_candidates(found.relative, longest)
                 if stem not in taken and not (moving and stem in folders)
             )
         )
@@ -197,7 +206,9 @@ def renamed(images: Sequence[Found], stems: Sequence[Path]) -> str | None:
     )
 
 
-def _candidates(relative: Path, room: int) -> Iterator[Path]:
+def stem_candidates(relative: Path, longest: int) -> Iterator[Path]:
+    """Yield what an image's files may be called, the best first; see `stems_of`."""
+    room = longest - _LONGEST_SUFFIX
     yield _shortened(relative.with_suffix(""), room)
     yield _shortened(relative, room)
     number = 2

@@ -16,7 +16,7 @@ from ..images.video import is_video
 from ..images.video.read import check_fps
 from ..pictures.drawing import OVERLAY_SIDE, check_side
 from .files import Row
-from .folder import ResultFolder, is_of_results, renamed, stems_of
+from .folder import LEDGER, ResultFolder, is_of_results, renamed, stems_of
 from .writer import QueryWriter
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def write_query(
     on_error: OnError | None = None,
     on_result: Callable[[Result], object] | None = None,
     on_note: OnNote | None = None,
+    on_rows: Callable[[Sequence[Row]], object] | None = None,
 ) -> list[Row]:
     """Query images and videos and write what is found into a folder.
 
@@ -73,6 +74,9 @@ def write_query(
     on_note : callable, optional
         Called with a line on what of the images, or of the folder, is odd and no error. Without
         it a Python warning is issued.
+    on_rows : callable, optional
+        Is given rows as they come, each once its files are written: an image's alone, those of a
+        video together.
 
     Raises
     ------
@@ -90,6 +94,7 @@ def write_query(
     stems = stems_of(images, results.longest_name)
     page = _page(detector, images, results, worst) if report else None
     writer = QueryWriter(detector, results, maps, overlays, overlay_size, explain, page, on_error)
+    writer.on_rows = on_rows
     try:
         with notes_to(page.note, pass_on=True) if page else nullcontext():
             writer.write(list(zip(images, stems, strict=True)), worst, fps, on_result)
@@ -115,6 +120,11 @@ def _check_place(detector: Detector, images: Sequence[Found], out: Path) -> None
     """Raise SpadeError if results of these images cannot go to `out`."""
     if out.exists() and not out.is_dir():
         raise SpadeError(f"{out} is a file; name a folder for the results")
+    if (out / LEDGER).exists():
+        raise SpadeError(
+            f"{out} holds the results of a watched folder or a live source, which go on; name "
+            "another folder"
+        )
     if out.resolve().is_relative_to(detector.folder.resolve()):
         raise SpadeError(f"{out} lies in the index; name another folder for the results")
     for folder in {found.folder for found in images if found.folder}:

@@ -51,6 +51,8 @@ class QueryWriter:
         What was done so far.
     noted : BatchNotes
         The notes of images.
+    on_rows : callable or None
+        Is given rows as they come.
     """
 
     detector: Detector
@@ -63,6 +65,7 @@ class QueryWriter:
     on_error: OnError | None
     rows: list[Row] = field(default_factory=list)
     noted: BatchNotes = field(default_factory=BatchNotes)
+    on_rows: Callable[[Sequence[Row]], object] | None = None
 
     def write(
         self,
@@ -116,14 +119,20 @@ class QueryWriter:
                     writing[result.position] = future
                     for position in [p for p, f in writing.items() if f.done()]:
                         rows[position] = writing.pop(position).result()
-            rows.update({position: future.result() for position, future in writing.items()})
+                        self._tell([rows[position]])
+            for position in sorted(writing):
+                rows[position] = writing[position].result()
+                self._tell([rows[position]])
+                del writing[position]
         finally:
             for position, future in writing.items():
                 if future.exception() is None:
                     rows[position] = future.result()
+                    self._tell([rows[position]])
             for position, (found, _) in enumerate(files):
                 if str(found.path) in failed:
                     rows[position] = self._failed(found.path)
+                    self._tell([rows[position]])
             self.rows += [rows[position] for position in sorted(rows)]
 
     def video(self, path: Path, stem: Path, worst: int, fps: float | None) -> None:
@@ -132,9 +141,11 @@ class QueryWriter:
         seconds, kept = self._score_frames(path, worst, fps)
         if not seconds:
             self.rows.append(self._failed(path))
+            self._tell(self.rows[first:])
             return
         for row, result in kept.items():
             self.rows[row] = self._write(result, stem / result.name.rpartition("#")[2])
+        self._tell(self.rows[first:])
         scores = [row.score or 0.0 for row in self.rows[first:]]
         marks = [row - first for row in sorted(kept)]
         if self.page:
@@ -206,6 +217,10 @@ class QueryWriter:
             if error.errno not in BY_NAME:
                 raise
             self._fail(name, f"is scored, but its files cannot be written: {error.strerror}")
+
+    def _tell(self, rows: Sequence[Row]) -> None:
+        if self.on_rows:
+            self.on_rows(rows)
 
     def _failed(self, path: Path) -> Row:
         return Row(str(path), None, self.detector.image_threshold, ERROR)

@@ -1,0 +1,235 @@
+"""The newest frame of a camera or network stream, which is opened again when it breaks off."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from threading import Condition, Event, Thread
+from typing import Self
+from urllib.parse import urlsplit
+
+import av
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+
+from ...errors import SpadeError
+from ..motion import GAP
+from ..source import Frame
+from .picture import ToRGB
+
+_CAMERA = re.compile(r"camera:(\d+)")
+_STREAM = re.compile(r"(rtsp|rtsps|rtmp|rtmps|http|https|udp|tcp|srt)://.", re.IGNORECASE)
+_TIMEOUT = 5.0
+"""Seconds without an answer, or without a frame, after which a source is opened again."""
+_FIRST, _LONGEST = 0.25, 5.0
+"""Seconds to wait before a source is opened again: at first, and at most; they double."""
+
+
+def is_live(argument: str) -> bool:
+    """Say whether an argument names a camera or a stream, and no file."""
+    return argument.startswith("camera:") or "://" in argument
+
+
+def check_source(source: str) -> None:
+    """Refuse an argument that names no source that can be read, by raising SpadeError."""
+    _address(source)
+
+
+def shown_source(argument: str) -> str:
+    """Return what a live source is called: its address without a name, a password or a query."""
+    if "://" not in argument:
+        return argument
+    parts = urlsplit(argument)
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A decoded picture, when it came, and its place in time by the stream's own clock."""
+
+    picture: VideoFrame
+    came: datetime
+    seconds: float
+
+
+class LiveSource:
+    """Reads a source in a thread of its own, and keeps the newest frame alone.
+
+    Whoever is slower than the source gets the newest frame each time; those between are left out.
+    A source that does not answer or breaks off is opened again, for as long as it takes.
+
+    Parameters
+    ----------
+    source : str
+        `camera:0`, the first camera of this machine; or the address of a stream, such as
+        `rtsp://HOST/PATH` or `http://HOST/PATH`.
+    motion : bool
+        Whether each frame comes with the one before it, by which motion is seen.
+    say : callable
+        Is given a line when the source is gone, and when it is back; from another thread.
+
+    Attributes
+    ----------
+    came, damaged : int
+        Frames that were decoded, and those of them that were not whole and are left out.
+
+    Raises
+    ------
+    SpadeError
+        If the argument names no source that can be read.
+    """
+
+    def __init__(
+        self, source: str, *, motion: bool = False, say: Callable[[str], object] = lambda line: None
+    ) -> None:
+        self._address, self._format, self._options = _address(source)
+        self.name = shown_source(source)
+        self.came = self.damaged = 0
+        self._motion, self._say = motion, say
+        self._newest: _Taken | None = None
+        self._recent: deque[_Taken] = deque()
+        self._ready, self._ending = Condition(), Event()
+        self._refused: SpadeError | None = None
+        self._to_rgb = ToRGB()
+        self._thread = Thread(target=self._run, name="camera", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.set()
+        self._thread.join(2 * _TIMEOUT)
+
+    def take(self, timeout: float) -> Frame | None:
+        """Return the newest frame, unless it was taken before: then wait for another.
+
+        None if there is none within `timeout` seconds. The frame is called `<source>#<time>`, when
+        it came, in UTC.
+
+        Raises
+        ------
+        SpadeError
+            If the source is a recording, or of a kind that cannot be read.
+        """
+        with self._ready:
+            self._ready.wait_for(lambda: self._newest or self._refused, timeout)
+            if self._refused:
+                raise self._refused
+            taken, self._newest = self._newest, None
+            before = self._recent[0] if self._recent else None
+        if taken is None:
+            return None
+        frame = self._frame(taken)
+        if self._motion and before is not None:
+            earlier = frame if before is taken else self._frame(before)
+            frame = Frame(frame.name, frame.image, frame.seconds, before=earlier)
+        return frame
+
+    def _frame(self, taken: _Taken) -> Frame:
+        moment = taken.came.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+        return Frame(f"{self.name}#{moment}", self._to_rgb(taken.picture), taken.seconds)
+
+    def _run(self) -> None:
+        wait, gone = _FIRST, 0.0
+        while not self._ending.is_set():
+            came, why = self.came, "it ended"
+            try:
+                with av.open(
+                    self._address,
+                    "r",
+                    self._format,
+                    self._options,
+                    timeout=(_TIMEOUT, _TIMEOUT),
+                ) as container:
+                    for picture in self._pictures(container):
+                        if gone:
+                            self._say(f"{self.name} is back after {time.monotonic() - gone:.0f} s")
+                            gone = 0.0
+                        self._put(picture)
+            except (SpadeError, av.ProtocolNotFoundError, ValueError) as error:
+                with self._ready:
+                    self._refused = SpadeError(f"{self.name}: {error}")
+                    self._ready.notify()
+                return
+            except (av.FFmpegError, OSError) as error:
+                why = error.strerror or str(error)
+            if self._ending.is_set():
+                return
+            if self.came > came:
+                wait = _FIRST
+            if not gone:
+                gone = time.monotonic()
+                self._say(f"{self.name} gives no frames ({why}); it is opened again until it does")
+            self._ending.wait(wait)
+            wait = min(_LONGEST, 2 * wait)
+
+    def _pictures(self, container: InputContainer) -> Iterator[VideoFrame]:
+        """Yield pictures until the source breaks off or the reading ends."""
+        if not container.streams.video:
+            raise SpadeError("holds no video")
+        if (container.duration or 0) > 0:
+            raise SpadeError("is a recording, not live; fetch it, and query the file")
+        # Threads by frame would each hold one back.
+        container.streams.video[0].thread_type = "SLICE"
+        for picture in container.decode(video=0):
+            if self._ending.is_set():
+                return
+            yield picture
+
+    def _put(self, picture: VideoFrame) -> None:
+        """Keep a frame as the newest, and those by which its motion is seen."""
+        self.came += 1
+        if picture.is_corrupt:
+            self.damaged += 1
+            return
+        seconds = picture.time if picture.time is not None else time.monotonic()
+        taken = _Taken(picture, datetime.now(UTC), float(seconds))
+        with self._ready:
+            self._newest = taken
+            if self._motion:
+                if self._recent and self._recent[-1].seconds >= taken.seconds:
+                    self._recent.clear()  # the source was opened again
+                self._recent.append(taken)
+                while len(self._recent) > 1 and self._recent[1].seconds <= taken.seconds - GAP:
+                    self._recent.popleft()
+            self._ready.notify()
+
+
+def _address(source: str) -> tuple[str, str | None, dict[str, str]]:
+    """Return what to open, its format if that must be said, and options of FFmpeg.
+
+    Raises
+    ------
+    SpadeError
+        If the argument names no source that can be read.
+    """
+    if source.startswith("camera:"):
+        found = _CAMERA.fullmatch(source)
+        if not found:
+            raise SpadeError(f"{source}: name a camera by its number, as in camera:0")
+        if sys.platform == "linux":
+            return f"/dev/video{found[1]}", "v4l2", {}
+        if sys.platform == "darwin":
+            return found[1], "avfoundation", {}
+        raise SpadeError(
+            f"{source}: cameras are read by their number on Linux and macOS alone; name the "
+            "address of a stream"
+        )
+    if not _STREAM.match(source):
+        raise SpadeError(
+            f"{shown_source(source)}: is no address of a stream: rtsp, http, https, rtmp, srt, udp "
+            "and tcp are read"
+        )
+    options = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "1000000"}
+    if source.lower().startswith("rtsp"):
+        options["rtsp_transport"] = "tcp"  # by UDP, pictures lose parts
+    elif source.lower().startswith("http"):  # pictures one by one have no time of their own
+        options["use_wallclock_as_timestamps"] = "1"
+    return source, None, options

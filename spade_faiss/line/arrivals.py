@@ -1,0 +1,97 @@
+"""Which files of a folder are complete, by what one look after another finds of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .scan import Look, State
+
+
+@dataclass
+class _Waiting:
+    """A file that is not judged: what it looks like, and since when it does."""
+
+    state: State
+    since: float
+    why: str | None = None
+
+
+class Arrivals:
+    """Follows the files of a folder until they are complete.
+
+    A file is complete once it has looked the same for `settle` seconds, and can be decoded. One
+    that cannot be is given up once it has looked the same for `patience` seconds. Times are those
+    of this machine's clock that never goes back: what a network folder's own says does not count.
+
+    Parameters
+    ----------
+    settle, patience : float
+        Seconds.
+    is_judged : callable
+        Says of a path and a state whether that was judged already.
+    """
+
+    def __init__(
+        self, settle: float, patience: float, is_judged: Callable[[str, State], bool]
+    ) -> None:
+        self._settle, self._patience = settle, max(settle, patience)
+        self._is_judged = is_judged
+        self._waiting: dict[str, _Waiting] = {}
+        self._judged: dict[str, State] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def see(self, found: Look, now: float) -> list[str]:
+        """Take what a look found; return the paths of the files to read, oldest first.
+
+        Parameters
+        ----------
+        found : Look
+        now : float
+            Seconds, by a clock that never goes back.
+        """
+        for known in (self._waiting, self._judged):
+            for path in [one for one in known if one not in found.files]:
+                if not found.may_hold(path):
+                    del known[path]
+        for path, state in found.files.items():
+            if self._judged.get(path) == state:
+                continue
+            waiting = self._waiting.get(path)
+            if waiting is None and self._is_judged(path, state):
+                self._judged[path] = state
+            elif waiting is None or waiting.state != state:
+                self._waiting[path] = _Waiting(state, now)
+        ready = [path for path, one in self._waiting.items() if self._is_due(path, found, now)]
+        return sorted(ready, key=lambda path: (found.files[path].changed, path))
+
+    def _is_due(self, path: str, found: Look, now: float) -> bool:
+        one = self._waiting[path]
+        if path not in found.files:
+            return False
+        same = now - one.since
+        return same >= self._settle if one.why is None else same >= self._patience
+
+    def state(self, path: str) -> State:
+        """Return what a file that waits looks like."""
+        return self._waiting[path].state
+
+    def changed(self, path: str, state: State, now: float) -> None:
+        """Take note that a file changed while it was read."""
+        self._waiting[path] = _Waiting(state, now)
+
+    def cannot_be_read(self, path: str, why: str, now: float) -> bool:
+        """Take note of a file that cannot be decoded; return whether to give it up."""
+        one = self._waiting[path]
+        one.why = why
+        return now - one.since >= self._patience
+
+    def gone(self, path: str) -> None:
+        """Take note that a file is no more."""
+        del self._waiting[path]
+
+    def judged(self, path: str) -> None:
+        """Take note that a file is done with, as long as it looks as it does."""
+        self._judged[path] = self._waiting.pop(path).state

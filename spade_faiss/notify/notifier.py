@@ -1,0 +1,131 @@
+"""Sends what waits in a queue, in a thread of its own."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+from .events import wanted
+from .queue import QUEUE, Message, Queue
+from .sender import RefusedError, Sender, UnreachableError
+
+_FIRST, _LONGEST = 0.5, 30.0
+"""Seconds to wait after the first failure, and at most; the wait doubles from one to the next."""
+_ASIDE_FIRST, _ASIDE_LONGEST = 60.0, 3600.0
+"""The same of a message that is refused by itself."""
+
+
+class Notifier:
+    """Takes events, keeps them on disk, and sends them when the other side takes them.
+
+    Whoever puts an event waits for the disk alone. An event that the other side may have had when
+    the connection broke is sent again, with the same identity.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the queue lies. What an earlier process left in it is sent first.
+    sender : Sender
+    on : str
+        Which verdicts are told; see `WHICH`.
+    say : callable
+        Is given a line when the other side is gone, and when it is back; from another thread.
+    name : str
+        What the other side is called in these.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sender: Sender,
+        *,
+        on: str = "all",
+        say: Callable[[str], object],
+        name: str,
+    ) -> None:
+        wanted(on, "")  # which must be a choice
+        folder.mkdir(parents=True, exist_ok=True)
+        self._queue = Queue(folder / QUEUE)
+        self._sender, self._on, self._say, self._name = sender, on, say, name
+        self._folder = folder
+        self._woken, self._ending = Event(), Event()
+        self._wait = 0.0
+        self._thread = Thread(target=self._run, name="notifier", daemon=True)
+        self._thread.start()
+
+    def put(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Keep the events that are wanted, each with its "id" and "verdict", and have them sent."""
+        messages = [
+            (event["id"], json.dumps(event).encode())
+            for event in events
+            if wanted(self._on, event["verdict"])
+        ]
+        if messages:
+            self._queue.put(messages)
+            self._woken.set()
+
+    def forget_sent(self) -> None:
+        """Forget what was sent: the same events may be put again."""
+        self._queue.forget_sent()
+
+    def close(self, seconds: float = 5.0) -> int:
+        """End the sending, once all is sent or some seconds are over; return how many wait on."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and self._queue.waiting() and not self._wait:
+            time.sleep(0.02)
+        self._ending.set()
+        self._woken.set()
+        self._thread.join()
+        left = self._queue.waiting()
+        if left:
+            self._say(
+                f"{_many(left)} for {self._name} not sent yet, and kept in {self._folder}: whatever"
+                "writes its results there next sends them"
+            )
+        self._queue.close()
+        return left
+
+    def _run(self) -> None:
+        try:
+            while not self._ending.is_set():
+                message = self._queue.next()
+                if message is None:
+                    self._woken.wait(1.0)
+                    self._woken.clear()
+                else:
+                    self._send(message)
+        finally:
+            self._sender.close()
+
+    def _send(self, message: Message) -> None:
+        try:
+            self._sender.send(message.id, message.body)
+        except RefusedError as error:
+            pause = min(_ASIDE_LONGEST, _ASIDE_FIRST * 2**message.tries)
+            self._queue.set_aside(message, time.time() + pause)
+            if not message.tries:
+                self._say(f"{self._name} refused message {message.id}: {error}; it is tried again")
+        except Exception as error:
+            self._away(error)
+        else:
+            self._queue.sent(message)
+            if self._wait:
+                self._wait = 0.0
+                self._say(f"{self._name} takes messages again")
+
+    def _away(self, error: Exception) -> None:
+        """Wait a while; of whatever error, as the thread must not end."""
+        if not self._wait:
+            why = str(error) if isinstance(error, UnreachableError) else repr(error)
+            self._say(f"{self._name} takes no messages now ({why}); they wait on disk")
+        self._wait = min(_LONGEST, 2 * self._wait or _FIRST)
+        self._ending.wait(self._wait * random.uniform(0.75, 1.0))
+
+
+def _many(count: int) -> str:
+    return "1 message is" if count == 1 else f"{count} messages are"
