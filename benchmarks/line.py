@@ -92,7 +92,8 @@ class Line:
     def __init__(self, program: list[str], index: Path, folder: Path, out: Path, *more: str):
         self._command = [*program, "watch", str(index), str(folder), "--out", str(out), "--json"]
         self._command += ["--overlay-size", "64", *more]
-        self._out, self._process = out, None
+        self._out = out
+        self._process: subprocess.Popen[str] | None = None
         self.events: list[dict[str, Any]] = []
         self._reader: threading.Thread | None = None
 
@@ -106,7 +107,7 @@ class Line:
                 if line.endswith("\n"):
                     self.events.append(json.loads(line))
 
-        self._process: subprocess.Popen[str] | None = process
+        self._process = process
         self._reader = threading.Thread(target=read)
         self._reader.start()
 

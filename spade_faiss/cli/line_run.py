@@ -101,8 +101,8 @@ class LineRun:
         check_limits(asked.threshold, asked.review, quantile=asked.quantile, least=-math.inf)
         current = CurrentIndex(index, lambda networks: self._open(index, networks), self._say)
         with (
-            Ledger(out, source, folder) as ledger,
             notifier_of(self.console, self.notify, out, again=False) as notifier,
+            Ledger(out, source, folder) as ledger,
         ):
             if ledger.mended:
                 self._say(f"{out} ended in a part of a row, which is removed: it is judged again")

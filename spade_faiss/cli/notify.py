@@ -35,18 +35,18 @@ def notifier_of(
         yield None
         return
     file = options.notify_secret_file
+    sender = open_sender(options.notify, None if file is None else read_secret(file))
     if file is None:
         console.note(
             "what is sent is not signed, so that its receiver cannot tell who sent it: give "
             "`notify_secret_file`"
         )
-    sender = open_sender(options.notify, None if file is None else read_secret(file))
     notifier = Notifier(
         out, sender, on=options.notify_on.value, say=console.say, name=shown(options.notify)
     )
+    done = False
     try:
         yield notifier
-        if again:
-            notifier.forget_sent()
+        done = True
     finally:
-        notifier.close()
+        notifier.close(forget=again and done)

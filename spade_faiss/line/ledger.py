@@ -77,7 +77,8 @@ class Ledger:
 
     `scores.csv` says what counts: an image is judged once its row is there whole. Beside it lies
     an account that also has what each file looked like. It is written first. When a process is
-    killed in between, the account loses at the next start what `scores.csv` does not have.
+    killed in between, the account loses at the next start what `scores.csv` does not have. Any
+    thread may use it, one at a time.
 
     Parameters
     ----------
@@ -181,7 +182,7 @@ class Ledger:
 
         Raises
         ------
-        OSError
+        OSError, SpadeError
             If the disk is full, say; then `scores.csv` ends in a whole row.
         """
         self._note([one for one in judged if one.digest], told=True)
@@ -201,23 +202,27 @@ class Ledger:
             )
 
     def _note(self, judged: Sequence[Judged], *, told: bool) -> None:
-        with self._file:
-            self._file.executemany(
-                "INSERT INTO images (path, row, size, changed, digest, stem, told)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        os.fsencode(one.path),
-                        os.fsencode(one.row.path),
-                        one.state.size,
-                        one.state.changed,
-                        one.digest,
-                        os.fsencode(one.stem),
-                        told,
-                    )
-                    for one in judged
-                ],
+        rows = [
+            (
+                os.fsencode(one.path),
+                os.fsencode(one.row.path),
+                one.state.size,
+                one.state.changed,
+                one.digest,
+                os.fsencode(one.stem),
+                told,
             )
+            for one in judged
+        ]
+        try:
+            with self._file:
+                self._file.executemany(
+                    "INSERT INTO images (path, row, size, changed, digest, stem, told)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    rows,
+                )
+        except sqlite3.OperationalError as error:
+            raise SpadeError(f"{self.folder.path / LEDGER} cannot be written: {error}") from None
 
     def _append(self, data: bytes) -> None:
         """Write whole rows behind the others, or none."""
@@ -242,7 +247,7 @@ class Ledger:
         return file
 
     def _account(self, out: Path) -> sqlite3.Connection:
-        file = sqlite3.connect(out / LEDGER, timeout=1)
+        file = sqlite3.connect(out / LEDGER, timeout=1, check_same_thread=False)
         try:
             # Without shared memory, so that a network folder serves, too; and for one process.
             file.execute("PRAGMA locking_mode = EXCLUSIVE")

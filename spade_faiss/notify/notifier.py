@@ -69,12 +69,11 @@ class Notifier:
             self._queue.put(messages)
             self._woken.set()
 
-    def forget_sent(self) -> None:
-        """Forget what was sent: the same events may be put again."""
-        self._queue.forget_sent()
+    def close(self, seconds: float = 5.0, *, forget: bool = False) -> int:
+        """End the sending, once all is sent or some seconds are over; return how many wait on.
 
-    def close(self, seconds: float = 5.0) -> int:
-        """End the sending, once all is sent or some seconds are over; return how many wait on."""
+        `forget` lets the same events be put again by whoever comes next, and sent again.
+        """
         until = time.monotonic() + seconds
         while time.monotonic() < until and self._queue.waiting() and not self._wait:
             time.sleep(0.02)
@@ -82,9 +81,11 @@ class Notifier:
         self._woken.set()
         self._thread.join()
         left = self._queue.waiting()
+        if forget:
+            self._queue.forget_sent()
         if left:
             self._say(
-                f"{_many(left)} for {self._name} not sent yet, and kept in {self._folder}: whatever"
+                f"{_many(left)} for {self._name} not sent yet, and kept in {self._folder}: what "
                 "writes its results there next sends them"
             )
         self._queue.close()
@@ -93,14 +94,21 @@ class Notifier:
     def _run(self) -> None:
         try:
             while not self._ending.is_set():
-                message = self._queue.next()
-                if message is None:
-                    self._woken.wait(1.0)
-                    self._woken.clear()
-                else:
-                    self._send(message)
+                try:
+                    self._step()
+                except Exception as error:  # whatever it is, the thread must not end
+                    self._away(error)
         finally:
             self._sender.close()
+
+    def _step(self) -> None:
+        """Send the next message, or wait for one."""
+        message = self._queue.next()
+        if message is None:
+            self._woken.wait(1.0)
+            self._woken.clear()
+        else:
+            self._send(message)
 
     def _send(self, message: Message) -> None:
         try:
@@ -110,8 +118,6 @@ class Notifier:
             self._queue.set_aside(message, time.time() + pause)
             if not message.tries:
                 self._say(f"{self._name} refused message {message.id}: {error}; it is tried again")
-        except Exception as error:
-            self._away(error)
         else:
             self._queue.sent(message)
             if self._wait:
@@ -119,7 +125,7 @@ class Notifier:
                 self._say(f"{self._name} takes messages again")
 
     def _away(self, error: Exception) -> None:
-        """Wait a while; of whatever error, as the thread must not end."""
+        """Wait a while."""
         if not self._wait:
             why = str(error) if isinstance(error, UnreachableError) else repr(error)
             self._say(f"{self._name} takes no messages now ({why}); they wait on disk")

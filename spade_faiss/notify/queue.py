@@ -66,7 +66,7 @@ class Queue:
     """
 
     def __init__(self, path: Path) -> None:
-        self._lock = Lock()
+        self._path, self._lock = path, Lock()
         self._file = sqlite3.connect(path, timeout=1, check_same_thread=False)
         try:
             # Without shared memory, so that a network folder serves, too; and for one process.
@@ -85,11 +85,20 @@ class Queue:
             ) from None
 
     def put(self, messages: Iterable[tuple[str, bytes]]) -> None:
-        """Add messages, each an identity and a body; they are on disk when this returns."""
-        with self._lock, self._file:
-            self._file.executemany(
-                "INSERT OR IGNORE INTO messages (id, body) VALUES (?, ?)", messages
-            )
+        """Add messages, each an identity and a body; they are on disk when this returns.
+
+        Raises
+        ------
+        SpadeError
+            If the disk is full, say.
+        """
+        try:
+            with self._lock, self._file:
+                self._file.executemany(
+                    "INSERT OR IGNORE INTO messages (id, body) VALUES (?, ?)", messages
+                )
+        except sqlite3.OperationalError as error:
+            raise SpadeError(f"{self._path} cannot be written: {error}") from None
 
     def next(self, now: float | None = None) -> Message | None:
         """Return the oldest message that is due; None if there is none."""

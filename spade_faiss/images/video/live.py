@@ -96,6 +96,7 @@ class LiveSource:
         self._recent: deque[_Taken] = deque()
         self._ready, self._ending = Condition(), Event()
         self._refused: SpadeError | None = None
+        self._has_clock = False
         self._to_rgb = ToRGB()
         self._thread = Thread(target=self._run, name="camera", daemon=True)
 
@@ -176,6 +177,8 @@ class LiveSource:
             raise SpadeError("holds no video")
         if (container.duration or 0) > 0:
             raise SpadeError("is a recording, not live; fetch it, and query the file")
+        self._has_clock = container.format.name != "mpjpeg"
+        self._recent.clear()
         # Threads by frame would each hold one back.
         container.streams.video[0].thread_type = "SLICE"
         for picture in container.decode(video=0):
@@ -189,13 +192,14 @@ class LiveSource:
         if picture.is_corrupt:
             self.damaged += 1
             return
-        seconds = picture.time if picture.time is not None else time.monotonic()
-        taken = _Taken(picture, datetime.now(UTC), float(seconds))
+        # Pictures that come one by one over HTTP have no time of their own.
+        known = self._has_clock and picture.time is not None
+        taken = _Taken(
+            picture, datetime.now(UTC), float(picture.time or 0) if known else time.monotonic()
+        )
         with self._ready:
             self._newest = taken
             if self._motion:
-                if self._recent and self._recent[-1].seconds >= taken.seconds:
-                    self._recent.clear()  # the source was opened again
                 self._recent.append(taken)
                 while len(self._recent) > 1 and self._recent[1].seconds <= taken.seconds - GAP:
                     self._recent.popleft()
@@ -230,6 +234,4 @@ def _address(source: str) -> tuple[str, str | None, dict[str, str]]:
     options = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "1000000"}
     if source.lower().startswith("rtsp"):
         options["rtsp_transport"] = "tcp"  # by UDP, pictures lose parts
-    elif source.lower().startswith("http"):  # pictures one by one have no time of their own
-        options["use_wallclock_as_timestamps"] = "1"
     return source, None, options

@@ -1,0 +1,161 @@
+"""What a folder of results knows after it was left in any state."""
+
+import csv
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from spade_faiss import SpadeError
+from spade_faiss.line.ledger import SCORES, Judged, Ledger
+from spade_faiss.line.scan import State
+from spade_faiss.report import Row
+from spade_faiss.report.folder import LEDGER, LIST
+from tests.full_disk import no_file_over
+
+WATCHED = Path("in")
+
+
+def judged(path, changed=1, content=b"a", verdict="OK", row=None):
+    return Judged(
+        path,
+        Row(row or str(WATCHED / path), 0.5, 1.0, verdict),
+        Path(path).with_suffix(""),
+        State(10, changed),
+        hashlib.sha256(content).digest(),
+    )
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def opened(out):
+    return Ledger(out, "/in", WATCHED)
+
+
+def paths(out):
+    with (out / SCORES).open(newline="", errors="surrogateescape") as file:
+        heading, *rows = csv.reader(file)
+    assert heading == ["path", "score", "threshold", "verdict"]
+    return [row[0] for row in rows]
+
+
+def test_rows_go_on_from_run_to_run(out):
+    with opened(out) as ledger:
+        key = ledger.key
+        ledger.add([judged("a.png"), judged("b.png", 2)])
+        assert paths(out) == ["in/a.png", "in/b.png"]
+    with opened(out) as ledger:
+        assert not ledger.mended and ledger.key == key and len(ledger) == 2
+        ledger.add([judged("a.png", 3, b"other")])
+        known = ledger.known("a.png")
+        assert known.rows == 2 and known.state == State(10, 3)
+        assert known.digest == hashlib.sha256(b"other").digest()
+        assert ledger.known("c.png") is None
+    assert paths(out) == ["in/a.png", "in/b.png", "in/a.png"]
+
+
+@pytest.mark.parametrize("cut", range(1, 24))
+def test_a_row_that_was_cut_off_anywhere_is_judged_again(out, cut):
+    """Also one whose name has a line break and quotes."""
+    with opened(out) as ledger:
+        ledger.add([judged("a.png")])
+        whole = (out / SCORES).read_bytes()
+        ledger.add([judged('b\n".png')])
+    last = (out / SCORES).read_bytes()[len(whole) :]
+    assert last == b'"in/b\n"".png",0.5,1,OK\n'
+    (out / SCORES).write_bytes(whole + last[:-cut])
+    with opened(out) as ledger:
+        assert ledger.mended == (cut < len(last)) and (out / SCORES).read_bytes() == whole
+        assert ledger.known("a.png") and ledger.known('b\n".png') is None
+
+
+def test_the_scores_say_what_counts(out):
+    with opened(out) as ledger:
+        ledger.add([judged("a.png", 1), judged("a.png", 2, b"b"), judged("c.png")])
+    lines = (out / SCORES).read_bytes().splitlines(keepends=True)
+    (out / SCORES).write_bytes(b"".join(lines[:2]))
+    with opened(out) as ledger:
+        assert ledger.known("a.png").state == State(10, 1) and ledger.known("c.png") is None
+    (out / SCORES).unlink()
+    with opened(out) as ledger:
+        assert ledger.known("a.png") is None and len(ledger) == 0
+    # A loss of power may have taken the account's end, and not that of the scores.
+    (out / SCORES).write_bytes(lines[0] + lines[3])
+    with opened(out) as ledger:
+        known = ledger.known("c.png")
+        assert known.digest is None and known.rows == 1
+        ledger.touched("c.png", State(5, 5), b"digest")
+        assert ledger.known("c.png").state == State(5, 5)
+        assert ledger.known("c.png").digest == b"digest"
+
+
+def test_names_need_not_be_unicode(out):
+    name = os.fsdecode(b"\xff.png")
+    with opened(out) as ledger:
+        ledger.add([judged(name)])
+    with opened(out) as ledger:
+        assert ledger.known(name).rows == 1
+
+
+def test_a_renamed_file_is_known_and_has_no_row(out):
+    with opened(out) as ledger:
+        ledger.add([judged("a.png")])
+        assert ledger.same_file(State(10, 1), hashlib.sha256(b"a").digest()) == ["a.png"]
+        assert ledger.same_file(State(10, 2), hashlib.sha256(b"a").digest()) == []
+        ledger.renamed(judged("b.png"))
+    with opened(out) as ledger:
+        assert ledger.known("b.png").rows == 0 and ledger.known("b.png").state == State(10, 1)
+    assert paths(out) == ["in/a.png"]
+
+
+def test_files_of_two_images_have_two_names_also_later(out):
+    with opened(out) as ledger:
+        taken = set()
+        stems = [ledger.stem(Path(one), 255, taken) for one in ("a.png", "a.jpg", "a.png")]
+        assert stems == [Path("a"), Path("a.jpg"), Path("a.png")]
+        ledger.add([judged("a.png")])
+    with opened(out) as ledger:
+        assert ledger.stem(Path("a.png"), 255, set()) == Path("a")
+        assert ledger.stem(Path("a.jpg"), 255, set()) == Path("a.jpg")
+
+
+def test_a_full_disk_leaves_whole_rows(out):
+    with opened(out) as ledger:
+        ledger.add([judged("a.png")])
+        size = (out / SCORES).stat().st_size
+        many = [Judged(f"{i}.png", Row(f"{i}.png", 0.5, 1.0, "OK"), Path("a")) for i in range(9)]
+        with no_file_over(size + 10), pytest.raises(OSError, match=r"scores\.csv"):
+            ledger.add(many)
+        assert (out / SCORES).stat().st_size == size
+    with opened(out) as ledger:
+        assert not ledger.mended and len(ledger) == 1
+
+
+def test_scores_that_are_taken_away_begin_anew(out):
+    with opened(out) as ledger:
+        ledger.add([judged("a.png")])
+        (out / SCORES).rename(out / "yesterday.csv")
+        ledger.add([judged("b.png")])
+        assert paths(out) == ["in/b.png"]
+
+
+def test_results_are_of_one_source_and_one_process(out, tmp_path):
+    with opened(out), pytest.raises(SpadeError, match="another process"):
+        opened(out)
+    with pytest.raises(SpadeError, match="results of /in"):
+        Ledger(out, "/other", WATCHED)
+    for name in (LIST, SCORES):
+        (tmp_path / name / "out").mkdir(parents=True)
+        (tmp_path / name / "out" / name).touch()
+        with pytest.raises(SpadeError, match="another command"):
+            opened(tmp_path / name / "out")
+    (tmp_path / "file").touch()
+    with pytest.raises(SpadeError, match="is a file"):
+        opened(tmp_path / "file")
+    (out / LEDGER).write_bytes(b"no database, but some text" * 100)
+    with pytest.raises(SpadeError, match="is damaged"):
+        opened(out)
