@@ -18,6 +18,7 @@ from spade_faiss.notify import (
 from spade_faiss.notify import notifier as module
 from spade_faiss.notify.queue import Queue
 from tests.notify.receivers import broker, free_port, webhook
+from tests.project.pages import ROOT, blocks
 from tests.waiting import wait_for
 
 __all__ = ["webhook"]  # a fixture
@@ -62,6 +63,25 @@ def test_events_are_posted_in_order_and_signed(webhook, notifier_to):
         assert headers["webhook-signature"] == expected
         assert headers["Content-Type"] == "application/json"
         assert json.loads(body)["id"] == headers["webhook-id"]
+
+
+def test_the_page_s_lines_tell_what_is_genuine(webhook, notifier_to):
+    (block,) = [
+        one for one in blocks((ROOT / "docs/line.md").read_text()) if one.language == "python"
+    ]
+    names = {}
+    exec(block.code, names)
+    is_genuine = names["is_genuine"]
+    notifier = notifier_to(webhook.url)
+    notifier.put([event(0)])
+    notifier.close()
+    ((headers, body),) = webhook.posts
+    assert is_genuine(headers, body, SECRET)
+    assert not is_genuine(headers, body + b" ", SECRET)
+    assert not is_genuine(headers, body, b"another key of that length")
+    late = {**headers, "webhook-timestamp": str(int(time.time()) - 600)}
+    late["webhook-signature"] = signature(SECRET, "id0", int(late["webhook-timestamp"]), body)
+    assert not is_genuine(late, body, SECRET) and is_genuine(late, body, SECRET, 700)
 
 
 @pytest.mark.parametrize(

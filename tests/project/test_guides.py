@@ -32,7 +32,8 @@ RUN = [
     if {block.language for block in blocks(path.read_text())} & {"sh", "python"}
 ]
 GUIDES = {
-    f"docs/{name}.md" for name in ("inspect", "camera", "python", "backbone", "benchmark", "region")
+    f"docs/{name}.md"
+    for name in ("inspect", "camera", "line", "python", "backbone", "benchmark", "region")
 }
 _NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?")
 _FOR_A_SHELL = re.compile(r"[|&;<>$`*?\[\]{}~\\]")
