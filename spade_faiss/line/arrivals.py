@@ -10,11 +10,11 @@ from .scan import Look, State
 
 @dataclass
 class _Waiting:
-    """A file that is not judged: what it looks like, and since when it does."""
+    """A file that is not judged: what it looks like, since when, and when it is to be read."""
 
     state: State
     since: float
-    why: str | None = None
+    due: float
 
 
 class Arrivals:
@@ -63,16 +63,11 @@ class Arrivals:
             if waiting is None and self._is_judged(path, state):
                 self._judged[path] = state
             elif waiting is None or waiting.state != state:
-                self._waiting[path] = _Waiting(state, now)
-        ready = [path for path, one in self._waiting.items() if self._is_due(path, found, now)]
+                self._waiting[path] = _Waiting(state, now, now + self._settle)
+        ready = [
+            path for path, one in self._waiting.items() if path in found.files and now >= one.due
+        ]
         return sorted(ready, key=lambda path: (found.files[path].changed, path))
-
-    def _is_due(self, path: str, found: Look, now: float) -> bool:
-        one = self._waiting[path]
-        if path not in found.files:
-            return False
-        same = now - one.since
-        return same >= self._settle if one.why is None else same >= self._patience
 
     def state(self, path: str) -> State:
         """Return what a file that waits looks like."""
@@ -80,13 +75,22 @@ class Arrivals:
 
     def changed(self, path: str, state: State, now: float) -> None:
         """Take note that a file changed while it was read."""
-        self._waiting[path] = _Waiting(state, now)
+        self._waiting[path] = _Waiting(state, now, now + self._settle)
 
-    def cannot_be_read(self, path: str, why: str, now: float) -> bool:
-        """Take note of a file that cannot be decoded; return whether to give it up."""
+    def cannot_be_read(self, path: str, now: float, *, soon: bool) -> bool:
+        """Take note of a file that cannot be read; return whether to give it up.
+
+        Parameters
+        ----------
+        path : str
+        now : float
+        soon : bool
+            Whether it may be read soon though it stays as it is, as where its writer has locked it.
+        """
         one = self._waiting[path]
-        one.why = why
-        return now - one.since >= self._patience
+        end = one.since + self._patience
+        one.due = min(end, now + self._settle) if soon else end
+        return now >= end
 
     def gone(self, path: str) -> None:
         """Take note that a file is no more."""

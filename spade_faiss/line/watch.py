@@ -33,7 +33,7 @@ _AT_ONCE = 64
 _READERS = 2
 _SHARE = 4
 """Times as long as a look took, at least, the next one waits."""
-_UNREADABLE = hashlib.sha256(b"").digest()
+_UNREADABLE = hashlib.sha256(b"cannot be read").digest()
 _NONE = np.empty((0, 0, 3), np.uint8)
 
 
@@ -176,7 +176,8 @@ class Watch:
             self._arrivals.judged(path)
             self._say(f"{name} is {before}, which was judged, under another name")
             return None
-        if read.why is not None and not self._arrivals.cannot_be_read(path, read.why, now):
+        locked = read.digest == _UNREADABLE
+        if read.why is not None and not self._arrivals.cannot_be_read(path, now, soon=locked):
             return None
         one = Arrived(
             path,

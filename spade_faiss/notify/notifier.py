@@ -19,6 +19,9 @@ _FIRST, _LONGEST = 0.5, 30.0
 _ASIDE_FIRST, _ASIDE_LONGEST = 60.0, 3600.0
 """The same of a message that is refused by itself."""
 
+_PATIENCE = 1.0
+"""Seconds to wait for an answer, once the sending ends."""
+
 
 class Notifier:
     """Takes events, keeps them on disk, and sends them when the other side takes them.
@@ -79,7 +82,7 @@ class Notifier:
             time.sleep(0.02)
         self._ending.set()
         self._woken.set()
-        self._thread.join()
+        self._thread.join(_PATIENCE)  # a receiver that hangs must not hold up the end
         left = self._queue.waiting()
         if forget:
             self._queue.forget_sent()

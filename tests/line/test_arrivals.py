@@ -43,15 +43,26 @@ def test_a_known_file_that_changed_waits_too(arrivals):
 def test_a_file_that_cannot_be_decoded_waits_longer(arrivals):
     arrivals.see(seen(a=(10, 1)), 0)
     assert arrivals.see(seen(a=(10, 1)), 1) == ["a"]
-    assert not arrivals.cannot_be_read("a", "is cut short", 1)
+    assert not arrivals.cannot_be_read("a", 1, soon=False)
     assert arrivals.see(seen(a=(10, 1)), 9.9) == []
     assert arrivals.see(seen(a=(10, 1)), 10) == ["a"]
-    assert arrivals.cannot_be_read("a", "is cut short", 10)
+    assert arrivals.cannot_be_read("a", 10, soon=False)
     # Before that it went on: then it counts from there.
     arrivals.see(seen(b=(10, 1)), 20)
-    arrivals.cannot_be_read("b", "is cut short", 21)
+    arrivals.cannot_be_read("b", 21, soon=False)
     assert arrivals.see(seen(b=(20, 2)), 29) == []
     assert arrivals.see(seen(b=(20, 2)), 30) == ["b"]
+
+
+def test_a_file_that_is_locked_is_tried_again_soon(arrivals):
+    for now in (0, 1, 2):
+        assert arrivals.see(seen(a=(10, 1)), now) == (["a"] if now else [])
+        assert not now or not arrivals.cannot_be_read("a", now, soon=True)
+    assert arrivals.see(seen(a=(10, 1)), 2.5) == []
+    assert arrivals.see(seen(a=(10, 1)), 9.5) == ["a"]
+    assert not arrivals.cannot_be_read("a", 9.5, soon=True)
+    assert arrivals.see(seen(a=(10, 1)), 10) == ["a"]
+    assert arrivals.cannot_be_read("a", 10, soon=True)
 
 
 def test_a_file_that_goes_is_forgotten_but_not_one_in_a_lost_folder(arrivals):

@@ -1,6 +1,8 @@
 """Live sources: a real stream over HTTP, which stops and comes back."""
 
 import csv
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -17,6 +19,7 @@ from spade_faiss.line import CurrentIndex, Files, Ledger, Recorder, Span, judge_
 from tests.conftest import with_hole
 from tests.images.video.videos import write_video
 from tests.line.conftest import views
+from tests.notify.receivers import free_port
 from tests.waiting import wait_for
 
 
@@ -138,6 +141,39 @@ def test_motion_is_seen_by_the_frame_a_tenth_of_a_second_before():
         frame = source.take(30)
         assert 0.05 < frame.seconds - frame.before.seconds < 0.4
         assert frame.image.mean() > frame.before.image.mean()
+
+
+SENDER = """
+import sys, time
+import av
+import numpy as np
+
+with av.open(sys.argv[1], "w", format="mpegts") as out:
+    stream = out.add_stream("libx264", 25, options={"tune": "zerolatency", "g": "5"})
+    stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+    for number in range(2000):
+        image = np.full((64, 96, 3), 40 + number % 200, np.uint8)
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(image)))
+        time.sleep(0.04)
+"""
+
+
+def test_a_stream_with_a_clock_of_its_own_is_read():
+    """H.264 by TCP, its motion seen by the stream's time."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-c", SENDER, f"{address}?listen=1"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as sender:
+        try:
+            with LiveSource(address, motion=True) as source:
+                assert source.take(60)
+                time.sleep(1)
+                frame = source.take(30)
+        finally:
+            sender.kill()
+    between = frame.seconds - frame.before.seconds
+    assert 0.1 <= between < 0.3
+    steps = frame.image.mean() - frame.before.image.mean()
+    assert steps == pytest.approx(25 * between, abs=1.5)
 
 
 def test_a_recording_is_no_live_source(tmp_path):

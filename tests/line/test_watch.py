@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -196,6 +197,28 @@ def test_what_cannot_be_read_is_an_error_after_a_time_and_stops_nothing(place, l
     assert any("is cut short" in one for one in line.said)
     errors = [one for one in line.events if one["verdict"] == "ERROR"]
     assert all(one["error"] and one["score"] is None for one in errors)
+
+
+def test_a_file_that_may_not_be_read_yet_is_tried_again(place, line_index, tiny, monkeypatch):
+    """As one that its writer has locked, on a network folder."""
+    opened, locked = Path.open, threading.Event()
+    locked.set()
+
+    def refused(path, *arguments, **options):
+        if path.name == "a.png" and locked.is_set():
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refused)
+    pace = Pace(every=0.02, settle=0.1, patience=60)
+    with watching(place, line_index, tiny, pace) as line:
+        for name, image in zip(("a.png", "b.png"), views(2), strict=True):
+            (line.folder / f"{name}.part").write_bytes(png(image))
+            (line.folder / f"{name}.part").rename(line.folder / name)
+        wait_for(lambda: line.events)
+        assert names(place) == ["b.png"]
+        locked.clear()
+        wait_for(lambda: len(line.events) == 2, 30)
 
 
 def test_a_burst_is_judged_once_over_restarts(place, line_index, tiny):

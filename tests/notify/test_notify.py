@@ -132,6 +132,18 @@ def test_the_line_does_not_wait_for_a_receiver_that_hangs(webhook, notifier_to):
     assert webhook.ids == [f"id{i}" for i in range(20)]
 
 
+def test_a_receiver_that_hangs_does_not_hold_up_the_end(webhook, notifier_to):
+    webhook.go_on.clear()
+    notifier = notifier_to(webhook.url)
+    notifier.put([event(0)])
+    start = time.monotonic()
+    assert notifier.close(0.1) == 1
+    assert time.monotonic() - start < 8
+    webhook.go_on.set()
+    assert notifier_to(webhook.url).close() == 0
+    assert set(webhook.ids) == {"id0"}
+
+
 def test_a_message_whose_answer_is_lost_comes_again_with_the_same_identity(webhook, notifier_to):
     broken = iter([None, None, None])
     webhook.answer = lambda headers, body: next(broken, 204)
