@@ -43,13 +43,14 @@ FOLDER = "evaluate folder --train {good} --good {new} --bad {bad} --out {out} --
 CALIBRATE = "calibrate {index} {new}"
 STC = "evaluate stc {good} --out {out} --backbone tiny"
 SERVE = "serve {index} --port 0"
+WATCH = "watch {index} {new} --out {out}"
 ZEROES = [
     *(
         (call, zero)
-        for call in (BUILD, QUERY, MVTEC, FOLDER, STC, SERVE)
+        for call in (BUILD, QUERY, MVTEC, FOLDER, STC, SERVE, WATCH)
         for zero in ("-k", "--kappa", "--batch-size")
     ),
-    *((call, "--quantile") for call in (BUILD, EACH, QUERY, JOINT, SERVE)),
+    *((call, "--quantile") for call in (BUILD, EACH, QUERY, JOINT, SERVE, WATCH)),
     *((call, "--resize") for call in (BUILD, MVTEC, FOLDER, STC)),
     *((call, "--crop") for call in (BUILD, MVTEC, FOLDER, STC)),
     *((call, "--coreset") for call in (BUILD, MVTEC, FOLDER)),
@@ -63,6 +64,7 @@ CALLS = {
     "calibrate": CALIBRATE,
     "query": QUERY,
     "serve": SERVE,
+    "watch": WATCH,
     "mvtec": MVTEC,
     "folder": FOLDER,
     "stc": STC,
