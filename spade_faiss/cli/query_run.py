@@ -15,9 +15,9 @@ from ..errors import SpadeError
 from ..features import Backbone
 from ..images import SUFFIXES, Found, find_images
 from ..images.video.read import VIDEO_SUFFIXES, check_fps
-from ..pictures.drawing import check_side
 from ..line import tell_rows
 from ..notify import Notifier
+from ..pictures.drawing import check_side
 from ..report import discard_results, write_query
 from ..verdict.judge import check_limits
 from . import show
