@@ -6,6 +6,8 @@ the system drops them and reads them again as it needs to.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -115,6 +117,13 @@ def limit_memory(size: int) -> None:
     if hard != resource.RLIM_INFINITY and hard < wanted:
         return  # the limit that is there is the tighter one
     resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
+
+
+def give_back() -> None:
+    """Give the system back what nobody refers to any more, as far as its C library can."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # it is not glibc's
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def is_shortage(error: BaseException) -> bool:

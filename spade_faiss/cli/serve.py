@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .._support.memory import parse_size
 from .console import Console, in_flags
-from .options import BatchSize, Device, EachWeights, Engine, Folder, SearchParams, VerdictOptions
+from .options import BatchSize, Device, EachWeights, Engine, SearchParams, VerdictOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +36,9 @@ class LimitOptions:
 
 def serve(
     console: Console,
-    folder: Folder,
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="An index, or a folder of indices.")
+    ],
     *,
     host: Annotated[
         str, typer.Option(help="Where to listen; any but a loopback address needs a token.")
@@ -64,6 +68,14 @@ def serve(
             help="Let clients draw another region that is looked at, which changes the index.",
         ),
     ] = False,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Of a folder of indices, drop those used least recently while the service takes "
+            "more memory than this: 2GiB, 800MiB. What is mapped from files does not count.",
+        ),
+    ] = None,
     limits: LimitOptions,
     verdict: VerdictOptions,
     weights: EachWeights = None,
@@ -72,7 +84,10 @@ def serve(
     device: Device = "auto",
     batch_size: BatchSize = 8,
 ) -> None:
-    """Serve an index over HTTP, with a page to drop images on; needs the extra 'serve'."""
+    """Serve an index, or a folder of them, over HTTP, with a page to drop images on.
+
+    Needs the extra 'serve'.
+    """
     from ..service import Limits, serve
 
     logging.getLogger("spade_faiss").addFilter(_in_flags)
@@ -91,6 +106,7 @@ def serve(
             wait=limits.max_wait / 1000,
         ),
         editable=editable,
+        max_memory=None if max_memory is None else parse_size(max_memory),
         weights=weights or (),
         engine=engine,
         search_params=search_params,

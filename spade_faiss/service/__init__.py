@@ -1,4 +1,4 @@
-"""An index or ensemble as a service over HTTP, with a page: `spade-faiss serve`."""
+"""An index, an ensemble or several as a service over HTTP, with a page: `spade-faiss serve`."""
 
 from ..errors import SpadeError
 
@@ -15,8 +15,9 @@ except ModuleNotFoundError as error:
     ) from None
 
 from .app import create_app
+from .indices import IndexFolder
 from .limits import Limits
 from .live import LiveIndex
 from .server import serve
 
-__all__ = ["Limits", "LiveIndex", "create_app", "serve"]
+__all__ = ["IndexFolder", "Limits", "LiveIndex", "create_app", "serve"]

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from .context import Context, State
+from .context import Context, Resources, State
 from .guard import Guard
+from .indices import IndexFolder, Indices
 from .limits import Limits
 from .live import LiveIndex
-from .openapi import ABOUT, TITLE, access
+from .openapi import ABOUT, TITLE, access, problems
 from .parameters import check_parameters
-from .places import DESCRIPTION, STATIC
+from .places import DESCRIPTION, STATIC, Places
 from .refusals import HANDLERS
-from .routes import health, index, metrics, page, query, region
+from .routes import health, index, indices, metrics, page, query, region
 
 
 def create_app(
-    live: LiveIndex,
+    source: LiveIndex | IndexFolder,
     limits: Limits,
     state: State,
     token: str | None = None,
@@ -31,9 +33,10 @@ def create_app(
 
     Parameters
     ----------
-    live : LiveIndex
-        Is closed when the application shuts down.
+    source : LiveIndex or IndexFolder
+        One index, which is closed when the application shuts down, or a folder of several.
     limits : Limits
+        Of all indices together.
     state : State
         To be told when to drain, and to tell when that is done.
     token : str, optional
@@ -41,14 +44,29 @@ def create_app(
     allow_hosts : collection of str or None
         Names that the service goes by, besides loopback addresses; None for any.
     editable : bool
-        Whether clients may give the index another region.
+        Whether clients may give an index another region.
+
+    Raises
+    ------
+    SpadeError
+        If several indices are to be served in less memory than none takes.
     """
-    context = Context(live, limits, state, editable=editable)
+    several = isinstance(source, IndexFolder)
+    places, resources = Places(several=several), Resources(limits, state, several=several)
+    guarded = access(token=token is not None)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.open()
+        yield
+        resources.close()
+        await app.state.close()
+
     app = FastAPI(
         title=TITLE,
         version="1",
         description=ABOUT,
-        lifespan=context.lifespan,
+        lifespan=lifespan,
         dependencies=[Depends(check_parameters)],
         exception_handlers=dict(HANDLERS),
         openapi_url=DESCRIPTION,
@@ -56,16 +74,35 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.context = context
+    app.state.resources, app.state.places = resources, places
     app.add_middleware(
-        Guard, state=state, limits=limits, metrics=context.metrics, token=token, hosts=allow_hosts
+        Guard,
+        state=state,
+        limits=limits,
+        metrics=resources.metrics,
+        places=places,
+        token=token,
+        hosts=allow_hosts,
     )
-    guarded = access(token=token is not None)
     app.include_router(page.router)
     app.mount(STATIC, StaticFiles(directory=page.FOLDER))
-    app.include_router(query.router(guarded, limits))
-    app.include_router(index.router(guarded))
-    app.include_router(region.router(guarded, limits))
+    if isinstance(source, IndexFolder):
+        all_indices = Indices(source, resources, editable=editable)
+        app.state.indices = all_indices
+        app.state.open, app.state.close = all_indices.start, all_indices.close
+        app.include_router(indices.router(guarded))
+        for_one, more = Depends(indices.named), problems(404, 503)
+    else:
+        context = Context(source, resources, editable=editable)
+        app.state.context = context
+        app.state.open, app.state.close = source.watch, context.close
+        for_one, more = Depends(indices.alone), {}
+    for own in (
+        query.router(guarded, limits),
+        index.router(guarded),
+        region.router(guarded, limits),
+    ):
+        app.include_router(own, prefix=places.base, dependencies=[for_one], responses=more)
     app.include_router(health.router)
     app.include_router(metrics.router(guarded))
     return app

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from queue import Empty, Queue
 from threading import Thread
@@ -14,7 +15,9 @@ Answer = TypeVar("Answer")
 
 
 class Batcher(Generic[Item, Answer]):
-    """Gathers items into batches and hands these to a function, one after another.
+    """Gathers items of a kind into batches and hands these to a function, one after another.
+
+    The item that has waited longest is in the next batch.
 
     Parameters
     ----------
@@ -24,9 +27,9 @@ class Batcher(Generic[Item, Answer]):
         The most items of a batch.
     wait : float
         Seconds that the first item of a batch waits for others. Items that came while a
-        batch was in work are taken at once.
-    on_batch : callable, optional
-        Is told the number of items of each batch.
+        batch was in work are taken at once, and nothing is waited for while others wait.
+    kind : callable, optional
+        Returns what the items of a batch have in common. By default all are of one kind.
     """
 
     def __init__(
@@ -34,20 +37,22 @@ class Batcher(Generic[Item, Answer]):
         process: Callable[[list[Item]], Sequence[Answer]],
         size: int,
         wait: float,
-        on_batch: Callable[[int], object] = lambda size: None,
+        kind: Callable[[Item], Hashable] = lambda item: None,
     ) -> None:
         self._process = process
         self._size = size
         self._wait = wait
-        self._on_batch = on_batch
+        self._kind = kind
         self._queue: Queue[tuple[Item, Future[Answer]] | None] = Queue()
+        self._passed: deque[tuple[Item, Future[Answer]]] = deque()
+        self._ending = False
         self._thread = Thread(target=self._work, name="batcher", daemon=True)
         self._thread.start()
 
     @property
     def waiting(self) -> int:
         """How many items are in no batch yet."""
-        return self._queue.qsize()
+        return self._queue.qsize() + len(self._passed)
 
     @property
     def alive(self) -> bool:
@@ -66,28 +71,51 @@ class Batcher(Generic[Item, Answer]):
         self._thread.join()
 
     def _work(self) -> None:
-        more = True
-        while more:
-            batch, more = self._gather()
+        while True:
+            batch = self._gather()
             if batch:
-                self._on_batch(len(batch))
                 self._answer(batch)
+            elif self._ending:
+                return
+            del batch  # else what it is of would stay in memory until the next one comes
 
-    def _gather(self) -> tuple[list[tuple[Item, Future[Answer]]], bool]:
-        """Return the next batch, and whether more is to come."""
+    def _gather(self) -> list[tuple[Item, Future[Answer]]]:
+        """Return the next batch; none if all that will ever come is done."""
         batch: list[tuple[Item, Future[Answer]]] = []
+        passed, self._passed = self._passed, deque()
         until = 0.0
         while len(batch) < self._size:
-            try:
-                job = self._queue.get(timeout=max(0.0, until - time.monotonic()) if batch else None)
-            except Empty:
-                break
+            if passed:
+                job: tuple[Item, Future[Answer]] | None = passed.popleft()
+            else:
+                try:
+                    job = self._next(batch, until)
+                except Empty:
+                    break
             if job is None:
-                return batch, False
+                self._ending = True
+                continue
+            if batch and self._kind(job[0]) != self._kind(batch[0][0]):
+                self._passed.append(job)
+                continue
             until = until or time.monotonic() + self._wait
             if job[1].set_running_or_notify_cancel():
                 batch.append(job)
-        return batch, True
+        self._passed.extend(passed)
+        return batch
+
+    def _next(
+        self, batch: list[tuple[Item, Future[Answer]]], until: float
+    ) -> tuple[Item, Future[Answer]] | None:
+        """Return what was submitted next, if it comes in time.
+
+        Raises
+        ------
+        Empty
+        """
+        if self._ending or self._passed:
+            return self._queue.get_nowait()
+        return self._queue.get(timeout=max(0.0, until - time.monotonic()) if batch else None)
 
     def _answer(self, batch: list[tuple[Item, Future[Answer]]]) -> None:
         try:

@@ -1,23 +1,22 @@
-"""What all requests of a service share: the index, room, threads, and counters."""
+"""What requests share: room, threads and counters; and those for one index, the index."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter
 from typing import Annotated, TypeVar
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, Request
 
 from ..detector.result import Result
 from .batcher import Batcher
 from .limits import Admission, Limits
 from .live import Awaited, LiveIndex, Served
-from .metrics import Metrics
+from .metrics import IndexMetrics, Metrics
 from .pictures import Pixels
 from .relearning import Relearning
 
@@ -25,7 +24,6 @@ _THREADS = 4
 """For decoding and for pictures; the worker that queries has a thread of its own."""
 
 Made = TypeVar("Made")
-_Item = tuple[Served, Pixels]
 
 
 class State:
@@ -37,16 +35,61 @@ class State:
         """Requests whose answers are not out yet."""
 
 
+class Resources:
+    """What all requests share, whichever index they are for.
+
+    Parameters
+    ----------
+    limits : Limits
+    state : State
+        Says when to drain.
+    several : bool
+        Whether the service has several indices.
+
+    Attributes
+    ----------
+    admission : Admission
+        Counts the images in work.
+    metrics : Metrics
+    """
+
+    def __init__(self, limits: Limits, state: State, *, several: bool = False) -> None:
+        self.limits = limits
+        self.state = state
+        self.admission = Admission(limits)
+        self.metrics = Metrics(
+            lambda: self.batcher.waiting, lambda: self.admission.images, several=several
+        )
+        self.batcher: Batcher[_Query, Result] = Batcher(
+            _query_together, limits.batch, limits.wait, attrgetter("served")
+        )
+        self._threads = ThreadPoolExecutor(_THREADS, "pictures")
+
+    @property
+    def working(self) -> bool:
+        """Whether images are still queried."""
+        return self.batcher.alive
+
+    async def run(self, function: Callable[..., Made], *arguments: object) -> Made:
+        """Call a function in a thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    def close(self) -> None:
+        """End all threads, once everything that was begun is done."""
+        self.batcher.close()
+        self._threads.shutdown()
+
+
 class Context:
-    """What all requests share.
+    """What all requests for one index share.
 
     Parameters
     ----------
     live : LiveIndex
-        Is closed when the application shuts down.
-    limits : Limits
-    state : State
-        Says when to drain.
+        Is watched from now on, and closed with this.
+    resources : Resources
+    name : str, optional
+        Of the index, if the service has several.
     editable : bool
         Whether clients may give the index another region.
 
@@ -54,36 +97,33 @@ class Context:
     ----------
     relearning : Relearning
         Does that.
-    admission : Admission
-        Counts the images in work.
-    metrics : Metrics
+    metrics : IndexMetrics
+    limits, state, admission
+        Of the resources.
     """
 
     def __init__(
-        self, live: LiveIndex, limits: Limits, state: State, *, editable: bool = False
+        self,
+        live: LiveIndex,
+        resources: Resources,
+        name: str | None = None,
+        *,
+        editable: bool = False,
     ) -> None:
         self.live = live
-        self.limits = limits
-        self.state = state
+        self.resources = resources
+        self.name = name
+        self.limits = resources.limits
+        self.state = resources.state
+        self.admission = resources.admission
         self.relearning = Relearning(live, editable=editable)
-        self.admission = Admission(limits)
-        self.metrics = Metrics(
-            lambda: self._batcher.waiting, lambda: self.admission.images, self._outdated_seconds
-        )
-        self._batcher: Batcher[_Item, Result] = Batcher(
-            _query_together, limits.batch, limits.wait, self.metrics.batches.observe
-        )
-        self._threads = ThreadPoolExecutor(_THREADS, "pictures")
-        live.on_reload = self._count_reload
-
-    @property
-    def working(self) -> bool:
-        """Whether images are still queried."""
-        return self._batcher.alive
+        self.metrics = IndexMetrics(resources.metrics, name)
+        self.metrics.watch(self._outdated_seconds)
+        live.on_reload = self.metrics.count_reload
 
     async def run(self, function: Callable[..., Made], *arguments: object) -> Made:
         """Call a function in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+        return await self.resources.run(function, *arguments)
 
     async def take(self) -> tuple[Served, Awaited | None]:
         """Return what is in service; see `LiveIndex.take`."""
@@ -91,41 +131,50 @@ class Context:
 
     async def query(self, served: Served, images: Sequence[Pixels]) -> list[Result]:
         """Query images, together with those of other requests."""
-        waiting = (self._batcher.submit((served, image)) for image in images)
+        submit = self.resources.batcher.submit
+        waiting = (submit(_Query(served, image, self.metrics)) for image in images)
         return await asyncio.gather(*map(asyncio.wrap_future, waiting))
 
-    @asynccontextmanager
-    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        """Look after the index while an application runs, and end all threads after it."""
-        self.live.watch()
-        yield
-        self._batcher.close()
-        self._threads.shutdown()
+    async def close(self) -> None:
+        """End what is done about the index."""
+        self.metrics.leave()
         await asyncio.to_thread(self.relearning.close)
-        self.live.close()
+        await asyncio.to_thread(self.live.close)
 
     def _outdated_seconds(self) -> float:
         _, awaited = self.live.take()
         return (datetime.now(UTC) - awaited.since).total_seconds() if awaited else 0.0
 
-    def _count_reload(self, outcome: str) -> None:
-        self.metrics.reloads.labels(outcome).inc()
-
 
 async def context_of(request: Request) -> Context:
-    """Return what requests share; `create_app` put it there."""
-    context: Context = request.app.state.context
+    """Return what requests for the index share; the dependency of its places put it there."""
+    context: Context = request.state.context
     return context
+
+
+async def resources_of(request: Request) -> Resources:
+    """Return what all requests share; `create_app` put it there."""
+    resources: Resources = request.app.state.resources
+    return resources
 
 
 Shared = Annotated[Context, Depends(context_of)]
 """As an endpoint asks for it."""
+Common = Annotated[Resources, Depends(resources_of)]
+"""As an endpoint asks for it that is of no index."""
 
 
-def _query_together(items: Sequence[_Item]) -> list[Result]:
-    """Query images, in their order; those that follow each other for one index together."""
-    return [
-        result
-        for served, group in groupby(items, key=itemgetter(0))
-        for result in served.detector.query([image for _, image in group])
-    ]
+@dataclass(frozen=True, eq=False)
+class _Query:
+    """An image that is to be compared with an index."""
+
+    served: Served
+    image: Pixels
+    metrics: IndexMetrics
+
+
+def _query_together(queries: Sequence[_Query]) -> list[Result]:
+    """Query images, in their order, all for one index."""
+    first = queries[0]
+    first.metrics.count_batch(len(queries))
+    return list(first.served.detector.query([query.image for query in queries]))

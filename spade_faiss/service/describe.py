@@ -5,17 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from .._support.text import printable
-from ..detector import Detector
-from ..detector.result import Result
-from ..images.coverage import looked_at_on
-from ..index import Manifest
-from ..pictures.drawing import SHOWN_REGIONS
-from ..report.closeups import bounded
-from ..report.layers import paths_of
-from ..types import Score
-from ..verdict import Finding, Region, judge_result, shown_map
-from . import pictures
-from .answers import (
+from ..answers import (
     IndexAnswer,
     IndexMember,
     LevelShape,
@@ -26,6 +16,16 @@ from .answers import (
     Verdict,
     WrongRegion,
 )
+from ..detector import Detector
+from ..detector.result import Result
+from ..images.coverage import looked_at_on
+from ..index import Manifest
+from ..report.closeups import bounded
+from ..report.layers import paths_of
+from ..pictures.drawing import SHOWN_REGIONS
+from ..types import Score
+from ..verdict import Finding, Region, judge_result, shown_map
+from . import pictures
 from .live import Awaited, Served
 from .pictures import MapFormat
 

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .context import State
 from .limits import Limits, Refusal
 from .metrics import Metrics
-from .places import COUNTED, OPEN, QUERY, REGION, STATIC
+from .places import OPEN, QUERY, REGION, STATIC, Places
 
 logger = logging.getLogger("spade_faiss")
 
@@ -46,6 +46,7 @@ class Guard:
     state : State
     limits : Limits
     metrics : Metrics
+    places : Places
     token : str or None
         What clients must show as a bearer token; None for no check.
     hosts : collection of str or None
@@ -59,6 +60,7 @@ class Guard:
         state: State,
         limits: Limits,
         metrics: Metrics,
+        places: Places,
         token: str | None,
         hosts: Collection[str] | None,
     ) -> None:
@@ -66,6 +68,7 @@ class Guard:
         self._state = state
         self._limits = limits
         self._metrics = metrics
+        self._places = places
         self._token = None if token is None else token.encode()
         self._hosts = None if hosts is None else {host.lower() for host in hosts}
 
@@ -82,6 +85,7 @@ class Guard:
         }
         body = _Body(receive, headers, 2 * self._limits.bytes)
         answer = _Answer(send, body, self._state)
+        shared = scope.setdefault("state", {})  # what `request.state` holds
         self._state.requests += 1
         try:
             await self._answer(scope, headers, body, answer)
@@ -92,9 +96,14 @@ class Guard:
             await refuse(answer, Refusal(500, "something went wrong; the service's log says what"))
         finally:
             self._state.requests -= 1
-            known = path if path in COUNTED else "other"
-            self._metrics.requests.labels(known, str(answer.status)).inc()
-            self._metrics.seconds.labels(known).observe(time.perf_counter() - start)
+            # Else a connection that is kept open would keep the index of its last request.
+            context = shared.pop("context", None)
+            self._metrics.count_request(
+                context.name if context else None,
+                self._places.counted_as(path),
+                answer.status,
+                time.perf_counter() - start,
+            )
 
     async def _answer(
         self, scope: Scope, headers: Mapping[str, str], body: _Body, answer: _Answer
@@ -112,8 +121,9 @@ class Guard:
         self._check_site(method, headers)
         if self._token is not None and path not in OPEN and not path.startswith(f"{STATIC}/"):
             self._check_token(headers, self._token)
-        changes = path == REGION and method in ("PUT", "DELETE")
-        if (path == QUERY or changes) and self._state.draining:
+        own = self._places.own(path)
+        changes = own == REGION and method in ("PUT", "DELETE")
+        if (own == QUERY or changes) and self._state.draining:
             raise Refusal(503, "the service is shutting down; ask another, or again later", 5)
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self._limits.bytes:

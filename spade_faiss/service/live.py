@@ -24,7 +24,7 @@ logger = logging.getLogger("spade_faiss")
 
 Opener = Callable[[Sequence[Backbone]], Detector]
 """Opens what the folder holds, given the networks that are loaded already."""
-_Stamp = tuple[tuple[int, ...] | None, ...]
+Stamp = tuple[tuple[int, ...] | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Served:
 
     detector: Detector
     manifest_sha256: str
-    stamp: _Stamp
+    stamp: Stamp
     seconds: float
 
 
@@ -65,7 +65,7 @@ class Awaited:
         Why it could not be opened.
     """
 
-    stamp: _Stamp
+    stamp: Stamp
     since: datetime
     until: datetime
     problem: str | None = None
@@ -127,7 +127,7 @@ class LiveIndex:
         place of what is in service when this was called.
         """
         served = self._served  # before the look, so that an older one is never taken for the newest
-        stamp = self._look()
+        stamp = stamp_of(self.folder)
         return served, None if stamp == served.stamp else self._notice(stamp)
 
     def watch(self) -> None:
@@ -141,18 +141,7 @@ class LiveIndex:
         if self._thread.is_alive():
             self._thread.join()
 
-    def _look(self) -> _Stamp:
-        """Return what tells one manifest's file from the next, which is renamed into place."""
-        looks: list[tuple[int, ...] | None] = []
-        for name in (MANIFEST, ENSEMBLE):
-            try:
-                found = (self.folder / name).stat()
-                looks.append((found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size))
-            except OSError:
-                looks.append(None)
-        return tuple(looks)
-
-    def _notice(self, stamp: _Stamp) -> Awaited:
+    def _notice(self, stamp: Stamp) -> Awaited:
         """Return what is known of the index whose manifest looks like this."""
         with self._lock:
             awaited = self._awaited
@@ -170,7 +159,7 @@ class LiveIndex:
             self._wake.clear()
             if self._ending:
                 return
-            stamp = self._look()
+            stamp = stamp_of(self.folder)
             if stamp == self._served.stamp:
                 self._awaited = None
                 continue
@@ -198,7 +187,7 @@ class LiveIndex:
             logger.warning(
                 "%s was replaced by what cannot be served; the old one stays in service: %s",
                 self.folder,
-                error,
+                str(error),  # itself, it would keep the index for as long as the line is kept
             )
             until = datetime.now(UTC) + timedelta(seconds=self.RETRY)
             self._awaited = replace(awaited, until=until, problem=str(error))
@@ -208,10 +197,10 @@ class LiveIndex:
         """Open the folder and query it once, so that no client waits for what is done but once."""
         start = time.monotonic()
         while True:
-            stamp = self._look()
+            stamp = stamp_of(self.folder)
             detector = self._opener(networks)
             digest = self._digest()
-            if self._look() == stamp:  # else a writer came between
+            if stamp_of(self.folder) == stamp:  # else a writer came between
                 break
         _warm_up(detector)
         for note in detector.notes:
@@ -225,6 +214,18 @@ class LiveIndex:
             return file_sha256(self.folder / name)
         except FileNotFoundError:
             return ""
+
+
+def stamp_of(folder: Path) -> Stamp:
+    """Return what tells one manifest's file from the next, which is renamed into place."""
+    looks: list[tuple[int, ...] | None] = []
+    for name in (MANIFEST, ENSEMBLE):
+        try:
+            found = (folder / name).stat()
+            looks.append((found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size))
+        except OSError:
+            looks.append(None)
+    return tuple(looks)
 
 
 def _warm_up(detector: Detector) -> None:

@@ -8,7 +8,7 @@ from fastapi import Depends
 from fastapi.params import Depends as Dependency
 from fastapi.security import HTTPBearer
 
-from .answers import Problem
+from ..answers import Problem
 from .limits import Limits
 from .uploads import PART
 

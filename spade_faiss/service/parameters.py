@@ -9,7 +9,7 @@ from fastapi import Request
 
 from .._support.text import printable
 from .limits import Refusal
-from .places import PLACES
+from .places import ALONE, INDICES, NAMED, OWN, Places
 
 _LONGEST = 60
 """Characters of a name that are repeated to a client."""
@@ -25,8 +25,8 @@ def check_parameters(request: Request) -> None:
     Refusal
         422, if a parameter is unknown or given twice.
     """
-    path, method = request.scope["route"].path, request.method.lower()
-    call = request.app.openapi()["paths"].get(path, {}).get(method)
+    path = request.app.state.places.counted_as(request.scope["path"])
+    call = request.app.openapi()["paths"].get(path, {}).get(request.method.lower())
     if call is None:
         return
     known = [one["name"] for one in call.get("parameters", ()) if one["in"] == "query"]
@@ -43,10 +43,20 @@ def check_parameters(request: Request) -> None:
 
 def no_such_place(request: Request, allowed: str | None) -> str:
     """Return one line that says why a path or method is not served, and what is meant perhaps."""
-    path = request.url.path
+    path, places = request.url.path, request.app.state.places
     if allowed:
         return f"{request.method} cannot be done at {quoted(path)}: use {allowed}"
-    return f"there is no {quoted(path)}" + (nearest(path, PLACES) or "; /docs says what there is")
+    return f"there is no {quoted(path)}" + (_meant(path, places) or "; /docs says what there is")
+
+
+def _meant(path: str, places: Places) -> str:
+    """Return words that ask whether a place is meant; none if none is near."""
+    if not places.several:
+        return nearest(path, places.all)
+    if path.removeprefix(ALONE) in OWN:
+        return f": here are several indices, so use {quoted(NAMED + path.removeprefix(ALONE))}"
+    name = path.removeprefix(f"{INDICES}/").partition("/")[0][:_LONGEST]
+    return nearest(path, [place.replace("{name}", name) for place in places.all])
 
 
 def quoted(name: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ..answers import Picture
 from ..detector.result import Result
 from ..images import Framing
 from ..index import Index
@@ -19,7 +20,6 @@ from ..pictures.encode import as_tiff, as_webp
 from ..report.closeups import map_at_most
 from ..types import Floats
 from ..verdict import Region, shown_map
-from .answers import Picture
 
 _SIDE = 640
 """Pixels of a picture's longer side; lines over a small image would be coarse."""

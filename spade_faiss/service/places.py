@@ -1,12 +1,23 @@
 """The paths of the service."""
 
+from __future__ import annotations
+
+import re
+
 PAGE, DOCS, DESCRIPTION = "/", "/docs", "/openapi.json"
-ALIVE, READY = "/healthz", "/readyz"
-QUERY, INDEX, METRICS = "/v1/query", "/v1/index", "/metrics"
-REGION = "/v1/region"
+ALIVE, READY, METRICS = "/healthz", "/readyz", "/metrics"
+ALONE = "/v1"
+"""Below which is what belongs to an index that is served alone."""
+INDICES = "/v1/indices"
+"""The list of several indices."""
+NAMED = f"{INDICES}/{{name}}"
+"""Below which is what belongs to one of these."""
+QUERY, INDEX, REGION = "/query", "/index", "/region"
 REGION_MASK, REGION_PROPOSAL, REGION_PICTURE = (
     f"{REGION}/{name}" for name in ("mask", "proposal", "picture")
 )
+OWN = (QUERY, INDEX, REGION, REGION_MASK, REGION_PROPOSAL, REGION_PICTURE)
+"""What belongs to one index."""
 STATIC = "/static"
 """The folder of the page's files."""
 COLOURS = f"{STATIC}/colours.css"
@@ -15,8 +26,39 @@ VIEWER_SCRIPT, VIEWER_STYLE = f"{STATIC}/viewer.js", f"{STATIC}/viewer.css"
 
 OPEN = (PAGE, DOCS, DESCRIPTION, ALIVE, READY)
 """Answered without the token: they tell nothing of the index."""
-REGIONS = (REGION, REGION_MASK, REGION_PROPOSAL, REGION_PICTURE)
-COUNTED = (*OPEN, QUERY, INDEX, METRICS, *REGIONS)
-"""Whose requests are counted each by its name."""
-PLACES = (*COUNTED, COLOURS)
-"""What may be meant by a path that is not there."""
+
+
+class Places:
+    """The paths of a service of one index, or of several.
+
+    Attributes
+    ----------
+    base : str
+        ALONE or NAMED.
+    counted : tuple of str
+        Whose requests are counted each by its name.
+    all : tuple of str
+        What may be meant by a path that is not there.
+    """
+
+    def __init__(self, *, several: bool) -> None:
+        self.several = several
+        self.base = NAMED if several else ALONE
+        self.counted = (
+            *(*OPEN, METRICS),
+            *((INDICES,) if several else ()),
+            *(f"{self.base}{own}" for own in OWN),
+        )
+        self.all = (*self.counted, COLOURS)
+        self._own = re.compile(re.escape(self.base).replace(r"\{name\}", "[^/]+") + "(/.+)")
+
+    def own(self, path: str) -> str:
+        """Return what of an index a path names, such as /query; "" if nothing."""
+        found = self._own.fullmatch(path)
+        return found[1] if found and found[1] in OWN else ""
+
+    def counted_as(self, path: str) -> str:
+        """Return by what name a path's requests are counted."""
+        own = self.own(path)
+        place = f"{self.base}{own}" if own else path
+        return place if place in self.counted else "other"

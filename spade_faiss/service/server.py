@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,8 +21,10 @@ from fastapi import FastAPI
 from ..detector import Detector, open_detector
 from ..errors import SpadeError
 from ..features import Backbone
+from ..index.folders import holds_index, indices_in
 from .app import create_app
 from .context import State
+from .indices import IndexFolder
 from .limits import Limits
 from .live import LiveIndex
 
@@ -39,9 +42,12 @@ def serve(
     allow_hosts: Collection[str] = (),
     limits: Limits | None = None,
     editable: bool = False,
+    max_memory: int | None = None,
     **options: Any,
 ) -> bool:
-    """Serve an index or ensemble until SIGINT or SIGTERM; return whether all was answered.
+    """Serve an index, an ensemble, or a folder of these until SIGINT or SIGTERM.
+
+    Return whether all was answered.
 
     A first signal makes new queries be answered with 503 while accepted ones are finished; a
     second one ends the service at once.
@@ -49,6 +55,7 @@ def serve(
     Parameters
     ----------
     folder : Path
+        Of an index or ensemble; or one that holds such folders, which are served by their names.
     host : str
         Where to listen. Any but a loopback address needs a token.
     port : int
@@ -59,14 +66,18 @@ def serve(
         Names that the service goes by on loopback, such as a reverse proxy's.
     limits : Limits, optional
     editable : bool
-        Whether clients may give the index another region, which is written into its folder.
+        Whether clients may give an index another region, which is written into its folder.
+    max_memory : int, optional
+        Bytes; of a folder of indices, those used least recently are dropped while the process
+        takes more.
     **options
         What `open_detector` takes.
 
     Raises
     ------
     SpadeError
-        If it cannot be opened, the address cannot be had, or a token is missing.
+        If it cannot be opened, the address cannot be had, or a token is missing; or if memory is
+        limited of one index, or to less than none takes.
     """
     limits = limits or Limits()
     _check_token(token)
@@ -78,20 +89,31 @@ def serve(
             "set SPADE_FAISS_TOKEN, which a list of processes does not show"
         )
 
-    def opener(networks: Sequence[Backbone]) -> Detector:
+    several = not holds_index(folder) and bool(indices_in(folder))
+    if max_memory is not None and not several:
+        raise SpadeError(
+            "`max_memory` is for a folder of indices, some of which are dropped: of one index "
+            "there is nothing to drop"
+        )
+
+    def opener(folder: Path, networks: Sequence[Backbone]) -> Detector:
         return open_detector(folder, networks=networks, batch_size=limits.batch, **options)
 
     _log()
     with _listen(family, address) as listening:
-        live = LiveIndex(folder, opener)
+        source: LiveIndex | IndexFolder = (
+            IndexFolder(folder, opener, max_memory)
+            if several
+            else LiveIndex(folder, partial(opener, folder))
+        )
         state = State()
         app = create_app(
-            live, limits, state, token, (host, *allow_hosts) if local else None, editable=editable
+            source, limits, state, token, (host, *allow_hosts) if local else None, editable=editable
         )
         # What is there now stays; what requests leave behind is to be found in time.
         gc.freeze()
         gc.set_threshold(1000, 10, 10)
-        server = Server(_config(app), state, _greeting(live, listening))
+        server = Server(_config(app), state, _greeting(source, listening))
         server.run([listening])
     return not server.force_exit
 
@@ -131,17 +153,25 @@ def _config(app: FastAPI) -> uvicorn.Config:
     )
 
 
-def _greeting(live: LiveIndex, listening: socket.socket) -> str:
+def _greeting(source: LiveIndex | IndexFolder, listening: socket.socket) -> str:
     """Return the line that says what is served, and where."""
     address, port = listening.getsockname()[:2]
     shown = f"[{address}]" if ":" in address else address
-    n, limit = len(live.detector.index_), live.detector.image_threshold
-    images = f"{n} good image{'' if n == 1 else 's'}"
-    threshold = "no threshold, so no verdicts" if limit is None else f"threshold {limit:.4g}"
     return (
-        f"spade-faiss: {live.folder} ({images}, {threshold}) is served on http://{shown}:{port}/ "
+        f"spade-faiss: {source.folder} ({_contents(source)}) is served on http://{shown}:{port}/ "
         "until Ctrl-C"
     )
+
+
+def _contents(source: LiveIndex | IndexFolder) -> str:
+    """Return in words what is served."""
+    if isinstance(source, IndexFolder):
+        n = len(source.names())
+        return f"{n} {'index' if n == 1 else 'indices'}, opened when asked for"
+    n, limit = len(source.detector.index_), source.detector.image_threshold
+    images = f"{n} good image{'' if n == 1 else 's'}"
+    threshold = "no threshold, so no verdicts" if limit is None else f"threshold {limit:.4g}"
+    return f"{images}, {threshold}"
 
 
 class Server(uvicorn.Server):

@@ -15,6 +15,7 @@ PACKAGE = Path(spade_faiss.__file__).parent
 LAYERS = (
     "errors",
     "types",
+    "answers",
     "_support",
     "notify",
     "images",

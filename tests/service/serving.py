@@ -53,15 +53,21 @@ def greeting(process):
 def serving(folder, backbone, limits=None, every=1.0, detector=None, **options):
     """Serve an index in a thread of this process, opened with the options in `detector`."""
     limits = limits or Limits()
-    state = State()
-    live = LiveIndex(
-        folder,
-        lambda networks: open_detector(
+
+    def opener(networks):
+        return open_detector(
             folder, networks=networks or (backbone,), batch_size=limits.batch, **(detector or {})
-        ),
-        every,
-    )
-    app = create_app(live, limits, state, **options)
+        )
+
+    with running(LiveIndex(folder, opener, every), limits, **options) as service:
+        yield service
+
+
+@contextmanager
+def running(source, limits=None, **options):
+    """Serve an index, or a folder of indices, in a thread of this process."""
+    state = State()
+    app = create_app(source, limits or Limits(), state, **options)
     config = uvicorn.Config(
         app, port=0, http="h11", lifespan="on", log_level="warning", timeout_graceful_shutdown=10
     )
@@ -72,7 +78,7 @@ def serving(folder, backbone, limits=None, every=1.0, detector=None, **options):
         wait_for(lambda: server.started or not thread.is_alive())
         port = server.servers[0].sockets[0].getsockname()[1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-            yield SimpleNamespace(client=client, port=port, live=live, state=state, server=server)
+            yield SimpleNamespace(client=client, port=port, live=source, state=state, server=server)
     finally:
         server.should_exit = True
         thread.join()

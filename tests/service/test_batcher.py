@@ -13,7 +13,12 @@ from tests.conftest import examples
 @given(st.lists(st.integers(), max_size=40), st.integers(1, 9), st.sampled_from([0.0, 0.002]))
 def test_each_item_gets_its_own_answer_and_no_batch_is_too_large(items, size, pause):
     seen = []
-    batcher = Batcher(lambda batch: [2 * item for item in batch], size, pause, seen.append)
+
+    def process(batch):
+        seen.append(len(batch))
+        return [2 * item for item in batch]
+
+    batcher = Batcher(process, size, pause)
     futures = [batcher.submit(item) for item in items]
     batcher.close()
     assert [future.result(0) for future in futures] == [2 * item for item in items]
@@ -25,11 +30,12 @@ def test_what_comes_during_a_batch_is_done_together():
     started, go_on, sizes = threading.Event(), threading.Event(), []
 
     def process(batch):
+        sizes.append(len(batch))
         started.set()
         go_on.wait(60)
         return batch
 
-    batcher = Batcher(process, 4, 0.0, sizes.append)
+    batcher = Batcher(process, 4, 0.0)
     first = batcher.submit(0)
     assert started.wait(60)
     rest = [batcher.submit(i) for i in range(1, 7)]

@@ -2,11 +2,12 @@
 
 import pytest
 
-from spade_faiss.service.places import PLACES
+from spade_faiss.service.places import Places
 from tests.conftest import texture
 from tests.service.serving import form, png
 from tests.service.test_service import why
 
+PLACES = Places(several=False).all
 IMAGE = png(texture("gravel", 1, seed=9)[0])
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from ..answers import Health
-from ..context import Shared
+from ...answers import Health
+from ..context import Common
 from ..limits import Refusal
 from ..openapi import problems
 from ..places import ALIVE, READY
@@ -20,10 +20,10 @@ async def healthz() -> Health:
 
 
 @router.get(READY, response_model=Health, summary="Ready", responses=problems(421, 422, 503))
-async def readyz(context: Shared) -> Health:
+async def readyz(resources: Common) -> Health:
     """Say whether queries are accepted."""
-    if context.state.draining:
+    if resources.state.draining:
         raise Refusal(503, "the service is shutting down", 5)
-    if not context.working:
+    if not resources.working:
         raise Refusal(503, "the worker has ended; start the service again")
     return Health(status="ready")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from ..answers import IndexAnswer
+from ...answers import IndexAnswer
 from ..context import Shared
 from ..describe import index_answer
 from ..openapi import Access

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from ..context import Shared
+from ..context import Common
 from ..openapi import Access
 from ..places import METRICS
 
@@ -26,6 +26,6 @@ def router(access: Access) -> APIRouter:
     return made
 
 
-async def scrape(context: Shared) -> Response:
+async def scrape(resources: Common) -> Response:
     """Give requests, latency, queue, batch sizes and verdicts in Prometheus' text format."""
-    return Response(generate_latest(context.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(resources.metrics.registry), media_type=CONTENT_TYPE_LATEST)

@@ -10,11 +10,11 @@ from typing import Annotated, cast
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from ...answers import QueryAnswer
 from ...detector import Detector
 from ...errors import SpadeError
 from ...images import decode_image
 from ...types import Score
-from ..answers import QueryAnswer
 from ..context import Shared
 from ..describe import answering, image_answer
 from ..limits import Limits, Refusal
@@ -84,7 +84,7 @@ async def query(
             )
         )
         for answer in answers:
-            context.metrics.verdicts.labels(answer.verdict or "none").inc()
+            context.metrics.count_verdict(answer.verdict)
         whole = QueryAnswer(
             **answering(served, awaited), score=cast(Score, detector.score), images=answers
         )

@@ -11,13 +11,13 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from PIL import Image
 
+from ...answers import Polygon, RegionAnswer, RegionShape
 from ...detector.kept import kept_picture, proposed_region, size_of_most
 from ...errors import SpadeError
 from ...images.region import outlines_of, read_region
 from ...images.roi import Roi
 from ...index import Index
 from ...types import Mask
-from ..answers import Polygon, RegionAnswer, RegionShape
 from ..context import Context, Shared
 from ..limits import Limits, Refusal
 from ..openapi import Access, mask_body, pictures, problems

@@ -1,4 +1,4 @@
-"""What the service answers, as its OpenAPI description has it."""
+"""What the service answers, as its OpenAPI description has it and its client reads it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from ..types import Score
+from .types import Score
 
 Box = tuple[float, float, float, float]
 Verdict = Literal["OK", "REVIEW", "NG"]
@@ -225,6 +225,35 @@ class IndexAnswer(Answering):
     notes: list[str] = Field(
         description="What should be known before the verdicts are relied on, a line each."
     )
+
+
+class IndexState(BaseModel):
+    """One of several indices; what is known of those that are open only is else null."""
+
+    name: str
+    state: Literal["open", "opening", "closed", "failed"] = Field(
+        description="closed: it is opened when it is asked for. failed: it could not be opened, "
+        "and is tried again after half a minute, or when its folder has changed."
+    )
+    problem: str | None = Field(
+        description="Why it could not be opened, or what has taken the place of an open one could "
+        "not."
+    )
+    last_used: datetime | None = Field(description="When a request was last for it.")
+    images: int | None = Field(default=None, description="Good images.")
+    threshold: float | None = Field(
+        default=None, description="The score above which an image is wrong."
+    )
+    created: str | None = Field(default=None, description="When its features were written.")
+    manifest_sha256: str | None = Field(
+        default=None, description="Which state of the index, thresholds and all."
+    )
+
+
+class IndicesAnswer(BaseModel):
+    """The indices that the service's folder holds."""
+
+    indices: list[IndexState] = Field(description="By name.")
 
 
 class Polygon(BaseModel):
