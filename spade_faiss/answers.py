@@ -153,6 +153,15 @@ _REGION = "The share of an image that is in the region; null if all of it is loo
 class QueryAnswer(Answering):
     """The images of a request, in its order, all compared with the same index."""
 
+    request_id: str = Field(
+        description="As `X-Request-ID` has it, of the request if it brought one, and the access "
+        "log."
+    )
+    seconds: float = Field(
+        description="From the request's first line until this was made; `Server-Timing` has it of "
+        "every answer."
+    )
+
     score: Score = Field(description=_SCORE)
     images: list[QueriedImage]
 
@@ -240,14 +249,10 @@ class IndexState(BaseModel):
         "not."
     )
     last_used: datetime | None = Field(description="When a request was last for it.")
-    images: int | None = Field(default=None, description="Good images.")
-    threshold: float | None = Field(
-        default=None, description="The score above which an image is wrong."
-    )
-    created: str | None = Field(default=None, description="When its features were written.")
-    manifest_sha256: str | None = Field(
-        default=None, description="Which state of the index, thresholds and all."
-    )
+    images: int | None = Field(description="Good images.")
+    threshold: float | None = Field(description="The score above which an image is wrong.")
+    created: str | None = Field(description="When its features were written.")
+    manifest_sha256: str | None = Field(description="Which state of the index, thresholds and all.")
 
 
 class IndicesAnswer(BaseModel):

@@ -61,6 +61,21 @@ def serve(
             "may be given again.",
         ),
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Another site whose pages may use the service, https://HOST:PORT; with a token, "
+            "'*' is all; may be given again.",
+        ),
+    ] = None,
+    access_log: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Add a line of JSON to this file for each request; - is standard error.",
+        ),
+    ] = None,
     editable: Annotated[
         bool,
         typer.Option(
@@ -97,6 +112,8 @@ def serve(
         port=port,
         token=token,
         allow_hosts=allow_host or (),
+        allow_origins=allow_origin or (),
+        access_log=access_log,
         limits=Limits(
             bytes=limits.max_mib << 20,
             images=limits.max_images,

@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from fastapi import Depends, FastAPI
 from fastapi.staticfiles import StaticFiles
 
+from .access_log import AccessLog
 from .context import Context, Resources, State
 from .guard import Guard
 from .indices import IndexFolder, Indices
 from .limits import Limits
 from .live import LiveIndex
 from .openapi import ABOUT, TITLE, access, problems
+from .origins import Origins
 from .parameters import check_parameters
 from .places import DESCRIPTION, STATIC, Places
 from .refusals import HANDLERS
@@ -28,6 +30,8 @@ def create_app(
     allow_hosts: Collection[str] | None = (),
     *,
     editable: bool = False,
+    allow_origins: Collection[str] = (),
+    access_log: AccessLog | None = None,
 ) -> FastAPI:
     """Return the service as an ASGI application.
 
@@ -45,11 +49,16 @@ def create_app(
         Names that the service goes by, besides loopback addresses; None for any.
     editable : bool
         Whether clients may give an index another region.
+    allow_origins : collection of str
+        Other sites whose pages may use the service; see `Origins`.
+    access_log : AccessLog, optional
+        Is closed when the application shuts down.
 
     Raises
     ------
     SpadeError
-        If several indices are to be served in less memory than none takes.
+        If an origin is none or may not be allowed, or several indices are to be served in less
+        memory than none takes.
     """
     several = isinstance(source, IndexFolder)
     places, resources = Places(several=several), Resources(limits, state, several=several)
@@ -61,6 +70,8 @@ def create_app(
         yield
         resources.close()
         await app.state.close()
+        if access_log:
+            access_log.close()
 
     app = FastAPI(
         title=TITLE,
@@ -83,6 +94,8 @@ def create_app(
         places=places,
         token=token,
         hosts=allow_hosts,
+        origins=Origins(allow_origins, token=token is not None),
+        log=access_log,
     )
     app.include_router(page.router)
     app.mount(STATIC, StaticFiles(directory=page.FOLDER))

@@ -14,9 +14,11 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .access_log import REQUEST_ID, AccessLog, request_id
 from .context import State
 from .limits import Limits, Refusal
 from .metrics import Metrics
+from .origins import Origins
 from .places import OPEN, QUERY, REGION, STATIC, Places
 
 logger = logging.getLogger("spade_faiss")
@@ -38,7 +40,7 @@ _LINGER = 2.0
 
 
 class Guard:
-    """ASGI middleware: checks host, origin and token, drains, counts, and adds headers.
+    """ASGI middleware: checks host, origin and token, drains, counts, logs, and adds headers.
 
     Parameters
     ----------
@@ -52,6 +54,9 @@ class Guard:
     hosts : collection of str or None
         Names that requests may call this host by, besides loopback addresses; None for any. A
         page of another site whose name was rebound to this address asks by its own name.
+    origins : Origins
+        Other sites whose pages may use the service.
+    log : AccessLog or None
     """
 
     def __init__(
@@ -63,6 +68,8 @@ class Guard:
         places: Places,
         token: str | None,
         hosts: Collection[str] | None,
+        origins: Origins,
+        log: AccessLog | None,
     ) -> None:
         self._app = app
         self._state = state
@@ -71,26 +78,30 @@ class Guard:
         self._places = places
         self._token = None if token is None else token.encode()
         self._hosts = None if hosts is None else {host.lower() for host in hosts}
+        self._origins = origins
+        self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if scope["method"] == "HEAD":  # answered like GET; the server sends no body
+        path, method, start = scope["path"], scope["method"], time.perf_counter()
+        if method == "HEAD":  # answered like GET; the server sends no body
             scope = {**scope, "method": "GET"}
-        path, start = scope["path"], time.perf_counter()
         headers = {
             key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]
         }
         body = _Body(receive, headers, 2 * self._limits.bytes)
-        answer = _Answer(send, body, self._state)
+        own = {REQUEST_ID: request_id(headers), **self._origins.headers(headers.get("origin"))}
+        answer = _Answer(send, body, self._state, own, start)
         shared = scope.setdefault("state", {})  # what `request.state` holds
+        shared.update(request_id=own[REQUEST_ID], start=start)
         self._state.requests += 1
         try:
             await self._answer(scope, headers, body, answer)
         except Exception:
-            logger.exception("a request for %s failed", path)
+            logger.exception("the request %s for %s failed", own[REQUEST_ID], path)
             if answer.status:  # half of it is out
                 raise
             await refuse(answer, Refusal(500, "something went wrong; the service's log says what"))
@@ -98,18 +109,33 @@ class Guard:
             self._state.requests -= 1
             # Else a connection that is kept open would keep the index of its last request.
             context = shared.pop("context", None)
+            index = context.name if context else None
+            seconds = time.perf_counter() - start
             self._metrics.count_request(
-                context.name if context else None,
-                self._places.counted_as(path),
-                answer.status,
-                time.perf_counter() - start,
+                index, self._places.counted_as(path), answer.status, seconds
             )
+            if self._log:
+                self._log.write(
+                    request_id=own[REQUEST_ID],
+                    client=scope["client"][0] if scope.get("client") else None,
+                    method=method,
+                    path=path,
+                    index=index,
+                    status=answer.status,
+                    seconds=seconds,
+                    sent=answer.sent,
+                )
 
     async def _answer(
         self, scope: Scope, headers: Mapping[str, str], body: _Body, answer: _Answer
     ) -> None:
         """Answer a request if it may be asked, or say why not."""
         try:
+            self._check_host(headers)
+            allowed = self._origins.preflight(scope["method"], headers)
+            if allowed is not None:
+                await _send(answer, 204, allowed, b"")
+                return
             self._check(scope["path"], scope["method"], headers)
         except Refusal as refusal:
             await refuse(answer, refusal)
@@ -133,17 +159,26 @@ class Guard:
                 "send fewer or smaller images",
             )
 
-    def _check_site(self, method: str, headers: Mapping[str, str]) -> None:
-        """Raise Refusal if this host is not called so, or a page of another site asks."""
+    def _check_host(self, headers: Mapping[str, str]) -> None:
+        """Raise Refusal if this host is not called so."""
         host = headers.get("host", "")
         if self._hosts is not None and not _is_called(host, self._hosts):
             raise Refusal(
                 421, f"this service does not go by the name {host!r}; allow it with `allow_hosts`"
             )
+
+    def _check_site(self, method: str, headers: Mapping[str, str]) -> None:
+        """Raise Refusal if a page of another site asks that may not."""
         origin = headers.get("origin")
-        foreign = origin is not None and origin.partition("://")[2] != host
+        foreign = (
+            origin is not None
+            and origin.partition("://")[2] != headers.get("host", "")
+            and not self._origins.allow(origin)
+        )
         if method not in ("GET", "OPTIONS") and foreign:
-            raise Refusal(403, f"pages of {origin} may not send images here")
+            raise Refusal(
+                403, f"pages of {origin} may not use this: allow them with `allow_origins`"
+            )
 
     @staticmethod
     def _check_token(headers: Mapping[str, str], token: bytes) -> None:
@@ -167,16 +202,17 @@ def _is_called(host: str, hosts: Collection[str]) -> bool:
 async def refuse(send: Send, refusal: Refusal) -> None:
     """Send a refusal."""
     data = json.dumps({"detail": refusal.why}).encode()
-    headers = {
-        "content-type": "application/json",
-        "content-length": str(len(data)),
-        **refusal.headers,
-    }
+    await _send(send, refusal.status, {"content-type": "application/json", **refusal.headers}, data)
+
+
+async def _send(send: Send, status: int, headers: Mapping[str, str], data: bytes) -> None:
+    """Send a whole answer."""
+    sized = {**headers, "content-length": str(len(data))} if data else headers
     await send(
         {
             "type": "http.response.start",
-            "status": refusal.status,
-            "headers": [(key.encode(), value.encode()) for key, value in headers.items()],
+            "status": status,
+            "headers": [(key.encode(), value.encode()) for key, value in sized.items()],
         }
     )
     await send({"type": "http.response.body", "body": data})
@@ -189,25 +225,36 @@ class _Answer:
     ----------
     status : int
         Of the answer, once it is sent; 0 before.
+    sent : int
+        Bytes of the answer's body.
     """
 
-    def __init__(self, send: Send, body: _Body, state: State) -> None:
+    def __init__(
+        self, send: Send, body: _Body, state: State, own: Mapping[str, str], start: float
+    ) -> None:
         self._send = send
         self._body = body
         self._state = state
+        self._own = own
+        self._start = start
         self.status = 0
+        self.sent = 0
 
     async def __call__(self, message: Message) -> None:
         """Send a message, as ASGI has it."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            own = HEADERS | ({"connection": "close"} if self._state.draining else {})
+            milliseconds = 1000 * (time.perf_counter() - self._start)
+            own = {**HEADERS, **self._own, "server-timing": f"total;dur={milliseconds:.1f}"}
+            if self._state.draining:
+                own["connection"] = "close"
             message["headers"] = [
                 *((k, v) for k, v in message.get("headers", ()) if k.decode() not in own),
                 *((key.encode(), value.encode()) for key, value in own.items()),
             ]
             if self.status != 408:
                 await self._body.discard()
+        self.sent += len(message.get("body", b""))
         await self._send(message)
 
 

@@ -33,6 +33,8 @@ logger = logging.getLogger("spade_faiss")
 
 _PATIENCE = 2.0
 """Seconds that are waited for those who still use an index that is dropped."""
+_LOOKS, _LOOK = 3, 0.1
+"""How often, and every how many seconds, memory is looked at until it is given back."""
 _NOTHING: Stamp = (None, None)
 
 
@@ -225,6 +227,10 @@ class Indices:
                     state="opening" if entry.opening else "failed" if problem else "closed",
                     problem=problem,
                     last_used=entry.used_at,
+                    images=None,
+                    threshold=None,
+                    created=None,
+                    manifest_sha256=None,
                 )
             )
         return states
@@ -324,29 +330,28 @@ class Indices:
     async def _make_room(self, need: int, but: _Entry) -> bool:
         """Drop indices until memory has room for so many bytes more; say whether it has now."""
         limit = self._source.max_memory
-        if limit is None:
+        if limit is None or anonymous() + need <= limit:
             return True
-        waited = False
+        await self._resources.run(give_back)
         while anonymous() + need > limit:
-            await self._resources.run(give_back)
-            if anonymous() + need <= limit:
-                break
             droppable = [
                 (name, entry)
                 for name, entry in self._entries.items()
                 if entry is not but and entry.loaded and _is_droppable(entry.loaded.context)
             ]
-            if not droppable:
-                if waited and not self._leaving:
-                    return False
-                waited = True
-                await asyncio.sleep(0.1)
-                if self._leaving:  # whose requests are not done yet
-                    await asyncio.wait(self._leaving, timeout=self._resources.limits.upload)
-                continue
-            name, entry = min(droppable, key=lambda one: one[1].used)
-            await self._drop(name, entry)
-            self._metrics.drops.labels(name).inc()
+            if not droppable and not self._leaving:
+                return False
+            if droppable:
+                name, entry = min(droppable, key=lambda one: one[1].used)
+                await self._drop(name, entry)
+                self._metrics.drops.labels(name).inc()
+            else:  # those who use what was dropped are not done yet
+                await asyncio.wait(self._leaving, timeout=self._resources.limits.upload)
+            for _ in range(_LOOKS):
+                await self._resources.run(give_back)
+                if anonymous() + need <= limit:
+                    break
+                await asyncio.sleep(_LOOK)
         return True
 
     async def _drop(self, name: str, entry: _Entry) -> None:

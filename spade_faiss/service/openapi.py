@@ -10,7 +10,7 @@ from fastapi.security import HTTPBearer
 
 from ..answers import Problem
 from .limits import Limits
-from .uploads import PART
+from .uploads import ANYTHING, PART
 
 TITLE = "spade-faiss"
 ABOUT = (
@@ -19,7 +19,7 @@ ABOUT = (
 )
 Responses = dict[int | str, dict[str, Any]]
 
-_TYPES = "image/png, image/jpeg, image/bmp, image/tiff, image/webp"
+_TYPES = ("image/png", "image/jpeg", "image/bmp", "image/tiff", "image/webp")
 _WHY = {
     401: "The token is missing or wrong.",
     403: "A page of another site asks, or the service does not change its index.",
@@ -27,7 +27,7 @@ _WHY = {
     408: "The body takes too long to arrive.",
     409: "The index cannot have another region, or is being given one.",
     413: "More bytes, pixels or images than the limits allow.",
-    415: "No multipart form, or a file that is no image.",
+    415: "Neither a multipart form nor an image, or a file that is no image.",
     421: "The host is called by a name that is not allowed.",
     422: "A parameter is unknown, given twice or wrong, or the form or an image is damaged.",
     429: "The queue is full; Retry-After says when to try again.",
@@ -86,9 +86,18 @@ def images_body(limits: Limits) -> dict[str, Any]:
         "additionalProperties": False,
         "properties": {PART: images},
     }
+    one = {
+        "type": "string",
+        "format": "binary",
+        "description": "One image, whose name Content-Disposition may tell.",
+    }
     return {
         "required": True,
         "content": {
-            "multipart/form-data": {"schema": schema, "encoding": {PART: {"contentType": _TYPES}}}
+            "multipart/form-data": {
+                "schema": schema,
+                "encoding": {PART: {"contentType": ", ".join(_TYPES)}},
+            },
+            **{kind: {"schema": one} for kind in (*_TYPES, ANYTHING)},
         },
     }

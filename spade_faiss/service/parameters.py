@@ -52,7 +52,8 @@ def no_such_place(request: Request, allowed: str | None) -> str:
 def _meant(path: str, places: Places) -> str:
     """Return words that ask whether a place is meant; none if none is near."""
     if not places.several:
-        return nearest(path, places.all)
+        own = Places(several=True).own(path)
+        return f": here is one index, so use '{ALONE}{own}'" if own else nearest(path, places.all)
     if path.removeprefix(ALONE) in OWN:
         return f": here are several indices, so use {quoted(NAMED + path.removeprefix(ALONE))}"
     name = path.removeprefix(f"{INDICES}/").partition("/")[0][:_LONGEST]

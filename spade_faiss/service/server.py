@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import ipaddress
 import logging
+import os
 import socket
 import sys
 import time
@@ -22,6 +23,7 @@ from ..detector import Detector, open_detector
 from ..errors import SpadeError
 from ..features import Backbone
 from ..index.folders import holds_index, indices_in
+from .access_log import AccessLog
 from .app import create_app
 from .context import State
 from .indices import IndexFolder
@@ -43,6 +45,8 @@ def serve(
     limits: Limits | None = None,
     editable: bool = False,
     max_memory: int | None = None,
+    allow_origins: Collection[str] = (),
+    access_log: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> bool:
     """Serve an index, an ensemble, or a folder of these until SIGINT or SIGTERM.
@@ -70,6 +74,11 @@ def serve(
     max_memory : int, optional
         Bytes; of a folder of indices, those used least recently are dropped while the process
         takes more.
+    allow_origins : collection of str
+        Other sites whose pages may use the service, as `https://HOST:PORT`; with a token, "*" is
+        all.
+    access_log : path, optional
+        A file that a line of JSON is added to for each request; "-" is standard error.
     **options
         What `open_detector` takes.
 
@@ -108,7 +117,14 @@ def serve(
         )
         state = State()
         app = create_app(
-            source, limits, state, token, (host, *allow_hosts) if local else None, editable=editable
+            source,
+            limits,
+            state,
+            token,
+            (host, *allow_hosts) if local else None,
+            editable=editable,
+            allow_origins=allow_origins,
+            access_log=None if access_log is None else AccessLog(access_log),
         )
         # What is there now stays; what requests leave behind is to be found in time.
         gc.freeze()

@@ -1,8 +1,9 @@
-"""The images of a request: read from a multipart body, and measured before they are decoded."""
+"""The images of a request: read from its body, and measured before they are decoded."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -15,6 +16,8 @@ from .parameters import quoted
 
 PART = "images"
 """What each part of the form is called."""
+ANYTHING = "application/octet-stream"
+"""The type of a body that does not say which kind of image it is; that is found out anyhow."""
 
 
 @dataclass
@@ -26,37 +29,38 @@ class Upload:
 
 
 async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
-    """Read the files of a multipart form; what is too much is noticed as it comes.
+    """Read the files of a multipart form, or a body that is an image itself.
+
+    What is too much is noticed as it comes.
 
     Raises
     ------
     Refusal
         408 if the body takes too long, 413 if it or the number of files is too large, 415 if it
-        is no multipart form, 422 if the form is damaged or holds anything but files called
+        is neither, 422 if it is empty, or the form is damaged or holds anything but files called
         `images`.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
+    coding = request.headers.get("content-encoding", "identity")
+    if coding.lower() != "identity":
+        raise Refusal(415, f"send the body as it is, without Content-Encoding: {quoted(coding)}")
+    if kind.startswith(b"image/") or kind == ANYTHING.encode():
+        data = await read_body(request, limits)
+        if not data:
+            raise Refusal(422, "the body is empty: send an image")
+        disposition = request.headers.get("content-disposition", "").encode("latin-1")
+        return [Upload(_name_in(disposition, 0), data)]
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise Refusal(
             415,
             "send a multipart/form-data body with its boundary, each image as a "
-            f"part called {PART!r}",
+            f"part called {PART!r}; or an image itself as image/png or so",
         )
-    coding = request.headers.get("content-encoding", "identity")
-    if coding.lower() != "identity":
-        raise Refusal(415, f"send the body as it is, without Content-Encoding: {quoted(coding)}")
-    size = 0
     try:
         form = _Form(options[b"boundary"], limits.images)
-        async with asyncio.timeout(limits.upload):
-            async for chunk in request.stream():
-                size += len(chunk)
-                check_bytes(size, limits)
-                form.write(chunk)
+        await _receive(request, limits, form.write)
     except FormParserError as error:
         raise Refusal(422, f"the multipart body is damaged: {error}") from None
-    except TimeoutError:
-        raise Refusal(408, f"the body took more than {limits.upload:g} s to arrive") from None
     if not form.whole:
         raise Refusal(422, "the multipart body is cut short")
     if not form.uploads:
@@ -64,12 +68,35 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
     return form.uploads
 
 
-def check_bytes(size: int, limits: Limits) -> None:
-    """Refuse a body of more bytes than the limit."""
-    if size > limits.bytes:
-        raise Refusal(
-            413, f"the body has more than {limits.bytes} bytes; send fewer or smaller images"
-        )
+async def read_body(request: Request, limits: Limits) -> bytearray:
+    """Read a body that is a file itself.
+
+    Raises
+    ------
+    Refusal
+        408 if it takes too long, 413 if it is too large.
+    """
+    data = bytearray()
+    await _receive(request, limits, data.extend)
+    return data
+
+
+async def _receive(request: Request, limits: Limits, take: Callable[[bytes], object]) -> None:
+    """Hand a body on as it comes, unless it takes too long or is too large."""
+    size = 0
+    try:
+        async with asyncio.timeout(limits.upload):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limits.bytes:
+                    raise Refusal(
+                        413,
+                        f"the body has more than {limits.bytes} bytes; send fewer or smaller "
+                        "images",
+                    )
+                take(chunk)
+    except TimeoutError:
+        raise Refusal(408, f"the body took more than {limits.upload:g} s to arrive") from None
 
 
 def count_pixels(uploads: list[Upload], limits: Limits) -> int:
@@ -100,6 +127,12 @@ def count_pixels(uploads: list[Upload], limits: Limits) -> int:
                 "down or send fewer at once",
             )
     return total
+
+
+def _name_in(disposition: bytes, number: int) -> str:
+    """Return what a file is called by its Content-Disposition, or else by its number."""
+    _, options = parse_options_header(disposition)
+    return options.get(b"filename", b"").decode("utf-8", "replace") or f"image {number}"
 
 
 class _Form:
@@ -152,8 +185,8 @@ class _Form:
             )
         if len(self.uploads) == self._most:
             raise Refusal(413, f"the form holds more than {self._most} images; send fewer at once")
-        given = options.get(b"filename", b"").decode("utf-8", "replace")
-        self.uploads.append(Upload(given or f"image {len(self.uploads)}", bytearray()))
+        name = _name_in(self._disposition, len(self.uploads))
+        self.uploads.append(Upload(name, bytearray()))
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         self.uploads[-1].data += data[start:end]

@@ -16,6 +16,7 @@ LAYERS = (
     "errors",
     "types",
     "answers",
+    "client",
     "_support",
     "notify",
     "images",

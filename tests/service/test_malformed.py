@@ -240,7 +240,6 @@ def test_bodies_that_are_no_form(service, name):
     [
         None,
         "",
-        "image/png",
         "application/json",
         "multipart/form-data",
         "multipart/mixed; boundary=b",

@@ -22,6 +22,7 @@ OPERATIONS = [
 def described(service):
     for kind in ("png", "jpeg", "bmp", "tiff", "webp"):  # what they are is found out by looking
         schemathesis.openapi.media_type(f"image/{kind}", st.sampled_from(FILES))
+    schemathesis.openapi.media_type("application/octet-stream", st.sampled_from(FILES))
     return schemathesis.openapi.from_url(f"http://127.0.0.1:{service.port}/openapi.json")
 
 

@@ -9,13 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from spade_faiss import Spade
+from spade_faiss import Spade, open_detector
 from spade_faiss.pictures.colours import LIGHT, rgb
 from spade_faiss.report.layers import paths_of
-from spade_faiss.service import pictures
+from spade_faiss.service import IndexFolder, pictures
 from tests import viewing
 from tests.conftest import texture
-from tests.service.serving import SMALL, serving, set_threshold
+from tests.service.serving import SMALL, running, serving, set_threshold
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -448,3 +448,26 @@ def test_a_file_of_another_size_than_the_answer_is_not_shown(service, large, fil
         note = page.locator("#viewer-note")
         sync_api.expect(note).to_have_text("Shown small: this browser cannot show the file itself.")
         assert page.locator("#viewer .photo.own").count() == 0
+
+
+def test_an_index_is_chosen_of_several(tiny, parts, files, tmp_path):
+    for name, count in (("first", 3), ("ü 2", 4)):
+        Spade(tiny, **SMALL).fit(texture("gravel", count), tmp_path / name)
+
+    def opener(folder, networks):
+        return open_detector(folder, networks=networks)
+
+    with running(IndexFolder(tmp_path, opener)) as service:
+        with opened(service) as page:
+            sync_api.expect(page.locator("#index")).to_contain_text("3 good images")
+            page.get_by_label("Index").select_option("ü 2")
+            sync_api.expect(page.locator("#index")).to_contain_text("4 good images")
+            drop(page, files / "hole.png")
+            sync_api.expect(page.locator(".result .verdict")).to_have_text("NG")
+            page.locator("#region").click()
+            sync_api.expect(page.locator(".editor select")).to_be_visible()
+        metrics = service.client.get("/metrics").text
+        assert 'spade_faiss_verdicts_total{index="ü 2",verdict="NG"} 1.0' in metrics
+        with opened(service, path="/#%C3%BC%202") as page:
+            sync_api.expect(page.locator("#index")).to_contain_text("4 good images")
+            assert page.get_by_label("Index").input_value() == "ü 2"

@@ -130,7 +130,7 @@ def test_what_is_not_done_is_one_line(tiny, index, folder):
         line = "send the picture itself as the body, not a form"
         assert (answer.status_code, answer.json()["detail"]) == (415, line)
         answer = service.client.put("/v1/region", content=grey_png(LEFT), headers=foreign)
-        line = "pages of http://elsewhere may not send images here"
+        line = "pages of http://elsewhere may not use this: allow them with `allow_origins`"
         assert (answer.status_code, answer.json()["detail"]) == (403, line)
         answer = service.client.delete("/v1/region", headers=foreign)
         assert answer.status_code == 403

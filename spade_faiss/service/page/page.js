@@ -1,10 +1,12 @@
-// Sends images to /v1/query and shows what comes back. Nothing is kept but the token, for this tab.
+// Sends images to be queried and shows what comes back. Nothing is kept but the token, for this tab.
 import { editRegion } from "./region.js";
 import { make, openViewer, pictureAt } from "./viewer.js";
 
 const at = (id) => document.getElementById(id);
 const KEPT = 24; // results on the page
 const figure = (value) => Number(value.toPrecision(4)).toString();
+const which = document.getElementById("which"); // there if the service has several indices
+const base = () => (which ? `/v1/indices/${encodeURIComponent(which.value)}` : "/v1");
 let stream = null;
 let partly = false;
 let described = null; // which state of the index the heading tells of
@@ -85,9 +87,28 @@ function tell(index) {
       `from ${clock(until)} on; until then the one before does.`;
 }
 
+// Fills the list of indices, and chooses the one that the page's address names, or the first.
+async function list() {
+  const names = (await ask("/v1/indices")).indices.map((one) => one.name);
+  const chosen = which.value || decodeURIComponent(location.hash.slice(1));
+  if (which.value && !names.includes(chosen)) names.push(chosen); // it is gone: no other in silence
+  which.replaceChildren(...names.map((name) => new Option(name, name, false, name === chosen)));
+  if (!names.length) throw new Error("The service's folder holds no index now");
+}
+which?.addEventListener("change", () => {
+  history.replaceState(null, "", `#${encodeURIComponent(which.value)}`);
+  described = queried = null;
+  at("index").textContent = "Opening the index …";
+  describe();
+});
+
 async function describe() {
   try {
-    tell(await ask("/v1/index"));
+    if (which && !which.value) await list();
+    const asked = base();
+    const index = await ask(`${asked}/index`);
+    if (asked !== base()) return; // another was chosen meanwhile
+    tell(index);
     at("access").hidden = true;
     say("");
   } catch (error) {
@@ -103,27 +124,34 @@ async function follow() {
   following = true;
   try {
     do {
-      tell(await ask("/v1/index"));
+      const asked = base();
+      const index = await ask(`${asked}/index`);
+      if (asked !== base()) break; // another was chosen meanwhile
+      tell(index);
       if (!at("outdated").hidden) await pause(LOOK / 5);
     } while (!at("outdated").hidden);
   } catch { // the next query says why
   }
   following = false;
 }
-setInterval(() => { if (described && !document.hidden) follow(); }, LOOK);
+setInterval(() => {
+  if (!described || document.hidden) return;
+  follow();
+  if (which && document.activeElement !== which) list().catch(() => {}); // new ones
+}, LOOK);
 
-async function query(file, name) {
+async function query(file, name, to) {
   const form = new FormData();
   form.append("images", file, name);
   say(`Looking at ${name} …`);
   const full = isStrange(file);
-  const answer = await ask(`/v1/query?pictures=true&full=${full}`, { method: "POST", body: form });
+  const answer = await ask(`${to}/query?pictures=true&full=${full}`, { method: "POST", body: form });
   answer.images.forEach((image) => {
     show(image, answer, full ? null : file);
     const load = () => (full ? pictureAt(source(image.photo)) : itself(file, image));
     queried = { name: image.name, width: image.width, height: image.height, load };
   });
-  if (answer.outdated || answer.manifest_sha256 !== described) follow();
+  if (to === base() && (answer.outdated || answer.manifest_sha256 !== described)) follow();
 }
 
 // Whether the browser cannot show a file itself; what it can is not sent back by the service.
@@ -266,9 +294,10 @@ function place(region, image, stage) {
 
 // Goes on after an image that cannot be used, but not after what the next would meet, too.
 async function queryAll(files, problems = []) {
+  const to = base();
   for (const [place, [file, name]] of files.entries()) {
     try {
-      await query(file, name);
+      await query(file, name, to);
     } catch (error) {
       problems.push(error.message.startsWith(name) || !error.ofImage ? error.message
         : `${name}: ${error.message}`);
@@ -351,7 +380,7 @@ at("keep").addEventListener("change", async () => {
 
 at("region").addEventListener("click", async () => {
   try {
-    await editRegion({ ask, fetched, queried, done: follow, opener: at("region") });
+    await editRegion({ base: base(), ask, fetched, queried, done: follow, opener: at("region") });
   } catch (error) {
     say(error.message, true);
   }

@@ -15,6 +15,7 @@ let open = null; // the one that is still being drawn
 let before = []; // to be undone: what areas was
 let saved = "[]"; // what the index has
 let size = [1, 1];
+let of = null; // the index that these are of: what its addresses begin with
 
 const snapshot = () => JSON.stringify({ areas, open: areas.indexOf(open) });
 const closed = () => areas.filter((area) => area !== open);
@@ -64,12 +65,16 @@ function button(text, work, className = "plain") {
 }
 
 // Opens the editor.
+//   base            what the addresses of the index begin with
 //   ask, fetched    functions that ask the service for JSON, and for a file as an address
 //   queried         the newest picture that was queried, if any: { name, width, height, load }
 //   done            called when another region counts
 //   opener          what gets the focus when the editor closes
-export async function editRegion({ ask, fetched, queried, done, opener }) {
-  let said = await ask("/v1/region");
+export async function editRegion({ base, ask, fetched, queried, done, opener }) {
+  let said = await ask(`${base}/region`);
+  if (of !== base) {
+    [areas, open, before, saved, of] = [[], null, [], "[]", base];
+  }
   const unsaved = areas.length || before.length ? plain(areas) !== saved : false;
   if (!unsaved) {
     take(said);
@@ -202,7 +207,7 @@ export async function editRegion({ ask, fetched, queried, done, opener }) {
 
   async function proposed() {
     try {
-      const shape = await ask("/v1/region/proposal");
+      const shape = await ask(`${base}/region/proposal`);
       if (!shape.polygons.length) {
         tell("There is nothing to propose: the good images show no plain ground.");
         return;
@@ -364,8 +369,8 @@ export async function editRegion({ ask, fetched, queried, done, opener }) {
     draw();
     try {
       tell("Saving …");
-      said = await (areas.length ? ask("/v1/region", { method: "PUT", body: await png() })
-        : ask("/v1/region", { method: "DELETE" }));
+      said = await (areas.length ? ask(`${base}/region`, { method: "PUT", body: await png() })
+        : ask(`${base}/region`, { method: "DELETE" }));
       await follow();
       if (said.state === "idle") saved = asked;
     } catch (error) {
@@ -380,7 +385,7 @@ export async function editRegion({ ask, fetched, queried, done, opener }) {
     while (said.state === "learning") {
       tell(`Learning: ${said.progress ?? "begins"}. The index before answers meanwhile.`);
       await pause(LOOK);
-      said = await ask("/v1/region");
+      said = await ask(`${base}/region`);
     }
     if (said.state === "failed") tell(said.problem, true);
     else tell("Saved: the index looks at this now.");
@@ -389,7 +394,7 @@ export async function editRegion({ ask, fetched, queried, done, opener }) {
 
   async function show(which) {
     try {
-      const next = which === "queried" ? await queried.load() : await pictureAt(await fetched(`/v1/region/picture?image=${which}`));
+      const next = which === "queried" ? await queried.load() : await pictureAt(await fetched(`${base}/region/picture?image=${which}`));
       next.classList.add("photo");
       next.alt = choice.selectedOptions[0].text;
       next.draggable = false;

@@ -37,9 +37,14 @@ async def viewer_style() -> Response:
 
 
 @router.get(PAGE, response_class=HTMLResponse)
-async def page() -> HTMLResponse:
+async def page(request: Request) -> HTMLResponse:
     """Give the page that images are dropped on."""
-    return HTMLResponse(_templates().get_template("index.html").render(clear=CLEAR, full=FULL))
+    text = (
+        _templates()
+        .get_template("index.html")
+        .render(clear=CLEAR, full=FULL, several=request.app.state.places.several)
+    )
+    return HTMLResponse(text)
 
 
 @router.get(DOCS, response_class=HTMLResponse)
@@ -48,7 +53,11 @@ async def docs(request: Request) -> HTMLResponse:
     text = (
         _templates()
         .get_template("docs.html")
-        .render(api=request.app.openapi(), origin=str(request.base_url).rstrip("/"))
+        .render(
+            api=request.app.openapi(),
+            origin=str(request.base_url).rstrip("/"),
+            base=request.app.state.places.base,
+        )
     )
     return HTMLResponse(text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import ExitStack
 from functools import partial
 from typing import Annotated, cast
@@ -86,7 +87,11 @@ async def query(
         for answer in answers:
             context.metrics.count_verdict(answer.verdict)
         whole = QueryAnswer(
-            **answering(served, awaited), score=cast(Score, detector.score), images=answers
+            **answering(served, awaited),
+            request_id=request.state.request_id,
+            seconds=time.perf_counter() - request.state.start,
+            score=cast(Score, detector.score),
+            images=answers,
         )
         return Response(await run(whole.model_dump_json), media_type="application/json")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 from typing import Annotated, Any
@@ -22,7 +21,7 @@ from ..context import Context, Shared
 from ..limits import Limits, Refusal
 from ..openapi import Access, mask_body, pictures, problems
 from ..places import REGION, REGION_MASK, REGION_PICTURE, REGION_PROPOSAL
-from ..uploads import Upload, check_bytes, count_pixels
+from ..uploads import Upload, count_pixels, read_body
 
 _EVERYTHING = "the index has no region: it looks at everything"
 
@@ -124,14 +123,7 @@ async def _read(request: Request, limits: Limits) -> bytearray:
     """
     if request.headers.get("content-type", "").startswith("multipart/"):
         raise Refusal(415, "send the picture itself as the body, not a form")
-    data = bytearray()
-    try:
-        async with asyncio.timeout(limits.upload):
-            async for chunk in request.stream():
-                check_bytes(len(data) + len(chunk), limits)
-                data += chunk
-    except TimeoutError:
-        raise Refusal(408, f"the body took more than {limits.upload:g} s to arrive") from None
+    data = await read_body(request, limits)
     if not data:
         raise Refusal(422, "the body is empty: send a PNG, or use DELETE to look at everything")
     return data
