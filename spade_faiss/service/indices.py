@@ -314,7 +314,7 @@ class Indices:
     def _live(self, name: str) -> LiveIndex:
         """Open an index; called in the opener's thread."""
         folder = self._source.folder / name
-        return LiveIndex(folder, partial(self._detector, folder), self._source.every)
+        return LiveIndex(folder, partial(self._detector, folder), self._source.every, name=name)
 
     def _detector(self, folder: Path, networks: Sequence[Backbone]) -> Detector:
         """Open an index, with networks that others have loaded, and keep in mind its own."""

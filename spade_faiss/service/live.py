@@ -85,6 +85,8 @@ class LiveIndex:
         Seconds between looks at the folder while nobody calls `take`, which looks at once.
     on_reload : callable, optional
         Is told, after an attempt to open a changed index, "served" or "refused".
+    name : str, optional
+        What notes are logged of, if the service has several indices.
 
     Raises
     ------
@@ -101,6 +103,7 @@ class LiveIndex:
         opener: Opener,
         every: float = 1.0,
         on_reload: Callable[[str], object] = lambda outcome: None,
+        name: str | None = None,
     ) -> None:
         if not 0 < every <= TIMEOUT_MAX:
             raise SpadeError(f"every = {every} must be a finite time, more than 0 seconds")
@@ -108,6 +111,7 @@ class LiveIndex:
         self.on_reload = on_reload
         self._opener = opener
         self._every = every
+        self._name = name
         self._awaited: Awaited | None = None
         self._lock = Lock()
         self._ending = False
@@ -204,7 +208,7 @@ class LiveIndex:
                 break
         _warm_up(detector)
         for note in detector.notes:
-            logger.warning("note: %s", note)
+            logger.warning("note: %s%s", f"{self._name}: " if self._name else "", note)
         return Served(detector, digest, stamp, time.monotonic() - start)
 
     def _digest(self) -> str:

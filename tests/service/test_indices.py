@@ -1,20 +1,30 @@
 """Several indices in service: `serve` on a folder of them."""
 
 import gc
+import json
+import os
+import runpy
 import shutil
+import signal
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import httpx
 import pytest
 
 from spade_faiss import Ensemble, Spade, SpadeError, open_detector
+from spade_faiss.client import Client
 from spade_faiss.index.manifest import MANIFEST
 from spade_faiss.service import IndexFolder, LiveIndex, indices, serve
 from spade_faiss.service.indices import Indices
+from tests.command import one_line, run
 from tests.conftest import texture, with_hole
 from tests.service.serving import SMALL, form, png, running, serving, set_threshold, wait_for
+from tests.service.test_process import served
+from tests.service.test_requests import SITE
 from tests.service.test_service import why
 
 NAMES = ["gravel", "grass", "one two é"]
@@ -208,11 +218,11 @@ def test_requests_that_come_while_an_index_is_opened_wait_for_it_and_others_do_n
     go_on, begun = threading.Event(), threading.Event()
     real = LiveIndex.__init__
 
-    def slow(live, folder, *arguments):
+    def slow(live, folder, *arguments, **options):
         if folder.name == "grass":
             begun.set()
             assert go_on.wait(60)
-        real(live, folder, *arguments)
+        real(live, folder, *arguments, **options)
 
     monkeypatch.setattr(LiveIndex, "__init__", slow)
     with several(folder) as service, ThreadPoolExecutor(3) as pool:
@@ -317,3 +327,48 @@ def test_draining_refuses_queries_of_all(folder, several):
         service.state.draining = True
         answer = query(service, "grass")
         assert "shutting down" in why(answer, 503) and answer.headers["retry-after"]
+
+
+def test_what_is_wrong_with_the_options_of_a_folder_is_one_line(folder):
+    one_line(run("serve", folder, "--allow-origin", "*"), "--allow-origin *", "--token")
+    one_line(run("serve", folder, "--allow-origin", "mes"), "--allow-origin mes is no origin")
+    one_line(run("serve", folder, "--access-log", folder / "no" / "log"), "--access-log", "No such")
+    one_line(run("serve", folder / "notes"), "holds no index")
+
+
+@pytest.mark.slow
+def test_the_command_serves_a_folder_within_real_memory(folder):
+    """What is dropped goes back to the system; and each request is logged."""
+    options = ("--access-log", "-", "--allow-origin", SITE, "--max-memory", "64GiB")
+    with served(folder, *options) as (process, url), Client(url) as client:
+        for name in NAMES:
+            assert client.for_index(name).query(IMAGE, request_id=name[:3]).images[0].verdict
+        answer = httpx.get(f"{url}/v1/indices", headers={"origin": SITE})
+        assert answer.headers["access-control-allow-origin"] == SITE
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == 0
+        said = process.stderr.read().splitlines()
+    lines = [json.loads(line) for line in said if line.startswith("{")]
+    assert [line["index"] for line in lines if line["method"] == "POST"] == NAMES
+    assert [line["path"] for line in lines][-1] == "/v1/indices"
+    assert any(line.startswith("spade-faiss: note: gravel: the threshold rests") for line in said)
+
+
+@pytest.mark.slow
+def test_clients_of_several_indices_see_no_error_while_these_change(
+    folder, several, tiny, tmp_path
+):
+    """In small what benchmarks/serve.py --indices does for a minute."""
+    benchmark = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "serve.py"))
+    (folder / "one two é").rename(folder / "brick")
+    Spade(tiny, **SMALL).fit(texture("brick", 4, seed=3), tmp_path / "other")
+    Spade(tiny, **SMALL).fit(texture("brick", 4, seed=4), tmp_path / "new")
+    for hidden in (".hidden", "notes"):
+        shutil.rmtree(folder / hidden)
+    with several(folder) as service:
+        found = benchmark["Several"](folder, tmp_path / "other", tmp_path / "new").load(
+            f"http://127.0.0.1:{service.port}", os.getpid(), clients=6, seconds=6
+        )
+    assert found["errors"] == 0, found["first_error"]
+    assert found["replaced_answers_after_s"] > 0 and found["added_answers_after_s"] > 0
+    assert len(found["by_index"]) == 4 and min(found["by_index"].values()) >= 1
