@@ -151,7 +151,7 @@ class Several:
     def __init__(self, folder: Path, other: Path, added: Path) -> None:
         self._folder, self._other, self._added = folder, other, added
         self._names = sorted(one.name for one in folder.iterdir())
-        self._first = self._names[0]
+        self._first, self._old = self._names[0], ""
         self._answers: list[tuple[str, float, float, str]] = []
         self._errors: list[str] = []
 
@@ -161,6 +161,12 @@ class Several:
             name: views(16, 1, name.partition(" ")[0]) for name in (*self._names, "brick new")
         }
         files = {name: [png_of(image) for image in some] for name, some in images.items()}
+        with Client(url) as client:  # which opens them
+            old = {
+                name: client.for_index(name).query(files[name][0]).manifest_sha256
+                for name in self._names
+            }
+        self._old = old[self._first]
         start = time.perf_counter()
         until = start + seconds
 
@@ -212,8 +218,8 @@ class Several:
 
     def _new(self) -> list[float]:
         """Return when the index that was replaced gave other answers than at first."""
-        of_first = [one for one in self._answers if one[0] == self._first]
-        return [end for _, _, end, sha in of_first if sha != of_first[0][3]]
+        first, old = self._first, self._old
+        return [end for name, _, end, sha in self._answers if name == first and sha != old]
 
     def _later(self) -> list[float]:
         """Return when the index that was added answered."""
