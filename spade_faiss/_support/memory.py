@@ -122,7 +122,7 @@ def limit_memory(size: int) -> None:
 def give_back() -> None:
     """Give the system back what nobody refers to any more, as far as its C library can."""
     gc.collect()
-    with suppress(OSError, AttributeError):  # it is not glibc's
+    with suppress(OSError, AttributeError, TypeError):  # it is not glibc's
         ctypes.CDLL(None).malloc_trim(0)
 
 

@@ -156,10 +156,6 @@ class Indices:
                 f"`max_memory={human(source.max_memory)}` is too little: without any index the "
                 f"service takes {human(anonymous())}"
             )
-        if source.max_memory is not None and not anonymous():
-            logger.warning(
-                "`max_memory` is not kept: this system does not tell what memory a process takes"
-            )
         self._source = source
         self._resources = resources
         self._metrics = resources.metrics

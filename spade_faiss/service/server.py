@@ -19,6 +19,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from .._support.memory import anonymous
 from ..detector import Detector, open_detector
 from ..errors import SpadeError
 from ..features import Backbone
@@ -86,7 +87,7 @@ def serve(
     ------
     SpadeError
         If it cannot be opened, the address cannot be had, or a token is missing; or if memory is
-        limited of one index, or to less than none takes.
+        limited of one index, to less than none takes, or on a system that does not tell of it.
     """
     limits = limits or Limits()
     _check_token(token)
@@ -99,6 +100,8 @@ def serve(
         )
 
     several = not holds_index(folder) and bool(indices_in(folder))
+    if max_memory is not None and not anonymous():
+        raise SpadeError("`max_memory` is kept by Linux, and not by this system: leave it out")
     if max_memory is not None and not several:
         raise SpadeError(
             "`max_memory` is for a folder of indices, some of which are dropped: of one index "
