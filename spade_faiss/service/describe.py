@@ -20,9 +20,9 @@ from ..detector import Detector
 from ..detector.result import Result
 from ..images.coverage import looked_at_on
 from ..index import Manifest
+from ..pictures.drawing import SHOWN_REGIONS
 from ..report.closeups import bounded
 from ..report.layers import paths_of
-from ..pictures.drawing import SHOWN_REGIONS
 from ..types import Score
 from ..verdict import Finding, Region, judge_result, shown_map
 from . import pictures
