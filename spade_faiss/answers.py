@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from .types import Score
 
@@ -66,6 +66,9 @@ class WrongRegion(BaseModel):
 class QueriedImage(BaseModel):
     """What is known of one image."""
 
+    id: int | None = Field(
+        description="The number of this result in the history; null if it is not kept."
+    )
     name: str
     width: int
     height: int
@@ -294,6 +297,124 @@ class RegionAnswer(RegionShape):
     refused: str | None = Field(
         description="Why no other region can be asked for; null if one can be."
     )
+
+
+class PastResult(BaseModel):
+    """A result that is kept."""
+
+    id: int
+    time: datetime
+    index: str
+    name: str = Field(description="As the client called the image.")
+    score: float
+    threshold: float | None
+    review: float | None
+    verdict: Verdict | None = Field(description="Null: there was no threshold.")
+    kind: Score = Field(description="What the score is of.")
+    places: int = Field(description="Regions that were wrong.")
+    generation: str = Field(description="Of the index: which state of the good images.")
+    kept: bool = Field(description="Whether the image is still there, as it was sent.")
+    marked_at: datetime | None = Field(description="When the image was called good; null: never.")
+    marked_by: str | None = Field(description="Who called it good.")
+    remark: str | None = Field(description="What they said of it.")
+
+
+class HistoryAnswer(BaseModel):
+    """Results that are kept, the newest first."""
+
+    refused: str | None = Field(description="Why no results are kept; null if they are.")
+    index: str = Field(description="The name of the index.")
+    counts: dict[str, int] = Field(
+        description="Results in the time that was asked for, by verdict; `none` is of those "
+        "without one."
+    )
+    results: list[PastResult]
+    more: bool = Field(description="Whether there are older ones.")
+
+
+_NAME = Field(min_length=1, max_length=100, pattern=r"\S", description="The person's name.")
+
+
+class Mark(BaseModel):
+    """Says that the image of a result was good."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: int = Field(ge=1, lt=1 << 63, description="The result's.")
+    by: str = _NAME
+    remark: str = Field(default="", max_length=500, description="Why it was called wrong, say.")
+
+
+class Adding(BaseModel):
+    """Asks for what was tried to be made."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    generation: str = Field(max_length=100, description="The preview's.")
+    by: str = _NAME
+
+
+class SteppingBack(BaseModel):
+    """Asks for the last adding to be taken back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    by: str = _NAME
+
+
+class AddingPreview(BaseModel):
+    """What the index becomes if the images of the queue are added."""
+
+    generation: str = Field(description="By which it is asked for.")
+    made: datetime
+    results: list[int] = Field(description="The numbers of the results.")
+    images_before: int
+    images_after: int
+    threshold_before: float | None
+    threshold_after: float | None
+    pixel_threshold_before: float | None
+    pixel_threshold_after: float | None
+    passed: int | None = Field(
+        description="Kept results of this generation that were NG, and that nobody called good, "
+        "whose scores the new threshold would let pass; null without a threshold."
+    )
+    notes: list[str] = Field(description="What should be known before, a line each.")
+
+
+class IndexChange(BaseModel):
+    """A change that somebody made."""
+
+    time: datetime
+    kind: Literal["added", "back"]
+    by: str = Field(description="Empty if it could not be kept.")
+    images: int = Field(description="That were added, or taken back.")
+    threshold_before: float | None
+    threshold_after: float | None
+    generation_before: str
+    generation_after: str
+
+
+class FeedbackAnswer(BaseModel):
+    """The images that were called good and are not in the index, and what is done with them."""
+
+    refused: str | None = Field(
+        description="Why none can be added; null if they can be. Images can be called good all "
+        "the same, if results are kept."
+    )
+    state: Literal["idle", "trying", "adding", "returning", "failed"] = Field(
+        description="trying: it is found what adding them changes. adding, returning: a step is "
+        "made; the index before answers. failed: the last of these could not be done, and the "
+        "index is as it was."
+    )
+    since: datetime | None = Field(description="When that was asked for.")
+    progress: str | None
+    problem: str | None = Field(description="Why it could not be done.")
+    queue: list[PastResult] = Field(description="The first that was called good first.")
+    preview: AddingPreview | None = Field(
+        description="Null: not made yet, or the index or the queue changed since."
+    )
+    step: IndexChange | None = Field(description="The adding that can be taken back.")
+    changes: list[IndexChange] = Field(description="The newest first, 20 at most.")
 
 
 class Health(BaseModel):

@@ -27,9 +27,12 @@ from PIL import Image
 from pydantic import BaseModel, ValidationError
 
 from .answers import (
+    FeedbackAnswer,
+    HistoryAnswer,
     IndexAnswer,
     IndexState,
     IndicesAnswer,
+    PastResult,
     Picture,
     QueriedImage,
     QueryAnswer,
@@ -48,8 +51,11 @@ except ModuleNotFoundError as error:
 
 __all__ = [
     "Client",
+    "FeedbackAnswer",
+    "HistoryAnswer",
     "IndexAnswer",
     "IndexState",
+    "PastResult",
     "Picture",
     "QueriedImage",
     "QueryAnswer",
@@ -219,6 +225,70 @@ class Client:
         if mask is None:
             return self._ask(RegionAnswer, "DELETE", path)
         return self._ask(RegionAnswer, "PUT", path, content=_file(0, mask)[1])
+
+    def history(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        verdict: Literal["OK", "REVIEW", "NG", "none"] | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> HistoryAnswer:
+        """Return results that the service keeps, the newest first, and how many of each verdict.
+
+        Parameters
+        ----------
+        since, until : datetime, optional
+            From the first on, and before the second.
+        verdict : str, optional
+            Of this one alone; "none" is without a threshold.
+        before : int, optional
+            Older than the result of this number.
+        limit : int
+            So many at most, of 500.
+        """
+        times = {
+            name: time.astimezone(UTC).isoformat()
+            for name, time in (("since", since), ("until", until))
+            if time is not None
+        }
+        asked = {"verdict": verdict, "before": before, "limit": limit}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return self._ask(HistoryAnswer, "GET", f"{self._base}/history", params=times | given)
+
+    def call_good(self, id: int, by: str, remark: str = "") -> PastResult:
+        """Say that the image of a result was good, whose `id` an answer to `query` has.
+
+        It is kept in a queue: see `feedback`.
+        """
+        body = {"id": id, "by": by, "remark": remark}
+        return self._ask(PastResult, "POST", f"{self._base}/feedback", json=body)
+
+    def take_off(self, id: int) -> PastResult:
+        """Take the image of a result off the queue."""
+        return self._ask(PastResult, "DELETE", f"{self._base}/feedback", params={"id": id})
+
+    def feedback(self) -> FeedbackAnswer:
+        """Return the images that were called good, and what is done with them."""
+        return self._ask(FeedbackAnswer, "GET", f"{self._base}/feedback")
+
+    def try_adding(self) -> FeedbackAnswer:
+        """Have the service find what the index becomes if these images are added.
+
+        It does so in the background; `feedback` then has the `preview`. The service must be
+        `editable`.
+        """
+        return self._ask(FeedbackAnswer, "POST", f"{self._base}/feedback/preview")
+
+    def add(self, generation: str, by: str) -> FeedbackAnswer:
+        """Have the index that was tried, of the preview's generation, put in service."""
+        body = {"generation": generation, "by": by}
+        return self._ask(FeedbackAnswer, "POST", f"{self._base}/feedback/add", json=body)
+
+    def step_back(self, by: str) -> FeedbackAnswer:
+        """Have the index as it was before the last adding put in service."""
+        return self._ask(FeedbackAnswer, "POST", f"{self._base}/feedback/back", json={"by": by})
 
     def ready(self) -> bool:
         """Say whether the service takes queries."""

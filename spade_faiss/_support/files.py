@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -40,6 +41,16 @@ def replace_file(path: Path, data: bytes | Iterable[bytes], *, sync: bool = Fals
         raise
     if sync:
         sync_folder(path.parent)
+
+
+def link_or_copy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Give a file that is never changed in place a second name; or copy it, synced."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+        with Path(target).open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 def folder_or_temporary(

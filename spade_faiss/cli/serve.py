@@ -34,6 +34,27 @@ class LimitOptions:
     ] = 5
 
 
+@dataclass(frozen=True, kw_only=True)
+class HistoryOptions:
+    """Where results are kept, and how many."""
+
+    history: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep results here, and images as they were sent, which the page then can "
+            "take as good ones.",
+        ),
+    ] = None
+    history_days: Annotated[
+        float, typer.Option(min=0.001, help="Days after which a result goes.")
+    ] = 30
+    history_results: Annotated[int, typer.Option(min=1, help="Results that are kept.")] = 100_000
+    history_mib: Annotated[
+        int, typer.Option(min=0, help="MiB of images that are kept; those that were OK go first.")
+    ] = 1024
+
+
 def serve(
     console: Console,
     folder: Annotated[
@@ -80,7 +101,8 @@ def serve(
         bool,
         typer.Option(
             "--editable",
-            help="Let clients draw another region that is looked at, which changes the index.",
+            help="Let clients draw another region that is looked at, and add images; both change "
+            "the index.",
         ),
     ] = False,
     max_memory: Annotated[
@@ -92,6 +114,7 @@ def serve(
         ),
     ] = None,
     limits: LimitOptions,
+    kept: HistoryOptions,
     verdict: VerdictOptions,
     weights: EachWeights = None,
     engine: Engine = "auto",
@@ -103,7 +126,7 @@ def serve(
 
     Needs the extra 'serve'.
     """
-    from ..service import Limits, serve
+    from ..service import Bounds, Limits, serve
 
     logging.getLogger("spade_faiss").addFilter(_in_flags)
     all_answered = serve(
@@ -124,6 +147,10 @@ def serve(
         ),
         editable=editable,
         max_memory=None if max_memory is None else parse_size(max_memory),
+        history=kept.history,
+        bounds=Bounds(
+            days=kept.history_days, results=kept.history_results, bytes=kept.history_mib << 20
+        ),
         weights=weights or (),
         engine=engine,
         search_params=search_params,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .._support.files import sync_folder
+from .._support.files import link_or_copy, sync_folder
 from ..errors import SpadeError
 from ..images import Images, OnError
 from ..images.roi import Roi
@@ -126,7 +125,7 @@ def _change(
         copies = []
         for number, (member, record) in enumerate(zip(members, old.members, strict=True)):
             own = place / str(number + 1)
-            shutil.copytree(folder / record.folder, own, copy_function=_link_or_copy)
+            shutil.copytree(folder / record.folder, own, copy_function=link_or_copy)
             # The change itself verifies it.
             copies.append(member.with_pipeline(member.pipeline.on(Index.open(own, verify=False))))
         counts = [
@@ -194,14 +193,6 @@ def _new_generation(folder: Path) -> Iterator[Path]:
         ) from None
     finally:
         discard_others()
-
-
-def _link_or_copy(source: str, target: str) -> None:
-    """Give a file of an index, which is never changed in place, a second name; or copy it."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _check_size(member: Spade) -> None:

@@ -1,7 +1,15 @@
 """Find, decode and frame images: from paths or arrays to what the network sees, and back."""
 
 from .._support.warning import ImageWarning
-from .decode import FORMATS, MAX_PIXELS, MIN_SIDE, decode_image, image_size, read_image
+from .decode import (
+    FORMATS,
+    MAX_PIXELS,
+    MIN_SIDE,
+    decode_image,
+    image_format,
+    image_size,
+    read_image,
+)
 from .find import SUFFIXES, Found, find_images, may_be_image, passed_over
 from .framing import Framing
 from .given import as_image
@@ -29,6 +37,7 @@ __all__ = [
     "decode_image",
     "decode_images",
     "find_images",
+    "image_format",
     "image_size",
     "load_images",
     "may_be_image",

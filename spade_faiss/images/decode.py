@@ -119,6 +119,11 @@ def decode_image(data: bytes | bytearray, on_note: OnNote | None = None) -> npt.
         ) from None
 
 
+def image_format(data: bytes | bytearray) -> str | None:
+    """Return which of `FORMATS` an image file's bytes begin as; None if as none."""
+    return _kind(data)
+
+
 def image_size(data: bytes | bytearray) -> tuple[int, int] | None:
     """Return an image's height and width as its header has them; no pixel is decoded.
 

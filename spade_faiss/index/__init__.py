@@ -6,6 +6,7 @@ from .generation import discard_leftovers, index_lock
 from .manifest import Manifest, TrainingImage
 from .store import Index
 from .verify import damaged_files
+from .whole import clone_index, manifest_path, put_in_place
 from .writer import IndexWriter
 
 __all__ = [
@@ -15,10 +16,13 @@ __all__ = [
     "Manifest",
     "TrainingImage",
     "build_galleries",
+    "clone_index",
     "damaged_files",
     "discard_leftovers",
     "index_lock",
     "is_ensemble",
+    "manifest_path",
+    "put_in_place",
     "read_manifest",
     "rewrite_manifest",
 ]

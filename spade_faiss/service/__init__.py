@@ -15,9 +15,10 @@ except ModuleNotFoundError as error:
     ) from None
 
 from .app import create_app
+from .history import Bounds, History
 from .indices import IndexFolder
 from .limits import Limits
 from .live import LiveIndex
 from .server import serve
 
-__all__ = ["IndexFolder", "Limits", "LiveIndex", "create_app", "serve"]
+__all__ = ["Bounds", "History", "IndexFolder", "Limits", "LiveIndex", "create_app", "serve"]

@@ -11,6 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from .access_log import AccessLog
 from .context import Context, Resources, State
 from .guard import Guard
+from .history import History
 from .indices import IndexFolder, Indices
 from .limits import Limits
 from .live import LiveIndex
@@ -19,7 +20,7 @@ from .origins import Origins
 from .parameters import check_parameters
 from .places import DESCRIPTION, STATIC, Places
 from .refusals import HANDLERS
-from .routes import health, index, indices, metrics, page, query, region
+from .routes import feedback, health, history, index, indices, metrics, page, query, region
 
 
 def create_app(
@@ -32,6 +33,7 @@ def create_app(
     editable: bool = False,
     allow_origins: Collection[str] = (),
     access_log: AccessLog | None = None,
+    kept: History | None = None,
 ) -> FastAPI:
     """Return the service as an ASGI application.
 
@@ -48,11 +50,13 @@ def create_app(
     allow_hosts : collection of str or None
         Names that the service goes by, besides loopback addresses; None for any.
     editable : bool
-        Whether clients may give an index another region.
+        Whether clients may change an index: give it another region, or add images.
     allow_origins : collection of str
         Other sites whose pages may use the service; see `Origins`.
     access_log : AccessLog, optional
         Is closed when the application shuts down.
+    kept : History, optional
+        Where results are kept; it is for the caller to close.
 
     Raises
     ------
@@ -61,7 +65,7 @@ def create_app(
         memory than none takes.
     """
     several = isinstance(source, IndexFolder)
-    places, resources = Places(several=several), Resources(limits, state, several=several)
+    places, resources = Places(several=several), Resources(limits, state, kept, several=several)
     guarded = access(token=token is not None)
 
     @asynccontextmanager
@@ -114,6 +118,8 @@ def create_app(
         query.router(guarded, limits),
         index.router(guarded),
         region.router(guarded, limits),
+        history.router(guarded),
+        feedback.router(guarded, limits),
     ):
         app.include_router(own, prefix=places.base, dependencies=[for_one], responses=more)
     app.include_router(health.router)

@@ -13,7 +13,10 @@ from typing import Annotated, TypeVar
 from fastapi import Depends, Request
 
 from ..detector.result import Result
+from .background import Background
 from .batcher import Batcher
+from .feedback import Feedback
+from .history import History
 from .limits import Admission, Limits
 from .live import Awaited, LiveIndex, Served
 from .metrics import IndexMetrics, Metrics
@@ -43,6 +46,8 @@ class Resources:
     limits : Limits
     state : State
         Says when to drain.
+    history : History or None
+        Where results are kept, if they are.
     several : bool
         Whether the service has several indices.
 
@@ -53,8 +58,11 @@ class Resources:
     metrics : Metrics
     """
 
-    def __init__(self, limits: Limits, state: State, *, several: bool = False) -> None:
+    def __init__(
+        self, limits: Limits, state: State, history: History | None, *, several: bool = False
+    ) -> None:
         self.limits = limits
+        self.history = history
         self.state = state
         self.admission = Admission(limits)
         self.metrics = Metrics(
@@ -91,14 +99,18 @@ class Context:
     name : str, optional
         Of the index, if the service has several.
     editable : bool
-        Whether clients may give the index another region.
+        Whether clients may change the index: give it another region, or add images.
 
     Attributes
     ----------
+    kept_as : str
+        What the history knows the index by: its name, or that of its folder.
     relearning : Relearning
-        Does that.
+        Gives it another region.
+    feedback : Feedback
+        Adds images to it.
     metrics : IndexMetrics
-    limits, state, admission
+    history, limits, state, admission
         Of the resources.
     """
 
@@ -113,13 +125,22 @@ class Context:
         self.live = live
         self.resources = resources
         self.name = name
+        self.kept_as = name or live.folder.resolve().name or "index"
+        self.history = resources.history
         self.limits = resources.limits
         self.state = resources.state
         self.admission = resources.admission
-        self.relearning = Relearning(live, editable=editable)
+        self._background = Background(live, editable=editable)
+        self.relearning = Relearning(live, self._background)
+        self.feedback = Feedback(live, self._background, self.history, self.kept_as)
         self.metrics = IndexMetrics(resources.metrics, name)
         self.metrics.watch(self._outdated_seconds)
         live.on_reload = self.metrics.count_reload
+
+    @property
+    def changing(self) -> bool:
+        """Whether the index is being changed."""
+        return self.relearning.job.working or self.feedback.job.working
 
     async def run(self, function: Callable[..., Made], *arguments: object) -> Made:
         """Call a function in a thread."""
@@ -138,7 +159,7 @@ class Context:
     async def close(self) -> None:
         """End what is done about the index."""
         self.metrics.leave()
-        await asyncio.to_thread(self.relearning.close)
+        await asyncio.to_thread(self._background.close)
         await asyncio.to_thread(self.live.close)
 
     def _outdated_seconds(self) -> float:

@@ -11,6 +11,7 @@ from ..answers import (
     LevelShape,
     MatchedPatch,
     Outdated,
+    PastResult,
     Picture,
     QueriedImage,
     Verdict,
@@ -26,6 +27,7 @@ from ..report.layers import paths_of
 from ..types import Score
 from ..verdict import Finding, Region, judge_result, shown_map
 from . import pictures
+from .history import Past
 from .live import Awaited, Served
 from .pictures import MapFormat
 
@@ -59,6 +61,7 @@ def image_answer(
     finding = judge_result(detector, result)
     shown = _shown(detector, result, finding, full=full) if with_pictures else {}
     return QueriedImage(
+        id=None,
         name=name,
         width=result.map.shape[1],
         height=result.map.shape[0],
@@ -124,6 +127,16 @@ def _region(region: Region, here: Picture | None, good: Picture | None) -> Wrong
         ],
         here=here,
         good=good,
+    )
+
+
+def past_answer(past: Past) -> PastResult:
+    """Return what is answered of a result that is kept."""
+    names = PastResult.model_fields.keys() - {"verdict", "kept"}
+    return PastResult(
+        verdict=cast(Verdict, past.verdict) or None,
+        kept=past.image is not None or past.good is not None,
+        **{name: getattr(past, name) for name in names},
     )
 
 

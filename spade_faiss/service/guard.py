@@ -19,7 +19,7 @@ from .context import State
 from .limits import Limits, Refusal
 from .metrics import Metrics
 from .origins import Origins
-from .places import OPEN, QUERY, REGION, STATIC, Places
+from .places import CHANGED, OPEN, QUERY, STATIC, Places
 
 logger = logging.getLogger("spade_faiss")
 
@@ -148,7 +148,7 @@ class Guard:
         if self._token is not None and path not in OPEN and not path.startswith(f"{STATIC}/"):
             self._check_token(headers, self._token)
         own = self._places.own(path)
-        changes = own == REGION and method in ("PUT", "DELETE")
+        changes = own in CHANGED and method in ("PUT", "POST", "DELETE")
         if (own == QUERY or changes) and self._state.draining:
             raise Refusal(503, "the service is shutting down; ask another, or again later", 5)
         length = headers.get("content-length", "")

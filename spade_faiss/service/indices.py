@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -137,7 +136,7 @@ class Indices:
     source : IndexFolder
     resources : Resources
     editable : bool
-        Whether clients may give the indices other regions.
+        Whether clients may change the indices.
 
     Raises
     ------
@@ -314,7 +313,7 @@ class Indices:
     def _live(self, name: str) -> LiveIndex:
         """Open an index; called in the opener's thread."""
         folder = self._source.folder / name
-        return LiveIndex(folder, partial(self._detector, folder), self._source.every, name=name)
+        return LiveIndex(folder, self._detector, self._source.every, name=name)
 
     def _detector(self, folder: Path, networks: Sequence[Backbone]) -> Detector:
         """Open an index, with networks that others have loaded, and keep in mind its own."""
@@ -402,7 +401,7 @@ async def _close(loaded: _Loaded) -> None:
 
 
 def _is_droppable(context: Context) -> bool:
-    return context.relearning.job.state != "learning"
+    return not context.changing
 
 
 def _state(name: str, context: Context, entry: _Entry) -> IndexState:

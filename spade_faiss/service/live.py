@@ -22,8 +22,8 @@ from ..index.record import file_sha256
 
 logger = logging.getLogger("spade_faiss")
 
-Opener = Callable[[Sequence[Backbone]], Detector]
-"""Opens what the folder holds, given the networks that are loaded already."""
+Opener = Callable[[Path, Sequence[Backbone]], Detector]
+"""Opens what a folder holds, given the networks that are loaded already."""
 Stamp = tuple[tuple[int, ...] | None, ...]
 
 
@@ -134,6 +134,10 @@ class LiveIndex:
         stamp = stamp_of(self.folder)
         return served, None if stamp == served.stamp else self._notice(stamp)
 
+    def open_other(self, folder: Path) -> Detector:
+        """Return what another folder holds, opened as if it were in service."""
+        return self._opener(folder, [member.network for member in self.detector.members])
+
     def watch(self) -> None:
         """Begin to look whether the index changes."""
         self._thread.start()
@@ -202,7 +206,7 @@ class LiveIndex:
         start = time.monotonic()
         while True:
             stamp = stamp_of(self.folder)
-            detector = self._opener(networks)
+            detector = self._opener(self.folder, networks)
             digest = self._digest()
             if stamp_of(self.folder) == stamp:  # else a writer came between
                 break

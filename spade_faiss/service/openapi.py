@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from fastapi import Depends
 from fastapi.params import Depends as Dependency
 from fastapi.security import HTTPBearer
+from pydantic import BaseModel
 
 from ..answers import Problem
 from .limits import Limits
@@ -25,9 +26,9 @@ _WHY = {
     403: "A page of another site asks, or the service does not change its index.",
     404: "There is nothing of the kind.",
     408: "The body takes too long to arrive.",
-    409: "The index cannot have another region, or is being given one.",
+    409: "It cannot be done now: nothing of the kind is kept, or the index is being changed.",
     413: "More bytes, pixels or images than the limits allow.",
-    415: "Neither a multipart form nor an image, or a file that is no image.",
+    415: "No body of the kind that is described, or a file that is no image.",
     421: "The host is called by a name that is not allowed.",
     422: "A parameter is unknown, given twice or wrong, or the form or an image is damaged.",
     429: "The queue is full; Retry-After says when to try again.",
@@ -68,6 +69,12 @@ def mask_body(limits: Limits) -> dict[str, Any]:
         "What is white, brighter than 127 of 255, is looked at.",
     }
     return {"required": True, "content": {"image/png": {"schema": schema}}}
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the description of a body that is JSON."""
+    content = {"application/json": {"schema": model.model_json_schema()}}
+    return {"required": True, "content": content}
 
 
 def images_body(limits: Limits) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from ..verdict import Region, shown_map
 _SIDE = 640
 """Pixels of a picture's longer side; lines over a small image would be coarse."""
 _HEAT_SIDE = 1280
+_SMALL = 256
 _LOOK = 160
 """Pixels a side of a closer look."""
 
@@ -49,6 +50,17 @@ def overlay(result: Result, framing: Framing, threshold: float | None) -> Pixels
     """
     painted = overlaid(photo(result), shown_map(result, threshold), threshold)
     return hatch(painted, looked_at_in(painted, framing, result))
+
+
+def small(result: Result, framing: Framing, threshold: float | None) -> bytes:
+    """Return the same, small, as a JPEG file."""
+    picture = fitted(result.image, _SMALL)
+    painted = overlaid(picture, shown_map(result, threshold), threshold)
+    data = io.BytesIO()
+    Image.fromarray(hatch(painted, looked_at_in(painted, framing, result))).save(
+        data, "jpeg", quality=75
+    )
+    return data.getvalue()
 
 
 def heat(values: Floats, threshold: float | None) -> Picture:

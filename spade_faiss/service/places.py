@@ -16,7 +16,18 @@ QUERY, INDEX, REGION = "/query", "/index", "/region"
 REGION_MASK, REGION_PROPOSAL, REGION_PICTURE = (
     f"{REGION}/{name}" for name in ("mask", "proposal", "picture")
 )
-OWN = (QUERY, INDEX, REGION, REGION_MASK, REGION_PROPOSAL, REGION_PICTURE)
+HISTORY, HISTORY_CSV = "/history", "/history.csv"
+HISTORY_PICTURE, HISTORY_IMAGE = (f"{HISTORY}/{name}" for name in ("picture", "image"))
+FEEDBACK = "/feedback"
+FEEDBACK_PREVIEW, FEEDBACK_ADD, FEEDBACK_BACK = (
+    f"{FEEDBACK}/{name}" for name in ("preview", "add", "back")
+)
+CHANGED = (REGION, FEEDBACK, FEEDBACK_PREVIEW, FEEDBACK_ADD, FEEDBACK_BACK)
+"""Where requests but GET change something."""
+OWN = (
+    *(QUERY, INDEX, REGION_MASK, REGION_PROPOSAL, REGION_PICTURE),
+    *(HISTORY, HISTORY_CSV, HISTORY_PICTURE, HISTORY_IMAGE, *CHANGED),
+)
 """What belongs to one index."""
 STATIC = "/static"
 """The folder of the page's files."""

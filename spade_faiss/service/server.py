@@ -10,8 +10,8 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -27,6 +27,7 @@ from ..index.folders import holds_index, indices_in
 from .access_log import AccessLog
 from .app import create_app
 from .context import State
+from .history import Bounds, History
 from .indices import IndexFolder
 from .limits import Limits
 from .live import LiveIndex
@@ -48,6 +49,8 @@ def serve(
     max_memory: int | None = None,
     allow_origins: Collection[str] = (),
     access_log: str | os.PathLike[str] | None = None,
+    history: Path | None = None,
+    bounds: Bounds | None = None,
     **options: Any,
 ) -> bool:
     """Serve an index, an ensemble, or a folder of these until SIGINT or SIGTERM.
@@ -71,7 +74,8 @@ def serve(
         Names that the service goes by on loopback, such as a reverse proxy's.
     limits : Limits, optional
     editable : bool
-        Whether clients may give an index another region, which is written into its folder.
+        Whether clients may give an index another region or add images to it, which is written
+        into its folder.
     max_memory : int, optional
         Bytes; of a folder of indices, those used least recently are dropped while the process
         takes more.
@@ -80,6 +84,10 @@ def serve(
         all.
     access_log : path, optional
         A file that a line of JSON is added to for each request; "-" is standard error.
+    history : Path, optional
+        A folder to keep results in, and the images as they were sent.
+    bounds : Bounds, optional
+        How much of them.
     **options
         What `open_detector` takes.
 
@@ -112,11 +120,9 @@ def serve(
         return open_detector(folder, networks=networks, batch_size=limits.batch, **options)
 
     _log()
-    with _listen(family, address) as listening:
+    with _listen(family, address) as listening, _kept(history, bounds) as kept:
         source: LiveIndex | IndexFolder = (
-            IndexFolder(folder, opener, max_memory)
-            if several
-            else LiveIndex(folder, partial(opener, folder))
+            IndexFolder(folder, opener, max_memory) if several else LiveIndex(folder, opener)
         )
         state = State()
         app = create_app(
@@ -128,6 +134,7 @@ def serve(
             editable=editable,
             allow_origins=allow_origins,
             access_log=None if access_log is None else AccessLog(access_log),
+            kept=kept,
         )
         # What is there now stays; what requests leave behind is to be found in time.
         gc.freeze()
@@ -135,6 +142,16 @@ def serve(
         server = Server(_config(app), state, _greeting(source, listening))
         server.run([listening])
     return not server.force_exit
+
+
+@contextmanager
+def _kept(folder: Path | None, bounds: Bounds | None) -> Iterator[History | None]:
+    """Give the history of a folder, if there is one, while a `with` block lasts."""
+    if folder is None:
+        yield None
+    else:
+        with closing(History(folder, bounds)) as history:
+            yield history
 
 
 def _check_token(token: str | None) -> None:

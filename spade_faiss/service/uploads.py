@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from fastapi import Request
+from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
@@ -14,6 +16,7 @@ from ..images import image_size
 from .limits import Limits, Refusal
 from .parameters import quoted
 
+Model = TypeVar("Model", bound=BaseModel)
 PART = "images"
 """What each part of the form is called."""
 ANYTHING = "application/octet-stream"
@@ -69,7 +72,7 @@ async def read_uploads(request: Request, limits: Limits) -> list[Upload]:
 
 
 async def read_body(request: Request, limits: Limits) -> bytearray:
-    """Read a body that is a file itself.
+    """Read a body that is no form; what is too much is noticed as it comes.
 
     Raises
     ------
@@ -79,6 +82,26 @@ async def read_body(request: Request, limits: Limits) -> bytearray:
     data = bytearray()
     await _receive(request, limits, data.extend)
     return data
+
+
+async def read_json(request: Request, model: type[Model], limits: Limits) -> Model:
+    """Read a body that is JSON.
+
+    Raises
+    ------
+    Refusal
+        As `read_body`; 415 if it is of another kind, 422 if it is not as described.
+    """
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise Refusal(415, "send JSON, with Content-Type: application/json")
+    try:
+        return model.model_validate_json(bytes(await read_body(request, limits)))
+    except ValidationError as error:
+        lines = (
+            f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}"
+            for one in error.errors()
+        )
+        raise Refusal(422, "; ".join(lines)) from None
 
 
 async def _receive(request: Request, limits: Limits, take: Callable[[bytes], object]) -> None:

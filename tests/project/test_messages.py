@@ -20,8 +20,8 @@ OTHERS = "ray start --head"
 """A command of another program."""
 QUOTED = "`spade-faiss info --json`"
 """A command that is shown in backticks."""
-OVER_HTTP = ("service/answers.py", "service/guard.py")
-"""What these say is answered to clients, and never shown by the command line."""
+OVER_HTTP = ("answers.py", "client.py", "service/guard.py")
+"""What these say is for clients of the service, and never shown by the command line."""
 
 
 def options(command: typer.core.TyperCommand | typer.core.TyperGroup) -> Iterator[str]:

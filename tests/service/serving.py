@@ -15,7 +15,7 @@ import uvicorn
 from PIL import Image
 
 from spade_faiss import Spade, open_detector
-from spade_faiss.service import Limits, LiveIndex, create_app
+from spade_faiss.service import History, Limits, LiveIndex, create_app
 from spade_faiss.service.context import State
 from spade_faiss.service.server import Server
 from tests.conftest import texture, with_hole
@@ -50,24 +50,25 @@ def greeting(process):
 
 
 @contextmanager
-def serving(folder, backbone, limits=None, every=1.0, detector=None, **options):
+def serving(folder, backbone, limits=None, every=1.0, detector=None, history=None, **options):
     """Serve an index in a thread of this process, opened with the options in `detector`."""
     limits = limits or Limits()
 
-    def opener(networks):
+    def opener(at, networks):
         return open_detector(
-            folder, networks=networks or (backbone,), batch_size=limits.batch, **(detector or {})
+            at, networks=networks or (backbone,), batch_size=limits.batch, **(detector or {})
         )
 
-    with running(LiveIndex(folder, opener, every), limits, **options) as service:
+    with running(LiveIndex(folder, opener, every), limits, history, **options) as service:
         yield service
 
 
 @contextmanager
-def running(source, limits=None, **options):
+def running(source, limits=None, history=None, **options):
     """Serve an index, or a folder of indices, in a thread of this process."""
     state = State()
-    app = create_app(source, limits or Limits(), state, **options)
+    kept = history and History(history)
+    app = create_app(source, limits or Limits(), state, kept=kept, **options)
     config = uvicorn.Config(
         app, port=0, http="h11", lifespan="on", log_level="warning", timeout_graceful_shutdown=10
     )
@@ -78,10 +79,14 @@ def running(source, limits=None, **options):
         wait_for(lambda: server.started or not thread.is_alive())
         port = server.servers[0].sockets[0].getsockname()[1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-            yield SimpleNamespace(client=client, port=port, live=source, state=state, server=server)
+            yield SimpleNamespace(
+                client=client, port=port, live=source, state=state, server=server, kept=kept
+            )
     finally:
         server.should_exit = True
         thread.join()
+        if kept:
+            kept.close()
 
 
 def set_threshold(folder, value):

@@ -30,6 +30,9 @@ NOT_OFFERED = {
     "GET {base}/region/mask",
     "GET {base}/region/picture",
     "GET {base}/region/proposal",
+    "GET {base}/history.csv",
+    "GET {base}/history/picture",
+    "GET {base}/history/image",
 }
 
 
@@ -228,6 +231,15 @@ def test_the_client_is_as_the_description_of_the_service(service, several, parts
                 "RegionAnswer": client.region,
                 "RegionAnswer ": lambda: client.look_at(None),
                 "RegionAnswer  ": lambda: client.look_at(png(parts[0] * 0 + 255)),
+                "HistoryAnswer": lambda: client.history(
+                    since=datetime.now(UTC), until=datetime.now(UTC), verdict="NG", before=9
+                ),
+                "PastResult": lambda: client.call_good(1, "Ada"),
+                "PastResult ": lambda: client.take_off(1),
+                "FeedbackAnswer": client.feedback,
+                "FeedbackAnswer ": client.try_adding,
+                "FeedbackAnswer  ": lambda: client.add("a", "Bob"),
+                "FeedbackAnswer   ": lambda: client.step_back("Bob"),
                 "Health": client.ready,
             }
             if index:

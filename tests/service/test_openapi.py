@@ -5,7 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import texture
-from tests.service.serving import png
+from tests.service.serving import form, png, serving
 
 schemathesis = pytest.importorskip("schemathesis", reason="needs the package schemathesis")
 
@@ -15,15 +15,27 @@ OPERATIONS = [
     *("GET /v1/index", "GET /healthz", "GET /readyz", "GET /metrics", "GET /v1/region"),
     *(f"GET /v1/region/{name}" for name in ("mask", "picture", "proposal")),
     *("PUT /v1/region", "DELETE /v1/region"),
+    *("GET /v1/history", "GET /v1/history.csv"),
+    *(f"GET /v1/history/{name}" for name in ("picture", "image")),
+    *(f"{method} /v1/feedback" for method in ("GET", "POST", "DELETE")),
+    *(f"POST /v1/feedback/{name}" for name in ("preview", "add", "back")),
 ]
 
 
 @pytest.fixture(scope="module")
-def described(service):
+def kept(index, tiny, tmp_path_factory):
+    """A service that keeps a result."""
+    with serving(index, tiny, history=tmp_path_factory.mktemp("described")) as running:
+        running.client.post("/v1/query", files=form(FILES[0]))
+        yield running
+
+
+@pytest.fixture(scope="module")
+def described(kept):
     for kind in ("png", "jpeg", "bmp", "tiff", "webp"):  # what they are is found out by looking
         schemathesis.openapi.media_type(f"image/{kind}", st.sampled_from(FILES))
     schemathesis.openapi.media_type("application/octet-stream", st.sampled_from(FILES))
-    return schemathesis.openapi.from_url(f"http://127.0.0.1:{service.port}/openapi.json")
+    return schemathesis.openapi.from_url(f"http://127.0.0.1:{kept.port}/openapi.json")
 
 
 def test_all_operations_are_tried(described):

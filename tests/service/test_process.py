@@ -142,6 +142,12 @@ def test_what_is_refused(index, options, word):
         serve(index, **options)
 
 
+def test_a_history_that_cannot_be_used_ends_it_at_once(index, tmp_path):
+    (tmp_path / "history.sqlite").write_bytes(b"damaged" * 1000)
+    with pytest.raises(SpadeError, match=r"history\.sqlite is damaged"):
+        serve(index, port=0, history=tmp_path)
+
+
 def test_a_port_that_is_taken_and_a_folder_without_an_index(index, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SpadeError, match="`port`"):
         serve(index, port=taken.getsockname()[1])

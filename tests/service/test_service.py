@@ -429,7 +429,7 @@ def test_limits_that_cannot_be(wrong):
 @pytest.mark.parametrize("every", [0, math.nan, math.inf])
 def test_looks_at_the_folder_are_some_time_apart(index, every):
     with pytest.raises(SpadeError, match="every = "):
-        LiveIndex(index, lambda networks: open_detector(index), every)
+        LiveIndex(index, lambda folder, networks: open_detector(folder), every)
 
 
 def test_wrong_methods_and_places(service):

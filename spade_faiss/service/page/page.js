@@ -1,4 +1,6 @@
-// Sends images to be queried and shows what comes back. Nothing is kept but the token, for this tab.
+// Sends images to be queried and shows what comes back. The browser keeps nothing but the token, for
+// this tab, and a person's name; what the service keeps is shown by history.js.
+import { openHistory } from "./history.js";
 import { editRegion } from "./region.js";
 import { make, openViewer, pictureAt } from "./viewer.js";
 
@@ -28,7 +30,7 @@ const fetched = (path) => ask(path, {}, (response) => response.blob().then(inAdd
 
 async function ask(path, options = {}, read = (response) => response.json()) {
   const token = sessionStorage.getItem("token");
-  const headers = token ? { authorization: `Bearer ${token}` } : {};
+  const headers = { ...options.headers, ...(token && { authorization: `Bearer ${token}` }) };
   for (;;) {
     const response = await fetch(path, { ...options, headers }).catch(() => {
       throw new Error("The service does not answer; has it ended?");
@@ -111,6 +113,7 @@ async function describe() {
     tell(index);
     at("access").hidden = true;
     say("");
+    await past.begin(asked);
   } catch (error) {
     at("index").textContent = "";
     const asked = !at("access").hidden && !sessionStorage.getItem("token");
@@ -138,7 +141,16 @@ setInterval(() => {
   if (!described || document.hidden) return;
   follow();
   if (which && document.activeElement !== which) list().catch(() => {}); // new ones
+  past.refresh();
 }, LOOK);
+
+function tick() {
+  const now = new Date();
+  at("clock").textContent = now.toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+  at("clock").dateTime = now.toISOString();
+}
+tick();
+setInterval(tick, 1000);
 
 async function query(file, name, to) {
   const form = new FormData();
@@ -147,11 +159,12 @@ async function query(file, name, to) {
   const full = isStrange(file);
   const answer = await ask(`${to}/query?pictures=true&full=${full}`, { method: "POST", body: form });
   answer.images.forEach((image) => {
-    show(image, answer, full ? null : file);
+    show(image, answer, full ? null : file, to);
     const load = () => (full ? pictureAt(source(image.photo)) : itself(file, image));
     queried = { name: image.name, width: image.width, height: image.height, load };
   });
   if (to === base() && (answer.outdated || answer.manifest_sha256 !== described)) follow();
+  past.refresh();
 }
 
 // Whether the browser cannot show a file itself; what it can is not sent back by the service.
@@ -159,7 +172,7 @@ const isStrange = (file) => /\.tiff?$/i.test(file.name) || file.type === "image/
 
 const source = (picture) => `data:${picture.media_type};base64,${picture.data}`;
 
-function show(image, { score, outdated }, file) {
+function show(image, { score, outdated }, file, from) {
   const card = at("result").content.cloneNode(true).firstElementChild;
   const part = (name) => card.querySelector(name);
   if (image.verdict) card.classList.add(image.verdict);
@@ -175,6 +188,9 @@ function show(image, { score, outdated }, file) {
     part(".notice").textContent =
       `By the index before: another took its place at ${clock(outdated.since)}`;
   }
+  part("time").textContent = clock(Date.now());
+  part("time").dateTime = new Date().toISOString();
+  past.attach(card, image, from);
   const stage = part(".stage");
   card.style.setProperty("--ratio", image.width / image.height);
   for (const name of ["photo", "overlay"]) {
@@ -206,7 +222,9 @@ function show(image, { score, outdated }, file) {
   shown.forEach((region) => {
     part("ol").append(place(region, image, stage));
   });
+  at("heard").textContent = `${image.name}: ${image.verdict ?? "no verdict"}. ${part("h3").textContent}.`;
   at("results").prepend(card);
+  at("how").open = false;
   while (at("results").children.length > KEPT) leave(at("results").lastElementChild);
 }
 
@@ -385,6 +403,8 @@ at("region").addEventListener("click", async () => {
     say(error.message, true);
   }
 });
+
+const past = openHistory({ ask, fetched, say, figure, clock, query, kept: KEPT });
 
 at("access").addEventListener("submit", (event) => {
   event.preventDefault();

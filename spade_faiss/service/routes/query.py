@@ -22,6 +22,7 @@ from ..limits import Limits, Refusal
 from ..openapi import Access, images_body, problems
 from ..pictures import MapFormat, Pixels
 from ..places import QUERY
+from ..recording import record
 from ..uploads import Upload, count_pixels, read_uploads
 
 
@@ -70,7 +71,8 @@ async def query(
         uploads = await read_uploads(request, context.limits)
         pixels = await run(count_pixels, uploads, context.limits)
         held.enter_context(admission.enter(len(uploads) - 1, pixels))
-        decoded = await asyncio.gather(*(run(_decode, one) for one in uploads))
+        keep = context.history is not None
+        decoded = await asyncio.gather(*(run(_decode, one, keep) for one in uploads))
         # All images of a request are for one index, whatever comes meanwhile.
         served, awaited = await context.take()
         detector = served.detector
@@ -86,6 +88,9 @@ async def query(
         )
         for answer in answers:
             context.metrics.count_verdict(answer.verdict)
+        if context.history is not None:
+            kept = context.history, context.kept_as
+            await run(record, *kept, served, uploads, results, answers)
         whole = QueryAnswer(
             **answering(served, awaited),
             request_id=request.state.request_id,
@@ -110,12 +115,13 @@ def _check_size(upload: Upload, image: Pixels, detector: Detector) -> None:
         raise Refusal(422, f"{upload.name}: {error}") from None
 
 
-def _decode(upload: Upload) -> tuple[Pixels, list[str]]:
-    """Return an image, and what is noted of it."""
+def _decode(upload: Upload, keep: bool) -> tuple[Pixels, list[str]]:  # noqa: FBT001 - for `run`
+    """Return an image, and what is noted of it; its file goes unless it is to be kept."""
     notes: list[str] = []
     try:
         return decode_image(upload.data, notes.append), notes
     except SpadeError as error:
         raise Refusal(422, f"{upload.name}: {error}") from None
     finally:
-        upload.data = bytearray()
+        if not keep:
+            upload.data = bytearray()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -156,7 +156,7 @@ def _answer(context: Context) -> RegionAnswer:
         **shape.model_dump(),
         images=len(index),
         everything=roi is None,
-        state=job.state,
+        state=cast(Literal["idle", "learning", "failed"], job.state),
         since=job.since,
         progress=job.progress,
         problem=job.problem,
