@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import nan
 from operator import attrgetter
 from typing import Annotated, TypeVar
 
@@ -15,6 +16,7 @@ from fastapi import Depends, Request
 from ..detector.result import Result
 from .background import Background
 from .batcher import Batcher
+from .drifting import Drifting
 from .feedback import Feedback
 from .history import History
 from .limits import Admission, Limits
@@ -110,6 +112,8 @@ class Context:
     feedback : Feedback
         Adds images to it.
     metrics : IndexMetrics
+    drifting : Drifting
+        Is given all images that were queried.
     history, limits, state, admission
         Of the resources.
     """
@@ -136,6 +140,8 @@ class Context:
         self.metrics = IndexMetrics(resources.metrics, name)
         self.metrics.watch(self._outdated_seconds)
         live.on_reload = self.metrics.count_reload
+        self.drifting = Drifting(self.metrics.tell_drift)
+        self.metrics.tell_drift(nan, nan)
 
     @property
     def changing(self) -> bool:

@@ -61,6 +61,26 @@ class Metrics:
         self.verdicts = Counter(
             "spade_faiss_verdicts", "Images by verdict.", (*own, "verdict"), registry=registry
         )
+        self.shares = Histogram(
+            "spade_faiss_score_share",
+            "An image's score as a share of its threshold, over which it is NG.",
+            own,
+            registry=registry,
+            buckets=(0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4),
+        )
+        self.drift = Gauge(
+            "spade_faiss_drift_apart",
+            "How far the last 100 images are from those of the calibration: 0.5 is not at all, 1 "
+            "entirely; NaN before.",
+            own,
+            registry=registry,
+        )
+        self.drift_warned = Gauge(
+            "spade_faiss_drift_warned",
+            "Whether that is worth a warning: 1 or 0; NaN before.",
+            own,
+            registry=registry,
+        )
         self.reloads = Counter(
             "spade_faiss_index_reloads",
             "Attempts to serve an index that was replaced.",
@@ -75,7 +95,7 @@ class Metrics:
         )
         self._of_one: list[MetricWrapperBase] = [
             *(self._requests, self._seconds, self.batches, self.verdicts, self.reloads),
-            self.outdated,
+            *(self.shares, self.drift, self.drift_warned, self.outdated),
         ]
         if several:
             self.openings = Counter(
@@ -133,6 +153,16 @@ class IndexMetrics:
     def count_verdict(self, verdict: str | None) -> None:
         """Count an image; None is without a verdict."""
         self._metrics.verdicts.labels(*self._own, verdict or "none").inc()
+
+    def count_share(self, share: float) -> None:
+        """Count an image's score, as a share of its threshold."""
+        shares = self._metrics.shares
+        (shares.labels(*self._own) if self._own else shares).observe(share)
+
+    def tell_drift(self, apart: float, warned: float) -> None:
+        """Tell what `Drifting` finds."""
+        for gauge, value in ((self._metrics.drift, apart), (self._metrics.drift_warned, warned)):
+            (gauge.labels(*self._own) if self._own else gauge).set(value)
 
     def count_batch(self, images: int) -> None:
         """Count images that are queried together."""

@@ -88,6 +88,9 @@ async def query(
         )
         for answer in answers:
             context.metrics.count_verdict(answer.verdict)
+            if answer.threshold:
+                context.metrics.count_share(answer.score / answer.threshold)
+        await run(context.drifting.add, detector, results)
         if context.history is not None:
             kept = context.history, context.kept_as
             await run(record, *kept, served, uploads, results, answers)
