@@ -1,16 +1,16 @@
-"""Build both images whole and use them, and all of docker/compose.yaml, as their pages say.
+"""Build both images whole, and use them, Compose and the systemd unit as their pages say.
 
-It takes root, Docker (Debian: docker.io), debootstrap, 20 GB of disk and some 10 minutes:
+It takes root, Docker (Debian: docker.io), debootstrap, 30 GB of disk and some 20 minutes:
 
     python -m tests.project.try_images [FOLDER]
 
-In FOLDER the engine keeps what it made, so that a second run builds only what changed. It prints one
-JSON object a line; benchmarks/results/images.jsonl is such output.
+In FOLDER the engine keeps what it made, so that a second run builds only what changed. One JSON
+object a line is printed; benchmarks/results/images.jsonl is such output.
 
 There is a stand-in for each image of other projects, of which a digest or a version is pinned: the
 base is Debian 12 with its own Python 3.11 by debootstrap, and the proxy and Prometheus are Caddy's
-and Debian's programs in it. There is none for Grafana. Both images get the torch that is found on
-this machine as a wheel (`pip download torch`), or by the package index that pip is set up for.
+and Debian's programs in it. There is none for Grafana. In place of PyTorch's index, the CPU image
+gets the wheel that `pip download torch` finds here.
 """
 
 import json
@@ -38,6 +38,8 @@ BASE = "spade-faiss-base:bookworm"
 PACKAGES = "ca-certificates,python3,python3-pip,python3-venv"
 SETTINGS = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pip.conf")
 """This machine's way to the package index, which the builds need, too."""
+TORCH_PORT = 8009
+"""Always the same, or the engine would find nothing that it has built already."""
 COMPOSE = ROOT / "docker" / "compose.yaml"
 
 
@@ -85,11 +87,11 @@ def torch_index(folder):
     done(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", wheels,
          *("--constraint", ROOT / "constraints.txt", "torch"))  # fmt: skip
     handler = partial(_Silent, directory=str(wheels.parent))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", TORCH_PORT), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield f"http://127.0.0.1:{TORCH_PORT}"
         finally:
             server.shutdown()
             thread.join()
@@ -187,6 +189,49 @@ def compose(docker, folder):
         call("down", "--volumes")
 
 
+UNIT_IMAGE = """FROM spade-faiss:cpu
+USER root
+RUN apt-get update && apt-get install --yes --no-install-recommends systemd
+RUN ln -s /opt/spade /opt/spade-faiss
+COPY environment /etc/spade-faiss/
+COPY spade-faiss.service /etc/systemd/system/
+ENTRYPOINT ["/lib/systemd/systemd"]
+CMD []
+"""
+"""A machine that starts systemd, on which the program is where the unit expects it."""
+
+
+def unit(docker, folder):
+    """Start the unit under a systemd of its own, ask whether it is ready, and stop it."""
+    context = folder / "unit"
+    context.mkdir()
+    (context / "Dockerfile").write_text(UNIT_IMAGE)
+    (context / "environment").write_text(f"SPADE_FAISS_TOKEN={TOKEN}\n")
+    shutil.copy(ROOT / "deploy" / "spade-faiss.service", context)
+    docker("build", "--network", "host", "--tag", "spade-faiss-unit", context)
+    machine = docker(
+        *("run", "--detach", "--cap-add=SYS_ADMIN", "--security-opt=seccomp=unconfined"),
+        *("--security-opt=apparmor=unconfined", "--tmpfs=/run", "--tmpfs=/run/lock"),
+        *(
+            "--volume=/sys/fs/cgroup:/sys/fs/cgroup:ro",
+            f"--volume={folder}/cpu:/srv/spade-faiss:ro",
+        ),
+        *(*docker.network, "spade-faiss-unit"),
+    )
+    ready = "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/readyz')"
+    show = ("exec", machine, "systemctl", "show", "spade-faiss", "--value", "--property")
+    with timed("start the unit until ready, stop") as found:
+        _until(lambda: docker("exec", machine, "systemctl", "start", "spade-faiss") == "")
+        _until(lambda: docker("exec", machine, "python", "-c", ready) == "")
+        assert docker(*show, "User") == "spade-faiss"
+        docker("exec", machine, "systemctl", "stop", "spade-faiss")
+        found["result"] = docker(*show, "Result")
+        assert found["result"] == "success", docker(
+            "exec", machine, "journalctl", "-u", "spade-faiss"
+        )
+    docker("rm", "--force", machine)
+
+
 def _until(ask, seconds=120):
     until = time.monotonic() + seconds
     while True:
@@ -213,6 +258,7 @@ def main(place=None):
         build(docker, "cpu", [f"TORCH_INDEX={index}"])
         use(docker, "cpu", folder / "cpu")
         compose(docker, folder)
+        unit(docker, folder)
         build(docker, "cuda", [])
         use(docker, "cuda", folder / "cuda")
 
