@@ -136,7 +136,7 @@ class Caller:
             state = json.loads(self.docker("inspect", "--format", "{{json .State}}", container))
             assert state["ExitCode"] == 0, self.docker("logs", container)
 
-    def awaits_health(self, container, seconds=90):
+    def awaits_health(self, container, seconds=180):
         """Wait until the engine says that a container is healthy."""
         until = time.monotonic() + seconds
         while True:

@@ -9,8 +9,8 @@ object a line is printed; benchmarks/results/images.jsonl is such output.
 
 There is a stand-in for each image of other projects, of which a digest or a version is pinned: the
 base is Debian 12 with its own Python 3.11 by debootstrap, and the proxy and Prometheus are Caddy's
-and Debian's programs in it. There is none for Grafana. In place of PyTorch's index, the CPU image
-gets the wheel that `pip download torch` finds here.
+and Debian's programs in it. There is none for Grafana. Both images get the torch that `pip download
+torch` finds here: as if from PyTorch's index, and in place of 4 GB of PyPI's for CUDA.
 """
 
 import json
@@ -102,11 +102,20 @@ class _Silent(SimpleHTTPRequestHandler):
         pass
 
 
-def build(docker, kind, arguments):
+def base_with(docker, folder, index):
+    """Return a base in which pip finds the torch for the CPU, too, and prefers it to PyPI's."""
+    context = folder / "base"
+    context.mkdir()
+    (context / "Dockerfile").write_text(f"FROM {BASE}\nENV PIP_FIND_LINKS={index}/torch/\n")
+    docker("build", "--tag", f"{BASE}-torch", context)
+    return f"{BASE}-torch"
+
+
+def build(docker, kind, *arguments):
     """Build an image by the page's line; say how large it is."""
     [line] = lines("docker build", f"{kind}.Dockerfile")
     words = line.split()
-    options = [f"--build-arg={one}" for one in (f"PYTHON={BASE}", *arguments)]
+    options = [f"--build-arg={one}" for one in arguments]
     with timed("build", image=kind) as found:
         docker("build", "--network", "host", *options, *words[2:], cwd=ROOT)
         size = docker("image", "inspect", "--format", "{{.Size}}", f"spade-faiss:{kind}")
@@ -139,8 +148,10 @@ def stand_ins(docker, folder):
     files = {
         "proxy": "COPY caddy /usr/bin/caddy\nENV XDG_DATA_HOME=/data\n"
         'CMD ["caddy", "run", "--adapter", "caddyfile", "--config", "/etc/caddy/Caddyfile"]\n',
+        # The official image's user owns nothing but this folder, too.
         "prometheus": "RUN apt-get update && apt-get install --yes --no-install-recommends "
-        'prometheus\nENTRYPOINT ["prometheus"]\n',
+        "prometheus && install -d -o nobody /prometheus\nUSER nobody\n"
+        'ENTRYPOINT ["prometheus"]\n',
     }
     for name, text in files.items():
         (context / name).write_text(f"FROM {BASE}\n{text}")
@@ -255,11 +266,11 @@ def main(place=None):
         say(engine=version, storage=driver, bridged=docker.bridged)
         make_base(docker, folder)
         index = held.enter_context(torch_index(folder))
-        build(docker, "cpu", [f"TORCH_INDEX={index}"])
+        build(docker, "cpu", f"PYTHON={BASE}", f"TORCH_INDEX={index}")
         use(docker, "cpu", folder / "cpu")
         compose(docker, folder)
         unit(docker, folder)
-        build(docker, "cuda", [])
+        build(docker, "cuda", f"PYTHON={base_with(docker, folder, index)}")
         use(docker, "cuda", folder / "cuda")
 
 
