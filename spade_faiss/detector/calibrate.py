@@ -22,7 +22,7 @@ from .result import Result
 from .thresholds import said_of
 
 if TYPE_CHECKING:
-    from .detector import Detector
+    from .calibrating import Calibrating
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,14 @@ class Report:
 
 
 def calibrate(
-    detector: Detector,
+    detector: Calibrating,
     images: Images,
     defects: Images | None = None,
     *,
     false_alarms: float | None = None,
     on_error: OnError | None = None,
 ) -> Report:
-    """Do what `Detector.calibrate` says."""
+    """Do what `Calibrating.calibrate` says."""
     if false_alarms is not None and not 0 < false_alarms < 1:
         raise SpadeError(
             f"false_alarms = {false_alarms} must lie between 0 and 1 (0.005 is one in 200)"
@@ -156,7 +156,7 @@ def calibrate(
 
 
 def _calibration_set(
-    detector: Detector, good: Scored, defects: Scored, quantile: float
+    detector: Calibrating, good: Scored, defects: Scored, quantile: float
 ) -> CalibrationSet:
     """Return thresholds by good images, and all that they are of."""
     settings, scoring = detector.settings, detector.pipeline.scoring
@@ -180,13 +180,13 @@ def _calibration_set(
 
 
 def keep_threshold(
-    detector: Detector,
+    detector: Calibrating,
     images: Images | None = None,
     defects: Images | None = None,
     *,
     on_error: OnError | None = None,
 ) -> Report:
-    """Do what `Detector.keep_threshold` says."""
+    """Do what `Calibrating.keep_threshold` says."""
     scorer = _Scorer(detector, on_error)
     good = _Scores() if images is None else scorer.scored(images)
     bad = _Scores() if defects is None else scorer.scored(defects, good)
@@ -239,7 +239,7 @@ class _Scores:
 
 @dataclass
 class _Scorer:
-    detector: Detector
+    detector: Calibrating
     on_error: OnError | None
     noted: BatchNotes = field(default_factory=BatchNotes)
 
@@ -284,7 +284,7 @@ def _judged(limit: float | None, score: str, good: Scored, bad: Scored) -> Judge
     return Judged(limit, rates[0], rates[1])
 
 
-def _notes(detector: Detector, good: Scored, quantile: float) -> list[str]:
+def _notes(detector: Calibrating, good: Scored, quantile: float) -> list[str]:
     n, score = len(good.names), detector.settings.score
     shift = detector.shifts.get(score, 0.0)
     notes = []
@@ -299,7 +299,7 @@ def _notes(detector: Detector, good: Scored, quantile: float) -> list[str]:
     return notes
 
 
-def _chosen_by(detector: Detector, good: Scored) -> list[str]:
+def _chosen_by(detector: Calibrating, good: Scored) -> list[str]:
     """Note that the threshold that counted was chosen by some of these images."""
     held = detector.calibration_set
     score = detector.settings.score
