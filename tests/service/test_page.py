@@ -471,3 +471,14 @@ def test_an_index_is_chosen_of_several(tiny, parts, files, tmp_path):
         with opened(service, path="/#%C3%BC%202") as page:
             sync_api.expect(page.locator("#index")).to_contain_text("4 good images")
             assert page.get_by_label("Index").input_value() == "ü 2"
+            # An image that is dropped before the list has come waits for it.
+            held = []
+            page.route("**/v1/indices", lambda route: held.append(route))
+            page.reload()
+            drop(page, files / "hole.png")
+            while len(held) < 2:  # the page asks, and so does what was dropped
+                page.wait_for_timeout(20)
+            for route in held:
+                route.continue_()
+            page.unroute("**/v1/indices")
+            sync_api.expect(page.locator(".result .verdict").first).to_have_text("NG")

@@ -312,6 +312,12 @@ function place(region, image, stage) {
 
 // Goes on after an image that cannot be used, but not after what the next would meet, too.
 async function queryAll(files, problems = []) {
+  try {
+    if (which && !which.value) await list(); // the page was opened just now
+  } catch (error) {
+    say(error.message, true);
+    return false;
+  }
   const to = base();
   for (const [place, [file, name]] of files.entries()) {
     try {
