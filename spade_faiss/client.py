@@ -1,9 +1,10 @@
 """A client of the service, for other programs: `spade-faiss serve` on the other side.
 
->>> from spade_faiss.client import Client  # doctest: +SKIP
->>> with Client("http://line-3:8000", token="…") as client:  # doctest: +SKIP
-...     for image in client.query(["a.png", "b.png"]).images:
-...         print(image.name, image.verdict, image.score)
+Two images are queried so:
+
+    with Client("http://line-3:8000", token="…") as client:
+        for image in client.query(["a.png", "b.png"]).images:
+            print(image.name, image.verdict, image.score)
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ class SpadePaperVideo(VideoMethod):
         results = self._spade.query(self._seen(clip))
         return np.array([self._spade.score_of(one) for one in results], np.float32)
 
-    def _seen(self, clip: Footage) -> Iterable[Frame]:
-        return with_motion(clip) if self._spade.settings.motion else clip
+    def _seen(self, clip: Footage) -> Iterator[Frame]:
+        return iter(with_motion(clip) if self._spade.settings.motion else clip)
 
 
 class SpadeVideo(SpadePaperVideo):
