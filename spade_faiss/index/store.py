@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._support.faiss import faiss
+from .._support.faiss import faiss, faiss_errors
 from ..errors import SpadeError
 from ..images.roi import paint_over
 from ..search.approximate import set_search_params
@@ -124,7 +124,8 @@ class Index:
     def _map(self, file: DataFile, rows: int, columns: int, kind: Any) -> Any:
         module = faiss()
         path = self.folder / file.name
-        index = module.read_index(str(path), module.IO_FLAG_MMAP_IFC)
+        with faiss_errors(str(path)):
+            index = module.read_index(str(path), module.IO_FLAG_MMAP_IFC)
         fits = isinstance(index, kind) and (index.ntotal, index.d) == (rows, columns)
         half = kind is module.IndexScalarQuantizer
         if not fits or (half and index.sq.qtype != module.ScalarQuantizer.QT_fp16):

@@ -162,6 +162,12 @@ def test_missing_and_shortened_files_are_reported(index):
     assert "crops.u8 cannot be read" in lines[1]
 
 
+def test_what_vanishes_while_it_is_opened_is_one_line(index):
+    (index / Manifest.read(index).levels[1].file.name).unlink()
+    with pytest.raises(SpadeError, match="could not open"):
+        Index.open(index, verify=False)
+
+
 def test_a_folder_without_index_says_how_to_make_one(tmp_path):
     with pytest.raises(SpadeError, match=r"make one with: `fit\(images, index=.*`"):
         Index.open(tmp_path)
