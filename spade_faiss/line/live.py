@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from uuid import uuid4
 
 from ..errors import SpadeError
 from ..images.video.live import LiveSource
 from ..images.video.read import check_fps
-from ..notify import identity
 from ..verdict.judge import OK
 from .current import CurrentIndex
 from .record import Arrived, Recorder
@@ -99,7 +99,7 @@ def judge_live(
             frame.name,
             frame,
             Path(_file_name(name), moment.replace(":", "")),
-            identity(name, moment),
+            uuid4().hex,  # not of the moment: a clock that is set back gives it again
             State(0, 0),
             b"",
             None if written < span.worst else False,

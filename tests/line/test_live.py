@@ -8,12 +8,14 @@ import time
 from contextlib import contextmanager
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 
 from spade_faiss import SpadeError, open_detector
+from spade_faiss.images import Frame
 from spade_faiss.images.video.live import LiveSource, check_source, is_live, shown_source
 from spade_faiss.line import CurrentIndex, Files, Ledger, Recorder, Span, judge_live
 from tests.conftest import with_hole
@@ -24,10 +26,14 @@ from tests.waiting import wait_for
 
 
 class Camera:
-    """Streams pictures as JPEG over HTTP, as network cameras do; each is a number, in grey."""
+    """Streams pictures as JPEG over HTTP, as network cameras do; each is a number, in grey.
 
-    def __init__(self, fps=25, picture=None):
+    `sends` makes of a number and a file's bytes what is sent.
+    """
+
+    def __init__(self, fps=25, picture=None, sends=lambda number, data: data):
         self.fps, self.sent, self._server, self._port = fps, 0, None, 0
+        self.sends = sends
         self.picture = picture or (lambda number: np.full((64, 96, 3), number % 256, np.uint8))
 
     @property
@@ -47,11 +53,12 @@ class Camera:
                     while camera._server is server:
                         image = camera.picture(camera.sent)
                         data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
+                        data = camera.sends(camera.sent, data.tobytes())
                         self.wfile.write(
                             b"--frame\r\nContent-Type: image/jpeg\r\n"
                             b"Content-Length: %d\r\n\r\n" % len(data)
                         )
-                        self.wfile.write(data.tobytes() + b"\r\n")
+                        self.wfile.write(data + b"\r\n")
                         camera.sent += 1
                         time.sleep(1 / camera.fps)
                 except OSError:
@@ -176,6 +183,66 @@ def test_a_stream_with_a_clock_of_its_own_is_read():
     assert steps == pytest.approx(25 * between, abs=1.5)
 
 
+def test_what_cannot_be_decoded_is_left_out():
+    def sends(number, data):
+        return bytes(1000) if number % 5 == 4 else data[:300] if number % 5 == 3 else data
+
+    said = []
+    with (
+        streaming(fps=100, sends=sends) as camera,
+        LiveSource(camera.url, say=said.append) as source,
+    ):
+        while source.came < 20:
+            source.take(30)
+    assert source.damaged >= 3 and not said
+
+
+def test_a_source_that_gave_frames_is_opened_again_whatever_it_gives(monkeypatch):
+    """As a camera that starts anew, and answers before it has pictures."""
+    monkeypatch.setattr("spade_faiss.images.video.live._UNDECODED", 0.1)
+    broken, said = threading.Event(), []
+    with (
+        streaming(fps=50, sends=lambda _, data: bytes(1000) if broken.is_set() else data) as camera,
+        LiveSource(camera.url, say=said.append) as source,
+    ):
+        assert source.take(30)
+        broken.set()
+        wait_for(lambda: said)
+        broken.clear()
+        wait_for(lambda: len(said) == 2)
+        assert source.take(30)
+    assert "Invalid data" in said[0] and "is back" in said[1]
+
+
+@pytest.mark.parametrize("scheme", ["rtsp", "srt", "rtmps", "http", "tcp"])
+def test_what_is_said_of_a_source_has_no_secret(scheme):
+    said = []
+    address = f"{scheme}://name:word@[::1]:{free_port()}/a?token=t"
+    with LiveSource(address, say=said.append) as source:
+        try:
+            while not said:
+                source.take(0.1)
+        except SpadeError as error:  # of a protocol that this FFmpeg does not have
+            said.append(str(error))
+    assert said[0].startswith(f"{scheme}://[::1]:") and "/a" in said[0]
+    assert not any(secret in said[0] for secret in ("name", "word", "token"))
+
+
+@pytest.mark.parametrize("word", ["sec#ret", "sec/ret", "sec?ret", "sec[ret"])
+def test_an_address_that_cannot_be_taken_apart_is_refused_without_showing_it(word):
+    with pytest.raises(SpadeError, match="no host and port that can be read") as error:
+        check_source(f"rtsp://name:{word}@host/stream")
+    assert "sec" not in str(error.value)
+
+
+def test_a_clock_of_the_stream_that_is_set_back_begins_motion_anew():
+    source = LiveSource("tcp://host:1", motion=True)
+    source._has_clock = True
+    for seconds in (100.0, 100.04, 0.0, 0.04):
+        source._put(SimpleNamespace(is_corrupt=False, time=seconds))
+    assert [one.seconds for one in source._recent] == [0.0, 0.04]
+
+
 def test_a_recording_is_no_live_source(tmp_path):
     path = write_video(tmp_path / "a.avi", [np.zeros((64, 64, 3), np.uint8)] * 24)
 
@@ -244,6 +311,19 @@ def test_frames_are_judged_and_those_that_are_wrong_have_files(tmp_path, line_in
     assert len([*(tmp_path / "out" / "maps").rglob("*.tiff")]) == sum(
         one["map"] is not None for one in events
     )
+
+
+def test_frames_of_the_same_moment_are_told_apart(tmp_path, line_index, tiny):
+    """As where a clock was set back: a receiver that knows the first must count the second."""
+    current = CurrentIndex(
+        line_index, lambda networks: open_detector(line_index, networks=(tiny,)), print
+    )
+    events = []
+    frames = SimpleNamespace(take=lambda timeout: Frame("camera:0#10:00:00Z", views(1)[0]))
+    with Ledger(tmp_path / "out", "camera:0") as ledger:
+        recorder = Recorder(ledger, Files(), None, events.append, print)
+        assert judge_live(frames, current, recorder, Span(frames=2), threading.Event()) == 2
+    assert events[0]["path"] == events[1]["path"] and events[0]["id"] != events[1]["id"]
 
 
 @pytest.mark.parametrize("span", [{"frames": 0}, {"seconds": 0.0}, {"fps": -1.0}])

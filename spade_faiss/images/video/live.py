@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Condition, Event, Thread
 from typing import Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import av
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 
+from ..._support.text import host_of
 from ...errors import SpadeError
 from ..motion import GAP
 from ..source import Frame
@@ -26,6 +27,8 @@ _CAMERA = re.compile(r"camera:(\d+)")
 _STREAM = re.compile(r"(rtsp|rtsps|rtmp|rtmps|http|https|udp|tcp|srt)://.", re.IGNORECASE)
 _TIMEOUT = 5.0
 """Seconds without an answer, or without a frame, after which a source is opened again."""
+_UNDECODED = 30.0
+"""The same where something comes, and none of it can be decoded: key frames may be far apart."""
 _FIRST, _LONGEST = 0.25, 5.0
 """Seconds to wait before a source is opened again: at first, and at most; they double."""
 
@@ -44,9 +47,8 @@ def shown_source(argument: str) -> str:
     """Return what a live source is called: its address without a name, a password or a query."""
     if "://" not in argument:
         return argument
-    parts = urlsplit(argument)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname or ''}{port}{parts.path}"
+    parts = _parts(argument)
+    return f"{parts.scheme}://{host_of(parts)}{parts.path}"
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class LiveSource:
     """Reads a source in a thread of its own, and keeps the newest frame alone.
 
     Whoever is slower than the source gets the newest frame each time; those between are left out.
-    A source that does not answer or breaks off is opened again, for as long as it takes.
+    A source that does not answer or breaks off is opened again, for as long as it takes. One that
+    gave frames once is, whatever is wrong with it later.
 
     Parameters
     ----------
@@ -77,7 +80,7 @@ class LiveSource:
     Attributes
     ----------
     came, damaged : int
-        Frames that were decoded, and those of them that were not whole and are left out.
+        Frames that came, and those of them that are left out: not whole, or not to be decoded.
 
     Raises
     ------
@@ -154,13 +157,14 @@ class LiveSource:
                             self._say(f"{self.name} is back after {time.monotonic() - gone:.0f} s")
                             gone = 0.0
                         self._put(picture)
-            except (SpadeError, av.ProtocolNotFoundError, ValueError) as error:
-                with self._ready:
-                    self._refused = SpadeError(f"{self.name}: {error}")
-                    self._ready.notify()
-                return
-            except (av.FFmpegError, OSError) as error:
-                why = error.strerror or str(error)
+            except Exception as error:  # whatever it is, the thread must not end unsaid
+                why = _reason(error)
+                unfit = isinstance(error, SpadeError | av.ProtocolNotFoundError | ValueError)
+                if unfit and not self.came:
+                    with self._ready:
+                        self._refused = SpadeError(f"{self.name}: {why}")
+                        self._ready.notify()
+                    return
             if self._ending.is_set():
                 return
             if self.came > came:
@@ -181,10 +185,22 @@ class LiveSource:
         self._recent.clear()
         # Threads by frame would each hold one back.
         container.streams.video[0].thread_type = "SLICE"
-        for picture in container.decode(video=0):
+        last = time.monotonic()
+        for packet in container.demux(video=0):
+            try:
+                pictures = packet.decode()
+            except av.InvalidDataError:
+                if time.monotonic() > last + _UNDECODED:
+                    raise
+                self.came, self.damaged = self.came + 1, self.damaged + 1
+                pictures = []
+            for picture in pictures:
+                if self._ending.is_set():
+                    return
+                last = time.monotonic()
+                yield picture
             if self._ending.is_set():
                 return
-            yield picture
 
     def _put(self, picture: VideoFrame) -> None:
         """Keep a frame as the newest, and those by which its motion is seen."""
@@ -200,10 +216,33 @@ class LiveSource:
         with self._ready:
             self._newest = taken
             if self._motion:
+                if self._recent and taken.seconds < self._recent[-1].seconds:
+                    self._recent.clear()  # the stream's clock was set back
                 self._recent.append(taken)
                 while len(self._recent) > 1 and self._recent[1].seconds <= taken.seconds - GAP:
                     self._recent.popleft()
             self._ready.notify()
+
+
+def _parts(address: str) -> SplitResult:
+    """Return the parts of an address; what is wrong with it is said without showing it."""
+    try:
+        parts = urlsplit(address)
+        _ = parts.port
+    except ValueError:
+        raise SpadeError(
+            "the address of the stream has no host and port that can be read: in a name or a "
+            "password, write / as %2F, # as %23, ? as %3F, [ as %5B"
+        ) from None
+    return parts
+
+
+def _reason(error: Exception) -> str:
+    """Return in words what went wrong: FFmpeg's own text would show the address."""
+    if isinstance(error, SpadeError):
+        return str(error)
+    strerror: str | None = getattr(error, "strerror", None)
+    return strerror or type(error).__name__
 
 
 def _address(source: str) -> tuple[str, str | None, dict[str, str]]:
@@ -226,9 +265,10 @@ def _address(source: str) -> tuple[str, str | None, dict[str, str]]:
             f"{source}: cameras are read by their number on Linux and macOS alone; name the "
             "address of a stream"
         )
+    shown = shown_source(source)  # which also says whether it can be read
     if not _STREAM.match(source):
         raise SpadeError(
-            f"{shown_source(source)}: is no address of a stream: rtsp, http, https, rtmp, srt, udp "
+            f"{shown}: is no address of a stream: rtsp, http, https, rtmp, srt, udp "
             "and tcp are read"
         )
     options = {"fflags": "nobuffer", "flags": "low_delay", "analyzeduration": "1000000"}
