@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import SplitResult, urlsplit
 
+from .._support.text import host_of
 from ..errors import SpadeError
 from .sender import Sender
 
@@ -21,8 +22,11 @@ def check_address(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError as error:
-        raise SpadeError(f"`notify` is no address: {error}") from None
+    except ValueError:  # whose text may have a part of a password
+        raise SpadeError(
+            "`notify` is no address: it has no host and port that can be read; in a name or a "
+            "password, write / as %2F, # as %23, ? as %3F, [ as %5B"
+        ) from None
     if parts.scheme not in (*_HTTP, *_MQTT) or not parts.hostname:
         raise SpadeError(
             "`notify` takes http://HOST/PATH, https://HOST/PATH, mqtt://HOST/TOPIC or "
@@ -38,10 +42,13 @@ def check_address(url: str) -> SplitResult:
 
 
 def shown(url: str) -> str:
-    """Return an address without what may be secret: a name, a password, a token."""
+    """Return an address without what may be secret: a name, a password, a token.
+
+    Of a webhook the path is left out, too: with many receivers it is the secret.
+    """
     parts = urlsplit(url)
-    port = f":{parts.port}" if parts.port else ""
-    return f"{parts.scheme}://{parts.hostname}{port}{parts.path}"
+    topic = parts.path if parts.scheme in _MQTT else ""
+    return f"{parts.scheme}://{host_of(parts)}{topic}"
 
 
 def open_sender(url: str, secret: bytes | None = None, timeout: float = 10) -> Sender:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import time
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from urllib.parse import SplitResult, unquote
+from urllib.parse import SplitResult, quote, unquote
 
 from .sender import RefusedError, UnreachableError
 from .signature import signature
@@ -14,6 +14,9 @@ _OF_THE_MESSAGE = frozenset({400, 406, 409, 411, 413, 415, 422, 431})
 """Statuses that say of this message that it is not taken. Others are of the receiver: one that is
 down, is set up wrongly, or has moved."""
 
+_OF_AN_ADDRESS = "!#$%&'()*+,/:;=?@[]~"
+"""What stays as it is, of what is no letter; % stands before what is written so already."""
+
 
 class HttpSender:
     """Posts messages to one address, over one connection as long as it lasts."""
@@ -21,7 +24,8 @@ class HttpSender:
     def __init__(self, parts: SplitResult, secret: bytes | None, timeout: float) -> None:
         kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
         self._connection = kind(parts.hostname or "", parts.port, timeout=timeout)
-        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._target = quote(target, safe=_OF_AN_ADDRESS)
         self._secret = secret
         self._headers = {"Content-Type": "application/json", "User-Agent": "spade-faiss"}
         if parts.username is not None:
@@ -43,7 +47,7 @@ class HttpSender:
             status = self._post(body, headers)
         except (OSError, HTTPException) as error:
             self.close()
-            if not kept:
+            if not kept or isinstance(error, TimeoutError):
                 raise UnreachableError(_reason(error)) from None
             try:  # the other side may have ended a connection that was long idle
                 status = self._post(body, headers)

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import SplitResult, unquote
 
 from ..errors import SpadeError
-from .sender import UnreachableError
+from .sender import RefusedError, UnreachableError
 from .signature import signature
 
 try:
@@ -33,6 +33,7 @@ class MqttSender:
         self._parts, self._secret, self._timeout = parts, secret, timeout
         self._topic = unquote(parts.path.strip("/"))
         self._client: paho.Client | None = None
+        self._answers: dict[int, Any] = {}
 
     def send(self, identity: str, body: bytes) -> None:
         """Publish a message; return once the broker has acknowledged it."""
@@ -49,6 +50,11 @@ class MqttSender:
         if not done:
             self.close()
             raise UnreachableError("it acknowledges nothing")
+        answer = self._answers.pop(published.mid)
+        if answer == "Payload format invalid":
+            raise RefusedError(str(answer))
+        if answer.is_failure:
+            raise UnreachableError(str(answer))
 
     def _properties(self, identity: str, body: bytes) -> Properties:
         seconds = int(time.time())
@@ -78,7 +84,10 @@ class MqttSender:
                 answers.append(str(reason))
             answered.set()
 
-        client.on_connect = connected
+        def acknowledged(_: Any, __: Any, number: int, reason: Any, ___: Any) -> None:
+            self._answers[number] = reason
+
+        client.on_connect, client.on_publish = connected, acknowledged
         client.connect_timeout = self._timeout
         try:
             client.connect(parts.hostname or "", parts.port or _port(parts))
@@ -97,6 +106,7 @@ class MqttSender:
             self._client.disconnect()
             self._client.loop_stop()
             self._client = None
+        self._answers.clear()
 
 
 def _port(parts: SplitResult) -> int:

@@ -73,12 +73,14 @@ class Notifier:
             self._woken.set()
 
     def close(self, seconds: float = 5.0, *, forget: bool = False) -> int:
-        """End the sending, once all is sent or some seconds are over; return how many wait on.
+        """End the sending, once all that is due is sent or some seconds are over.
+
+        Returns how many wait on.
 
         `forget` lets the same events be put again by whoever comes next, and sent again.
         """
         until = time.monotonic() + seconds
-        while time.monotonic() < until and self._queue.waiting() and not self._wait:
+        while time.monotonic() < until and self._queue.next() and not self._wait:
             time.sleep(0.02)
         self._ending.set()
         self._woken.set()
@@ -129,6 +131,8 @@ class Notifier:
 
     def _away(self, error: Exception) -> None:
         """Wait a while."""
+        if self._ending.is_set():
+            return
         if not self._wait:
             why = str(error) if isinstance(error, UnreachableError) else repr(error)
             self._say(f"{self._name} takes no messages now ({why}); they wait on disk")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ QUEUE = ".spade-faiss-notify"
 """What the queue is called in a folder of results."""
 _REMEMBERED = 100_000
 """Messages that were sent and are known by their identity still."""
+_DAY = 86400.0
 _TABLES = """
 CREATE TABLE IF NOT EXISTS messages (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -101,13 +103,16 @@ class Queue:
             raise SpadeError(f"{self._path} cannot be written: {error}") from None
 
     def next(self, now: float | None = None) -> Message | None:
-        """Return the oldest message that is due; None if there is none."""
+        """Return the oldest message that is due; None if there is none.
+
+        One that is to wait for more than a day is due: the clock was set back meanwhile.
+        """
         now = time.time() if now is None else now
         with self._lock:
             row = self._file.execute(
                 "SELECT number, id, body, tries FROM messages"
-                " WHERE body IS NOT NULL AND due <= ? ORDER BY number LIMIT 1",
-                (now,),
+                " WHERE body IS NOT NULL AND due NOT BETWEEN ? AND ? ORDER BY number LIMIT 1",
+                (math.nextafter(now, math.inf), now + _DAY),
             ).fetchone()
         return row and Message(*row)
 

@@ -14,12 +14,13 @@ import pytest
 class Webhook:
     """Takes what is posted at one port, whenever it is open.
 
-    `posts` has the headers and the body of each post; `answer` gives the status of one, or None to
-    break the connection off once it was taken; `go_on` can be cleared to answer nothing.
+    `posts` has the headers and the body of each post, `targets` the path and query; `answer` gives
+    the status of one, or None to break the connection off once it was taken; `go_on` can be cleared
+    to answer nothing.
     """
 
     def __init__(self):
-        self.posts, self.answer = [], lambda headers, body: 204
+        self.posts, self.targets, self.answer = [], [], lambda headers, body: 204
         self.go_on = threading.Event()
         self.go_on.set()
         self._server, self._port = None, 0
@@ -45,6 +46,7 @@ class Webhook:
                     self.close_connection = True
                     return
                 webhook.posts.append((self.headers, body))
+                webhook.targets.append(self.path)
                 status = webhook.answer(self.headers, body)
                 if status is None:
                     self.close_connection = True
@@ -86,8 +88,8 @@ def free_port():
 
 
 @contextmanager
-def broker(folder, port):
-    """Run mosquitto, which asks for a name and a password."""
+def broker(folder, port, rights=None):
+    """Run mosquitto, which asks for a name and a password; `rights` say who may do what."""
     program = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
     if not program:
         pytest.skip("there is no mosquitto")
@@ -97,6 +99,11 @@ def broker(folder, port):
     settings.write_text(
         f"listener {port} 127.0.0.1\npassword_file {passwords}\nuser root\nallow_anonymous false\n"
     )
+    if rights:
+        (folder / "rights").write_text(rights)
+        (folder / "rights").chmod(0o600)
+        with settings.open("a") as file:
+            file.write(f"acl_file {folder / 'rights'}\n")
     passwords.chmod(0o644)
     with subprocess.Popen([program, "-c", settings], stderr=subprocess.DEVNULL) as process:
         try:

@@ -9,6 +9,7 @@ from spade_faiss import SpadeError
 from spade_faiss.notify import (
     QUEUE,
     Notifier,
+    UnreachableError,
     check_address,
     open_sender,
     shown,
@@ -171,7 +172,9 @@ def test_a_message_that_is_refused_holds_up_no_other_and_is_kept(webhook, notifi
     notifier.put([event(0), event(1), event(2)])
     wait_for(lambda: len(webhook.posts) == 3)
     assert webhook.ids == ["id0", "id1", "id2"]
-    assert notifier.close(0.1) == 1 and "id0: it answers 422" in notifier.said[0]
+    start = time.monotonic()
+    assert notifier.close(30) == 1 and "id0: it answers 422" in notifier.said[0]
+    assert time.monotonic() - start < 15  # it is not due
 
 
 def test_what_was_sent_can_be_forgotten(webhook, notifier_to):
@@ -225,7 +228,47 @@ def test_an_address_that_nothing_can_be_sent_to_is_refused(url, why):
 
 
 def test_an_address_is_shown_without_secrets():
-    assert shown("https://name:word@host:8443/a/b?token=t") == "https://host:8443/a/b"
+    assert shown("https://name:word@host:8443/services/key?token=t") == "https://host:8443"
+    assert shown("mqtt://name:word@[::1]:1884/hall/line") == "mqtt://[::1]:1884/hall/line"
+
+
+@pytest.mark.parametrize("word", ["sec#ret", "sec/ret", "sec?ret", "sec[ret"])
+def test_what_is_wrong_with_an_address_is_said_without_showing_it(word):
+    with pytest.raises(SpadeError, match="no host and port that can be read") as error:
+        check_address(f"https://name:{word}@host/path")
+    assert "sec" not in str(error.value)
+
+
+def test_an_address_may_have_any_letters(webhook, notifier_to):
+    notifier = notifier_to(f"{webhook.url}%2Fé für Halle 1")
+    notifier.put([event(0)])
+    assert notifier.close() == 0 and not notifier.said
+    assert webhook.targets == ["/told?token=secret%2F%C3%A9%20f%C3%BCr%20Halle%201"]
+
+
+def test_a_slow_receiver_has_a_message_once_at_a_time(webhook, monkeypatch):
+    sender = open_sender(webhook.url, SECRET)
+    sender.send("id0", b"{}")
+    posts = []
+
+    def slow(body, headers):
+        posts.append(body)
+        raise TimeoutError
+
+    monkeypatch.setattr(sender, "_post", slow)
+    with pytest.raises(UnreachableError):
+        sender.send("id1", b"{}")
+    assert len(posts) == 1
+
+
+def test_a_message_that_was_set_aside_by_a_clock_that_was_wrong_is_due(tmp_path):
+    queue = Queue(tmp_path / QUEUE)
+    queue.put([("a", b""), ("b", b"")])
+    now = time.time()
+    queue.set_aside(queue.next(), now + 60)
+    assert queue.next(now).id == "b" and queue.next(now + 60).id == "a"
+    assert queue.next(now - 1e6).id == "a"
+    queue.close()
 
 
 def test_a_name_and_a_password_are_sent(webhook, notifier_to):
@@ -283,6 +326,20 @@ def test_a_broker_that_refuses_is_told(tmp_path, notifier_to):
     port = free_port()
     with broker(tmp_path, port):
         notifier = notifier_to(f"mqtt://line:wrong@127.0.0.1:{port}/topic", timeout=5)
+        notifier.put([event(0)])
+        wait_for(lambda: notifier.said)
+        assert "Not authorized" in notifier.said[0]
+        assert notifier.close(0) == 1
+
+
+def test_a_broker_that_acknowledges_a_message_and_does_not_take_it_is_asked_again(
+    tmp_path, notifier_to
+):
+    """As where the line may not publish to that topic."""
+    pytest.importorskip("paho.mqtt.client", reason="needs the extra 'mqtt'")
+    port = free_port()
+    with broker(tmp_path, port, rights="user line\ntopic read #\n"):
+        notifier = notifier_to(f"mqtt://line:a%20word@127.0.0.1:{port}/topic", timeout=5)
         notifier.put([event(0)])
         wait_for(lambda: notifier.said)
         assert "Not authorized" in notifier.said[0]
