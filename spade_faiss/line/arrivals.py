@@ -10,11 +10,15 @@ from .scan import Look, State
 
 @dataclass
 class _Waiting:
-    """A file that is not judged: what it looks like, since when, and when it is to be read."""
+    """A file that is not judged: what it looks like, since when, and when it is to be read.
+
+    `first` is when it was seen first, whatever it looked like.
+    """
 
     state: State
     since: float
     due: float
+    first: float
 
 
 class Arrivals:
@@ -63,7 +67,7 @@ class Arrivals:
             if waiting is None and self._is_judged(path, state):
                 self._judged[path] = state
             elif waiting is None or waiting.state != state:
-                self._waiting[path] = _Waiting(state, now, now + self._settle)
+                self.changed(path, state, now)
         ready = [
             path for path, one in self._waiting.items() if path in found.files and now >= one.due
         ]
@@ -74,8 +78,17 @@ class Arrivals:
         return self._waiting[path].state
 
     def changed(self, path: str, state: State, now: float) -> None:
-        """Take note that a file changed while it was read."""
-        self._waiting[path] = _Waiting(state, now, now + self._settle)
+        """Take note that a file is new, or changed."""
+        before = self._waiting.get(path)
+        first = before.first if before else now
+        self._waiting[path] = _Waiting(state, now, now + self._settle, first)
+
+    def restless(self, now: float) -> str | None:
+        """Return a file that has been changing for so long as others are waited for, if any."""
+        for path, one in self._waiting.items():
+            if one.since > one.first + self._patience and now < one.since + self._settle:
+                return path
+        return None
 
     def cannot_be_read(self, path: str, now: float, *, soon: bool) -> bool:
         """Take note of a file that cannot be read; return whether to give it up.
@@ -91,6 +104,10 @@ class Arrivals:
         end = one.since + self._patience
         one.due = min(end, now + self._settle) if soon else end
         return now >= end
+
+    def later(self, path: str, now: float) -> None:
+        """Have a file that was given up be read again, though it looks as it did."""
+        self._waiting[path].due = now + self._patience
 
     def gone(self, path: str) -> None:
         """Take note that a file is no more."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..detector import Detector
+from ..detector.correspond import units_compared
 from ..features import Backbone
 from ..index.manifest import ENSEMBLE, MANIFEST
 
@@ -66,6 +67,9 @@ class CurrentIndex:
         while True:
             stamp = self._look()
             detector = self._opener(networks)
+            for one in detector.members:  # what else the first image would show to be wrong
+                _ = one.pipeline.network
+                units_compared(one.index_, one.settings)
             if self._look() == stamp:  # else a writer came between
                 break
         self.detector, self._stamp = detector, stamp

@@ -7,7 +7,8 @@ import os
 import secrets
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -194,7 +195,7 @@ class Ledger:
 
     def touched(self, path: str, state: State, digest: bytes) -> None:
         """Take note that a file looks otherwise now, and is what it was."""
-        with self._file:
+        with self._writing():
             self._file.execute(
                 "UPDATE images SET size = ?, changed = ?, digest = ? WHERE number ="
                 " (SELECT MAX(number) FROM images WHERE path = ?)",
@@ -214,13 +215,19 @@ class Ledger:
             )
             for one in judged
         ]
+        with self._writing():
+            self._file.executemany(
+                "INSERT INTO images (path, row, size, changed, digest, stem, told)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                rows,
+            )
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Have what a `with` block writes into the account counted, or none of it."""
         try:
             with self._file:
-                self._file.executemany(
-                    "INSERT INTO images (path, row, size, changed, digest, stem, told)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    rows,
-                )
+                yield
         except sqlite3.OperationalError as error:
             raise SpadeError(f"{self.folder.path / LEDGER} cannot be written: {error}") from None
 
@@ -282,8 +289,10 @@ class Ledger:
 
     def _reconcile(self, watched: Path | None) -> None:
         """Have the account hold what `scores.csv` holds, row by row of a name."""
+        if watched is None:
+            return  # frames come once, and have no account
         rows = _counted(self._path)
-        prefix = None if watched is None else os.fsencode(watched) + os.fsencode(os.sep)
+        prefix = os.fsencode(watched / "_")[:-1]
         noted = Counter[bytes]()
         with self._file:
             for path, count in self._file.execute(
@@ -297,7 +306,7 @@ class Ledger:
                         (path, count - rows[path]),
                     )
             for row, count in rows.items():
-                if prefix is None or not row.startswith(prefix):
+                if not row.startswith(prefix):
                     continue
                 path = row.removeprefix(prefix)
                 stem = os.fsencode(Path(os.fsdecode(path)).with_suffix(""))
@@ -312,13 +321,16 @@ class Ledger:
 def _mend(path: Path) -> bool:
     """Cut off what follows the last whole row of a file; return whether there was something.
 
-    A row ends with a line, unless that is within quotes.
+    A row ends with a line, unless that is within quotes. Where a loss of power took what was
+    written, zeros may stand in its place.
     """
     whole = at = quotes = 0
     try:
         with path.open("rb") as file:
             for line in file:
                 at += len(line)
+                if b"\0" in line:
+                    break
                 quotes += line.count(b'"')
                 if line.endswith(b"\n") and not quotes % 2:
                     whole = at

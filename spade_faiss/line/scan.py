@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISREG
 
 from ..images import SUFFIXES, may_be_image
 
@@ -91,6 +92,8 @@ def _add(
             waiting.append((relative, entry.path))
         elif _suffix(entry.name) in SUFFIXES:
             status = entry.stat()
+            if not S_ISREG(status.st_mode):
+                return  # to open a pipe would wait for ever
             found.files[relative] = State(status.st_size, status.st_mtime_ns)
         elif may_be_image(Path(entry.name)):
             found.passed.append(relative)

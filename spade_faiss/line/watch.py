@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Event
@@ -70,7 +70,10 @@ class Pace:
 
 @dataclass(frozen=True)
 class _Read:
-    """What reading a file gave: bytes that are whole, as far as can be told, or why not."""
+    """What reading a file gave: bytes that are whole, as far as can be told, or why not.
+
+    There is no digest if the file changed meanwhile.
+    """
 
     path: str
     state: State
@@ -125,6 +128,12 @@ class Watch:
                 self._tell_lost(dict(found.lost))
                 self._tell_passed(found.passed)
                 ready = self._arrivals.see(found, time.monotonic())
+                if restless := self._arrivals.restless(time.monotonic()):
+                    self._recorder.say_once(
+                        "restless",
+                        f"note: {self._folder / restless} keeps changing; it is read once it has "
+                        f"stayed the same for {self._pace.settle:g} s",
+                    )
                 if ready:
                     self._work(ready[:_AT_ONCE], pool, stop)
                 if len(ready) <= _AT_ONCE:
@@ -160,13 +169,13 @@ class Watch:
     def _arrived(self, read: _Read, stems: set[Path]) -> Arrived | None:
         """Return the image of a file that was read, if it is new and complete."""
         path, now = read.path, time.monotonic()
-        if read.state != self._arrivals.state(path):
+        if not read.digest:
             self._arrivals.changed(path, read.state, now)
             return None
         known = self._ledger.known(path)
         if known and known.digest in (None, read.digest):
             self._ledger.touched(path, read.state, read.digest)
-            self._arrivals.judged(path)
+            self._done(path, read.digest)
             return None
         name = str(self._folder / path)
         if not known and (before := self._name_before(read)):
@@ -189,11 +198,18 @@ class Watch:
         )
         if read.why is not None:
             self._recorder.fail(self._index.detector, one, read.why)
-            self._arrivals.judged(path)
+            self._done(path, read.digest)
             return None
         for note in read.notes:
             self._recorder.say_once(note, f"note: {name}: {note}")
         return one
+
+    def _done(self, path: str, digest: bytes) -> None:
+        """Take note that a file has its row; one that could not be read may have another yet."""
+        if digest == _UNREADABLE:
+            self._arrivals.later(path, time.monotonic())
+        else:
+            self._arrivals.judged(path)
 
     def _name_before(self, read: _Read) -> str | None:
         """Return the name under which a file was judged, if it has that no more.
@@ -207,7 +223,7 @@ class Watch:
 
     def _is_judged(self, path: str, state: State) -> bool:
         known = self._ledger.known(path)
-        return known is not None and known.state == state
+        return known is not None and known.state == state and known.digest != _UNREADABLE
 
     def _tell_lost(self, lost: dict[str, str]) -> None:
         for at, why in lost.items():
@@ -227,7 +243,7 @@ class Watch:
 
 
 def _read(folder: Path, path: str, expected: State) -> _Read | None:
-    """Read a file; None if it is gone. The state is another than was expected if it changed."""
+    """Read a file; None if it is gone."""
     place = folder / path
     try:
         with place.open("rb") as file:
@@ -240,7 +256,7 @@ def _read(folder: Path, path: str, expected: State) -> _Read | None:
         return _Read(path, expected, _UNREADABLE, None, why, ())
     state = State(status.st_size, status.st_mtime_ns)
     if state != expected or len(data) != state.size:
-        return _Read(path, replace(state, size=len(data)), b"", None, None, ())
+        return _Read(path, state, b"", None, None, ())
     notes: list[str] = []
     digest = hashlib.sha256(data).digest()
     try:

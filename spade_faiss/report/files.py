@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ..detector.result import Result
@@ -97,12 +97,14 @@ def _explanation(name: str, finding: Finding) -> dict[str, Any]:
 
 def as_csv(rows: Sequence[Row]) -> bytes:
     """Return what `scores.csv` holds."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    lines: list[str] = []
+    # By its own ends of lines it puts a name that has a return or a line feed into quotes.
+    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")
     writer.writerow(["path", "score", "threshold", "verdict"])
     for row in rows:
         writer.writerow([row.path, _figure(row.score), _figure(row.threshold), row.verdict])
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    text = "".join(line.removesuffix("\r\n") + "\n" for line in lines)
+    return text.encode("utf-8", "surrogateescape")
 
 
 def _figure(value: float | None) -> str:

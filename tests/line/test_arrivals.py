@@ -1,5 +1,6 @@
 """When a file counts as complete, by looks at a folder and a clock of the test's own."""
 
+import os
 import shutil
 
 import pytest
@@ -65,6 +66,16 @@ def test_a_file_that_is_locked_is_tried_again_soon(arrivals):
     assert arrivals.cannot_be_read("a", 10, soon=True)
 
 
+def test_a_file_that_never_rests_is_told(arrivals):
+    for now in range(12):
+        arrivals.see(seen(a=(10, now), b=(10, 1)), 0.9 * now)
+        assert arrivals.restless(0.9 * now) is None
+    assert arrivals.see(seen(a=(10, 99), b=(10, 1)), 11) == ["b"]
+    assert arrivals.restless(11) == "a"
+    assert arrivals.see(seen(a=(10, 99), b=(10, 1)), 12) == ["b", "a"]
+    assert arrivals.restless(12) is None
+
+
 def test_a_file_that_goes_is_forgotten_but_not_one_in_a_lost_folder(arrivals):
     arrivals.see(seen(**{"sub/a": (1, 1), "b": (1, 1)}), 0)
     lost = Look({}, [("sub", "gone")])
@@ -83,6 +94,7 @@ def test_a_look_finds_images_at_any_depth_and_not_what_is_hidden(tmp_path):
     (inside / "link").symlink_to(elsewhere)
     (elsewhere / "back").symlink_to(inside)
     (inside / "nowhere.png").symlink_to(tmp_path / "none")
+    os.mkfifo(inside / "pipe.png")
     found = look(inside)
     assert set(found.files) == {"a.png", "deep/er/b.JPG", "link/e.tif"}
     assert found.files["a.png"].size == 4 and found.passed == ["d.part"] and not found.lost

@@ -93,12 +93,46 @@ def test_the_scores_say_what_counts(out):
         assert ledger.known("c.png").digest == b"digest"
 
 
-def test_names_need_not_be_unicode(out):
-    name = os.fsdecode(b"\xff.png")
+@pytest.mark.parametrize(
+    "name",
+    [
+        os.fsdecode(b"\xff.png"),
+        "a\rb.png",
+        'a\r\n"b.png',
+        "a,b.png",
+        "\n.png",
+        " .png",
+        "a;b\t.png",
+    ],
+)
+def test_names_may_have_any_bytes(out, name):
     with opened(out) as ledger:
         ledger.add([judged(name)])
     with opened(out) as ledger:
-        assert ledger.known(name).rows == 1
+        assert ledger.known(name).rows == 1 and not ledger.mended
+    assert paths(out) == [f"in/{name}"]
+
+
+@pytest.mark.parametrize("zeros", [1, 5000])
+def test_zeros_that_a_loss_of_power_left_are_cut_off(out, zeros):
+    with opened(out) as ledger:
+        ledger.add([judged("a.png")])
+        whole = (out / SCORES).read_bytes()
+        ledger.add([judged("b.png")])
+    (out / SCORES).write_bytes(whole + b"in/b" + bytes(zeros) + b"\nin/c.png,1,1,OK\n")
+    with opened(out) as ledger:
+        assert ledger.mended and (out / SCORES).read_bytes() == whole
+        assert ledger.known("b.png") is None
+
+
+def test_the_folder_in_which_one_works_may_be_watched(out):
+    """What the account lost is known by the rows, which do not name that folder."""
+    with Ledger(out, "/in", Path()) as ledger:
+        ledger.add([judged("a.png", row="a.png")])
+    (out / LEDGER).unlink()
+    (out / LEDGER).touch()
+    with Ledger(out, "/in", Path()) as ledger:
+        assert ledger.known("a.png").rows == 1
 
 
 def test_a_renamed_file_is_known_and_has_no_row(out):

@@ -1,6 +1,7 @@
 """A folder that is watched, and what becomes of the files in it."""
 
 import csv
+import json
 import os
 import shutil
 import threading
@@ -221,6 +222,34 @@ def test_a_file_that_may_not_be_read_yet_is_tried_again(place, line_index, tiny,
         wait_for(lambda: len(line.events) == 2, 30)
 
 
+def test_a_file_that_could_not_be_read_for_long_is_judged_when_it_can(
+    place, line_index, tiny, monkeypatch
+):
+    """As where a network folder lists what it does not give: the file looks as it did after."""
+    opened, away = Path.open, threading.Event()
+
+    def refused(path, *arguments, **options):
+        if path.suffix == ".png" and away.is_set():
+            raise OSError(5, "Input/output error")
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", refused)
+    for name, image in zip(("a.png", "b.png"), views(2), strict=True):
+        (place / "in" / name).write_bytes(png(image))
+    away.set()
+    pace = Pace(every=0.02, settle=0.05, patience=0.1)
+    with watching(place, line_index, tiny, pace) as line:
+        wait_for(lambda: len(line.events) == 2)
+        time.sleep(0.3)
+    with watching(place, line_index, tiny, pace) as line:
+        time.sleep(0.3)
+        assert not line.events  # nor after a restart
+        away.clear()
+        wait_for(lambda: len(line.events) == 2)
+        time.sleep(0.3)
+    assert [row[3] for row in rows(place)] == ["ERROR", "ERROR", "OK", "NG"]
+
+
 def test_a_burst_is_judged_once_over_restarts(place, line_index, tiny):
     """The watch ends in the midst of it, twice."""
     images = views(70)
@@ -257,6 +286,22 @@ def test_another_index_that_takes_the_place_is_used(place, line_index, tiny):
     assert generations[2] == Spade.load(index, backbone=tiny).manifest.generation
     scores = [row[1] for row in rows(place)]
     assert scores[0] == scores[1] != scores[2]
+
+
+def test_an_index_of_a_network_that_is_not_here_leaves_the_one_before(place, line_index, tiny):
+    index = shutil.copytree(line_index, place / "index")
+    with watching(place, index, tiny) as line:
+        (line.folder / "a.png").write_bytes(png(views(1)[0]))
+        wait_for(lambda: len(line.events) == 1)
+        text = (index / "manifest.json").read_text()
+        record = json.loads(text)
+        record["backbone"]["weights_sha256"] = "0" * 64
+        (index / "beside").write_text(json.dumps(record))
+        (index / "beside").rename(index / "manifest.json")
+        (line.folder / "b.png").write_bytes(png(views(2)[1]))
+        wait_for(lambda: len(line.events) == 2 or line.raised)
+    assert not line.raised and [row[3] for row in rows(place)] == ["OK", "NG"]
+    assert any("the index before stays in use" in one for one in line.said)
 
 
 def test_a_folder_that_is_gone_for_a_time_is_waited_for(place, line_index, tiny):
