@@ -7,7 +7,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import typer
@@ -82,8 +82,9 @@ class Console:
         self.say(f"warning: {text}")
 
     def say(self, text: str) -> None:
-        """Write a line on standard error, above progress bars."""
-        tqdm.write(f"spade-faiss: {printable(text)}", file=sys.stderr)
+        """Write a line on standard error, above progress bars; where nobody reads it, go on."""
+        with suppress(OSError, ValueError):
+            tqdm.write(f"spade-faiss: {printable(text)}", file=sys.stderr)
 
     def record(self) -> dict[str, object]:
         """Return what `--json` says of notes and problems."""

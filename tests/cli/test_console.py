@@ -102,3 +102,13 @@ def test_the_status_is_1_with_problems_and_2_where_nothing_was_done():
 )
 def test_an_error_is_one_line(error, line):
     assert reason(error) == line
+
+
+def test_work_goes_on_where_nobody_reads_what_is_said(monkeypatch):
+    def gone(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("spade_faiss.cli.console.tqdm.write", gone)
+    console = Console()
+    console.note("of an image")
+    assert console.notes == ["of an image"]
