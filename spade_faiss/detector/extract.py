@@ -25,7 +25,7 @@ from ..images import (
     sizes_of,
 )
 from ..images.choose import framing_of_most, tiled_framing
-from ..images.given import listed
+from ..images.given import kept, listed
 from ..images.motion import CELL, motion_shape
 from ..images.roi import Roi
 from ..index import TrainingImage
@@ -49,7 +49,7 @@ def sources_of(images: Images, on_error: OnError | None) -> Iterable[Source]:
         return [one.path for one in found]
     given = listed(images)
     if isinstance(given, Iterator):
-        return given
+        return map(kept, given)
     sources = list(given)
     if not sources:
         raise SpadeError("there are no images")

@@ -108,6 +108,36 @@ def listed(images: Images) -> Iterable[Source]:
     return images
 
 
+def kept(source: Source) -> Source:
+    """Return an image of a stream that stays as it is, though its memory is used for the next.
+
+    Images are decoded while those after them are asked for.
+    """
+    if isinstance(source, np.ndarray):
+        return source.copy()
+    if isinstance(source, bytearray | memoryview):
+        return bytes(source)
+    if _is_tensor(source):
+        return source.clone()
+    try:
+        if isinstance(source, Image.Image):
+            data = _undecoded(source)
+            if data is None:
+                source.load()
+            return source if data is None else _Held(data, source)
+        return _Held(_content(source), source) if _is_file(source) else source
+    except Exception:  # of any kind: whoever decodes it finds the same, and says of which it is
+        return source
+
+
+class _Held(io.BytesIO):
+    """What an open file holds, under its name."""
+
+    def __init__(self, data: bytes, file: object) -> None:
+        super().__init__(data)
+        self.name = getattr(file, "filename", None) or getattr(file, "name", None)
+
+
 def _listed_array(images: npt.NDArray[Any] | Tensor) -> Sequence[Source]:
     shape = tuple(images.shape)
     if isinstance(images, np.ndarray) and len(shape) == 1 and images.dtype.kind in "OU":
@@ -227,14 +257,9 @@ def _levels(samples: npt.NDArray[Any], on_note: OnNote) -> npt.NDArray[np.uint8]
 
 
 def _from_pil(image: Image.Image, on_note: OnNote) -> npt.NDArray[np.uint8]:
-    if isinstance(image, ImageFile.ImageFile) and image.tile and image.fp and not image.tell():
-        with _READING:  # the file as it is, before PIL decodes it in its own way
-            at = image.fp.tell()
-            image.fp.seek(0)
-            data = image.fp.read()
-            image.fp.seek(at)
-        if is_known(data):
-            return decode_image(data, on_note)
+    data = _undecoded(image)
+    if data is not None:
+        return decode_image(data, on_note)
     if image.mode in _UNCERTAIN:
         raise SpadeError(
             f"is of mode {image.mode}, which does not say what is white: convert it to L, I;16 or "
@@ -256,6 +281,32 @@ def _from_pil(image: Image.Image, on_note: OnNote) -> npt.NDArray[np.uint8]:
             f"is damaged or of a rare kind ({first_line(error)}); convert it to RGB"
         ) from None
     return checked_size(upright(pixels, orientation))
+
+
+def _undecoded(image: Image.Image) -> bytes | None:
+    """Return the file as it is of which PIL has decoded nothing yet, if it is of a known kind.
+
+    Raises
+    ------
+    SpadeError
+        If it is closed.
+    """
+    if not isinstance(image, ImageFile.ImageFile) or not image.tile or image.tell():
+        return None
+    try:
+        with _READING:
+            file = image.fp
+            if file is None:
+                raise ValueError
+            at = file.tell()
+            file.seek(0)
+            data = file.read()
+            file.seek(at)
+    except (OSError, ValueError):
+        raise SpadeError(
+            "cannot be read, as its file is closed: give its path, or load the image before"
+        ) from None
+    return data if is_known(data) else None
 
 
 def _is_tensor(source: object) -> TypeIs[Tensor]:

@@ -1,6 +1,8 @@
 import cv2
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from spade_faiss import Ensemble, Spade, SpadeError, open_detector
 from spade_faiss.detector.query import find_training_image
@@ -379,3 +381,55 @@ def test_search_parameters_may_be_others_when_loaded(tiny, tmp_path):
 def test_a_coreset_smaller_than_kappa_is_explained(tiny):
     with pytest.raises(SpadeError, match="`coreset`"):
         Spade(tiny, kappa=9, coreset=0.01).fit(texture("brick", 2))
+
+
+@pytest.mark.parametrize("kind", ["array", "tensor", "bytearray"])
+def test_a_stream_may_use_its_memory_again(tiny, kind):
+    """As cameras do: images are decoded while those after them are asked for."""
+    images = [image[:64, :64] for image in texture("gravel", 6)]
+    spade = Spade(tiny, resize=64, crop=64).fit(images)
+    images[0] = with_hole(images[0], 32, 32, 12)
+    memory = np.empty_like(images[0])
+
+    def stream():
+        for image in images:
+            memory[:] = image
+            yield torch.from_numpy(memory) if kind == "tensor" else memory
+
+    def files():
+        held = bytearray(len(max(map(bmp, images), key=len)))
+        for image in images:
+            held[:] = bmp(image)
+            yield held
+
+    scores = spade.predict(files() if kind == "bytearray" else stream()).scores
+    assert scores[0] > 0 and (scores == spade.predict(images).scores).all()
+
+
+def bmp(image):
+    return cv2.imencode(".bmp", image[..., ::-1])[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    "suffix, opener",
+    [(".png", Image.open), (".png", lambda path: path.open("rb")), (".gif", Image.open)],
+)
+def test_a_stream_may_close_the_files_that_it_gives(tiny, tmp_path, suffix, opener):
+    images = [image[:64, :64] for image in texture("gravel", 6)]
+    spade = Spade(tiny, resize=64, crop=64).fit(images)
+    paths = [tmp_path / f"{i}{suffix}" for i in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+
+    def stream():
+        for path in paths:
+            with opener(path) as opened:
+                yield opened
+
+    prediction = spade.predict(stream())
+    assert prediction.names == [str(path) for path in paths]
+    if suffix == ".png":
+        assert (prediction.scores == 0).all()
+    closed = [*stream()]
+    with pytest.raises(SpadeError, match=r"0\.(png|gif): cannot be read"):
+        spade.predict(closed)
