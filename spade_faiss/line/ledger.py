@@ -237,6 +237,7 @@ class Ledger:
             os.close(self._scores)
             self._scores = self._opened()
         before = os.fstat(self._scores).st_size
+        data = data if before else _HEADER + data  # someone has emptied it
         try:
             written = os.write(self._scores, data)
             while written < len(data):

@@ -177,6 +177,17 @@ def test_scores_that_are_taken_away_begin_anew(out):
         assert paths(out) == ["in/b.png"]
 
 
+def test_scores_that_are_emptied_begin_anew(out):
+    """As a program does that takes logs away."""
+    with opened(out) as ledger:
+        ledger.add([judged("a.png")])
+        os.truncate(out / SCORES, 0)
+        ledger.add([judged("b.png")])
+        assert paths(out) == ["in/b.png"]
+    with opened(out) as ledger:
+        assert ledger.known("b.png").rows == 1 and ledger.known("a.png") is None
+
+
 def test_results_are_of_one_source_and_one_process(out, tmp_path):
     with opened(out), pytest.raises(SpadeError, match="another process"):
         opened(out)
