@@ -107,7 +107,8 @@ class Arrivals:
 
     def later(self, path: str, now: float) -> None:
         """Have a file that was given up be read again, though it looks as it did."""
-        self._waiting[path].due = now + self._patience
+        one = self._waiting[path]
+        one.due, one.first = now + self._patience, now
 
     def gone(self, path: str) -> None:
         """Take note that a file is no more."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+from ..errors import SpadeError
 from .events import wanted
 from .queue import QUEUE, Message, Queue
 from .sender import RefusedError, Sender, UnreachableError
@@ -58,6 +59,7 @@ class Notifier:
         self._folder = folder
         self._woken, self._ending = Event(), Event()
         self._wait = 0.0
+        self._sent: Message | None = None
         self._thread = Thread(target=self._run, name="notifier", daemon=True)
         self._thread.start()
 
@@ -108,6 +110,9 @@ class Notifier:
 
     def _step(self) -> None:
         """Send the next message, or wait for one."""
+        if self._sent:  # and that is not on disk yet, which was full, say
+            self._queue.sent(self._sent)
+            self._sent = None
         message = self._queue.next()
         if message is None:
             self._woken.wait(1.0)
@@ -124,7 +129,9 @@ class Notifier:
             if not message.tries:
                 self._say(f"{self._name} refused message {message.id}: {error}; it is tried again")
         else:
+            self._sent = message
             self._queue.sent(message)
+            self._sent = None
             if self._wait:
                 self._wait = 0.0
                 self._say(f"{self._name} takes messages again")
@@ -135,7 +142,11 @@ class Notifier:
             return
         if not self._wait:
             why = str(error) if isinstance(error, UnreachableError) else repr(error)
-            self._say(f"{self._name} takes no messages now ({why}); they wait on disk")
+            self._say(
+                f"no messages are sent now: {error}"
+                if isinstance(error, SpadeError)
+                else f"{self._name} takes no messages now ({why}); they wait on disk"
+            )
         self._wait = min(_LONGEST, 2 * self._wait or _FIRST)
         self._ending.wait(self._wait * random.uniform(0.75, 1.0))
 

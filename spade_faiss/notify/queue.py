@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -94,13 +95,10 @@ class Queue:
         SpadeError
             If the disk is full, say.
         """
-        try:
-            with self._lock, self._file:
-                self._file.executemany(
-                    "INSERT OR IGNORE INTO messages (id, body) VALUES (?, ?)", messages
-                )
-        except sqlite3.OperationalError as error:
-            raise SpadeError(f"{self._path} cannot be written: {error}") from None
+        with self._writing():
+            self._file.executemany(
+                "INSERT OR IGNORE INTO messages (id, body) VALUES (?, ?)", messages
+            )
 
     def next(self, now: float | None = None) -> Message | None:
         """Return the oldest message that is due; None if there is none.
@@ -117,8 +115,14 @@ class Queue:
         return row and Message(*row)
 
     def sent(self, message: Message) -> None:
-        """Take note that a message was sent; its identity is remembered for a time."""
-        with self._lock, self._file:
+        """Take note that a message was sent; its identity is remembered for a time.
+
+        Raises
+        ------
+        SpadeError
+            As `put`.
+        """
+        with self._writing():
             self._file.execute(
                 "UPDATE messages SET body = NULL WHERE number = ?", (message.number,)
             )
@@ -128,8 +132,14 @@ class Queue:
             )
 
     def set_aside(self, message: Message, due: float) -> None:
-        """Have a message that was refused wait until a time."""
-        with self._lock, self._file:
+        """Have a message that was refused wait until a time.
+
+        Raises
+        ------
+        SpadeError
+            As `put`.
+        """
+        with self._writing():
             self._file.execute(
                 "UPDATE messages SET due = ?, tries = tries + 1 WHERE number = ?",
                 (due, message.number),
@@ -147,6 +157,15 @@ class Queue:
         """Forget what was sent: the same may be put again."""
         with self._lock, self._file:
             self._file.execute("DELETE FROM messages WHERE body IS NULL")
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Have what a `with` block writes be on disk after it, or none of it."""
+        try:
+            with self._lock, self._file:
+                yield
+        except sqlite3.OperationalError as error:
+            raise SpadeError(f"{self._path} cannot be written: {error}") from None
 
     def close(self) -> None:
         """Let go of the file."""

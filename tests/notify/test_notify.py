@@ -177,6 +177,26 @@ def test_a_message_that_is_refused_holds_up_no_other_and_is_kept(webhook, notifi
     assert time.monotonic() - start < 15  # it is not due
 
 
+def test_a_message_is_sent_once_though_the_disk_is_full(webhook, notifier_to, monkeypatch):
+    full, sent = threading.Event(), Queue.sent
+    full.set()
+
+    def refuse(queue, message):
+        if full.is_set():
+            raise SpadeError("the queue cannot be written: database or disk is full")
+        sent(queue, message)
+
+    monkeypatch.setattr(Queue, "sent", refuse)
+    notifier = notifier_to(webhook.url)
+    notifier.put([event(0), event(1)])
+    wait_for(lambda: notifier.said)
+    time.sleep(0.2)
+    assert webhook.ids == ["id0"] and "no messages are sent now: the queue" in notifier.said[0]
+    full.clear()
+    wait_for(lambda: len(webhook.ids) == 2)
+    assert notifier.close() == 0 and webhook.ids == ["id0", "id1"]
+
+
 def test_what_was_sent_can_be_forgotten(webhook, notifier_to):
     for _ in range(2):
         notifier = notifier_to(webhook.url)
