@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -131,15 +133,28 @@ class LineRun:
         return detector
 
     def _tell(self, event: dict[str, Any]) -> None:
-        """Print what is said of an image."""
+        """Print what is said of an image.
+
+        Raises
+        ------
+        SpadeError
+            If nobody reads it any more.
+        """
         verdict = event["verdict"]
         self.counts[verdict] = self.counts.get(verdict, 0) + 1
-        print(
+        line = (
             json.dumps(event)
             if self.as_json
-            else show.verdict_line(event["verdict"], event["score"], event["path"]),
-            flush=True,
+            else show.verdict_line(event["verdict"], event["score"], event["path"])
         )
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:
+            # The end of the process writes what is left, and must not fail once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SpadeError(
+                f"nobody reads standard output any more, of {event['path']} and what comes after"
+            ) from None
 
     def _say(self, text: str) -> None:
         self.console.say(in_flags(text))

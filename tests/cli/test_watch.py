@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from spade_faiss import SpadeError
+from spade_faiss.cli.console import Console
+from spade_faiss.cli.line_run import LineRun
 from tests.command import PROGRAM, done, one_line, run
 from tests.line.conftest import line_index, png, views
 from tests.line.test_live import streaming
@@ -93,6 +97,17 @@ def test_a_watch_prints_verdicts_in_words(place, line_index, monkeypatch):
     assert len(lines) == 4 and last.startswith("4 images: ") and "2 NG" in last
     assert {line.split()[0] for line in lines} == {"OK", "NG"}
     assert not (place / "out" / "maps").exists()
+
+
+def test_a_watch_whose_reader_is_gone_fails(monkeypatch):
+    """Else what starts it again, and its reader, would take it for done."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    monkeypatch.setattr(sys, "stdout", os.fdopen(writing, "w"))
+    run = LineRun(Console(), None, None, as_json=True)
+    with pytest.raises(SpadeError, match=r"nobody reads standard output any more, of a\.png"):
+        run._tell({"verdict": "OK", "path": "a.png"})
+    sys.stdout.close()  # nor does what is left raise
 
 
 def test_what_is_wrong_is_said_before_anything_is_watched(place, line_index, tmp_path):
