@@ -19,6 +19,8 @@ _FIRST, _LONGEST = 0.5, 30.0
 """Seconds to wait after the first failure, and at most; the wait doubles from one to the next."""
 _ASIDE_FIRST, _ASIDE_LONGEST = 60.0, 3600.0
 """The same of a message that is refused by itself."""
+_TRIES = 5
+"""Failures in a row after which the message behind is tried: this one may be what fails."""
 
 _PATIENCE = 1.0
 """Seconds to wait for an answer, once the sending ends."""
@@ -58,7 +60,7 @@ class Notifier:
         self._sender, self._on, self._say, self._name = sender, on, say, name
         self._folder = folder
         self._woken, self._ending = Event(), Event()
-        self._wait = 0.0
+        self._wait, self._failures = 0.0, 0
         self._sent: Message | None = None
         self._thread = Thread(target=self._run, name="notifier", daemon=True)
         self._thread.start()
@@ -118,16 +120,29 @@ class Notifier:
             self._woken.wait(1.0)
             self._woken.clear()
         else:
+            self._send_or_next(message)
+
+    def _send_or_next(self, message: Message) -> None:
+        """Send a message; where that fails often, send the next, and set it aside if that is taken.
+
+        A receiver may fail of one message alone, without saying that it is the message's fault.
+        """
+        try:
             self._send(message)
+        except UnreachableError as error:
+            self._failures += 1
+            behind = self._queue.next(behind=message.number) if self._failures >= _TRIES else None
+            if behind is None:
+                raise
+            self._send(behind)
+            self._set_aside(message, error)
+        self._failures = 0
 
     def _send(self, message: Message) -> None:
         try:
             self._sender.send(message.id, message.body)
         except RefusedError as error:
-            pause = min(_ASIDE_LONGEST, _ASIDE_FIRST * 2**message.tries)
-            self._queue.set_aside(message, time.time() + pause)
-            if not message.tries:
-                self._say(f"{self._name} refused message {message.id}: {error}; it is tried again")
+            self._set_aside(message, error)
         else:
             self._sent = message
             self._queue.sent(message)
@@ -135,6 +150,13 @@ class Notifier:
             if self._wait:
                 self._wait = 0.0
                 self._say(f"{self._name} takes messages again")
+
+    def _set_aside(self, message: Message, error: Exception) -> None:
+        """Have a message wait while others go on."""
+        pause = min(_ASIDE_LONGEST, _ASIDE_FIRST * 2**message.tries)
+        self._queue.set_aside(message, time.time() + pause)
+        if not message.tries:
+            self._say(f"{self._name} refused message {message.id}: {error}; it is tried again")
 
     def _away(self, error: Exception) -> None:
         """Wait a while."""

@@ -100,8 +100,8 @@ class Queue:
                 "INSERT OR IGNORE INTO messages (id, body) VALUES (?, ?)", messages
             )
 
-    def next(self, now: float | None = None) -> Message | None:
-        """Return the oldest message that is due; None if there is none.
+    def next(self, now: float | None = None, *, behind: int = 0) -> Message | None:
+        """Return the oldest message that is due, behind one of a number; None if there is none.
 
         One that is to wait for more than a day is due: the clock was set back meanwhile.
         """
@@ -109,8 +109,9 @@ class Queue:
         with self._lock:
             row = self._file.execute(
                 "SELECT number, id, body, tries FROM messages"
-                " WHERE body IS NOT NULL AND due NOT BETWEEN ? AND ? ORDER BY number LIMIT 1",
-                (math.nextafter(now, math.inf), now + _DAY),
+                " WHERE body IS NOT NULL AND due NOT BETWEEN ? AND ? AND number > ?"
+                " ORDER BY number LIMIT 1",
+                (math.nextafter(now, math.inf), now + _DAY, behind),
             ).fetchone()
         return row and Message(*row)
 

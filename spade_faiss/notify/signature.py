@@ -27,7 +27,7 @@ def read_secret(path: Path) -> bytes:
         If the file cannot be read, or holds fewer than 16 bytes of key.
     """
     try:
-        text = path.read_text("utf-8").strip()
+        text = path.read_text("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise SpadeError(f"{path}: the secret cannot be read: {why}") from None

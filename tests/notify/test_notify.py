@@ -177,6 +177,28 @@ def test_a_message_that_is_refused_holds_up_no_other_and_is_kept(webhook, notifi
     assert time.monotonic() - start < 15  # it is not due
 
 
+def test_a_message_of_which_a_receiver_fails_holds_up_no_other_for_long(webhook, notifier_to):
+    """Though it says that it fails itself."""
+    webhook.answer = lambda headers, body: 500 if headers["webhook-id"] == "id0" else 204
+    notifier = notifier_to(webhook.url)
+    notifier.put([event(0), event(1), event(2)])
+    wait_for(lambda: len(webhook.posts) == 7)
+    assert notifier.close(30) == 1
+    assert webhook.ids == ["id0"] * 5 + ["id1", "id2"]
+    assert any("refused message id0: it answers 500" in one for one in notifier.said)
+
+
+def test_the_order_is_kept_while_a_receiver_fails_of_all(webhook, notifier_to):
+    answers = iter([503] * 12)
+    webhook.answer = lambda headers, body: next(answers, 204)
+    notifier = notifier_to(webhook.url)
+    notifier.put([event(0), event(1), event(2)])
+    wait_for(lambda: len(webhook.posts) >= 15)
+    assert notifier.close() == 0
+    assert webhook.ids[:5] == ["id0"] * 5 and webhook.ids[12:] == ["id0", "id1", "id2"]
+    assert not any("refused" in one for one in notifier.said)
+
+
 def test_a_message_is_sent_once_though_the_disk_is_full(webhook, notifier_to, monkeypatch):
     full, sent = threading.Event(), Queue.sent
     full.set()

@@ -38,6 +38,8 @@ def test_a_secret_is_text_or_base64(tmp_path):
     file = tmp_path / "secret"
     file.write_text("a word of some length\n")
     assert read_secret(file) == b"a word of some length"
+    file.write_text("\ufeffa word of some length\r\n")  # as editors on Windows write it
+    assert read_secret(file) == b"a word of some length"
     file.write_text("whsec_" + base64.b64encode(bytes(range(32))).decode())
     assert read_secret(file) == bytes(range(32))
 
