@@ -146,12 +146,18 @@ class Feedback:
         Raises
         ------
         Refusal
-            409 if nothing is kept, or its image is kept no more; 404 if there is no such result.
+            409 if nothing is kept, its image is kept no more, or the same picture was called good
+        before; 404 if there is no such result.
         """
         history = self.history()
         with _refused(404):
-            history.get(self._name, number)
+            past = history.get(self._name, number)
         with _refused(409):
+            twin = history.twin(past)
+            if twin is not None:
+                raise SpadeError(
+                    f"the same picture was called good already, as that of result {twin.id}"
+                )
             return history.mark(self._name, number, person, remark)
 
     def unmark(self, number: int) -> Past:
@@ -253,8 +259,12 @@ class Feedback:
 
     def _try(self, queue: list[Past]) -> None:
         place, history = self._steps / "next", self.history()
-        served = self._live.detector
-        instead_of = clone_index(self._live.folder, place)
+        in_service, _ = self._live.take()
+        served, instead_of = in_service.detector, clone_index(self._live.folder, place)
+        if instead_of != in_service.manifest_sha256:
+            raise SpadeError(
+                f"{self._live.folder} was changed, and is not in service yet: try the images again"
+            )
         problems: list[str] = []
         tell = partial(self._background.tell, _KIND)
         detector = self._background.opened(place, tell)
@@ -312,7 +322,11 @@ class Feedback:
     def _return(self, step: Change, person: str) -> None:
         folder = self._live.folder
         before = self._before(step.generation_after)
-        self._replace(before, file_sha256(manifest_path(folder)), keep=None)
+        # What the folder holds is not in service yet where another program just changed it.
+        now = file_sha256(manifest_path(folder))
+        if read_manifest(folder).generation != step.generation_after:
+            raise SpadeError(f"{folder} was changed meanwhile: there is no step to go back")
+        self._replace(before, now, keep=None)
         self._note(
             "back",
             person,

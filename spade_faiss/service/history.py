@@ -10,13 +10,13 @@ Layout of its folder::
 
 from __future__ import annotations
 
-import math
+import logging
 import os
 import re
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +29,8 @@ from .._support.files import link_or_copy, sync_folder
 from ..errors import SpadeError
 from ..images import image_format
 
+logger = logging.getLogger("spade_faiss")
+
 _FILE = "history.sqlite"
 _VERSION = 1
 _APPLICATION = 0x53504144
@@ -40,6 +42,7 @@ _FULL = 0.95
 """The share of the room for images that is left taken when it is exceeded."""
 _AT_ONCE = 1000
 """Results that are read at a time."""
+_MOST_DAYS = 36_500
 _LONGEST = 40
 """Characters of a client's file name that a file keeps."""
 _TABLES = """
@@ -105,8 +108,10 @@ class Bounds:
     bytes: int = 1 << 30
 
     def __post_init__(self) -> None:
-        if not 0 < self.days < math.inf:
-            raise SpadeError(f"a history of {self.days} days must be of more than 0, and finite")
+        if not 0 < self.days <= _MOST_DAYS:
+            raise SpadeError(
+                f"a history of {self.days} days must be of more than 0, and {_MOST_DAYS} at most"
+            )
         if self.results < 1 or self.bytes < 0:
             raise SpadeError("a history must keep 1 result or more, and 0 bytes of images or more")
 
@@ -345,8 +350,11 @@ class History:
                 connection.execute("INSERT INTO pictures VALUES (?, ?)", (row[0], one.picture))
         self._new += len(ids)
         if self._new >= _EVERY or self._bytes > self.bounds.bytes:
-            with self._writing, self._plainly():
-                self._prune()
+            try:
+                with self._writing, self._plainly():
+                    self._prune()
+            except SpadeError as error:  # the results are kept all the same
+                logger.warning("what is too old is not removed: %s", error)
         return ids
 
     def mark(self, index: str, number: int, person: str, remark: str) -> Past:
@@ -470,6 +478,23 @@ class History:
                 (index,),
             )
         ]
+
+    def twin(self, past: Past) -> Past | None:
+        """Return another result that was called good whose image is the same file, if any.
+
+        Raises
+        ------
+        SpadeError
+            If the image is kept no more.
+        """
+        data = self.image(past)
+        for one in self.marked(past.index):
+            place = self.folder / "good" / (one.good or "")
+            with suppress(OSError):  # it was just taken from among them
+                same_size = one.id != past.id and place.stat().st_size == len(data)
+                if same_size and place.read_bytes() == data:
+                    return one
+        return None
 
     def passed(self, index: str, generation: str, before: float, after: float, kind: str) -> int:
         """Return how many results would be NG no more by another threshold of the same index.

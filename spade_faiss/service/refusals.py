@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +12,11 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from ..errors import SpadeError
 from .limits import Refusal
 from .parameters import no_such_place
+
+logger = logging.getLogger("spade_faiss")
 
 
 async def _refused(_: Request, refusal: Refusal) -> JSONResponse:
@@ -36,10 +40,16 @@ async def _gone(_: Request, __: ClientDisconnect) -> Response:
     return Response(status_code=400)
 
 
+async def _failed(request: Request, error: SpadeError) -> JSONResponse:
+    logger.warning("the request %s failed: %s", request.state.request_id, error)
+    return JSONResponse({"detail": str(error)}, 500)
+
+
 HANDLERS: Mapping[Any, Any] = {
     Refusal: _refused,
     RequestValidationError: _invalid,
     HTTPException: _not_there,
     ClientDisconnect: _gone,
+    SpadeError: _failed,
 }
 """By the exception that an endpoint raises."""

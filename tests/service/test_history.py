@@ -182,6 +182,48 @@ def test_what_was_tried_counts_only_while_index_and_queue_are_the_same(tiny, fol
         assert client.get("/v1/feedback").json()["step"] is None
 
 
+def test_what_another_program_changed_is_not_undone(tiny, folder, tmp_path, held):
+    def another_adds():
+        held.clear()  # it is not in service for a while
+        Spade.load(folder, backbone=tiny).add([HOLE])
+
+    def images():
+        return len(Spade.load(folder, backbone=tiny).index_)
+
+    with serving(folder, tiny, editable=True, history=tmp_path / "kept", every=0.02) as service:
+        client = service.client
+        client.post("/v1/query", files=form(png(DIRT)))
+        call_good(client, 1)
+        another_adds()
+        assert client.post("/v1/feedback/preview").status_code == 202
+        problem = f"{folder} was changed, and is not in service yet: try the images again"
+        assert settled(client)["problem"] == problem
+        held.set()
+        wait_for(lambda: client.get("/v1/index").json()["images"] == 7)
+        preview = tried(client)["preview"]
+        assert (preview["images_before"], preview["images_after"]) == (7, 8)
+        added(client, preview)
+        another_adds()
+        assert client.post("/v1/feedback/back", json={"by": "Bob"}).status_code == 202
+        problem = f"{folder} was changed meanwhile: there is no step to go back"
+        assert settled(client)["problem"] == problem
+        held.set()
+        assert images() == 9
+
+
+def test_the_same_picture_is_called_good_once(tiny, folder, tmp_path):
+    with serving(folder, tiny, editable=True, history=tmp_path / "kept") as service:
+        client = service.client
+        client.post("/v1/query", files=form(png(DIRT), png(HOLE), png(DIRT)))
+        assert call_good(client, 1).status_code == call_good(client, 2).status_code == 200
+        assert call_good(client, 1, "Bob").json()["marked_by"] == "Bob"
+        refused = call_good(client, 3)
+        line = "the same picture was called good already, as that of result 1"
+        assert (refused.status_code, refused.json()["detail"]) == (409, line)
+        client.delete("/v1/feedback?id=1")
+        assert call_good(client, 3).status_code == 200
+
+
 def test_how_many_others_would_pass_is_said(tiny, tmp_path):
     Spade(tiny, **OPTIONS).fit(GOOD, tmp_path / "parts")
     kept = tmp_path / "kept"
@@ -338,6 +380,21 @@ def test_what_cannot_be_kept_is_answered_with_a_note(tiny, folder, tmp_path):
         assert answer["verdict"] == "NG" and answer["id"] is None
         assert "the result is not kept: " in answer["notes"][-1]
         assert len(service.kept.find(Which("parts"))) == 1
+        answer = service.client.get("/v1/history/picture?id=1")
+        assert answer.status_code == 404 and "no such table: pictures" in answer.json()["detail"]
+        service.kept._connection.execute("DROP TABLE results")
+        for place in ("history", "feedback"):
+            answer = service.client.get(f"/v1/{place}")
+            assert answer.status_code == 500
+            assert "history.sqlite cannot be used: no such table" in answer.json()["detail"]
+
+
+def test_a_result_is_kept_though_older_ones_cannot_be_removed(tmp_path, monkeypatch, caplog):
+    with closing(History(tmp_path, Bounds(bytes=1))) as history:
+        monkeypatch.setattr(history, "forget_image", lambda _: (tmp_path / "none" / "x").unlink())
+        assert history.record("a", [outcome(history)]) == [1]
+        assert history.get("a", 1).score == 5
+    assert "what is too old is not removed" in caplog.text
 
 
 # The file -----------------------------------------------------------------------------------
@@ -369,7 +426,13 @@ def test_no_more_is_kept_than_was_asked_for(tmp_path):
         assert history.image(past) == PNG
         assert history.unmark("a", 1).good is None
         assert not list((tmp_path / "good" / "a").iterdir())
-    for wrong in ({"days": 0}, {"days": float("nan")}, {"results": 0}, {"bytes": -1}):
+    for wrong in (
+        {"days": 0},
+        {"days": 1e9},
+        {"days": float("nan")},
+        {"results": 0},
+        {"bytes": -1},
+    ):
         with pytest.raises(SpadeError, match="history"):
             Bounds(**wrong)
 
