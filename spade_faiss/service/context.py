@@ -164,7 +164,6 @@ class Context:
 
     async def close(self) -> None:
         """End what is done about the index."""
-        self.metrics.leave()
         await asyncio.to_thread(self._background.close)
         await asyncio.to_thread(self.live.close)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import nan
 from threading import Lock
+from weakref import ReferenceType, ref
 
 from ..detector import Detector
 from ..detector.result import Result
@@ -29,14 +30,15 @@ class Drifting:
     def __init__(self, tell: Callable[[float, float], object]) -> None:
         self._tell = tell
         self._lock = Lock()
-        self._detector: Detector | None = None
+        # What took its place may be asked of late; the one before is not kept in memory for that.
+        self._detector: ReferenceType[Detector] | None = None
         self._scores: list[tuple[float, float]] = []
 
     def add(self, detector: Detector, results: Sequence[Result]) -> None:
         """Take images that were queried; an index that was replaced begins a new batch."""
         with self._lock:
-            if detector is not self._detector:
-                self._detector, self._scores = detector, []
+            if self._detector is None or detector is not self._detector():
+                self._detector, self._scores = ref(detector), []
                 self._tell(nan, nan)
             for result in results:
                 self._scores.append((detector.score_of(result), result.descriptor_score))

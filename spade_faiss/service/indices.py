@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -283,10 +284,9 @@ class Indices:
                 )
                 entry.bytes = max(0, anonymous() - before)
                 entry.used = time.monotonic()
-                loaded = entry.loaded = _Loaded(
-                    Context(live, self._resources, name, editable=self._editable)
-                )
-                del live
+                make = partial(Context, live, self._resources, name, editable=self._editable)
+                loaded = entry.loaded = _Loaded(await self._resources.run(make))
+                del live, make
                 if not await self._make_room(0, but=entry):
                     took = anonymous()
                     del loaded
@@ -358,6 +358,7 @@ class Indices:
         loaded, entry.loaded = entry.loaded, None
         assert loaded
         self._metrics.loaded.labels(name).set(0)
+        loaded.context.metrics.leave()  # now, as it may be opened anew before those are done
         closing = asyncio.create_task(_close(loaded))
         self._leaving.add(closing)
         closing.add_done_callback(self._leaving.discard)
@@ -378,8 +379,11 @@ class Indices:
 
     async def _tidy(self, names: Iterable[str]) -> None:
         async with self._memory:
-            for name in self._entries.keys() - set(names):
-                entry = self._entries[name]
+            names = set(names)
+            for name, entry in [*self._entries.items()]:
+                if name in names:
+                    entry.gone = None
+                    continue
                 if entry.opening:
                     continue
                 if entry.loaded:
@@ -388,6 +392,8 @@ class Indices:
                     logger.warning("%s is gone: dropped", self._source.folder / name)
                     await self._drop(name, entry)
                     await self._resources.run(give_back)
+                if entry.opening:  # meanwhile another was put there, and asked for
+                    continue
                 del self._entries[name]
                 self._metrics.forget(name)
             loaded = [entry for entry in self._entries.values() if entry.loaded]

@@ -150,6 +150,12 @@ def _kept(folder: Path | None, bounds: Bounds | None) -> Iterator[History | None
     if folder is None:
         yield None
     else:
+        for one in (folder, *folder.absolute().parents):
+            if holds_index(one):
+                raise SpadeError(
+                    f"`history={folder}` lies in the index {one}, where nothing else may lie: name "
+                    "another folder"
+                )
         with closing(History(folder, bounds)) as history:
             yield history
 

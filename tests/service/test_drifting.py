@@ -1,7 +1,9 @@
 """The service tells Prometheus whether images still look like those of the calibration."""
 
+import gc
 import re
 import shutil
+import weakref
 from math import isnan
 
 import numpy as np
@@ -59,11 +61,12 @@ def test_an_index_that_takes_its_place_begins_anew(calibrated, tiny, batches, tm
     with serving(folder, tiny, every=0.05) as service:
         send(service.client, [image // 2 for image in texture("gravel", BATCH, seed=9)])
         assert value(service.client, "spade_faiss_drift_warned") == 1
-        before = service.live.detector
+        before = weakref.ref(service.live.detector)
         spade = Spade.load(folder, backbone=tiny)
         spade.image_threshold = 100 * spade.image_threshold
         spade.keep_threshold()
-        wait_for(lambda: service.live.detector is not before)
+        wait_for(lambda: service.live.detector is not before())
+        wait_for(lambda: gc.collect() >= 0 and before() is None)  # it is not kept for the next
         send(service.client, texture("gravel", 1))
         assert isnan(value(service.client, "spade_faiss_drift_warned"))
 

@@ -1,5 +1,6 @@
 """Several indices in service: `serve` on a folder of them."""
 
+import asyncio
 import gc
 import json
 import os
@@ -14,12 +15,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client import generate_latest
 
 from spade_faiss import Ensemble, Spade, SpadeError, open_detector
 from spade_faiss.client import Client
 from spade_faiss.index.manifest import MANIFEST
-from spade_faiss.service import IndexFolder, LiveIndex, indices, serve
+from spade_faiss.service import IndexFolder, Limits, LiveIndex, indices, serve
+from spade_faiss.service.context import Resources, State
 from spade_faiss.service.indices import Indices
+from spade_faiss.service.server import _kept
 from tests.command import one_line, run
 from tests.conftest import texture, with_hole
 from tests.service.serving import SMALL, form, png, running, serving, set_threshold, wait_for
@@ -292,6 +296,14 @@ def test_memory_that_is_too_little_or_limits_nothing_is_refused(folder):
         serve(folder / "gravel", port=0, max_memory=1 << 40)
 
 
+@pytest.mark.parametrize("place", ["gravel", "gravel/kept"])
+def test_a_history_within_an_index_is_refused(folder, place):
+    refused = pytest.raises(SpadeError, match=r"`history=.*lies in the index .*gravel, where")
+    with refused, _kept(folder / place, None):
+        pass
+    assert not (folder / "gravel" / "kept").exists()
+
+
 def test_a_folder_that_cannot_be_looked_at_takes_nothing_out_of_service(
     folder, several, monkeypatch
 ):
@@ -319,6 +331,66 @@ def test_an_ensemble_among_them_and_a_region_that_is_learnt(folder, several, tin
         wait_for(lambda: service.client.get("/v1/indices/grass/region").json()["state"] == "idle")
         assert service.client.get("/v1/indices/grass/index").json()["region"] < 1
         assert service.client.get("/v1/indices/gravel/index").json()["region"] is None
+
+
+@pytest.fixture
+def looked_after(folder, tiny, monkeypatch):
+    """Return a function that has a coroutine function do something with indices."""
+    monkeypatch.setattr(indices, "_PATIENCE", 0.01)
+    source = IndexFolder(folder, lambda at, _: open_detector(at, networks=(tiny,), batch_size=8))
+
+    def look_after(work):
+        async def begin():
+            resources = Resources(Limits(), State(), None, several=True)
+            try:
+                several = Indices(source, resources)
+                await work(several, resources)
+                await several.close()
+            finally:
+                resources.close()
+
+        asyncio.run(begin())
+
+    return look_after
+
+
+def test_an_index_is_opened_anew_while_somebody_still_uses_what_was_dropped(looked_after):
+    async def work(several, resources):
+        async with several.using("gravel") as before:
+            await several._drop("gravel", several._entries["gravel"])
+            async with several.using("gravel") as now:
+                assert now is not before
+        await asyncio.gather(*several._leaving)
+        line = 'spade_faiss_index_outdated_seconds{index="gravel"} 0.0'
+        assert line in generate_latest(resources.metrics.registry).decode()
+
+    looked_after(work)
+
+
+def test_an_index_that_comes_back_while_it_is_dropped_is_known(looked_after, monkeypatch):
+    dropped = threading.Event()
+
+    def slow():
+        dropped.set()
+        time.sleep(0.2)
+
+    async def work(several, _):
+        async with several.using("gravel"):
+            pass
+        await several._tidy([])
+        entry = several._entries["gravel"]
+        assert entry.loaded and entry.gone
+        await several._tidy(["gravel"])
+        assert entry.gone is None  # an absence later is another
+        monkeypatch.setattr(Indices, "GRACE", 0.0)
+        monkeypatch.setattr(indices, "give_back", slow)
+        tidying = asyncio.create_task(several._tidy([]))
+        await asyncio.to_thread(dropped.wait)
+        async with several.using("gravel") as context:
+            await tidying
+            assert several._entries["gravel"].loaded.context is context
+
+    looked_after(work)
 
 
 def test_draining_refuses_queries_of_all(folder, several):

@@ -28,4 +28,6 @@ def router(access: Access) -> APIRouter:
 
 async def scrape(resources: Common) -> Response:
     """Give requests, latency, queue, batch sizes and verdicts in Prometheus' text format."""
-    return Response(generate_latest(resources.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    # In a thread: folders are looked at, too.
+    text = await resources.run(generate_latest, resources.metrics.registry)
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
