@@ -68,6 +68,7 @@ __all__ = [
 ImageLike = str | os.PathLike[str] | bytes | BinaryIO | npt.NDArray[np.uint8]
 """A file by its path, its content or open for reading; or pixels, RGB or grey."""
 Answer = TypeVar("Answer", bound=BaseModel)
+_BYTES = (bytes, bytearray, memoryview)
 _LEAST = 0.05
 """Seconds before a request is sent again."""
 
@@ -190,7 +191,7 @@ class Client:
         SpadeError
             If an image cannot be read.
         """
-        several = isinstance(images, Sequence) and not isinstance(images, str | bytes)
+        several = isinstance(images, Sequence) and not isinstance(images, (str, *_BYTES))
         listed = cast("Sequence[ImageLike]", images if several else [images])
         files = [("images", _file(number, one)) for number, one in enumerate(listed)]
         asked: dict[str, str] = {}
@@ -199,6 +200,8 @@ class Client:
         for name, value in (("pictures", pictures), ("full", full)):
             if value:
                 asked[name] = "true"
+        if request_id is not None and not (request_id.isascii() and request_id.isprintable()):
+            raise SpadeError(f"`request_id={request_id!r}` has letters that no header holds")
         headers = {} if request_id is None else {"x-request-id": request_id}
         return self._ask(
             QueryAnswer, "POST", f"{self._base}/query", files=files, params=asked, headers=headers
@@ -349,7 +352,7 @@ def _file(number: int, image: ImageLike) -> tuple[str, bytes]:
         data = io.BytesIO()
         Image.fromarray(image).save(data, "png", compress_level=1)
         return f"image {number}", data.getvalue()
-    if isinstance(image, bytes | bytearray | memoryview):
+    if isinstance(image, _BYTES):
         return f"image {number}", bytes(image)
     if isinstance(image, str | os.PathLike):
         path = Path(image)
@@ -357,6 +360,11 @@ def _file(number: int, image: ImageLike) -> tuple[str, bytes]:
             return path.name, path.read_bytes()
         except OSError as error:
             raise SpadeError(f"{path}: {error.strerror}") from None
+    if not hasattr(image, "read"):
+        raise SpadeError(
+            f"an image is a path, a file's content, an open file or pixels, and not a "
+            f"{type(image).__name__}"
+        )
     name = getattr(image, "name", None)
     return Path(name).name if isinstance(name, str) else f"image {number}", image.read()
 

@@ -10,7 +10,7 @@ from ..errors import SpadeError
 ANY = "*"
 _PORTS = {"http": 80, "https": 443}
 _METHODS = "GET, HEAD, POST, PUT, DELETE"
-_SENT = "Authorization, Content-Type, X-Request-ID"
+_SENT = "Authorization, Content-Disposition, Content-Type, X-Request-ID"
 _SHOWN = "Retry-After, Server-Timing, X-Request-ID"
 _KEPT = 600
 """Seconds for which a browser may go by what it was told."""

@@ -74,6 +74,7 @@ def test_images_of_every_kind_are_answered_alike(client, service, parts, tmp_pat
     for image, values, one in zip(answer.images, maps, [*expected] * 5, strict=True):
         assert image.verdict == "NG" and image.score == answer.images[0].score
         assert values.dtype == np.float32 and np.array_equal(values, one.map)
+    assert client.query(bytearray(png(pixels))).images[0].score == answer.images[0].score
     (small,) = client.query(io.BytesIO(png(pixels)), maps="png").images
     np.testing.assert_allclose(read_map(small.map), maps[0], atol=small.map.scale)
     grey = client.query(np.ascontiguousarray(pixels[..., 0])).images[0]
@@ -90,6 +91,11 @@ def test_what_is_wrong_is_said(client, parts, tmp_path):
         client.query(tmp_path / "nothing.png")
     with pytest.raises(SpadeError, match=r"must be uint8.*float64 \[4, 4\]"):
         client.query(np.zeros((4, 4)))
+    with pytest.raises(SpadeError, match=r"a path, a file's content, .* and not a int"):
+        client.query([3])
+    for id in ("ä", "a\nb"):
+        with pytest.raises(SpadeError, match=r"`request_id=.*` has letters that no header holds"):
+            client.query(b"x", request_id=id)
     with pytest.raises(ServiceError, match=r"image 0: is empty") as caught:
         client.query(b"", request_id="x")
     assert (caught.value.status, caught.value.request_id) == (422, "x")

@@ -154,7 +154,7 @@ def test_pages_of_an_allowed_site_may_use_the_service(logged, parts):
     allowed = answer.headers
     assert allowed["access-control-allow-origin"] == SITE and allowed["vary"] == "Origin"
     assert "POST" in allowed["access-control-allow-methods"]
-    assert {"authorization", "content-type"} <= {
+    assert {"authorization", "content-disposition", "content-type"} <= {
         *allowed["access-control-allow-headers"].lower().split(", ")
     }
     assert "access-control-allow-credentials" not in allowed
