@@ -114,6 +114,15 @@ def test_the_history_of_a_day_is_sifted_and_saved(keeping, files):
         assert download.value.suggested_filename == f"nuts.index {day}.csv"
         table = list(csv.DictReader(io.StringIO(download.value.path().read_text("utf-8"))))
         assert [row["name"] for row in table] == ["hole.png", "dirt.png"]
+        # What comes meanwhile does not make the list begin anew.
+        rows.last.evaluate("(row) => { row.title = 'as it was'; }")
+        for name, count in (("good", 2), ("dirt", 3)):
+            drop(page, files / f"{name}.png")
+            expect(page.locator("#heard")).to_contain_text(name)
+            expect(rows).to_have_count(count)
+        expect(page.locator("#history-counts")).to_have_text("3 NG, 0 REVIEW, 2 OK")
+        expect(rows.last).to_have_attribute("title", "as it was")
+        expect(rows.first).to_contain_text("dirt.png")
         page.fill("#history-day", "2020-02-29")
         expect(page.locator("#history-counts")).to_have_text("0 NG, 0 REVIEW, 0 OK")
         expect(rows).to_have_count(0)
@@ -144,6 +153,15 @@ def test_of_several_indices_one_is_chosen_and_each_has_its_history(tiny, tmp_pat
             page.get_by_role("button", name="This was good").click()
             page.get_by_label("Your name").last.fill("Ada")
             page.keyboard.press("Enter")
+            expect(page.locator("#good")).to_be_hidden()
+            page.click("#to-history")
+            expect(page.locator("#history-title")).to_be_focused()
+            page.reload()
+            expect(page.get_by_label("Index")).to_have_value("nüts")
+            page.evaluate("location.hash = '#grass'")
+            expect(page.locator("#index")).to_contain_text("4 good images")
+            page.goto(page.url.partition("#")[0] + "#n%C3%BCts")
+            expect(page.locator("#index")).to_contain_text("6 good images")
             page.click("#region")
             page.wait_for_selector("#viewer .photo[src]")
         queued = service.client.get("/v1/indices/n%C3%BCts/feedback").json()["queue"]

@@ -40,6 +40,8 @@ export function openHistory({ ask, fetched, say, figure, clock, query, kept }) {
   let following = false;
   let refreshing = false;
   let shown = ""; // which queue is shown
+  let seen = 0; // the number of the newest result, when that was asked for last
+  let day = ""; // which day it was then
   let marking = null; // the card and result that the dialog is about
   const buttons = new Map(); // of results on the page, by their number
 
@@ -154,19 +156,45 @@ export function openHistory({ ask, fetched, say, figure, clock, query, kept }) {
     return row;
   }
 
-  async function showRows(before = null) {
-    const from = place;
+  // Calls `show` with the results that are asked for, unless others are by then.
+  async function lookUp(show, more = {}) {
+    const [from, question] = [place, String(asked())];
     try {
-      const found = await ask(`${place}/history?${asked({ limit: ROWS, ...(before && { before }) })}`);
-      if (from !== place) return; // another index was chosen meanwhile
-      if (before === null) at("history-rows").replaceChildren();
-      at("history-rows").append(...found.results.map(rowOf));
-      at("history-more").hidden = !found.more;
-      at("history-counts").textContent = inWords(found.counts);
+      const answer = await ask(`${place}/history?${asked({ limit: ROWS, ...more })}`);
+      if (from !== place || question !== String(asked())) return;
+      show(answer);
+      at("history-counts").textContent = inWords(answer.counts);
     } catch (error) {
       at("history-counts").textContent = error.message;
     }
   }
+
+  const showRows = () => lookUp(({ results, more }) => {
+    at("history-rows").replaceChildren(...results.map(rowOf));
+    at("history-more").hidden = !more;
+  });
+
+  const showOlder = () => lookUp(({ results, more }) => {
+    at("history-rows").append(...results.map(rowOf));
+    at("history-more").hidden = !more;
+  }, { before: at("history-rows").lastElementChild.dataset.id });
+
+  // Puts what came since on top; older ones that were asked for stay.
+  const showNewer = () => lookUp(({ results, more }) => {
+    const rows = at("history-rows");
+    const newest = Number(rows.firstElementChild?.dataset.id ?? 0);
+    if (!results.some((past) => past.id <= newest)) { // so many came that there is a gap
+      rows.replaceChildren(...results.map(rowOf));
+      at("history-more").hidden = !more;
+      return;
+    }
+    const most = Math.max(ROWS, rows.children.length);
+    rows.prepend(...results.filter((past) => past.id > newest).map(rowOf));
+    while (rows.children.length > most) {
+      rows.lastElementChild.remove();
+      at("history-more").hidden = false;
+    }
+  });
 
   async function save() {
     try {
@@ -214,7 +242,7 @@ export function openHistory({ ask, fetched, say, figure, clock, query, kept }) {
     if (now !== shown) at("queue-items").replaceChildren(...queue.map(itemOf));
     shown = now;
     queue.forEach(take);
-    at("try").hidden = queue.length === 0;
+    at("try").hidden = at("queue-about").hidden = queue.length === 0;
     at("try").disabled = working || said.refused !== null || preview !== null;
     at("add").hidden = preview === null;
     at("add").disabled = working || said.refused !== null;
@@ -237,7 +265,7 @@ export function openHistory({ ask, fetched, say, figure, clock, query, kept }) {
     const value = (limit) => (limit === null ? "none" : figure(limit));
     if (before === null || after === null) return `from ${value(before)} to ${value(after)}`;
     const part = before > 0 ? 100 * (after / before - 1) : 0;
-    const more = Math.abs(part) < 0.05 ? "" : ` (${figure(Math.abs(part))} % ${part > 0 ? "higher" : "lower"})`;
+    const more = Math.abs(part) < 0.05 ? "" : ` (${Number(Math.abs(part).toPrecision(2))} % ${part > 0 ? "higher" : "lower"})`;
     return `from ${value(before)} to ${value(after)}${more}`;
   }
 
@@ -300,8 +328,13 @@ export function openHistory({ ask, fetched, say, figure, clock, query, kept }) {
     try {
       const { counts, results } = await ask(`${from}/history?${new URLSearchParams({ ...spanOf(""), limit: 1 })}`);
       if (from === place) at("day").textContent = `Today: ${inWords(counts)}`;
-      const newest = at("history-rows").firstElementChild?.dataset.id ?? "";
-      if (at("history-day").value === today() && String(results[0]?.id ?? "") !== newest) await showRows();
+      const [newest, before] = [results[0]?.id ?? 0, day];
+      day = today();
+      if (at("history-day").value === before && before !== day) { // midnight passed
+        at("history-day").value = day;
+        await showRows();
+      } else if (at("history-day").value === day && newest !== seen) await showNewer();
+      seen = newest;
       const said = following ? null : await ask(`${from}/feedback`);
       if (said && from === place) showFeedback(said);
     } catch { // the next query says why
@@ -311,7 +344,7 @@ export function openHistory({ ask, fetched, say, figure, clock, query, kept }) {
   }
 
   async function begin(to) {
-    const found = await ask(`${to}/history?limit=${kept}`);
+    const newest = await ask(`${to}/history?limit=${kept}`);
     if (place === to) return;
     if (on) { // another index's results, which come back with it
       at("results").replaceChildren();
@@ -319,18 +352,19 @@ export function openHistory({ ask, fetched, say, figure, clock, query, kept }) {
       buttons.clear();
     }
     place = to;
-    product = found.index;
+    product = newest.index;
     if (at("product")) at("product").textContent = product;
     document.title = `${product}: spade-faiss`;
-    on = found.refused === null;
+    on = newest.refused === null;
     if (!on) return;
     tell("");
     for (const one of document.querySelectorAll(".needs-history")) one.hidden = false;
     for (const id of ["day", "history", "to-history"]) at(id).hidden = false;
-    at("history-day").value = today();
+    day = at("history-day").value = today();
+    seen = newest.results[0]?.id ?? 0;
     at("person").value = localStorage.getItem(NAME) ?? "";
-    at("results").append(...found.results.filter((past) => !buttons.has(past.id)).map(cardOf));
-    at("how").open = found.results.length === 0;
+    at("results").append(...newest.results.filter((past) => !buttons.has(past.id)).map(cardOf));
+    at("how").open = newest.results.length === 0;
     await showRows();
     await refresh();
   }
@@ -362,7 +396,14 @@ export function openHistory({ ask, fetched, say, figure, clock, query, kept }) {
     if (by) step(() => post(`${place}/feedback/back`, { by }), "Stepped back: the index is as it was before.");
   });
   for (const id of ["history-day", "history-verdict"]) at(id).addEventListener("change", () => showRows());
-  at("history-more").addEventListener("click", () => showRows(at("history-rows").lastElementChild.dataset.id));
+  at("history-more").addEventListener("click", showOlder);
+  for (const name of ["queue", "history"]) {
+    at(`to-${name}`).addEventListener("click", (event) => {
+      event.preventDefault(); // the address may hold an index's name
+      at(name).scrollIntoView();
+      at(`${name}-title`).focus({ preventScroll: true });
+    });
+  }
   at("history-csv").addEventListener("click", save);
 
   return { begin, refresh, attach };

@@ -89,20 +89,38 @@ function tell(index) {
       `from ${clock(until)} on; until then the one before does.`;
 }
 
+function nameInAddress() {
+  const name = location.hash.slice(1);
+  try {
+    return decodeURIComponent(name);
+  } catch { // somebody wrote it by hand
+    return name;
+  }
+}
+
 // Fills the list of indices, and chooses the one that the page's address names, or the first.
 async function list() {
   const names = (await ask("/v1/indices")).indices.map((one) => one.name);
-  const chosen = which.value || decodeURIComponent(location.hash.slice(1));
-  if (which.value && !names.includes(chosen)) names.push(chosen); // it is gone: no other in silence
+  const chosen = which.value || nameInAddress();
+  if (chosen && !names.includes(chosen)) names.push(chosen); // it is not there: no other in silence
   which.replaceChildren(...names.map((name) => new Option(name, name, false, name === chosen)));
   if (!names.length) throw new Error("The service's folder holds no index now");
 }
-which?.addEventListener("change", () => {
-  history.replaceState(null, "", `#${encodeURIComponent(which.value)}`);
+function change() {
   described = queried = null;
   at("index").textContent = "Opening the index …";
   describe();
+}
+which?.addEventListener("change", () => {
+  history.replaceState(null, "", `#${encodeURIComponent(which.value)}`);
+  change();
 });
+if (which) {
+  addEventListener("hashchange", () => {
+    which.replaceChildren();
+    change();
+  });
+}
 
 async function describe() {
   try {
