@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from fastapi import Request
@@ -19,6 +19,8 @@ from .parameters import quoted
 Model = TypeVar("Model", bound=BaseModel)
 PART = "images"
 """What each part of the form is called."""
+_JSON = 1 << 16
+"""Bytes that a body of JSON may have."""
 ANYTHING = "application/octet-stream"
 """The type of a body that does not say which kind of image it is; that is found out anyhow."""
 
@@ -95,7 +97,8 @@ async def read_json(request: Request, model: type[Model], limits: Limits) -> Mod
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise Refusal(415, "send JSON, with Content-Type: application/json")
     try:
-        return model.model_validate_json(bytes(await read_body(request, limits)))
+        body = await read_body(request, replace(limits, bytes=min(limits.bytes, _JSON)))
+        return model.model_validate_json(bytes(body))
     except ValidationError as error:
         lines = (
             f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}"

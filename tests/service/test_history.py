@@ -356,6 +356,7 @@ def test_what_cannot_be_done_is_one_line(tiny, folder, index, tmp_path):
             (422, "id: Input should be greater than", {"json": {"id": 0, "by": "Bob"}}),
             (422, "who: Extra inputs", {"json": {"id": 1, "by": "Bob", "who": 1}}),
             (422, "the body: Invalid JSON", {"content": b"{", "headers": kind}),
+            (413, "the body has more than 65536 bytes", {"content": b" " * 70000, "headers": kind}),
         ):
             answer = client.post("/v1/feedback", **options)
             assert answer.json()["detail"].startswith(line) and answer.status_code == status
