@@ -197,11 +197,12 @@ class Feedback:
                 return last
         # The process was killed between the step and its record, or that could not be kept.
         try:
+            since = self._before(generation).stat().st_mtime
             before = open_detector(self._before(generation), calibrate=False)
-        except SpadeError:  # it is just being removed
+        except (SpadeError, OSError):  # it is just being removed
             return None
         return Change(
-            time=datetime.fromtimestamp(self._before(generation).stat().st_mtime, UTC),
+            time=datetime.fromtimestamp(since, UTC),
             kind="added",
             person="",
             images=len(self._live.detector.index_) - len(before.index_),
