@@ -34,6 +34,7 @@ def fitted(name, network, clips=GOOD, setting=None, checkpoint=None, seed=0):
     return method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_planted_stands_out_on_average_over_seeds(name, lite):
     assert np.mean([ratio(fitted(name, lite, seed=seed)) for seed in range(3)]) > 1.25

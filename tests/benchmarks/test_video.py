@@ -186,6 +186,7 @@ def test_errors_are_in_units_of_those_of_good_frames(lite):
     assert method.scores(GOOD[0]).mean() == pytest.approx(1, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_spade_learns_some_frames_a_second_and_sees_motion(tiny):
     for name, motion in (("SPADE", False), ("SPADE-video", True)):
         setting = replace(VIDEO_METHODS[name].budgets["small"], fps=2.0, k=3)

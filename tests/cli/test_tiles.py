@@ -94,6 +94,7 @@ def test_lines_are_each_built_and_each_is_estimated(folder, tmp_path):
         assert open_detector(tmp_path / "all" / name).index_.parts == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "views",
     [

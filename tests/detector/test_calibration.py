@@ -110,6 +110,7 @@ def test_without_scores_of_its_own_other_settings_leave_no_threshold(tiny):
     )
 
 
+@pytest.mark.slow
 def test_thresholds_hold_the_wished_rate_on_real_scores(real):
     held = real.calibration_set.good
     rng = np.random.default_rng(0)

@@ -318,6 +318,7 @@ def spade(tiny):
     return Spade(tiny, **SEEN).fit(pictures("brick", 5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["paper", "best"])
 def test_devices_share_the_patches_of_tiles(tiny, preset):
     train, new = pictures("brick", 4), [with_hole(pictures("brick", 1, 5)[0])]
@@ -346,6 +347,7 @@ def test_a_saved_index_is_the_same_and_so_are_its_settings(spade, tmp_path):
     assert refitted.index_.manifest.framing == loaded.index_.manifest.framing
 
 
+@pytest.mark.slow
 def test_float16_and_galleries_find_nearly_the_same(spade):
     train = pictures("brick", 5)
     new = [with_hole(pictures("brick", 1, 5)[0]), pictures("brick", 1, 7)[0]]
@@ -418,6 +420,7 @@ def test_a_mirror_view_sees_each_tile_mirrored(tiny):
     np.testing.assert_allclose(two.map[:, ::-1], one.map, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_networks_and_views(tiny, tmp_path):
     train = pictures("brick", 5)
     ensemble = Ensemble.of([tiny, tiny], ["flip"], **SEEN).fit(train, tmp_path / "both")

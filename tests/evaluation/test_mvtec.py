@@ -301,6 +301,7 @@ def test_tables_of_several_runs_are_drawn(tmp_path, monkeypatch):
         draw(__file__)
 
 
+@pytest.mark.slow
 def test_the_demo_runs_whole_and_again(tiny, tmp_path, monkeypatch):
     from spade_faiss.evaluation import demo
 

@@ -268,6 +268,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_sigkill_while_galleries_are_made_leaves_the_old_index_whole(index, five, tmp_path):
     before = Manifest.read(index)
     for path in five:

@@ -169,6 +169,7 @@ def test_of_several_indices_one_is_chosen_and_each_has_its_history(tiny, tmp_pat
         assert service.client.get("/v1/indices/grass/feedback").json()["queue"] == []
 
 
+@pytest.mark.slow
 def test_the_page_is_used_by_keys_alone(keeping, files):
     """Tab, Enter and typing; where the focus is can be seen, and is never lost."""
     with opened(keeping) as page:

@@ -34,6 +34,7 @@ def served(index, *options, **environment):
             process.kill()
 
 
+@pytest.mark.slow
 def test_a_killed_service_loses_no_accepted_request(index, parts):
     """Requests sent before the signal are answered, later ones are refused in words."""
     image = png(parts[1])

@@ -69,7 +69,9 @@ def check_near(found, expected, most=2):
     np.testing.assert_allclose(found, expected, atol=most)
 
 
-@pytest.mark.parametrize(("width", "touch"), [(1280, False), (390, True)])
+@pytest.mark.parametrize(
+    ("width", "touch"), [pytest.param(1280, False, marks=pytest.mark.slow), (390, True)]
+)
 def test_a_polygon_is_drawn_and_saved_and_the_next_query_honours_it(
     editable, tmp_path, width, touch
 ):
