@@ -15,10 +15,11 @@ except ModuleNotFoundError as error:
     ) from None
 
 from .app import create_app
-from .history import Bounds, History
+from .history import History
 from .indices import IndexFolder
 from .limits import Limits
 from .live import LiveIndex
+from .past import Bounds
 from .server import serve
 
 __all__ = ["Bounds", "History", "IndexFolder", "Limits", "LiveIndex", "create_app", "serve"]

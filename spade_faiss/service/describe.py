@@ -27,8 +27,8 @@ from ..report.layers import paths_of
 from ..types import Score
 from ..verdict import Finding, Region, judge_result, shown_map
 from . import pictures
-from .history import Past
 from .live import Awaited, Served
+from .past import Past
 from .pictures import MapFormat
 
 

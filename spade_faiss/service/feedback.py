@@ -26,9 +26,10 @@ from ..errors import SpadeError
 from ..index import clone_index, manifest_path, put_in_place, read_manifest
 from ..index.record import file_sha256
 from .background import Background, Job
-from .history import Change, History, Past
+from .history import History
 from .limits import Refusal
 from .live import LiveIndex
+from .past import Change, Past
 
 logger = logging.getLogger("spade_faiss")
 

@@ -9,8 +9,9 @@ from ..answers import QueriedImage
 from ..detector.result import Result
 from ..errors import SpadeError
 from . import pictures
-from .history import History, Outcome
+from .history import History
 from .live import Served
+from .past import Outcome
 from .uploads import Upload
 
 logger = logging.getLogger("spade_faiss")
@@ -47,7 +48,7 @@ def record(
     for upload, result, answer in zip(uploads, results, answers, strict=True):
         image = None
         try:
-            image = history.keep_image(upload.data)
+            image = history.images.keep(upload.data)
         except SpadeError as error:
             _warn([answer], f"the image is not kept: {error}")
         upload.data = bytearray()
@@ -71,7 +72,7 @@ def record(
     except SpadeError as error:
         for one in outcomes:
             if one.image:
-                history.forget_image(one.image)
+                history.images.forget(one.image)
         _warn(answers, f"the result is not kept: {error}")
 
 

@@ -27,10 +27,11 @@ from ..index.folders import holds_index, indices_in
 from .access_log import AccessLog
 from .app import create_app
 from .context import State
-from .history import Bounds, History
+from .history import History
 from .indices import IndexFolder
 from .limits import Limits
 from .live import LiveIndex
+from .past import Bounds
 
 _SHORTEST_TOKEN = 16
 _PATIENCE = 60.0

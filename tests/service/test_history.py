@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from spade_faiss import Ensemble, Spade, SpadeError, open_detector
 from spade_faiss.client import Client
 from spade_faiss.index import index_lock
 from spade_faiss.service import Bounds, History
-from spade_faiss.service.history import Outcome, Which
+from spade_faiss.service.past import Outcome, Which
 from tests.service.serving import form, png, serving, set_threshold, wait_for
 from tests.service.test_region import DIRT, GOOD, HOLE, OPTIONS, verdicts
 
@@ -33,7 +34,7 @@ def outcome(history=None, **changes):
     values = {"name": "a.png", "score": 5.0, "threshold": 4.0, "review": None, "verdict": "NG"}
     values |= {"kind": "map", "places": 1, "generation": "0", "picture": b"jpeg", "image": None}
     if history:
-        values["image"] = history.keep_image(PNG)
+        values["image"] = history.images.keep(PNG)
     return Outcome(**values | changes)
 
 
@@ -376,14 +377,17 @@ def test_what_cannot_be_kept_is_answered_with_a_note(tiny, folder, tmp_path):
         refused = call_good(service.client, 1)
         line = "the image of result 1 is kept no more: send it again"
         assert (refused.status_code, refused.json()["detail"]) == (409, line)
-        service.kept._connection.execute("DROP TABLE pictures")
+        damage = tmp_path / "kept" / "history.sqlite"
+        with closing(sqlite3.connect(damage)) as other:
+            other.execute("DROP TABLE pictures")
         (answer,) = service.client.post("/v1/query", files=form(png(DIRT))).json()["images"]
         assert answer["verdict"] == "NG" and answer["id"] is None
         assert "the result is not kept: " in answer["notes"][-1]
         assert len(service.kept.find(Which("parts"))) == 1
         answer = service.client.get("/v1/history/picture?id=1")
         assert answer.status_code == 404 and "no such table: pictures" in answer.json()["detail"]
-        service.kept._connection.execute("DROP TABLE results")
+        with closing(sqlite3.connect(damage)) as other:
+            other.execute("DROP TABLE results")
         for place in ("history", "feedback"):
             answer = service.client.get(f"/v1/{place}")
             assert answer.status_code == 500
@@ -392,7 +396,7 @@ def test_what_cannot_be_kept_is_answered_with_a_note(tiny, folder, tmp_path):
 
 def test_a_result_is_kept_though_older_ones_cannot_be_removed(tmp_path, monkeypatch, caplog):
     with closing(History(tmp_path, Bounds(bytes=1))) as history:
-        monkeypatch.setattr(history, "forget_image", lambda _: (tmp_path / "none" / "x").unlink())
+        monkeypatch.setattr(history.images, "forget", lambda _: (tmp_path / "none" / "x").unlink())
         assert history.record("a", [outcome(history)]) == [1]
         assert history.get("a", 1).score == 5
     assert "what is too old is not removed" in caplog.text
@@ -414,7 +418,7 @@ def test_no_more_is_kept_than_was_asked_for(tmp_path):
         for _ in range(250):
             history.record("b", [outcome()])
         assert 6 <= len(history.find(Which("b"))) < 6 + 100
-        assert history.image(kept) == PNG
+        assert history.images.read(kept) == PNG
     with closing(History(tmp_path, bounds)) as history:
         assert [past.id for past in history.find(Which("a"))] == [1]
         assert len(history.find(Which("b"))) == 6
@@ -424,7 +428,7 @@ def test_no_more_is_kept_than_was_asked_for(tmp_path):
         assert history.find(Which("b")) == []
         # What was called good stays, and so does its image.
         (past,) = history.marked("a")
-        assert history.image(past) == PNG
+        assert history.images.read(past) == PNG
         assert history.unmark("a", 1).good is None
         assert not list((tmp_path / "good" / "a").iterdir())
     for wrong in (
@@ -490,7 +494,7 @@ def test_what_was_answered_survives_a_kill(tmp_path):
     with closing(History(tmp_path)) as history:
         found = {past.id: past for past in history.every(Which("a"))}
         assert said and set(said) <= set(found)
-        assert all(history.image(found[number]) == PNG for number in said)
+        assert all(history.images.read(found[number]) == PNG for number in said)
         # Nothing is left of what came to no result.
         assert {past.image for past in found.values()} == {
             path.name for path in (tmp_path / "images").iterdir()

@@ -18,9 +18,9 @@ from ...answers import (
 )
 from ..context import Context, Shared
 from ..describe import past_answer
-from ..history import Change
 from ..limits import Limits, Refusal
 from ..openapi import Access, json_body, problems
+from ..past import Change
 from ..places import FEEDBACK, FEEDBACK_ADD, FEEDBACK_BACK, FEEDBACK_PREVIEW
 from ..uploads import read_json
 

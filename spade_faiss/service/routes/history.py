@@ -17,9 +17,10 @@ from ...errors import SpadeError
 from ...images import image_format
 from ..context import Context, Shared
 from ..describe import past_answer
-from ..history import History, Past, Which
+from ..history import History
 from ..limits import Refusal
 from ..openapi import Access, pictures, problems
+from ..past import Past, Which
 from ..places import HISTORY, HISTORY_CSV, HISTORY_IMAGE, HISTORY_PICTURE
 
 Made = TypeVar("Made")
@@ -122,7 +123,7 @@ async def image(context: Shared, id: Number) -> Response:
     """Give the image itself, with which it can be queried again."""
     kept = context.feedback.history()
     past = await context.run(_found, kept.get, context.kept_as, id)
-    data = await context.run(_found, kept.image, past)
+    data = await context.run(_found, kept.images.read, past)
     kind = _TYPES[image_format(data) or "PNG"]
     return Response(data, media_type=f"image/{kind}")
 
