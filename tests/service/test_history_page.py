@@ -60,7 +60,7 @@ def test_from_a_query_to_an_index_that_knows_it_and_back(keeping, files, width, 
         results = page.locator(".result")
         expect(results.locator(".name")).to_have_text(["dirt.png", "hole.png", "good.png"])
         expect(results.locator(".verdict")).to_have_text(["NG", "NG", "OK"])
-        assert results.first.locator("img").evaluate("(i) => i.decode().then(() => i.width)") > 99
+        page.wait_for_function("document.querySelector('.result img').naturalWidth > 99")
         assert not page.locator("#how").evaluate("(e) => e.open")
         results.first.get_by_role("button", name="This was good").click()
         check_accessible(page)
