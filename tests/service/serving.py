@@ -2,7 +2,6 @@ import base64
 import io
 import re
 import threading
-import time
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -19,6 +18,7 @@ from spade_faiss.service import History, Limits, LiveIndex, create_app
 from spade_faiss.service.context import State
 from spade_faiss.service.server import Server
 from tests.conftest import texture, with_hole
+from tests.waiting import wait_for
 
 SMALL = {"resize": 96, "crop": 96}
 
@@ -30,13 +30,6 @@ def png(image):
 def form(*files):
     """Return httpx's description of a form with these bytes as images."""
     return [("images", (f"{i}.png", data)) for i, data in enumerate(files)]
-
-
-def wait_for(condition, seconds=120):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.02)
 
 
 def greeting(process):

@@ -12,7 +12,8 @@ import pytest
 from spade_faiss import Spade, open_detector
 from spade_faiss.service import IndexFolder, drifting
 from tests.conftest import texture
-from tests.service.serving import form, png, running, serving, wait_for
+from tests.service.serving import form, png, running, serving
+from tests.waiting import wait_for
 
 BATCH = 16
 

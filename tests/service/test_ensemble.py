@@ -16,8 +16,9 @@ from spade_faiss.index import EnsembleManifest, read_manifest
 from spade_faiss.service import LiveIndex
 from tests.command import done
 from tests.conftest import texture, with_hole
-from tests.service.serving import form, png, read_picture, serving, wait_for
+from tests.service.serving import form, png, read_picture, serving
 from tests.service.test_process import served
+from tests.waiting import wait_for
 
 SMALL = {"resize": 96, "crop": 96}
 

@@ -18,8 +18,9 @@ from spade_faiss.client import Client
 from spade_faiss.index import index_lock
 from spade_faiss.service import Bounds, History
 from spade_faiss.service.past import Outcome, Which
-from tests.service.serving import form, png, serving, set_threshold, wait_for
+from tests.service.serving import form, png, serving, set_threshold
 from tests.service.test_region import DIRT, GOOD, HOLE, OPTIONS, verdicts
+from tests.waiting import wait_for
 
 PNG = png(GOOD[0][:16, :16])
 

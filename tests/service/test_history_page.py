@@ -12,6 +12,7 @@ from tests.conftest import texture
 from tests.service.serving import running, serving
 from tests.service.test_page import browser, drop, opened, pytestmark, sync_api  # noqa: F401
 from tests.service.test_region import DIRT, GOOD, HOLE, OPTIONS
+from tests.waiting import wait_for
 
 pytest.importorskip("axe_playwright_python", reason="needs the package axe-playwright-python")
 from tests.service.accessible import check_accessible
@@ -60,7 +61,8 @@ def test_from_a_query_to_an_index_that_knows_it_and_back(keeping, files, width, 
         results = page.locator(".result")
         expect(results.locator(".name")).to_have_text(["dirt.png", "hole.png", "good.png"])
         expect(results.locator(".verdict")).to_have_text(["NG", "NG", "OK"])
-        page.wait_for_function("document.querySelector('.result img').naturalWidth > 99")
+        picture = results.first.locator("img")  # it comes after its result
+        wait_for(lambda: picture.evaluate("(image) => image.naturalWidth") > 99)
         assert not page.locator("#how").evaluate("(e) => e.open")
         results.first.get_by_role("button", name="This was good").click()
         check_accessible(page)

@@ -26,10 +26,11 @@ from spade_faiss.service.indices import Indices
 from spade_faiss.service.server import _kept
 from tests.command import one_line, run
 from tests.conftest import texture, with_hole
-from tests.service.serving import SMALL, form, png, running, serving, set_threshold, wait_for
+from tests.service.serving import SMALL, form, png, running, serving, set_threshold
 from tests.service.test_process import served
 from tests.service.test_requests import SITE
 from tests.service.test_service import why
+from tests.waiting import wait_for
 
 NAMES = ["gravel", "grass", "one two é"]
 IMAGE = png(with_hole(texture("gravel", 1, seed=8)[0], radius=20))

@@ -16,7 +16,8 @@ import pytest
 from spade_faiss import SpadeError
 from spade_faiss.service import serve
 from tests.command import PROGRAM, one_line
-from tests.service.serving import form, greeting, png, serving, wait_for
+from tests.service.serving import form, greeting, png, serving
+from tests.waiting import wait_for
 
 TOKEN = "a-token-of-some-length"
 

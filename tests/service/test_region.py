@@ -14,7 +14,8 @@ from spade_faiss.detector.extract import features_of_kept
 from spade_faiss.images.roi import Roi
 from spade_faiss.index import index_lock
 from tests.conftest import texture, with_hole
-from tests.service.serving import SMALL, form, png, serving, wait_for
+from tests.service.serving import SMALL, form, png, serving
+from tests.waiting import wait_for
 
 GOOD = texture("gravel", 6)
 DIRT, HOLE = with_hole(GOOD[0], 200, 60, 18), with_hole(GOOD[0], 80, 128, 18)

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from spade_faiss import Spade
-from tests.service.serving import serving, wait_for
+from tests.service.serving import serving
 from tests.service.test_page import browser, opened, sync_api  # noqa: F401 - a fixture
 from tests.service.test_region import DIRT, GOOD, HOLE, OPTIONS, settled, verdicts
+from tests.waiting import wait_for
 
 expect = sync_api.expect
 pytestmark = pytest.mark.skipif(

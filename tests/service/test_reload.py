@@ -12,7 +12,8 @@ from spade_faiss.index import read_manifest
 from spade_faiss.index.manifest import MANIFEST
 from spade_faiss.service import Limits, LiveIndex
 from tests.conftest import texture, with_hole
-from tests.service.serving import SMALL, form, png, serving, set_threshold, wait_for
+from tests.service.serving import SMALL, form, png, serving, set_threshold
+from tests.waiting import wait_for
 
 
 def digest(folder):

@@ -9,8 +9,9 @@ from spade_faiss import SpadeError
 from spade_faiss.service import Limits
 from spade_faiss.service.access_log import AccessLog
 from spade_faiss.service.origins import Origins
-from tests.service.serving import form, png, serving, wait_for
+from tests.service.serving import form, png, serving
 from tests.service.test_service import why
+from tests.waiting import wait_for
 
 TOKEN = "a-token-of-some-length"
 SITE = "https://mes.example:8443"

@@ -15,7 +15,8 @@ from spade_faiss.service import Limits, LiveIndex
 from spade_faiss.service.limits import Admission, Refusal
 from spade_faiss.verdict import find_regions
 from tests.conftest import texture
-from tests.service.serving import form, png, read_picture, serving, wait_for
+from tests.service.serving import form, png, read_picture, serving
+from tests.waiting import wait_for
 
 TOKEN = "a-token-of-some-length"
 
