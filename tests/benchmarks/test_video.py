@@ -100,6 +100,7 @@ def test_the_papers_networks_can_be_trained(name, lite):
     assert scores.shape == (40,) and scores.std() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_clips_too_short_are_refused(name, lite):
     few = small(name, steps=0)

@@ -73,6 +73,7 @@ def test_a_query_finds_the_hole_and_writes_whole_maps(folder, tmp_path):
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_an_index_grows_shrinks_and_is_calibrated(folder, tmp_path):
     done("build", folder / "good", "--index", tmp_path / "index", *TILES)
     done("add", tmp_path / "index", folder / "more", "--engine", "faiss")

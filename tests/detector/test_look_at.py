@@ -25,6 +25,7 @@ def left_of(x, side=256):
 LEFT, WIDE = left_of(130), left_of(200, 64)[:, :64]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

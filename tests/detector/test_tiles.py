@@ -273,6 +273,7 @@ def test_an_image_is_never_compared_with_its_own_tiles(tiny):
             assert own.shape[1] and not (own // index.parts == i).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_batches_make_no_difference(tiny, batch_size):
     train, new = pictures("gravel", 4), [with_hole(one) for one in pictures("gravel", 3, 5)]

@@ -247,7 +247,7 @@ def test_a_reader_outlives_a_replacement(tiny, index):
     assert before.scores == again.scores and len(Index.open(index)) == 3
 
 
-@pytest.mark.parametrize("old", [0, 10])
+@pytest.mark.parametrize("old", [pytest.param(0, marks=pytest.mark.slow), 10])
 @pytest.mark.parametrize("step", [7, pytest.param(1, marks=pytest.mark.slow)])
 def test_sigkill_at_any_step_leaves_none_or_a_whole_one(built, gravel_folder, tmp_path, old, step):
     folder = tmp_path / "index"
