@@ -55,8 +55,7 @@ class History:
         self._new = 0
         """Results since it was looked whether older ones have to go."""
         self._bytes = 0
-        """Of all images as they were sent, but those that were called good."""
-
+        """Of the images in `images`."""
         self._lock = FileLock(folder / ".lock", timeout=0)
         try:
             self.images = SentImages(folder)
@@ -302,7 +301,14 @@ class History:
 
     def _prune(self) -> None:
         """Remove what is too old or too much; what was called good stays."""
-        self._new = 0
+        with self._file.writing, self._file.plainly():  # until the images are gone, too
+            self._new = 0
+            lost = self._prune_tables()
+            for image in lost:
+                self.images.forget(image)
+
+    def _prune_tables(self) -> list[str]:
+        """Do so in the tables; return the images that are of no result any more."""
         bounds = self.bounds
         oldest = as_text(datetime.now(UTC) - timedelta(days=bounds.days))
         with self._file.changing() as connection:
@@ -333,6 +339,4 @@ class History:
                 "UPDATE results SET image = NULL WHERE id = ?", [(number,) for number, _ in lost]
             )
         self._bytes = left
-        with self._file.plainly():
-            for image in (*(image for _, image, _ in gone if image), *(image for _, image in lost)):
-                self.images.forget(image)
+        return [*(image for _, image, _ in gone if image), *(image for _, image in lost)]
