@@ -6,6 +6,9 @@ from pathlib import Path
 
 from .manifest import ENSEMBLE, MANIFEST
 
+Stamp = tuple[tuple[int, ...] | None, ...]
+"""What tells one manifest's file from the next; see `stamp_of`."""
+
 
 def holds_index(folder: Path) -> bool:
     """Say whether a folder holds an index or an ensemble."""
@@ -26,3 +29,15 @@ def indices_in(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return [name for name in folders_in(folder) if holds_index(folder / name)]
+
+
+def stamp_of(folder: Path) -> Stamp:
+    """Return what tells one manifest's file from the next, which is renamed into place."""
+    looks: list[tuple[int, ...] | None] = []
+    for name in (MANIFEST, ENSEMBLE):
+        try:
+            found = (folder / name).stat()
+            looks.append((found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size))
+        except OSError:
+            looks.append(None)
+    return tuple(looks)

@@ -9,11 +9,10 @@ from pathlib import Path
 from ..detector import Detector
 from ..detector.correspond import units_compared
 from ..features import Backbone
-from ..index.manifest import ENSEMBLE, MANIFEST
+from ..index.folders import Stamp, stamp_of
 
 Opener = Callable[[Sequence[Backbone]], Detector]
 """Opens what the folder holds, given the networks that are loaded already."""
-_Stamp = tuple[tuple[int, ...] | None, ...]
 
 
 class CurrentIndex:
@@ -39,13 +38,13 @@ class CurrentIndex:
 
     def __init__(self, folder: Path, opener: Opener, say: Callable[[str], object]) -> None:
         self._folder, self._opener, self._say = folder, opener, say
-        self._refused: _Stamp | None = None
+        self._refused: Stamp | None = None
         self._again = 0.0
         self._open(())
 
     def take(self) -> Detector:
         """Return the detector of what the folder holds now, if it can be opened."""
-        stamp = self._look()
+        stamp = stamp_of(self._folder)
         if stamp != self._stamp and (stamp != self._refused or time.monotonic() >= self._again):
             try:
                 self._open([one.network for one in self.detector.members])
@@ -65,22 +64,11 @@ class CurrentIndex:
 
     def _open(self, networks: Sequence[Backbone]) -> None:
         while True:
-            stamp = self._look()
+            stamp = stamp_of(self._folder)
             detector = self._opener(networks)
             for one in detector.members:  # what else the first image would show to be wrong
                 _ = one.pipeline.network
                 units_compared(one.index_, one.settings)
-            if self._look() == stamp:  # else a writer came between
+            if stamp_of(self._folder) == stamp:  # else a writer came between
                 break
         self.detector, self._stamp = detector, stamp
-
-    def _look(self) -> _Stamp:
-        """Return what tells one manifest's file from the next, which is renamed into place."""
-        looks: list[tuple[int, ...] | None] = []
-        for name in (MANIFEST, ENSEMBLE):
-            try:
-                found = (self._folder / name).stat()
-                looks.append((found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size))
-            except OSError:
-                looks.append(None)
-        return tuple(looks)

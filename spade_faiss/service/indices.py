@@ -22,11 +22,11 @@ from ..detector import Detector
 from ..detector.pipeline import record_of
 from ..errors import SpadeError
 from ..features import Backbone
-from ..index.folders import indices_in
+from ..index.folders import Stamp, indices_in, stamp_of
 from ..index.manifest import BackboneRecord
 from .context import Context, Resources
 from .limits import Refusal
-from .live import LiveIndex, Stamp, stamp_of
+from .live import LiveIndex
 from .parameters import nearest, quoted
 
 logger = logging.getLogger("spade_faiss")

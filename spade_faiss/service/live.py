@@ -17,6 +17,7 @@ from ..detector import Detector
 from ..errors import SpadeError
 from ..features import Backbone
 from ..index import is_ensemble
+from ..index.folders import Stamp, stamp_of
 from ..index.manifest import ENSEMBLE, MANIFEST
 from ..index.record import file_sha256
 
@@ -24,7 +25,6 @@ logger = logging.getLogger("spade_faiss")
 
 Opener = Callable[[Path, Sequence[Backbone]], Detector]
 """Opens what a folder holds, given the networks that are loaded already."""
-Stamp = tuple[tuple[int, ...] | None, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,18 +222,6 @@ class LiveIndex:
             return file_sha256(self.folder / name)
         except FileNotFoundError:
             return ""
-
-
-def stamp_of(folder: Path) -> Stamp:
-    """Return what tells one manifest's file from the next, which is renamed into place."""
-    looks: list[tuple[int, ...] | None] = []
-    for name in (MANIFEST, ENSEMBLE):
-        try:
-            found = (folder / name).stat()
-            looks.append((found.st_ino, found.st_mtime_ns, found.st_ctime_ns, found.st_size))
-        except OSError:
-            looks.append(None)
-    return tuple(looks)
 
 
 def _warm_up(detector: Detector) -> None:
