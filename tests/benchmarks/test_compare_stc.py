@@ -41,6 +41,7 @@ def campus(tmp_path_factory):
     return make_stc(tmp_path_factory.mktemp("stc") / "shanghaitech")
 
 
+@pytest.mark.slow
 def test_a_comparison_prints_measured_beside_published(compare, campus, tmp_path, capsys):
     call = str(campus), "--method", "AE2D", "--out", str(tmp_path), *COMMON
     assert compare([*call, "--json"]) == 0
@@ -86,6 +87,7 @@ def test_a_scene_that_a_method_cannot_judge_is_left_out(compare, campus, tmp_pat
     assert lines[1] == "compare.py: nothing could be evaluated"
 
 
+@pytest.mark.slow
 def test_a_wrong_call_says_so_in_one_line(tmp_path):
     command = [sys.executable, "benchmarks/compare.py", "stc", str(tmp_path / "none")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -58,6 +58,7 @@ def test_training_lowers_the_errors_of_good_clips_that_it_was_not_shown(name, li
     assert trained < 0.9 * blind
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_training_is_taken_up_where_it_was_to_the_same_end(name, lite, tmp_path):
     few = small(name, steps=3, batch=2, keep_every=2)

@@ -207,6 +207,7 @@ def test_a_full_disk_leaves_the_old_index_and_nothing_beside_it(index, gravel_fo
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_pipe_is_not_waited_for(index, parts, tmp_path):
     folder = tmp_path / "pipes"
     folder.mkdir()
@@ -256,6 +257,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_sigterm_ends_it_and_its_temporary_files(gravel_folder, tmp_path):
     folder = tmp_path / "indices" / "i"
     ended = subprocess.run(
@@ -288,6 +290,7 @@ def test_help_answers_without_torch_and_numpy():
     assert ended.returncode == 0 and "--explain" in ended.stdout, ended.stderr
 
 
+@pytest.mark.slow
 def test_galleries_by_name(gravel_folder, parts, tmp_path):
     folder, image = tmp_path / "index", parts / "line 1" / "hole,1.png"
     done(

@@ -214,6 +214,7 @@ def test_a_proposal_is_shown_and_nothing_is_built(folder, tmp_path):
     assert Spade.load(index).settings.region == Roi(looked_at)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", ["y", "n"])
 def test_a_person_at_a_terminal_is_asked(folder, tmp_path, answer):
     index = tmp_path / "index"

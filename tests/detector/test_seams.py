@@ -34,6 +34,7 @@ def spade(request, lite):
     return spade
 
 
+@pytest.mark.slow
 def test_a_flaw_that_moves_over_a_joint_keeps_its_score(spade):
     """The picture moves under the tiles, so that what is around the flaw stays the same.
 
@@ -52,6 +53,7 @@ def test_a_flaw_that_moves_over_a_joint_keeps_its_score(spade):
         np.testing.assert_allclose(seen(x), middles[x % 32], rtol=0.02, err_msg=str(x))
 
 
+@pytest.mark.slow
 def test_a_good_picture_shows_no_joint(spade):
     """Maps of one texture that moves under the tiles, so that each place has all of it."""
     texture = (field() * TINT).astype(np.uint8)

@@ -186,6 +186,7 @@ def test_the_table_says_rates_as_a_person_does():
     assert "threshold" not in table(results_of("folder", {}, {"bolt": none}))
 
 
+@pytest.mark.slow
 def test_the_report_shows_them(evaluated, opened):
     out, results, _ = evaluated
     record = results["categories"]["parts"]

@@ -45,6 +45,7 @@ def kept(out, name):
     return json.loads((out / "done" / f"{name}.json").read_text())["evidence"]
 
 
+@pytest.mark.slow
 def test_a_report_of_an_earlier_evaluation_goes(tiny, data, reported, tmp_path):
     out = shutil.copytree(reported[0], tmp_path / "out")
     assert (out / "report.html").exists()
@@ -228,6 +229,7 @@ def test_what_an_older_version_kept_less_of_is_done_anew_for_a_report(scenes, tm
     assert found is None and why == "an older version kept less of it for a report"
 
 
+@pytest.mark.slow
 def test_a_browser_shows_the_curves_of_clips(scenes, opened):
     out, _, _ = scenes
     page = opened(out / "report.html", width=1280, scheme="light").page
@@ -239,6 +241,7 @@ def test_a_browser_shows_the_curves_of_clips(scenes, opened):
     assert name in page.inner_text("#viewer-name")
 
 
+@pytest.mark.slow
 def test_a_browser_shows_the_evaluation(reported, opened):
     out, _ = reported
     for width, scheme in ((1280, "dark"), (390, "light")):

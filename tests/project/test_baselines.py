@@ -94,6 +94,7 @@ def fitted(name, lite, images, setting=None, checkpoint=None, seed=0):
     return method
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in NETWORKS])
 def test_a_planted_defect_stands_out_but_not_to_an_ignorant_model(name, lite):
     method = fitted(name, lite, GOOD)
@@ -143,6 +144,7 @@ def test_the_papers_networks_can_be_trained(name, lite):
     assert found.shape == (SIDE, SIDE) and found.std() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_training_is_taken_up_where_it_was_to_the_same_end(name, lite, tmp_path):
     few = {"batch": 2, "keep_every": 2}
@@ -290,6 +292,7 @@ def test_a_comparison_prints_measured_beside_published_and_does_nothing_twice(li
         assert round(record["fit_seconds"], 4) == line["fit_seconds"]
 
 
+@pytest.mark.slow
 def test_a_wrong_call_says_so_in_one_line(tmp_path):
     done = compare(tmp_path / "none")
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1

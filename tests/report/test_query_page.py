@@ -412,6 +412,23 @@ def test_paper_has_all_pictures(queried, opened):
     assert page.locator(".card .photo").count() == 9
 
 
+def test_long_words_make_the_report_no_wider(spade, opened, tmp_path):
+    long = "n" * 100
+    write_parts(tmp_path / long, [f"{long}.png"])
+    (tmp_path / long / f"{long}-cut.png").write_bytes(b"no")
+    out = tmp_path / f"{long}-out"
+    out.mkdir()
+    found = find_images([tmp_path / long], print)
+    write_query(spade, found, out, report=True, on_error=lambda *line: None)
+    page = opened(out / "report.html", width=390).page
+    assert long in page.inner_text("body")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.click(".card .stage")
+    page.wait_for_selector("#viewer[open]")
+    assert page.evaluate("document.querySelector('#viewer').scrollWidth") <= 390
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_thousand_images_stay_usable(thousand, opened, width):
     path, rows = thousand

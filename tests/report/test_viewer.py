@@ -62,6 +62,7 @@ def open_first(page):
 # Files -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_large_pictures_lie_beside_the_report(reported):
     cards = cards_of(reported)
     assert [card["closeup"] is None for card in cards] == [False, False, True]
@@ -138,6 +139,7 @@ def test_a_card_whose_pictures_went_opens_small(spade, tmp_path):
     assert "img-src data:;" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_pictures_go_with_the_cards_that_are_not_kept(spade, tmp_path):
     page = QueryReport(spade, ResultFolder(tmp_path), 2, most=1)
     results = list(spade.query([viewing.graded(), 255 - viewing.graded()]))

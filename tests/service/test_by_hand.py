@@ -56,6 +56,7 @@ def test_the_calibration_of_other_settings_is_told(index, tiny, parts, tmp_path)
         assert any("the calibration is of other settings" in note for note in notes) == noted
 
 
+@pytest.mark.slow
 def test_serve_takes_them_and_logs_the_notes(kept):
     with subprocess.Popen(
         [*PROGRAM, "serve", str(kept), "--port", "0", "--review", "30"],
@@ -75,6 +76,7 @@ def test_serve_takes_them_and_logs_the_notes(kept):
     one_line(run("serve", kept, "--port", "0", "--review", "201"), "below the threshold, 200")
 
 
+@pytest.mark.slow
 def test_the_page_shows_them(kept, tiny, parts, tmp_path):
     from tests.service.test_page import drop, opened, sync_api
 

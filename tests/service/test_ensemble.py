@@ -40,6 +40,7 @@ def ensemble(gravel_folder, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_the_query_command(ensemble, parts, tmp_path):
     images = tmp_path / "new"
     images.mkdir()
@@ -84,6 +85,7 @@ def swapped(new, folder):
     shutil.rmtree(beside)
 
 
+@pytest.mark.slow
 def test_index_and_ensemble_take_each_others_place_without_losing_a_request(tiny, tmp_path):
     """Queries go on all the while, and each is answered by what it names."""
     folder, images = tmp_path / "index", texture("gravel", 6)

@@ -100,6 +100,32 @@ def test_from_a_query_to_an_index_that_knows_it_and_back(keeping, files, width, 
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_long_words_make_the_page_no_wider(tiny, tmp_path):
+    long = "n" * 100
+    copy = tmp_path / f"{long}.png"
+    cv2.imwrite(str(copy), GOOD[0][..., ::-1])
+    good = [*GOOD, copy]  # a copy is noted by its name
+    Spade(tiny, **OPTIONS).fit(good, tmp_path / f"{long}.index")
+    history = tmp_path / "history"
+    with (
+        serving(tmp_path / f"{long}.index", tiny, editable=True, history=history) as service,
+        opened(service, viewport={"width": 390, "height": 900}) as page,
+    ):
+        expect(page.locator("#notes")).to_contain_text(long)
+        expect(page.locator("#product")).to_have_text(f"{long}.index")
+        cv2.imwrite(str(copy), HOLE[..., ::-1])
+        drop(page, copy)
+        page.get_by_role("button", name="This was good").click()
+        page.get_by_label("Your name").last.fill(long[:90])
+        page.get_by_label("What may have misled it").fill(long)
+        page.get_by_role("button", name="Keep it as good").click()
+        expect(page.locator("#queue-items")).to_contain_text(long)
+        page.reload()
+        expect(page.locator("#history-rows")).to_contain_text(long)
+        expect(page.locator(".result .marked")).to_contain_text(long[:90])
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_the_history_of_a_day_is_sifted_and_saved(keeping, files):
     for name in ("dirt", "good", "hole"):
         data = (files / f"{name}.png").read_bytes()
@@ -130,6 +156,7 @@ def test_the_history_of_a_day_is_sifted_and_saved(keeping, files):
         expect(rows).to_have_count(0)
 
 
+@pytest.mark.slow
 def test_of_several_indices_one_is_chosen_and_each_has_its_history(tiny, tmp_path, files):
     for name, good in (("grass", texture("grass", 4)), ("nüts", GOOD)):
         Spade(tiny, **OPTIONS).fit(good, tmp_path / "indices" / name)

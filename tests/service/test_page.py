@@ -160,6 +160,7 @@ def test_files_are_chosen_and_a_bad_one_is_named(service, files):
         sync_api.expect(page.locator(".result")).to_have_count(1)  # the other is looked at
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_dropped_is_named_and_the_files_beside_it_are_looked_at(service, files):
     with opened(service) as page:
         devtools = page.context.new_cdp_session(page)
@@ -183,6 +184,7 @@ def test_a_folder_that_is_dropped_is_named_and_the_files_beside_it_are_looked_at
         )
 
 
+@pytest.mark.slow
 def test_places_that_are_not_shown_are_counted(service, files):
     answer = service.client.post(
         "/v1/query?pictures=true", files={"images": ("hole.png", (files / "hole.png").read_bytes())}
@@ -198,6 +200,7 @@ def test_places_that_are_not_shown_are_counted(service, files):
         sync_api.expect(page.locator(".result li")).to_have_count(2)
 
 
+@pytest.mark.slow
 def test_a_service_that_has_ended_is_not_taken_for_a_bad_image(service, files):
     with pytest.raises(AssertionError, match="ERR_FAILED"), opened(service) as page:
         page.route("**/v1/query*", lambda route: route.abort())
@@ -230,6 +233,7 @@ def test_the_token_is_asked_for(index, tiny, files):
         sync_api.expect(page.locator(".result")).to_have_count(1)
 
 
+@pytest.mark.slow
 def test_a_picture_fits_a_screen(service, parts, tmp_path):
     for name, image in (("tall.png", parts[1][:, 90:150]), ("wide.png", parts[1][100:160])):
         cv2.imwrite(str(tmp_path / name), image)
@@ -243,6 +247,7 @@ def test_a_picture_fits_a_screen(service, parts, tmp_path):
             )
 
 
+@pytest.mark.slow
 def test_the_camera_is_looked_through(service):
     with opened(service) as page:
         page.click("#start")
@@ -273,6 +278,7 @@ def test_the_api_is_described_offline(service):
         assert clipped == 0
 
 
+@pytest.mark.slow
 def test_an_index_that_is_being_replaced_is_told_of(tiny, tmp_path, files, held):
     Spade(tiny, **SMALL).fit(texture("gravel", 3), tmp_path)
     with serving(tmp_path, tiny, every=3600) as service, opened(service) as page:
@@ -294,6 +300,7 @@ def test_an_index_that_is_being_replaced_is_told_of(tiny, tmp_path, files, held)
         sync_api.expect(card.locator(".notice")).to_be_hidden()
 
 
+@pytest.mark.slow
 def test_results_that_leave_the_page_are_counted(service, files):
     with opened(service) as page:
         drop(page, files / "hole.png")
@@ -314,6 +321,7 @@ def test_results_that_leave_the_page_are_counted(service, files):
         sync_api.expect(page.locator(".result")).to_have_count(24)
 
 
+@pytest.mark.slow
 def test_what_a_score_and_a_place_are_judged_by_is_said(tiny, index, tmp_path, files):
     for score in ("descriptor", "mean"):
         with serving(index, tiny, detector={"score": score}) as service, opened(service) as page:
@@ -406,6 +414,7 @@ def test_fingers_look_around(service, large, width):
         viewing.check_touch(page)
 
 
+@pytest.mark.slow
 def test_what_a_query_found_is_outlined_in_the_viewer(service, files):
     with opened(service) as page:
         page.set_input_files("#files", [files / "hole.png"])
@@ -423,6 +432,7 @@ def test_what_a_query_found_is_outlined_in_the_viewer(service, files):
         assert page.locator("#viewer li").count() == page.locator(".result li").count() > 0
 
 
+@pytest.mark.slow
 def test_a_file_that_browsers_do_not_show_comes_from_the_service(service, files):
     with opened(service) as page:
         asked = []
@@ -436,6 +446,7 @@ def test_a_file_that_browsers_do_not_show_comes_from_the_service(service, files)
         assert any("full=true" in url for url in asked)
 
 
+@pytest.mark.slow
 def test_a_file_of_another_size_than_the_answer_is_not_shown(service, large, files):
     _, answer = large
     with opened(service) as page:
@@ -450,6 +461,7 @@ def test_a_file_of_another_size_than_the_answer_is_not_shown(service, large, fil
         assert page.locator("#viewer .photo.own").count() == 0
 
 
+@pytest.mark.slow
 def test_an_index_is_chosen_of_several(tiny, parts, files, tmp_path):
     for name, count in (("first", 3), ("ü 2", 4)):
         Spade(tiny, **SMALL).fit(texture("gravel", count), tmp_path / name)
