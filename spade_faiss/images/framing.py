@@ -9,9 +9,13 @@ from typing import TypeVar
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
 
 from ..errors import SpadeError
 from ..types import Floats, Mask
+from .resample import Axis, placed_at, resample
 from .roi import Roi, paint_over
 from .tiles import Tiles
 
@@ -300,29 +304,62 @@ class Framing:
         Bilinear between the centres of input pixels. What the crop left out, or the region, was
         never looked at and is 0, which no distance is below.
         """
-        if self.roi is None or self.looked_at is None:
-            return self._placed(values, original)
-        looked = self.roi.on(original)
-        weights = self._placed(self.looked_at.astype(np.float32), original)
-        placed = self._placed(np.where(self.looked_at, values, np.float32(0)), original)
-        np.divide(placed, weights, out=placed, where=looked & (weights > 0))
-        placed[~looked] = 0
+        given = torch.from_numpy(values)
+        placed: Floats = placing_of(self, original, given.device)(given).numpy()
         return placed
 
-    def _placed(self, values: Floats, original: tuple[int, int]) -> Floats:
-        (sy, sx), (top, left) = self._affine(*original)
-        x0, y0, x1, y1 = self.seen(*original)
-        down = _taps(np.arange(y0, y1), sy, top, self.size[0])
-        right = _taps(np.arange(x0, x1), sx, left, self.size[1])
-        below, beside = down[2][:, None], right[2]
-        rows = values[down[0]] * (1 - below) + values[down[1]] * below
-        seen: Floats
-        seen = np.asarray(rows[:, right[0]] * (1 - beside) + rows[:, right[1]] * beside, np.float32)
-        if seen.shape == tuple(original):
-            return seen
-        placed = np.zeros(original, np.float32)
-        placed[y0:y1, x0:x1] = seen
-        return placed
+
+@dataclass(frozen=True)
+class Placing:
+    """How maps of an input are placed on an image's grid; made by `placing_of`.
+
+    Attributes
+    ----------
+    axes : (Axis, Axis) or None
+        Of lines and columns; None where both grids are the same.
+    around : tuple of int
+        Pixels of the image at the left, right, top and bottom that the input leaves out.
+    region : tuple of tensors or None
+        What is looked at of the input, and of the image, and its share of each pixel there.
+    """
+
+    axes: tuple[Axis, Axis] | None
+    around: tuple[int, int, int, int]
+    region: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Return maps float32 [..., h, w] as `Framing.place` does, [..., H, W], on their device.
+
+        Also where the grids are the same the result has memory of its own.
+        """
+        if self.region is None:
+            return self._placed(values)
+        seen, looked, shares = self.region
+        placed = self._placed(torch.where(seen, values, 0))
+        return torch.where(looked, torch.where(shares > 0, placed / shares, placed), 0)
+
+    def _placed(self, values: Tensor) -> Tensor:
+        return pad(resample(values, *self.axes), self.around) if self.axes else values.clone()
+
+
+@lru_cache(16)
+def placing_of(framing: Framing, original: tuple[int, int], device: torch.device) -> Placing:
+    """Return what places maps of an input on an image of a height and width."""
+    (sy, sx), (top, left) = framing._affine(*original)
+    axes, around = None, (0, 0, 0, 0)
+    if framing.size != original or (sy, sx, top, left) != (1, 1, 0, 0):
+        x0, y0, x1, y1 = framing.seen(*original)
+        axes = (
+            placed_at(y0, y1, sy, top, framing.size[0], device),
+            placed_at(x0, x1, sx, left, framing.size[1], device),
+        )
+        around = (x0, original[1] - x1, y0, original[0] - y1)
+    whole = Placing(axes, around)
+    if framing.roi is None or framing.looked_at is None:
+        return whole
+    seen = torch.from_numpy(framing.looked_at).to(device)
+    looked = torch.from_numpy(framing.roi.on(original)).to(device)
+    return Placing(axes, around, (seen, looked, whole(seen.float())))
 
 
 @lru_cache(8)
@@ -376,12 +413,3 @@ def _mirror(at: npt.NDArray[np.intp], side: int) -> npt.NDArray[np.intp]:
 
 def _nearest_index(size: int, original: int) -> npt.NDArray[np.intp]:
     return np.minimum(((np.arange(size) + 0.5) * (original / size)).astype(np.intp), original - 1)
-
-
-def _taps(
-    pixels: npt.NDArray[np.intp], scale: float, offset: int, size: int
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], Floats]:
-    """Return the two input rows that surround each original row's centre, and the weight."""
-    at = np.clip((pixels + 0.5) / scale - offset - 0.5, 0, size - 1)
-    low = at.astype(np.intp)
-    return low, np.minimum(low + 1, size - 1), (at - low).astype(np.float32)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
-import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
+from ..images.resample import Axis, resample, smoothed_to
 from ..types import Floats, Mask
 
 
@@ -53,22 +57,54 @@ def anomaly_map(
     >>> values.shape, np.unravel_index(values.argmax(), values.shape)[0] in (11, 12)
     ((32, 32), True)
     """
+    levels = [torch.from_numpy(np.ascontiguousarray(one, np.float32)) for one in distances]
+    smoothing = smoothing_of(tuple(one.shape for one in distances), size, sigma, levels[0].device)
+    values: Floats = smoothing(levels).numpy()
+    if looked_at is not None:
+        counted = [torch.from_numpy(one.astype(np.float32)) for one in looked_at]
+        shares = smoothing(counted).numpy()
+        np.divide(values, shares, out=values, where=shares > 0)
+    return values
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """How the distances of levels become a map; made by `smoothing_of`.
+
+    Attributes
+    ----------
+    axes : tuple of (Axis, Axis)
+        Of each level's lines and columns.
+    """
+
+    axes: tuple[tuple[Axis, Axis], ...]
+
+    def __call__(self, levels: Sequence[Tensor]) -> Tensor:
+        """Return the maps [..., H, W] of distances, per level [..., h, w], on their device."""
+        total: Tensor | None = None
+        for level, axes in zip(levels, self.axes, strict=True):
+            own = resample(level, *axes)
+            total = own if total is None else total.add_(own)
+        assert total is not None
+        return total.div_(len(self.axes))
+
+
+@lru_cache(16)
+def smoothing_of(
+    shapes: tuple[tuple[int, ...], ...],
+    size: tuple[int, int],
+    sigma: float,
+    device: torch.device,
+) -> Smoothing:
+    """Return what makes maps of a size of levels of some heights and widths; see `anomaly_map`."""
     if not 0 <= sigma < math.inf:
         raise ValueError(f"sigma {sigma} must be a finite number, 0 or more")
-    mean = _smoothed(distances, size, sigma)
-    if looked_at is not None:
-        shares = _smoothed([one.astype(np.float32) for one in looked_at], size, sigma)
-        np.divide(mean, shares, out=mean, where=shares > 0)
-    return mean
-
-
-def _smoothed(levels: Sequence[Floats], size: tuple[int, int], sigma: float) -> Floats:
-    """Return the mean of levels brought to a size, smoothed."""
-    mean: Floats = np.zeros(size, np.float32)
-    for level in levels:
-        mean += cv2.resize(level, size[::-1], interpolation=cv2.INTER_LINEAR)
-    mean /= len(levels)
-    if sigma > 0:
-        side = 2 * int(4 * sigma + 0.5) + 1
-        cv2.GaussianBlur(mean, (side, side), sigma, dst=mean, borderType=cv2.BORDER_REFLECT)
-    return mean
+    return Smoothing(
+        tuple(
+            (
+                smoothed_to(height, size[0], sigma, device),
+                smoothed_to(width, size[1], sigma, device),
+            )
+            for height, width in shapes
+        )
+    )
