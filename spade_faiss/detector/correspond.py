@@ -146,17 +146,23 @@ def contrasted(
     See `spade_faiss.maps.contrast`; `matches` are rows of the levels, and `leave_out` is as
     `correspond` takes it.
     """
-    normal, made = index.normal_distances(), index.manifest.contrast
+    normal = index.normal_distances()
     if normal is None:
         return distances
-    share, around = (made.share, made.around) if made else CONTRAST_BEFORE
-    units = made.units if made else (1.0,) * len(distances)
+    share, around, units = contrast_of(index)
     return [
         contrast(own, match, here, layout, share=share, around=around, unit=unit, without=leave_out)
         for own, match, here, layout, unit in zip(
             distances, matches, normal, index.layouts, units, strict=True
         )
     ]
+
+
+def contrast_of(index: Index) -> tuple[float, int, tuple[float, ...]]:
+    """Return the share, the patches around, and each level's unit of an index with contrast."""
+    made = index.manifest.contrast
+    share, around = (made.share, made.around) if made else CONTRAST_BEFORE
+    return share, around, tuple(made.units) if made else (1.0,) * len(index.levels)
 
 
 def joined(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice, tee
 from typing import TypeVar
 
@@ -13,6 +14,9 @@ from .pipeline import Batch, Done, LazyNetwork, Pipeline
 from .settings import Settings
 
 Made = TypeVar("Made")
+
+_AHEAD = 2
+"""Batches that a GPU has beside the one whose outcome is waited for."""
 
 
 class ThisProcess:
@@ -32,12 +36,33 @@ class ThisProcess:
         of: Callable[[Pipeline, Batch], Iterable[Made]],
         on_error: OnError | None,
     ) -> Iterator[Done[Made]]:
-        """Call a function with each batch of images, and yield the outcomes in order."""
+        """Call a function with each batch of images, and yield the outcomes in order.
+
+        On a GPU, work on the next batch has begun before an outcome is yielded.
+        """
         _ = pipeline.network  # which may not be the index's: say so before an image is read
-        images = load_images(sources, framing, on_error, motion=pipeline.settings.motion)
+        size, ahead = images_at_once(pipeline, framing), 0
+        if pipeline.device.type == "cuda" and isinstance(sources, Sequence):
+            ahead = _AHEAD  # a stream may be long in bringing the next images
+        yield from in_advance(
+            self._begin(pipeline, sources, framing, of, on_error, size, (1 + ahead) * size), ahead
+        )
+
+    def _begin(
+        self,
+        pipeline: Pipeline,
+        sources: Iterable[Source],
+        framing: Framing,
+        of: Callable[[Pipeline, Batch], Iterable[Made]],
+        on_error: OnError | None,
+        size: int,
+        at_least: int,
+    ) -> Iterator[Done[Made]]:
+        motion = pipeline.settings.motion
+        images = load_images(sources, framing, on_error, motion=motion, at_least=at_least)
         while True:
             with pipeline.stages("features"):
-                loaded = list(islice(images, images_at_once(pipeline, framing)))
+                loaded = list(islice(images, size))
             if not loaded:
                 return
             batch = batch_of(pipeline, loaded, framing)
@@ -60,6 +85,28 @@ class ThisProcess:
     def of_members(self, members: int) -> ThisProcess:
         """Return itself."""
         return self
+
+
+def in_advance(values: Iterable[Made], count: int) -> Iterator[Made]:
+    """Yield values in order, and ask for so many beyond the one that is yielded.
+
+    Where asking fails, the values before are yielded first.
+    """
+    waiting: deque[Made] = deque()
+    source = iter(values)
+    failure: Exception | None = None
+    while failure is None:
+        try:
+            waiting.append(next(source))
+        except StopIteration:
+            break
+        except Exception as error:
+            failure = error
+        if len(waiting) > count and failure is None:
+            yield waiting.popleft()
+    yield from waiting
+    if failure is not None:
+        raise failure
 
 
 def pipeline_of(settings: Settings) -> Pipeline:

@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from ..index.scores import Calibration
 from ..maps import contrast
@@ -49,10 +50,8 @@ def map_scores(
 
     Each is against its own others alone.
     """
-    return [
-        _map_score(pipeline, i, distances_to_others(pipeline, i, own, exact=exact))
-        for i, own in zip(images.tolist(), others, strict=True)
-    ]
+    found = distances_to_others(pipeline, images, others, exact=exact)
+    return [_map_score(pipeline, i, own) for i, own in zip(images.tolist(), found, strict=True)]
 
 
 def _map_score(
@@ -65,14 +64,11 @@ def _map_score(
 
 def input_maps(pipeline: Pipeline, images: Ids, others: Sequence[Ids]) -> list[Floats]:
     """Return some training images' maps on the network's input, against their own others alone."""
-    records, exact = pipeline.index.manifest.images, pipeline.settings.exact
+    records = pipeline.index.manifest.images
+    found = distances_to_others(pipeline, images, others, exact=pipeline.settings.exact)
     return [
-        maps_of(
-            pipeline,
-            distances_to_others(pipeline, i, own, exact=exact),
-            (records[i].height, records[i].width),
-        )[0]
-        for i, own in zip(images.tolist(), others, strict=True)
+        maps_of(pipeline, own, (records[i].height, records[i].width))[0]
+        for i, own in zip(images.tolist(), found, strict=True)
     ]
 
 
@@ -102,55 +98,93 @@ def among_others(
     index, settings = pipeline.index, pipeline.settings
     search, patches = pipeline.level_searches(exact=True)[level], index.layouts[level].patches
     found = []
-    for i, own in zip(images.tolist(), others, strict=True):
-        rows = torch.tensor(index.rows(level, i, i + 1)).reshape(index.parts, patches, -1)
+    for some, own in _alike(pipeline, images, others, alone=False):
         k = min(max(contrast.NEAREST, settings.kappa), own.shape[1] * patches)
         if k == 0:  # a single image: nothing is known
             none = np.zeros(index.parts * patches, np.float32)
             found.append(AmongOthers(np.zeros((len(none), 3), np.float32), none, none.astype(int)))
             continue
-        near, ids = search.search(rows, torch.tensor(own), k, settings.engine)
-        distances, matches = (values.flatten(0, 1).numpy() for values in (near.sqrt(), ids))
-        few = min(k, contrast.NEAREST)
-        pictures = matches[:, :few] // (patches * index.parts)
-        found.append(
-            AmongOthers(
-                contrast.normal_distances(distances[:, :few], pictures, copies_in(index)),
-                distances[:, : settings.kappa].mean(axis=-1),
-                matches[:, 0],
-            )
+        near, ids = search.search(
+            _rows_of(pipeline, level, some), torch.from_numpy(own), k, settings.engine
         )
+        grid = (len(some), index.parts * patches, k)
+        for distances, matches in zip(
+            near.sqrt().cpu().numpy().reshape(grid), ids.cpu().numpy().reshape(grid), strict=True
+        ):
+            few = min(k, contrast.NEAREST)
+            pictures = matches[:, :few] // (patches * index.parts)
+            found.append(
+                AmongOthers(
+                    contrast.normal_distances(distances[:, :few], pictures, copies_in(index)),
+                    distances[:, : settings.kappa].mean(axis=-1),
+                    matches[:, 0],
+                )
+            )
     return found
 
 
 def distances_to_others(
-    pipeline: Pipeline, i: int, others: Ids, *, exact: bool
-) -> tuple[Floats, ...]:
-    """Return training image i's distances, level by level, to its nearest others.
+    pipeline: Pipeline, images: Ids, others: Sequence[Ids], *, exact: bool
+) -> list[tuple[Floats, ...]]:
+    """Return training images' distances, level by level, each to its own nearest others.
 
     Parameters
     ----------
     pipeline : Pipeline
-    i : int
-    others : int64 [parts, K]
-        Units that each of its parts is compared with.
+    images : int64 [m]
+    others : sequence of int64 [parts, K], m long
+        Units that each part of an image is compared with.
     exact : bool
 
     Returns
     -------
-    tuple of float32 [h, w]
+    list of tuples of float32 [h, w], m long
     """
+    index, parts = pipeline.index, pipeline.index.parts
+    galleries = bool(index.galleries) and not exact
+    alone = galleries or index.normal_distances() is not None
+    distances = []
+    for some, own in _alike(pipeline, images, others, alone=alone):
+        without = [some[0], *copies_in(index)[some[0]].tolist()] if alone else []
+        levels = [_rows_of(pipeline, level, some) for level in range(len(index.layouts))]
+        most = own.shape[1] * min(layout.patches for layout in index.layouts)
+        here = pipeline
+        if pipeline.settings.kappa > most > 0 and not galleries:
+            here = pipeline.by(kappa=most)  # a query has more images to find patches in
+        found = correspond(here, levels, own, exact=exact, leave_out=without)
+        for at in range(0, len(found), parts):
+            of_parts = stacked(values for values, _ in found[at : at + parts])
+            distances.append(joined(index, of_parts, 0))
+    return distances
+
+
+def _alike(
+    pipeline: Pipeline, images: Ids, others: Sequence[Ids], *, alone: bool
+) -> Iterator[tuple[list[int], Ids]]:
+    """Yield images that are searched for at once, and what all of their parts are compared with.
+
+    Those are neighbours in the list that have as many others; or each is `alone`.
+    """
+    most, at = 1 if alone else _at_once(pipeline), 0
+    while at < len(images):
+        end = at + 1
+        while end < min(at + most, len(images)) and others[end].shape == others[at].shape:
+            end += 1
+        yield images[at:end].tolist(), np.concatenate(others[at:end])
+        at = end
+
+
+def _at_once(pipeline: Pipeline) -> int:
+    """Return how many images are searched for at once, as many as are queried at once."""
+    return max(1, pipeline.settings.batch_size // pipeline.index.parts)
+
+
+def _rows_of(pipeline: Pipeline, level: int, images: Sequence[int]) -> Tensor:
+    """Return the patches of images, [images * parts, patches, C], where they are searched for."""
     index = pipeline.index
-    without = [i, *copies_in(index)[i].tolist()]
-    levels = [
-        torch.tensor(index.rows(level, i, i + 1)).reshape(index.parts, layout.patches, -1)
-        for level, layout in enumerate(index.layouts)
-    ]
-    most = others.shape[1] * min(layout.patches for layout in index.layouts)
-    if pipeline.settings.kappa > most > 0 and (exact or not index.galleries):
-        pipeline = pipeline.by(kappa=most)  # a query has more images to find patches in
-    found = correspond(pipeline, levels, others, exact=exact, leave_out=without)
-    return joined(index, stacked(distances for distances, _ in found), 0)
+    rows = np.stack([index.rows(level, i, i + 1) for i in images])
+    shape = (len(images) * index.parts, index.layouts[level].patches, -1)
+    return torch.from_numpy(rows).to(pipeline.device).float().reshape(shape)
 
 
 # Handed to the executor ---------------------------------------------------------------------
@@ -326,7 +360,7 @@ def _in_parts(
     what: str,
 ) -> Iterator[Made]:
     """Yield what a function returns of training images, which it is given a few at a time."""
-    step = pipeline.executor.at_once
+    step = max(pipeline.executor.at_once, _at_once(pipeline))
     parts = (slice(at, at + step) for at in range(0, len(images), step))
     for some in pipeline.executor.map(
         pipeline,

@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..index.layout import Layout
 from ..maps import anomaly_map, area_peak, power_mean
-from ..types import Floats
+from ..types import Floats, Ids
 from .pipeline import Pipeline
 from .result import Result
+
+
+@dataclass(frozen=True)
+class ImageFound:
+    """What is found of one image.
+
+    Attributes
+    ----------
+    score : float
+        The mean squared distance to the K nearest descriptors; the largest of the image's parts.
+    images : int64 [K]
+        The training images that these are of.
+    distances : tuple of float32 [h, w]
+    matches : tuple of int64 [h, w]
+        As a `Result` has them.
+    on_input : float32 [h, w]
+    placed : float32 [H, W]
+        The map on the network's input, and on the image's own grid.
+    """
+
+    score: float
+    images: Ids
+    distances: tuple[Floats, ...]
+    matches: tuple[Ids, ...]
+    on_input: Floats
+    placed: Floats
 
 
 def maps_of(

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 from tqdm import tqdm
 
 from .._support.stages import Stages
 from ..errors import SpadeError
-from ..features import Backbone, devices_of, load_backbone
+from ..features import Backbone, device_of, devices_of, load_backbone
 from ..images import Framing, Loaded, OnError, Source
 from ..index import Index
 from ..index.manifest import BackboneRecord
 from ..search import LevelSearch, ShardedLevel, gallery_search, level_search
 from ..types import Floats
 from .settings import Scoring, Settings
+
+if TYPE_CHECKING:
+    from .gpu import GpuPass
 
 Made = TypeVar("Made", covariant=True)
 
@@ -177,6 +180,7 @@ class Pipeline:
     stages: Stages
     opened: Index | None = None
     draft: bool = False
+    passes: dict[Hashable, GpuPass | None] = field(default_factory=dict, repr=False)
     _searches: dict[tuple[bool, str], tuple[LevelSearch | ShardedLevel, ...]] = field(
         default_factory=dict, repr=False
     )
@@ -190,7 +194,7 @@ class Pipeline:
 
     def on(self, index: Index | None, *, draft: bool = False) -> Pipeline:
         """Return a pipeline for another index, or for none."""
-        return replace(self, opened=index, draft=draft, _searches={})
+        return replace(self, opened=index, draft=draft, passes={}, _searches={})
 
     def by(self, **settings: Any) -> Pipeline:
         """Return a pipeline of the same index with other settings, and their network.
@@ -227,6 +231,12 @@ class Pipeline:
             f"{network.weights_sha256[:12]}…: name the same file with `weights`, "
             "or build the index again"
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where features are made and searched: the network's own, which need not be loaded."""
+        named = self.settings.backbone
+        return device_of(self.settings.device) if isinstance(named, str) else named.device
 
     @property
     def framing(self) -> Framing:

@@ -15,9 +15,11 @@ from ..types import Floats, Ids
 from ..verdict.notes import STILL, area_notes, image_notes, training_image_note
 from .correspond import correspond, joined, nearest_units, stacked, units_compared
 from .extract import map_batches, sources_of
-from .maps import maps_of, mean_of
+from .gpu import GpuPass
+from .maps import ImageFound, clip, maps_of, mean_of
 from .pipeline import Batch, Pipeline
 from .result import Result
+from .under_way import Begun
 
 Made = TypeVar("Made")
 
@@ -65,7 +67,36 @@ class _PartFound:
 
 
 def compare(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
-    """Yield one Result an image of a batch, by the two stages of SPADE (sections 3.2 and 3.3)."""
+    """Return one Result an image of a batch, by the two stages of SPADE (sections 3.2 and 3.3).
+
+    On a GPU the work has begun when this returns.
+    """
+    there = GpuPass.of(pipeline)
+    begun = None
+    if there is not None:
+        with pipeline.stages("begin"):
+            framing = pipeline.framing
+            images = [framing.cut(one.wide, 0, one.size) for one in batch.loaded]
+            begun = there.begin(np.stack(images), [one.size for one in batch.loaded])
+    return _results(pipeline, batch, begun)
+
+
+def _results(pipeline: Pipeline, batch: Batch, begun: Begun | None) -> Iterator[Result]:
+    found = None
+    if begun is not None:
+        with pipeline.stages("wait"):
+            found = begun.found()
+    if found is None:
+        yield from _by_stages(pipeline, batch)
+        return
+    for loaded, one in zip(batch.loaded, found, strict=True):
+        if pipeline.settings.least_area:
+            with pipeline.stages("maps"):
+                clip(pipeline.settings.least_area, one.on_input, one.placed)
+        yield _result(pipeline, loaded, one)
+
+
+def _by_stages(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
     index, settings, stages = pipeline.index, pipeline.settings, pipeline.stages
     k = units_compared(index, settings)
     done: list[_PartFound] = []
@@ -84,32 +115,41 @@ def compare(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
 
 def _joined(pipeline: Pipeline, loaded: Loaded, parts: Sequence[_PartFound]) -> Result:
     """Return the result of an image, out of what is found of its parts."""
-    index, settings, framing = pipeline.index, pipeline.settings, pipeline.framing
-    shown = framing.inner(framing.painted(loaded.wide, loaded.size))
+    index = pipeline.index
     with pipeline.stages("maps"):
         distances = joined(index, stacked(one.distances for one in parts), 0)
         matches = joined(index, stacked(one.matches for one in parts), -1)
         on_input, placed = maps_of(pipeline, distances, loaded.size)
-        mean = mean_of(pipeline, on_input)
     images = _images_of([one.units for one in parts], index.parts)
+    score = max(one.score for one in parts)
+    return _result(
+        pipeline, loaded, ImageFound(score, images, distances, matches, on_input, placed)
+    )
+
+
+def _result(pipeline: Pipeline, loaded: Loaded, found: ImageFound) -> Result:
+    index, settings, framing = pipeline.index, pipeline.settings, pipeline.framing
+    shown = framing.inner(framing.painted(loaded.wide, loaded.size))
+    with pipeline.stages("maps"):
+        mean = mean_of(pipeline, found.on_input)
     notes = image_notes(index.manifest, loaded.size)
     notes += area_notes(index.manifest, loaded.size, settings.least_area)
     if settings.motion and loaded.motion is None:
         notes = (*notes, STILL)
-    if same := find_training_image(index, shown, images):
+    if same := find_training_image(index, shown, found.images):
         notes = (*notes, training_image_note(same))
     return Result(
         loaded.position,
         loaded.name,
         loaded.image,
         shown,
-        placed,
-        on_input,
-        max(one.score for one in parts),
+        found.placed,
+        found.on_input,
+        found.score,
         mean,
-        images,
-        distances,
-        matches,
+        found.images,
+        found.distances,
+        found.matches,
         notes,
         same,
         settings.least_area,

@@ -1,5 +1,21 @@
 """From images to a descriptor and a pyramid of patch features, by a pretrained network."""
 
-from .backbone import BACKBONES, DEFAULT_BACKBONE, Backbone, Features, devices_of, load_backbone
+from .backbone import (
+    BACKBONES,
+    DEFAULT_BACKBONE,
+    Backbone,
+    Features,
+    device_of,
+    devices_of,
+    load_backbone,
+)
 
-__all__ = ["BACKBONES", "DEFAULT_BACKBONE", "Backbone", "Features", "devices_of", "load_backbone"]
+__all__ = [
+    "BACKBONES",
+    "DEFAULT_BACKBONE",
+    "Backbone",
+    "Features",
+    "device_of",
+    "devices_of",
+    "load_backbone",
+]

@@ -96,6 +96,11 @@ class Features:
     descriptors: Tensor
     levels: tuple[Tensor, ...]
 
+    @property
+    def finite(self) -> Tensor:
+        """Whether all are numbers, bool []."""
+        return torch.stack([one.sum() for one in (self.descriptors, *self.levels)]).isfinite().all()
+
 
 class Backbone:
     """A pretrained network, ready to turn images into features.
@@ -176,21 +181,27 @@ class Backbone:
                 tuple(map(torch.cat, zip(*(part.levels for part in parts), strict=True))),
             )
 
-    @torch.inference_mode()
     def _features(self, images: npt.NDArray[np.uint8]) -> Features:
-        pixels = torch.from_numpy(np.require(images, requirements="W")).to(self.device).float()
-        normalised = torch.addcmul(self._shift, pixels, self._scale).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(np.require(images, requirements="W")).to(self.device)
+        features = self.see(pixels)
+        if not features.finite:
+            raise SpadeError(
+                f"{self.name} gave features that are not finite; its weights may be damaged"
+            )
+        return features
+
+    @torch.inference_mode()
+    def see(self, pixels: Tensor) -> Features:
+        """Return the features of images, a uint8 tensor [B, H, W, 3] on the network's device.
+
+        A GPU is not waited for, and nothing is checked.
+        """
+        normalised = torch.addcmul(self._shift, pixels.float(), self._scale).permute(0, 3, 1, 2)
         descriptors, levels = self._network(normalised)
-        features = Features(
+        return Features(
             descriptors.float().contiguous(),
             tuple(level.permute(0, 2, 3, 1).float().contiguous() for level in levels),
         )
-        for values in (features.descriptors, *features.levels):
-            if not torch.isfinite(values.sum()):
-                raise SpadeError(
-                    f"{self.name} gave features that are not finite; its weights may be damaged"
-                )
-        return features
 
 
 def load_backbone(
@@ -219,7 +230,7 @@ def load_backbone(
         If the name is unknown, its library is not installed, or weights are missing, damaged, or
         another network's.
     """
-    chosen = _device(devices_of(device)[0])
+    chosen = device_of(device)
     library, _, within = name.partition(":")
     if library in LIBRARIES and within:
         found = LIBRARIES[library](within, None if weights is None else Path(weights))
@@ -264,13 +275,16 @@ def devices_of(device: str) -> list[str]:
     return names
 
 
+def device_of(device: str) -> torch.device:
+    """Return the device that a network is put on: the first that is named; see `devices_of`."""
+    return _device(devices_of(device)[0])
+
+
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
+        return torch.empty(1, device=name).device  # with its number
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().split("\n")[0]
         raise SpadeError(f"device {name!r} cannot be used: {reason}") from None
-    return device

@@ -23,6 +23,8 @@ from .source import Frame, OnError, Source, name_of, report_problem
 
 Prepared = TypeVar("Prepared")
 
+_MOST_THREADS = 16
+"""As many as keep up with a GPU."""
 PIXELS_AHEAD = 1 << 28
 """How many pixels may wait for the caller: 0.8 GB."""
 
@@ -65,6 +67,7 @@ def load_images(
     *,
     motion: bool = False,
     pixels_ahead: int = PIXELS_AHEAD,
+    at_least: int = 0,
 ) -> Iterator[Loaded]:
     """Decode and frame images in worker threads, a few ahead of the caller, in order.
 
@@ -78,7 +81,7 @@ def load_images(
         Called with (name, why) for an image that cannot be used, which is then left out.
         Without it the first such image raises SpadeError.
     workers : int, optional
-        Decoding threads; by default one a core, at most 8.
+        Decoding threads; by default one a core, at most 16.
     on_note : callable, optional
         Called with (name, text) for what `read_image` notes of an image. By default it is said
         at the end, in one `ImageWarning` for all images that it is noted of.
@@ -86,6 +89,8 @@ def load_images(
         Whether to see how places move, of images that have a frame before them.
     pixels_ahead : int
         Pixels that may wait for the caller, but for those of two images.
+    at_least : int
+        Images that are to be ahead of the caller, if `pixels_ahead` allows.
     """
 
     def framed(
@@ -100,7 +105,7 @@ def load_images(
         return image, wide, motion_of(before, shown, seconds)
 
     for position, name, (image, wide, moves) in _prepared(
-        sources, framed, on_error, workers, on_note, pixels_ahead
+        sources, framed, on_error, workers, on_note, pixels_ahead, at_least
     ):
         yield Loaded(position, name, image, wide, moves)
 
@@ -123,9 +128,10 @@ def _prepared(
     workers: int | None,
     on_note: OnError | None = None,
     pixels_ahead: int = PIXELS_AHEAD,
+    at_least: int = 0,
 ) -> Iterator[tuple[int, str, Prepared]]:
     """Yield the place and name of each image and what is made of it, as `load_images` does."""
-    workers = workers or min(8, os.cpu_count() or 1)
+    workers = workers or min(_MOST_THREADS, os.cpu_count() or 1)
     notes = Notes()
 
     def work(source: Source) -> tuple[Prepared, int, list[str]]:
@@ -152,7 +158,7 @@ def _prepared(
                     report_problem(on_error, name, str(error))
                     continue
                 largest = max(largest, pixels)
-                room = min(2 * workers + 1, max(2, pixels_ahead // largest))
+                room = min(max(2 * workers + 1, at_least), max(2, pixels_ahead // largest))
                 for text in said:
                     (on_note or notes.add)(name, text)
                 yield position, name, prepared

@@ -86,8 +86,36 @@ class Layout:
         flat = values.flatten(1, 2)
         if self._kept is None:
             return flat
-        rows = torch.from_numpy(self._kept[list(parts)]).to(flat.device)
+        rows = self._on(flat.device)[0]
+        rows = rows.expand(len(flat), -1) if self.parts == 1 else rows[list(parts)]
         return flat.gather(1, rows[..., None].expand(-1, -1, flat.shape[-1]))
+
+    def spread(self, values: Tensor, missing: float) -> Tensor:
+        """Return the grids [b, H, W] of images that are seen in one part, out of [b, patches].
+
+        Patches that are not looked at get what is `missing`.
+        """
+        assert self.parts == 1 and self.grid == self.part
+        if self._kept is None or self.looked_at is None:
+            return values.view(-1, *self.grid)
+        kept, looked = self._on(values.device)
+        every = values.new_full((len(values), self.grid[0] * self.grid[1]), missing)
+        grids: Tensor = every.scatter_(1, kept.expand(len(values), -1), values)
+        return torch.where(looked, grids.view(-1, *self.grid), missing)
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the stored patches and those that are looked at, on a device; kept."""
+        if device not in self._there:
+            assert self._kept is not None and self.looked_at is not None
+            self._there[device] = (
+                torch.from_numpy(self._kept).to(device),
+                torch.from_numpy(self.looked_at).to(device),
+            )
+        return self._there[device]
+
+    @cached_property
+    def _there(self) -> dict[torch.device, tuple[Tensor, Tensor]]:
+        return {}
 
     def join(self, values: npt.NDArray[Sample], missing: float) -> npt.NDArray[Sample]:
         """Return what each patch of the grid has, out of what all parts' stored patches have.

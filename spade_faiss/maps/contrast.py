@@ -99,12 +99,28 @@ def contrast(
         leave-one-out score: a normal distance must not come from itself, or it would look
         better than a new image does.
     """
-    expected: Doubles = np.zeros(distances.shape)
+    expected = expected_distances(
+        matches, normal, layout, share=share, around=around, without=without
+    )
+    more: Floats = np.maximum(distances - expected, 0)
+    return more / np.float32(unit)
+
+
+def expected_distances(
+    matches: Ids,
+    normal: Floats,
+    layout: Layout,
+    *,
+    share: float = SHARE,
+    around: int = AROUND,
+    without: Sequence[int] = (),
+) -> Floats:
+    """Return what is taken off a distance to each match, float32 [...]; see `contrast`."""
+    expected: Doubles = np.zeros(matches.shape)
     steps = range(-around, around + 1)
     for down, right in product(steps, steps):
         own = normal[layout.beside(matches, down, right)]
         gone = np.isin(own[..., 1], without) if len(without) else False
         expected += np.where(gone, own[..., 2], own[..., 0])
     expected *= share / len(steps) ** 2
-    more: Floats = np.maximum(distances - expected.astype(np.float32), 0)
-    return more / np.float32(unit)
+    return expected.astype(np.float32)

@@ -38,7 +38,7 @@ _TOLD = 64, 4096
 """Images, and rows of them in all, that tell how rows are best shortened."""
 _TURNS = 1 << 34
 """Multiplications from which on it pays to find axes, and to turn rows."""
-_ONE_AT_A_TIME = Lock()
+ONE_AT_A_TIME = Lock()
 """Triton's autotuner is not made for several threads."""
 
 
@@ -111,9 +111,11 @@ class LevelSearch:
     ) -> tuple[Tensor, Tensor]:
         """Search on the queries' device."""
         device = queries.device
-        if _fits(self.patches, device):
-            self.patches = self.patches.to(device, torch.float32)
-            self._native = self._prepared = None
+        with ONE_AT_A_TIME:
+            if self.patches.device != device and _fits(self.patches, device):
+                self.patches = self.patches.to(device, torch.float32)
+                self._native = self._prepared = None
+        if self.patches.device == device:
             return self.search(queries, images, k, engine)
         some, among, rows = self.only(images)
         some.patches = some.patches.to(device, torch.float32)
@@ -186,17 +188,44 @@ class LevelSearch:
         return torch.stack([part[0] for part in parts]), torch.stack([part[1] for part in parts])
 
     def _by_triton(self, queries: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        from .cuda import fused_in_images, prepare
+        from .cuda import fused_in_images
 
         try:
-            with _ONE_AT_A_TIME:
-                if self._prepared is None:
-                    self._prepared = prepare(self.patches, self.per_image)
+            with ONE_AT_A_TIME:
                 return fused_in_images(
-                    queries, self._prepared, images.to(queries.device), self.per_image, k
+                    queries, self._prepare(), images.to(queries.device), self.per_image, k
                 )
         except OverflowError:
             return self._by_faiss(queries, images, k)
+
+    def _prepare(self) -> PreparedGallery:
+        from .cuda import prepare
+
+        if self._prepared is None:
+            self._prepared = prepare(self.patches, self.per_image)
+        return self._prepared
+
+    def prepared_on(self, device: torch.device, engine: str) -> PreparedGallery | None:
+        """Return the patches, brought to a GPU, as `search.cuda.FusedSearch` takes them.
+
+        None where another engine than `triton` searches, or memory does not suffice.
+
+        Raises
+        ------
+        OverflowError
+            If values are not finite or too large.
+        """
+        if engine not in ("auto", "triton"):
+            return None
+        with ONE_AT_A_TIME:
+            if self.patches.device != device:
+                if not _fits(self.patches, device):
+                    return None
+                self.patches = self.patches.to(device, torch.float32)
+                self._native = self._prepared = None
+            if self.patches.is_cuda and not _triton_serves(self.patches):
+                return None
+            return self._prepare()
 
 
 def cpu_kernels() -> Kernels | None:

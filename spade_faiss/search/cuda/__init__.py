@@ -4,7 +4,7 @@
 imported with this package.
 """
 
-from .fused import fused, fused_in_images
+from .fused import FusedSearch, fused, fused_in_images
 from .gallery import PreparedGallery, prepare
 
-__all__ = ["PreparedGallery", "fused", "fused_in_images", "prepare"]
+__all__ = ["FusedSearch", "PreparedGallery", "fused", "fused_in_images", "prepare"]

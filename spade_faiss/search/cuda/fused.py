@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -75,15 +77,31 @@ def fused_in_images(
     gallery = patches if isinstance(patches, PreparedGallery) else prepare(patches, per_image)
     _check(queries, gallery, images, per_image, k)
     with on(queries.device):
-        search = _Search(queries.contiguous(), gallery, images.contiguous(), k, limits)
-        return search.run()
+        return FusedSearch(queries.contiguous(), gallery, images.contiguous(), k, limits).run()
 
 
-class _Search:
-    """One search, part after part of its queries."""
+class FusedSearch:
+    """One search, part after part of its queries.
+
+    Parameters
+    ----------
+    queries, images, k, limits
+        As `fused_in_images` takes them.
+    gallery : PreparedGallery
+
+    Attributes
+    ----------
+    counts : int32 [1 + parts], on the device
+        Once it has begun: the queries that are no numbers, then the pairs of each part.
+    """
 
     def __init__(
-        self, queries: Tensor, gallery: PreparedGallery, images: Tensor, k: int, limits: Limits
+        self,
+        queries: Tensor,
+        gallery: PreparedGallery,
+        images: Tensor,
+        k: int = 1,
+        limits: Limits = LIMITS,
     ) -> None:
         self._queries, self._gallery, self._images, self._k = queries, gallery, images, k
         batch, n, _ = queries.shape
@@ -91,28 +109,45 @@ class _Search:
         self._parts = list(parts_of(batch, n, groups, limits))
         most = max((i.stop - i.start) * (q.stop - q.start) for i, q in self._parts)
         self._space = Workspace(most * groups, limits.pairs, queries.device)
-        # Four numbers apart, since kernels are compiled anew for another alignment. The first
-        # counts queries that are no numbers, the others the pairs of each part.
+        # Four numbers apart, since kernels are compiled anew for another alignment.
         self._counts = torch.zeros(
             1 + len(self._parts), 4, dtype=torch.int32, device=queries.device
         )
+        self.counts = self._counts[:, 0]
         self._best = images.new_empty(batch, n)
         self._distances = queries.new_empty(batch, n, k)
         self._ids = images.new_empty(batch, n, k)
 
     def run(self) -> tuple[Tensor, Tensor]:
         """Return distances and rows, both [B, Q, k]."""
-        for number in range(len(self._parts)):
-            self._search_part(number, careful=False)
-        found = self._found()
+        found = self.begin()
         # The GPU is waited for once, when all is under way.
-        bad, *pairs = self._counts[:, 0].tolist()
-        if bad:
-            raise OverflowError(TOO_LARGE.format("queries"))
-        again = [number for number, count in enumerate(pairs) if count > self._space.pairs]
+        again = self.incomplete(self.counts.tolist())
         for number in again:
             self._search_part(number, careful=True)
         return self._found() if again else found
+
+    def begin(self) -> tuple[Tensor, Tensor]:
+        """Start it, and return distances and rows, which count if nothing is `incomplete`.
+
+        For k = 1 the GPU is not waited for.
+        """
+        for number in range(len(self._parts)):
+            self._search_part(number, careful=False)
+        return self._found()
+
+    def incomplete(self, counts: Sequence[int]) -> list[int]:
+        """Return the parts that had more pairs than there was room for, by what `counts` holds.
+
+        Raises
+        ------
+        OverflowError
+            If queries are not finite or too large.
+        """
+        bad, *pairs = counts
+        if bad:
+            raise OverflowError(TOO_LARGE.format("queries"))
+        return [number for number, count in enumerate(pairs) if count > self._space.pairs]
 
     def _found(self) -> tuple[Tensor, Tensor]:
         return unpacked(self._best) if self._k == 1 else (self._distances, self._ids)

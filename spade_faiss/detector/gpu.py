@@ -1,0 +1,320 @@
+"""Queries on a GPU, from pixels to maps, with nothing that waits in between.
+
+The host starts all work on some images and goes on; what was found is copied back when it is done.
+So a GPU works on the next images while the host makes results of the last. Where the same number
+of images of the same size come again and again, all work is recorded once, and then started by one
+call (a CUDA graph): an image alone otherwise waits for the host, which starts hundreds of kernels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .._support.memory import is_shortage
+from ..features import devices_of
+from ..features.surroundings import without_margin
+from ..images.framing import Placing, placing_of
+from ..maps.contrast import expected_distances
+from ..maps.smoothing import smoothing_of
+from ..search import LevelSearch
+from ..search.level import ONE_AT_A_TIME
+from ..types import Floats
+from .correspond import contrast_of, units_compared
+from .pipeline import Pipeline
+from .under_way import Begun, Made, Recording, Work
+
+if TYPE_CHECKING:
+    from ..search.cuda import FusedSearch
+
+logger = logging.getLogger("spade_faiss")
+
+_RECORDED_FROM = 3
+"""The time from which on images of a kind are thought to come again: all work is recorded."""
+_RECORDED_AT_ONCE = 16
+"""Images up to which that pays: more keep a GPU busy while the host starts what follows."""
+_RECORDINGS = 4
+"""Kinds of which recordings are kept. Each takes what the network needs."""
+_KINDS = 1000
+"""Kinds that are counted."""
+_KEPT = 4
+"""Passes of one index that are kept: those of an ensemble's views, say."""
+_ROWS = 1 << 14
+"""Descriptors that are compared at a time, in float64."""
+
+Size = tuple[int, int]
+
+
+class GpuPass:
+    """All stages of a pipeline's queries, on the device of its network.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    record : callable, optional
+        Records work, as `Recording` does; by default each time all work is started anew.
+
+    Attributes
+    ----------
+    serves : bool
+        Whether the index can be searched so; else nothing may be begun.
+
+    Raises
+    ------
+    OverflowError
+        If the index has values that are too large for the search.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, record: Callable[[Work, Tensor], Work] | None = None
+    ) -> None:
+        index, settings, network = pipeline.index, pipeline.settings, pipeline.network
+        self._network, self._device = network, network.device
+        self._framing, self._layouts = pipeline.framing, index.layouts
+        self._mirror, self._averaged = settings.mirror, settings.averaged
+        self._k = units_compared(index, settings)
+        shapes = tuple(layout.grid for layout in index.layouts)
+        self._smoothing = smoothing_of(shapes, self._framing.size, settings.sigma, self._device)
+        self._descriptors = torch.from_numpy(np.array(index.descriptors)).to(self._device)
+        self._galleries = []
+        for search in pipeline.level_searches(exact=True):
+            assert isinstance(search, LevelSearch)
+            self._galleries.append(search.prepared_on(self._device, settings.engine))
+        self.serves = all(one is not None for one in self._galleries)
+        self._scales = [self._here(own) for own in index.scales or ()]
+        self._expected, self._units = self._contrast(pipeline)
+        self._looked_at, self._shares = self._region()
+        self._lock = Lock()
+        self._seen: dict[tuple[int, Size], int] = {}
+        self._recordings: dict[tuple[int, Size], Work] = {}
+        self._record = record
+
+    def _here(self, values: Floats) -> Tensor:
+        return torch.from_numpy(np.array(values)).to(self._device)
+
+    def _contrast(self, pipeline: Pipeline) -> tuple[list[Tensor], tuple[float, ...]]:
+        """Return what is taken off each level's distances, by their matches, and its unit."""
+        normal = pipeline.index.normal_distances()
+        if normal is None:
+            return [], ()
+        share, around, units = contrast_of(pipeline.index)
+        expected = [
+            self._here(
+                expected_distances(np.arange(len(own)), own, layout, share=share, around=around)
+            )
+            for own, layout in zip(normal, self._layouts, strict=True)
+        ]
+        return expected, units
+
+    def _region(self) -> tuple[Tensor | None, Tensor | None]:
+        """Return which pixels of the input are looked at, and the share of each in its mean."""
+        looked = self._framing.looked_at
+        if looked is None:
+            return None, None
+        counted = [
+            torch.ones(one.grid)
+            if one.looked_at is None
+            else torch.from_numpy(one.looked_at).float()
+            for one in self._layouts
+        ]
+        shares = self._smoothing([one.to(self._device) for one in counted])
+        return torch.from_numpy(looked).to(self._device), torch.where(shares > 0, shares, 1)
+
+    @classmethod
+    def of(cls, pipeline: Pipeline) -> GpuPass | None:
+        """Return that of a pipeline, kept for next time; None where one stage does not suit.
+
+        So it is on the CPU, by several devices, for galleries, tiles, motion, and kappa over 1.
+        """
+        settings, index = pipeline.settings, pipeline.index
+        if pipeline.device.type != "cuda" or len(devices_of(settings.device)) > 1:
+            return None
+        if index.parts > 1 or settings.kappa > 1 or settings.motion:
+            return None
+        if index.galleries and not settings.exact:
+            return None
+        key = (settings.k, settings.sigma, settings.mirror, settings.engine, pipeline.device)
+        if key not in pipeline.passes:
+            while len(pipeline.passes) >= _KEPT:
+                pipeline.passes.pop(next(iter(pipeline.passes)))
+            pipeline.passes[key] = _made_for(pipeline)
+        return pipeline.passes[key]
+
+    @torch.inference_mode()
+    def begin(self, images: npt.NDArray[np.uint8], sizes: Sequence[Size]) -> Begun | None:
+        """Start all work on some images.
+
+        Parameters
+        ----------
+        images : uint8 [b, h, w, 3]
+            As the network is to see them.
+        sizes : sequence of (int, int), b long
+            Height and width of each image before it was framed.
+
+        Returns
+        -------
+        Begun or None
+            None where memory does not suffice.
+        """
+        pixels = torch.from_numpy(np.require(images, requirements=["C", "W"]))
+        if self._device.type == "cuda":
+            pixels = pixels.pin_memory()
+        with self._lock, on_device(self._device):
+            try:
+                distinct = sizes[:1] if len(set(sizes)) == 1 else sizes
+                placings = [placing_of(self._framing, one, self._device) for one in distinct]
+                recorded = self._recorded(pixels, sizes, placings)
+                if recorded is not None:
+                    return Begun(*recorded(pixels))
+                there = pixels.to(self._device, non_blocking=True)
+                return Begun(*self._compute(there, placings))
+            except (RuntimeError, MemoryError) as error:
+                if not is_shortage(error):
+                    raise
+                self._recordings.clear()
+                return None
+
+    def _recorded(
+        self, pixels: Tensor, sizes: Sequence[Size], placings: Sequence[Placing]
+    ) -> Work | None:
+        """Return the recorded work on so many images of a size, once they come again and again."""
+        if self._record is None or len(sizes) > _RECORDED_AT_ONCE or len(set(sizes)) > 1:
+            return None
+        kind = len(sizes), sizes[0]
+        if len(self._seen) > _KINDS:
+            self._seen.clear()
+        self._seen[kind] = self._seen.get(kind, 0) + 1
+        if self._seen[kind] < _RECORDED_FROM:
+            return None
+        found = self._recordings.pop(kind, None)
+        if found is None:
+            try:
+                work = partial(self._compute, placings=placings)
+                found = self._record(work, pixels.to(self._device))
+            except RuntimeError as error:
+                self._record = None
+                reason = str(error).strip().split("\n")[0]
+                logger.info("work on the GPU is not recorded: %s", reason)
+                return None
+            while len(self._recordings) >= _RECORDINGS:
+                del self._recordings[next(iter(self._recordings))]
+        self._recordings[kind] = found  # the one that was used last is the last to go
+        return found
+
+    def _compute(
+        self, pixels: Tensor, placings: Sequence[Placing]
+    ) -> tuple[Made, list[FusedSearch]]:
+        """Return what is found of images [b, h, w, 3] on the device, and the searches for it.
+
+        All are placed on one grid, or each on its own.
+        """
+        features = self._network.see(pixels.flip(2) if self._mirror else pixels)
+        levels, descriptors = self._levels(features.levels), features.descriptors
+        if self._scales:
+            descriptors = descriptors * self._scales[0]
+            levels = [one * own for one, own in zip(levels, self._scales[1:], strict=True)]
+        near, images = nearest_descriptors(descriptors, self._descriptors, self._k)
+        distances, matches, searches = self._correspond(levels, images)
+        grids = [one.spread(own, 0) for one, own in zip(self._layouts, distances, strict=True)]
+        on_input = self._smoothing(grids)
+        if self._looked_at is not None and self._shares is not None:
+            on_input = torch.where(self._looked_at, on_input / self._shares, 0)
+        made = Made(
+            near,
+            images,
+            tuple(grids),
+            tuple(one.spread(own, -1) for one, own in zip(self._layouts, matches, strict=True)),
+            on_input,
+            tuple(
+                place(own)
+                for place, own in zip(placings, on_input.chunk(len(placings)), strict=True)
+            ),
+            torch.cat([features.finite.int()[None], *(one.counts for one in searches)]),
+        )
+        return made, searches
+
+    def _levels(self, levels: tuple[Tensor, ...]) -> list[Tensor]:
+        """Return the patches [b, patches, C] that are searched for."""
+        if self._mirror:
+            levels = tuple(level.flip(2) for level in levels)
+        framing = self._framing
+        if framing.margin or self._averaged:
+            size = framing.seen_at_once
+            levels = without_margin(levels, size, framing.margin, averaged=self._averaged)
+        return [
+            layout.stored(level, [0] * len(level))
+            for layout, level in zip(self._layouts, levels, strict=True)
+        ]
+
+    def _correspond(
+        self, levels: Sequence[Tensor], images: Tensor
+    ) -> tuple[list[Tensor], list[Tensor], list[FusedSearch]]:
+        """Return each patch's distance and match, per level [b, patches], and the searches."""
+        from ..search.cuda import FusedSearch
+
+        distances, matches, searches = [], [], []
+        for number, (queries, gallery) in enumerate(zip(levels, self._galleries, strict=True)):
+            assert gallery is not None
+            with ONE_AT_A_TIME:
+                search = FusedSearch(queries.contiguous(), gallery, images)
+                near, rows = (values[..., 0] for values in search.begin())
+            apart = near.sqrt()
+            if self._expected:
+                apart = (apart - self._expected[number][rows]).clamp_(min=0)
+                apart = apart / self._units[number]
+            distances.append(apart)
+            matches.append(rows)
+            searches.append(search)
+        return distances, matches, searches
+
+
+def _made_for(pipeline: Pipeline) -> GpuPass | None:
+    try:
+        made = GpuPass(pipeline, Recording)
+    except OverflowError:
+        return None
+    except (RuntimeError, MemoryError) as error:
+        if not is_shortage(error):
+            raise
+        return None
+    return made if made.serves else None
+
+
+def nearest_descriptors(queries: Tensor, descriptors: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k nearest descriptors of each query, by float64, on the device.
+
+    Parameters
+    ----------
+    queries : float32 [b, D]
+    descriptors : float32 [n, D]
+    k : int
+
+    Returns
+    -------
+    distances : float64 [b, k], squared Euclidean, ascending
+    ids : int64 [b, k]
+        Of equally near ones the first comes first.
+    """
+    own = queries.double()
+    norms = own.square().sum(1, keepdim=True)
+    parts = []
+    for at in range(0, len(descriptors), _ROWS):
+        rows = descriptors[at : at + _ROWS].double()
+        parts.append(torch.addmm(rows.square().sum(1), own, rows.T, alpha=-2) + norms)
+    apart = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).clamp_(min=0)
+    distances, ids = apart.sort(dim=1, stable=True)
+    return distances[:, :k], ids[:, :k].contiguous()
+
+
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Make a GPU the one that work is started on."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
