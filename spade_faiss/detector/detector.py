@@ -85,7 +85,10 @@ class Detector(Calibrating):
     @property
     @abstractmethod
     def stages(self) -> Stages:
-        """Seconds spent on features, index, calibration, stage_one, stage_two and maps."""
+        """Seconds spent on features, index, calibration, stage_one, stage_two and maps.
+
+        On a GPU the stages are done together: what the host takes to `begin`, and its `wait`.
+        """
 
     @abstractmethod
     def _named(self) -> str:

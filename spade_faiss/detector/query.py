@@ -185,13 +185,18 @@ def find_training_image(index: Index, image: npt.NDArray[np.uint8], among: Ids) 
     str or None
         None if no training image did.
     """
-    looked = index.manifest.framing.framing().looked_at
+    framing = index.manifest.framing.framing()
+    looked = framing.looked_at
     # One row rules out nearly all: the one that is looked at most.
     row = len(image) // 2 if looked is None else int(looked.sum(1).argmax())
-    rows = slice(row, row + 1)
+    if framing.roi is None:
+        rows = np.asarray(index.crops)[among, row]
+        among = among[(rows == image[row]).all((1, 2))]
     for i in among.tolist():
-        same = np.array_equal(index.shown(i, rows), image[rows])
-        if same and np.array_equal(index.shown(i), image):
+        some = slice(row, row + 1)
+        if np.array_equal(index.shown(i, some), image[some]) and np.array_equal(
+            index.shown(i), image
+        ):
             path: str = index.manifest.images[i].path
             return path
     return None

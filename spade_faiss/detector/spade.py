@@ -124,7 +124,8 @@ class Spade(Searcher):
     settings : Settings
         The parameters, checked and frozen; `with_options` gives a detector with others.
     stages : Stages
-        Seconds spent so far on features, index, calibration, stage_one, stage_two and maps.
+        Seconds spent so far on features, index, calibration, stage_one, stage_two and maps; on a
+        GPU on begin and wait, which stand for the stages together.
 
     Examples
     --------

@@ -47,7 +47,8 @@ class Scores:
         From the first training image to the last metric.
     stages : dict of str to float
         Seconds of these for features (decoding included), index, calibration, stage_one,
-        stage_two, maps and metrics.
+        stage_two, maps and metrics; on a GPU, of the two stages and the maps together, for begin
+        (the host's) and wait (the GPU's).
     extra : dict of str to float
         Further metrics, by name.
     image_ap, image_ap_map_max, image_ap_map_mean : float or None

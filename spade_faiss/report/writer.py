@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ from .plots import timeline_picture
 if TYPE_CHECKING:
     from .query_page import QueryReport
 
-_WRITERS = 2
+_WRITERS = min(8, max(2, os.cpu_count() or 1))
 
 
 @dataclass

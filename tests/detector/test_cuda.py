@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from spade_faiss import Spade
+from spade_faiss.detector.gpu import GpuPass
 from spade_faiss.features import load_backbone
 from spade_faiss.search import LevelSearch, ShardedLevel, nearest
 from tests.command import LITE, done, environment
@@ -172,6 +173,33 @@ def test_a_detector_finds_what_it_finds_on_the_cpu(lite, tmp_path, settings):
     for left, right in zip(found.maps, expected.maps, strict=True):
         if "coreset" not in settings:
             np.testing.assert_allclose(left, right, **near)
+
+
+@needs_gpu
+@pytest.mark.parametrize("settings", [{}, {"preset": "best"}, {"mirror": True, "crop": None}])
+def test_one_pass_finds_what_the_stages_find(lite, monkeypatch, settings):
+    """Of several images at once, and of one again and again, which is then recorded."""
+    spade = Spade("efficientnet_lite0", device="cuda", k=5, **settings).fit(texture("gravel", 8))
+    new = [with_hole(one) for one in texture("gravel", 12, 5)]
+    noted = []
+    monkeypatch.setattr("spade_faiss.detector.gpu.logger.info", lambda *said: noted.append(said))
+    found = list(spade.query(new))
+    alone = [next(spade.query(one)) for one in new]
+    assert GpuPass.of(spade.pipeline) is not None and noted == []
+    monkeypatch.setattr(GpuPass, "of", lambda pipeline: None)
+    for one, two, other in zip(found, alone, spade.query(new), strict=True):
+        for mine in (one, two):
+            assert np.array_equal(mine.neighbours, other.neighbours)
+            assert mine.score() == pytest.approx(other.score(), rel=0.02)
+            np.testing.assert_allclose(mine.map, other.map, rtol=0.02, atol=0.02)
+
+
+@needs_gpu
+def test_images_left_out_are_scored_as_on_the_cpu(lite, tmp_path):
+    good = texture("gravel", 12)
+    here = Spade(lite, k=4).fit(good, tmp_path / "here")
+    there = Spade("efficientnet_lite0", device="cuda", k=4).fit(good, tmp_path / "there")
+    np.testing.assert_allclose(there.calibration.peaks, here.calibration.peaks, rtol=0.02)
 
 
 @needs_gpu
