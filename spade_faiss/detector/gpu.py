@@ -9,7 +9,7 @@ call (a CUDA graph): an image alone otherwise waits for the host, which starts h
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from threading import Lock
@@ -142,12 +142,13 @@ class GpuPass:
             return None
         if index.galleries and not settings.exact:
             return None
+        passes: _Passes = pipeline.kept.setdefault(cls, _Passes())
         key = (settings.k, settings.sigma, settings.mirror, settings.engine, pipeline.device)
-        if key not in pipeline.passes:
-            while len(pipeline.passes) >= _KEPT:
-                pipeline.passes.pop(next(iter(pipeline.passes)))
-            pipeline.passes[key] = _made_for(pipeline)
-        return pipeline.passes[key]
+        if key not in passes:
+            while len(passes) >= _KEPT:
+                del passes[next(iter(passes))]
+            passes[key] = _made_for(pipeline)
+        return passes[key]
 
     @torch.inference_mode()
     def begin(self, images: npt.NDArray[np.uint8], sizes: Sequence[Size]) -> Begun | None:
@@ -275,6 +276,10 @@ class GpuPass:
             matches.append(rows)
             searches.append(search)
         return distances, matches, searches
+
+
+class _Passes(dict[Hashable, GpuPass | None]):
+    """Those that are kept, by what they depend on; None where an index cannot be searched so."""
 
 
 def _made_for(pipeline: Pipeline) -> GpuPass | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from tqdm import tqdm
@@ -19,9 +19,6 @@ from ..index.manifest import BackboneRecord
 from ..search import LevelSearch, ShardedLevel, gallery_search, level_search
 from ..types import Floats
 from .settings import Scoring, Settings
-
-if TYPE_CHECKING:
-    from .gpu import GpuPass
 
 Made = TypeVar("Made", covariant=True)
 
@@ -180,7 +177,7 @@ class Pipeline:
     stages: Stages
     opened: Index | None = None
     draft: bool = False
-    passes: dict[Hashable, GpuPass | None] = field(default_factory=dict, repr=False)
+    kept: dict[Hashable, Any] = field(default_factory=dict, repr=False)
     _searches: dict[tuple[bool, str], tuple[LevelSearch | ShardedLevel, ...]] = field(
         default_factory=dict, repr=False
     )
@@ -194,7 +191,7 @@ class Pipeline:
 
     def on(self, index: Index | None, *, draft: bool = False) -> Pipeline:
         """Return a pipeline for another index, or for none."""
-        return replace(self, opened=index, draft=draft, passes={}, _searches={})
+        return replace(self, opened=index, draft=draft, kept={}, _searches={})
 
     def by(self, **settings: Any) -> Pipeline:
         """Return a pipeline of the same index with other settings, and their network.
