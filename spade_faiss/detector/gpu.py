@@ -142,7 +142,7 @@ class GpuPass:
             return None
         if index.galleries and not settings.exact:
             return None
-        passes: _Passes = pipeline.kept.setdefault(cls, _Passes())
+        passes: _Passes = pipeline.kept.setdefault("passes", _Passes())
         key = (settings.k, settings.sigma, settings.mirror, settings.engine, pipeline.device)
         if key not in passes:
             while len(passes) >= _KEPT:
