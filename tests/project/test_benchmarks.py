@@ -14,17 +14,22 @@ from spade_faiss import Spade
 from spade_faiss.search.native import kernels
 from tests.conftest import texture, with_hole
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+SCRIPTS = Path(__file__).parents[2] / "benchmarks"
 
 
-def run(*options, script=SCRIPT):
-    command = [sys.executable, str(script), *options]
-    return subprocess.run(command, cwd=SCRIPT.parents[1], capture_output=True, text=True)
+def run(*command):
+    return subprocess.run(
+        [sys.executable, *command], cwd=SCRIPTS.parent, capture_output=True, text=True
+    )
+
+
+def gpu(*options):
+    return run("-m", "benchmarks.gpu", *options)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_one_line_says_so():
-    done = run("--json")
+    done = gpu("--json")
     assert done.returncode == 2 and not done.stdout
     assert len(done.stderr.splitlines()) == 1 and "needs a CUDA device" in done.stderr
 
@@ -32,9 +37,10 @@ def test_without_a_gpu_one_line_says_so():
 @pytest.mark.slow
 def test_a_rehearsal_measures_and_checks_a_level():
     pytest.importorskip("triton", reason="needs triton, which comes with torch for CUDA")
-    done = run("--rehearse", "--json", "--only", "level 3")
+    done = gpu("--rehearse", "--json", "--only", "level 3")
     assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    *lines, took = [json.loads(line) for line in done.stdout.splitlines()]
+    assert took["process"] == "level 3" and took["process_s"] > 0
     ways = {line["way"]: line for line in lines}
     assert all(line["rehearsal"] and "random" in line["weights"] for line in lines)
     assert {"fused, batch 1", "fused, batch 2", "cdist", "bmm"} <= set(ways)
@@ -44,20 +50,38 @@ def test_a_rehearsal_measures_and_checks_a_level():
 
 @pytest.mark.slow
 def test_a_part_that_fails_is_reported_and_the_rest_is_run(tmp_path):
-    done = run(
+    done = gpu(
         "--rehearse", "--json", "--only", "spade", "device", "--weights", str(tmp_path / "none.pth")
     )
     assert done.returncode == 1
-    spade, device = map(json.loads, done.stdout.splitlines())
+    spade, _, device, _ = map(json.loads, done.stdout.splitlines())
     assert spade["part"] == "spade" and "no such weights file" in spade["error"]
     assert device["part"] == "device" and "float16_tflops" in device
 
 
 @pytest.mark.slow
+def test_a_rehearsal_goes_from_files_to_verdicts_and_beside_others():
+    done = gpu("--rehearse", "--only", "files", "others")
+    assert done.returncode == 0, done.stderr
+    assert "files: written maps, batch 8" in done.stdout
+    for other in ("anomalib", "patchcore-inspection"):
+        assert f"others: {other}  " in done.stdout
+        assert f"others: spade-faiss against {other}\n" in done.stdout
+
+
+@pytest.mark.slow
 def test_all_ways_of_searching_find_the_same_and_another_checkout_does(tmp_path):
-    script = SCRIPT.with_name("search.py")
-    quick = "--quick", "--rounds", "1", "--only", "random", "--json", "--before"
-    done = run(*quick, str(SCRIPT.parents[1]), script=script)
+    quick = (
+        str(SCRIPTS / "search.py"),
+        "--quick",
+        "--rounds",
+        "1",
+        "--only",
+        "random",
+        "--json",
+        "--before",
+    )
+    done = run(*quick, str(SCRIPTS.parent))
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     ways = {line["way"] for line in lines}
@@ -69,13 +93,13 @@ def test_all_ways_of_searching_find_the_same_and_another_checkout_does(tmp_path)
         today = line["way"].startswith("auto") and "before" not in line["way"]
         assert (line["kernel"] is not None) == (line["ratio_to_before"] is not None) == today
         assert not today or (line["kernel"] == "faiss") == (kernels() is None)
-    done = run(*quick, str(tmp_path), script=script)
+    done = run(*quick, str(tmp_path))
     assert done.returncode and "pass a checkout" in done.stderr
 
 
 @pytest.fixture
 def thresholds(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPT.parent)
+    monkeypatch.syspath_prepend(SCRIPTS)
     return importlib.import_module("thresholds")
 
 
