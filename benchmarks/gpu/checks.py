@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,24 +52,13 @@ def pairs(level: Level, prepared: Any) -> Result:
 
 def kernel_times(setting: Setting, fused: Callable[[int], Any]) -> Result:
     """Return the GPU time of each kernel of one search, in microseconds an image."""
-    if setting.device.type != "cuda":
-        return {"skipped": "no GPU"}
-    from torch.profiler import ProfilerActivity, profile
-
     result: Result = {}
     for batch in (min(setting.args.batch), max(setting.args.batch)):
-        fused(batch)
-        torch.cuda.synchronize()
-        with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
-            fused(batch)
-            torch.cuda.synchronize()
-        total: dict[str, float] = {}
-        for event in profiler.key_averages():
-            spent = getattr(event, "self_device_time_total", 0) or 0
-            if spent:
-                total[event.key[:60]] = round(spent / batch, 2)
-        most = sorted(total.items(), key=lambda pair: -pair[1])[:12]
-        result[f"batch_{batch}_us_an_image"] = dict(most)
+        found = setting.clock.kernels(partial(fused, batch))
+        if "skipped" in found:
+            return found
+        us = {name: round(spent / batch, 2) for name, spent in found["most_us"].items()}
+        result[f"batch_{batch}_us_an_image"] = us
     return result
 
 

@@ -25,12 +25,13 @@ def files_part(setting: Setting) -> Iterator[Result]:
         yield from decoding(setting, paths)
         for batch in BATCHES[: setting.sized(len(BATCHES), 1)]:
             by_batch = spade.with_options(batch_size=setting.sized(batch, 2))
+            yield network_alone(setting, by_batch, batch)
             yield from queries(setting, by_batch, paths, batch)
             yield from written(setting, by_batch, folder, paths, batch)
 
 
 def decoding(setting: Setting, paths: list[str]) -> Iterator[Result]:
-    """Time decoding and framing alone, by numbers of threads."""
+    """Time decoding and framing alone, by numbers of threads: a floor."""
     from spade_faiss.images import Framing, load_images
 
     framing = Framing.choose(setting.side, setting.crop, (1, 1))
@@ -48,6 +49,25 @@ def decoding(setting: Setting, paths: list[str]) -> Iterator[Result]:
             "cores": os.cpu_count(),
             **_rate(median, len(paths)),
         }
+
+
+def network_alone(setting: Setting, spade: Any, batch: int) -> Result:
+    """Time the network alone, of batches in the host's memory."""
+    network, frames = spade.network, setting.framed(setting.views(setting.sized(batch, 2), 2))
+    calls = setting.sized(max(1, FILES // batch), 1)
+
+    def see() -> None:
+        for _ in range(calls):
+            network(frames)
+
+    see()
+    median = setting.clock.median_seconds(see, setting.sized(REPEATS, 1))
+    return {
+        "part": "files",
+        "way": f"network alone, batch {batch}",
+        **setting.shape,
+        **_rate(median, calls * len(frames)),
+    }
 
 
 def queries(setting: Setting, spade: Any, paths: list[str], batch: int) -> Iterator[Result]:

@@ -12,6 +12,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from threading import Timer
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from .setting import Result, Setting
 if TYPE_CHECKING:
     from .parts import Part
 
+AROUND = 10.0
+"""Seconds that imports before, and what is added up after, may take."""
 LEAST = 15.0
 """Seconds that must be left for a part to be begun at all."""
 
@@ -71,7 +74,7 @@ def results_of(
     arguments : sequence of str
         The options as they were given, for the parts' processes.
     """
-    end = time.monotonic() + 60 * args.minutes
+    end = time.monotonic() + 60 * args.minutes - AROUND
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             left = end - time.monotonic()
@@ -94,7 +97,8 @@ def _results(command: list[str], title: str, name: str, limit: float) -> Iterato
 
     def end() -> None:
         late[0] = True
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
     with (
         tempfile.TemporaryFile("w+") as errors,
@@ -107,10 +111,9 @@ def _results(command: list[str], title: str, name: str, limit: float) -> Iterato
         try:
             assert process.stdout is not None
             for line in process.stdout:
-                try:
-                    result = json.loads(line)
-                except ValueError:
+                if not line.startswith("{"):  # what a library printed
                     continue
+                result = json.loads(line)
                 failed |= "error" in result
                 yield result
             process.wait()

@@ -39,6 +39,9 @@ def single_part(setting: Setting) -> Iterator[Result]:
             setting.clock.each_seconds(way, views[:warm])
             times = setting.clock.each_seconds(way, views[warm:])
             yield shape | {"way": name} | milliseconds(times)
+        once = partial(to_map, spade, views[0])
+        kernels = guarded(lambda: setting.clock.kernels(once))
+        yield shape | {"way": "array to map, on the GPU"} | kernels
         yield shape | {"way": "memory", "peak_gib": setting.clock.peak_gib()}
         for batch in BATCHES[: setting.sized(len(BATCHES), 1)]:
             found = guarded(partial(by_service, setting, folder, warm, count, batch))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 
 class Clock:
@@ -52,6 +54,32 @@ class Clock:
     def each_seconds(self, call: Callable[[Any], Any], items: Sequence[Any]) -> list[float]:
         """Return the time of a call for each item, one after another."""
         return [self.host_seconds(partial(call, item)) for item in items]
+
+    def kernels(self, call: Callable[[], Any]) -> dict[str, Any]:
+        """Return what the GPU does in a call: kernels and copies, and those that take longest.
+
+        Their times are added up, though some may run beside others.
+        """
+        if not self._is_gpu:
+            return {"skipped": "no GPU"}
+        call()
+        torch.cuda.synchronize()
+        with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
+            call()
+            torch.cuda.synchronize()
+        times = [
+            (event.name[:60], event.time_range.elapsed_us())
+            for event in profiler.events() or ()
+            if event.device_type.name == "CUDA"
+        ]
+        total: Counter[str] = Counter()
+        for name, spent in times:
+            total[name] += spent
+        return {
+            "launches": len(times),
+            "gpu_ms": sum(total.values()) / 1e3,
+            "most_us": dict(total.most_common(12)),
+        }
 
     def forget_peak(self) -> None:
         """Begin anew to look for the peak of memory."""

@@ -47,25 +47,27 @@ def test_files_become_results_and_maps(setting):
     assert ways == [
         "decoding alone, threads: 1",
         "decoding alone, threads: 2",
+        "network alone, batch 8",
         "results, batch 8",
         "written maps, batch 8",
     ]
-    assert all(result["images"] == 4 and result["images_a_second"] > 0 for result in results)
-    for result in results[2:]:
+    assert [result["images"] for result in results] == [4, 4, 2, 4, 4]
+    assert all(result["images_a_second"] > 0 for result in results)
+    for result in results[3:]:
         assert {"features", "stage_two", "maps"} <= result["stages_s"].keys()
         assert sum(result["stages_s"].values()) < 2 * result["s_an_image"]
 
 
 def test_one_image_is_timed_to_its_map_and_to_its_verdict(setting, monkeypatch):
     monkeypatch.setattr(single, "BATCHES", ())
-    *ways, memory = single.single_part(setting)
+    *ways, kernels, memory = single.single_part(setting)
     assert [one["way"] for one in ways] == [
         "array to map",
         "array to verdict",
         "array to verdict, predict",
     ]
     assert all(0 < one["median_ms"] <= one["p95_ms"] and one["images"] == 2 for one in ways)
-    assert memory["peak_gib"] is None
+    assert memory["peak_gib"] is None and kernels["skipped"] == "no GPU"
 
 
 @pytest.mark.slow
