@@ -14,8 +14,8 @@ time, so that one that fails or hangs costs only itself:
 - files: images a second from PNG files to results, and to written maps, by batches of 8, 32 and
   64; the seconds of each stage; and the floors, decoding by 1 to 16 threads and the network alone;
 - single: milliseconds from one decoded array to its map, and to its verdict and regions, by
-  `Spade.query` and `Spade.predict`, and what the GPU did meanwhile; and from a PNG file's bytes to
-  the service's answer;
+  `Spade.query` and `Spade.predict`, what the GPU did meanwhile, and how far the results are from
+  those of a batch and of the CPU; and from a PNG file's bytes to the service's answer;
 - build: `Spade.fit` of 1,000 files, thresholds by leave-one-out included: seconds by stage, memory;
 - others: spade-faiss, PatchCore as anomalib does it, and PatchCore as patchcore-inspection does it
   with FAISS, each in a process of its own, on the same arrays: images a second, one image alone,

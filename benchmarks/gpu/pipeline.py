@@ -41,16 +41,17 @@ class Serial:
 
     def run(self, paths: list[str]) -> None:
         """Take files through all stages."""
+        from spade_faiss.detector.gpu import nearest_descriptors
         from spade_faiss.images import load_images
-        from spade_faiss.search import nearest
 
         loaded = self._stage("decode", lambda: list(load_images(paths, self._framing)))
-        new = self._stage("network", lambda: self._network(np.stack([v.wide for v in loaded])))
+        new = self._stage("network", lambda: self._features([one.wide for one in loaded]))
         _, ids = self._stage(
-            "stage_one", lambda: nearest(new.descriptors, self._descriptors, self._k)
+            "stage_one", lambda: nearest_descriptors(new.descriptors, self._descriptors, self._k)
         )
         levels = self._stage("stage_two", lambda: self._distances(new.levels, ids))
-        self._stage("maps", lambda: self._maps(levels, loaded))
+        maps = self._stage("maps", lambda: self._maps(levels, loaded[0].size))
+        self._stage("to_host", lambda: [one.cpu() for one in (*levels, *maps)])
 
     def _stage(self, name: str, call: Callable[[], Any]) -> Any:
         found = []
@@ -58,23 +59,27 @@ class Serial:
         self.seconds.setdefault(name, []).append(spent)
         return found[0]
 
+    def _features(self, images: list[Any]) -> Any:
+        return self._network.see(torch.from_numpy(np.stack(images)).to(self._network.device))
+
     def _distances(self, levels: Any, ids: Any) -> list[Any]:
         from spade_faiss.search.cuda import fused_in_images
 
         distances = []
         for values, gallery in zip(levels, self._galleries, strict=True):
             near, _ = fused_in_images(values.flatten(1, 2), gallery, ids, gallery.per_image)
-            distances.append(near.sqrt().view(values.shape[:3]).cpu().numpy())
+            distances.append(near.sqrt().view(values.shape[:3]))
         return distances
 
-    def _maps(self, levels: list[Any], loaded: list[Any]) -> list[Any]:
-        from spade_faiss.maps import anomaly_map
+    def _maps(self, levels: list[Any], size: tuple[int, int]) -> tuple[Any, Any]:
+        from spade_faiss.detector.settings import SIGMA
+        from spade_faiss.images.framing import placing_of
+        from spade_faiss.maps.smoothing import smoothing_of
 
-        framing = self._framing
-        return [
-            framing.place(anomaly_map([v[i] for v in levels], framing.size), one.size)
-            for i, one in enumerate(loaded)
-        ]
+        device = self._network.device
+        shapes = tuple(one.shape[1:] for one in levels)
+        on_input = smoothing_of(shapes, self._framing.size, SIGMA, device)(levels)
+        return on_input, placing_of(self._framing, size, device)(on_input)
 
 
 def pipeline_part(setting: Setting) -> Iterator[Result]:

@@ -10,7 +10,20 @@ from .setting import Result
 
 TARGET = 0.72e-3
 """Seconds an image for all levels."""
-STAGES = ("decode_s", "network_s", "stage_one_s", "stage_two_s", "maps_s")
+STAGES = ("decode_s", "network_s", "stage_one_s", "stage_two_s", "maps_s", "to_host_s")
+TOLD = (
+    "by",
+    "not_the_package",
+    "alone_ms",
+    "alone_p95_ms",
+    "learn_s",
+    "learn_with_thresholds_s",
+    "build_s",
+    "left_out",
+    "peak_gib",
+    "held_gib",
+)
+"""What else is told of a rate."""
 HIDDEN = (
     "benchmark",
     "part",
@@ -93,4 +106,9 @@ def _rate_line(title: str, result: Result) -> str:
     stages |= result.get("stages_s", {})
     for name, seconds in stages.items():
         text += f"\n    {name:44} {1e3 * seconds:10.3f} ms"
+    for name, seconds in result.get("stages_total_s", {}).items():
+        text += f"\n    {name:44} {seconds:10.3f} s"
+    for name in TOLD:
+        if result.get(name) is not None:
+            text += f"\n    {name:44} {result[name]}"
     return text

@@ -20,6 +20,7 @@ from .timing import milliseconds
 
 WARM = 20
 IMAGES = 200
+COMPARED = 4
 BATCHES = (1, 8)
 """Of the service, which waits a moment for others where it may take more than one at once."""
 
@@ -43,6 +44,8 @@ def single_part(setting: Setting) -> Iterator[Result]:
         kernels = guarded(lambda: setting.clock.kernels(once))
         yield shape | {"way": "array to map, on the GPU"} | kernels
         yield shape | {"way": "memory", "peak_gib": setting.clock.peak_gib()}
+        some = views[: setting.sized(COMPARED, 2)]
+        yield shape | {"way": "agreement"} | guarded(partial(agreement, spade, some))
         for batch in BATCHES[: setting.sized(len(BATCHES), 1)]:
             found = guarded(partial(by_service, setting, folder, warm, count, batch))
             yield shape | {"way": f"file to the service's answer, --batch-size {batch}"} | found
@@ -63,6 +66,29 @@ def to_prediction(spade: Any, image: Pixels) -> str:
     """Return the verdict on an array by `predict`."""
     verdict: str = spade.predict([image]).verdicts[0]
     return verdict
+
+
+def agreement(spade: Any, images: list[Pixels]) -> Result:
+    """Return how far results alone, in a batch and on the CPU are from each other.
+
+    Of scores and of all pixels of the maps, as shares of the score.
+    """
+    alone = [next(spade.query([image])) for image in images]
+    found: Result = {"compared": len(images)}
+    others = {
+        "a_batch": spade.with_options(batch_size=len(images)),
+        "the_cpu": spade.with_options(device="cpu"),
+    }
+    for name, other in others.items():
+        pairs = list(zip(alone, other.query(images), strict=True))
+        found |= {
+            f"score_from_{name}": max(abs(a.score() / b.score() - 1) for a, b in pairs),
+            f"map_from_{name}": max(
+                float(np.abs(a.map - b.map).max()) / b.score() for a, b in pairs
+            ),
+            f"verdicts_as_by_{name}": all(a.verdict == b.verdict for a, b in pairs),
+        }
+    return found
 
 
 def by_service(setting: Setting, folder: Path, warm: int, count: int, batch: int) -> Result:

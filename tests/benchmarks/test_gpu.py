@@ -60,7 +60,7 @@ def test_files_become_results_and_maps(setting):
 
 def test_one_image_is_timed_to_its_map_and_to_its_verdict(setting, monkeypatch):
     monkeypatch.setattr(single, "BATCHES", ())
-    *ways, kernels, memory = single.single_part(setting)
+    *ways, kernels, memory, agreement = single.single_part(setting)
     assert [one["way"] for one in ways] == [
         "array to map",
         "array to verdict",
@@ -68,6 +68,9 @@ def test_one_image_is_timed_to_its_map_and_to_its_verdict(setting, monkeypatch):
     ]
     assert all(0 < one["median_ms"] <= one["p95_ms"] and one["images"] == 2 for one in ways)
     assert memory["peak_gib"] is None and kernels["skipped"] == "no GPU"
+    assert agreement["compared"] == 2 and agreement["verdicts_as_by_the_cpu"]
+    for other in ("a_batch", "the_cpu"):  # which is where all of it was computed
+        assert agreement[f"score_from_{other}"] < 1e-4 and agreement[f"map_from_{other}"] < 1e-4
 
 
 @pytest.mark.slow
