@@ -34,7 +34,7 @@ _LEVELS = {
 PARTS = {
     "device": Part("device", device_part, 45),
     "files": Part("files", files_part, 120),
-    "single": Part("single", single_part, 90),
+    "single": Part("single", single_part, 110),
     "build": Part("build", build_part, 120),
     **_OTHERS,
     "pipeline": Part("pipeline", pipeline_part, 60),
