@@ -28,7 +28,8 @@ class Limits:
     batch : int
         Images that go through the network at once.
     wait : float
-        Seconds that a first image waits for others to make up a batch.
+        Seconds that a first image waits for others to make up a batch: long enough for those of
+        one request. Those that come while a batch is in work are the next one anyway.
     upload : float
         Seconds that a body may take to arrive.
 
@@ -43,7 +44,7 @@ class Limits:
     pixels: int = 32_000_000
     queue: int = 64
     batch: int = 8
-    wait: float = 0.005
+    wait: float = 0.001
     upload: float = 30.0
 
     def __post_init__(self) -> None:
