@@ -31,7 +31,7 @@ class LimitOptions:
         typer.Option(
             min=0, help="Milliseconds that an image waits for others to be queried with it."
         ),
-    ] = 5
+    ] = 1
 
 
 @dataclass(frozen=True, kw_only=True)
