@@ -38,6 +38,7 @@ class Serial:
             self._galleries.append(prepare(level.flatten(0, 1), level.shape[1]))
         self._framing = Framing.choose(setting.side, setting.crop, (1, 1))
         self.seconds: dict[str, list[float]] = {}
+        self._placings: dict[tuple[int, int], Any] = {}
 
     def run(self, paths: list[str]) -> None:
         """Take files through all stages."""
@@ -73,13 +74,15 @@ class Serial:
 
     def _maps(self, levels: list[Any], size: tuple[int, int]) -> tuple[Any, Any]:
         from spade_faiss.detector.settings import SIGMA
-        from spade_faiss.images.framing import placing_of
+        from spade_faiss.images.framing import Placing
         from spade_faiss.maps.smoothing import smoothing_of
 
         device = self._network.device
         shapes = tuple(one.shape[1:] for one in levels)
         on_input = smoothing_of(shapes, self._framing.size, SIGMA, device)(levels)
-        return on_input, placing_of(self._framing, size, device)(on_input)
+        if size not in self._placings:
+            self._placings[size] = Placing.of(self._framing, size, device)
+        return on_input, self._placings[size](on_input)
 
 
 def pipeline_part(setting: Setting) -> Iterator[Result]:

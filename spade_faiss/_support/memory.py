@@ -139,6 +139,7 @@ def is_shortage(error: BaseException) -> bool:
             "could not create a memory",
             "cannot allocate memory",
             "failed to allocate",
+            "alloc_failed",
         )
     )
 

@@ -9,11 +9,10 @@ call (a CUDA graph): an image alone otherwise waits for the host, which starts h
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,33 +22,35 @@ from torch import Tensor
 from .._support.memory import is_shortage
 from ..features import devices_of
 from ..features.surroundings import without_margin
-from ..images.framing import Placing, placing_of
+from ..images.framing import Placing
 from ..maps.contrast import expected_distances
 from ..maps.smoothing import smoothing_of
 from ..search import LevelSearch
-from ..search.level import ONE_AT_A_TIME
+from ..search.level import ON_A_GPU
 from ..types import Floats
 from .correspond import contrast_of, units_compared
+from .maps import ImageFound
 from .pipeline import Pipeline
 from .under_way import Begun, Made, Recording, Work
-
-if TYPE_CHECKING:
-    from ..search.cuda import FusedSearch
 
 logger = logging.getLogger("spade_faiss")
 
 _RECORDED_FROM = 3
-"""The time from which on images of a kind are thought to come again: all work is recorded."""
-_RECORDED_AT_ONCE = 16
+"""The time from which on so many images at once are thought to come again: work is recorded."""
+_RECORDED_AT_ONCE = 4
 """Images up to which that pays: more keep a GPU busy while the host starts what follows."""
-_RECORDINGS = 4
-"""Kinds of which recordings are kept. Each takes what the network needs."""
-_KINDS = 1000
-"""Kinds that are counted."""
+_MOST_PIXELS = 1 << 26
+"""Of images whose maps are placed at once. Larger ones go one by one, stage after stage."""
+_FAILURES = 3
+"""Batches after another of which something was not complete, until the stages do them all."""
 _KEPT = 4
 """Passes of one index that are kept: those of an ensemble's views, say."""
+_SIZES = 32
+"""Sizes of images whose placing is kept."""
 _ROWS = 1 << 14
 """Descriptors that are compared at a time, in float64."""
+_SPARE = 8
+"""Descriptors beyond the nearest that are compared by differences."""
 
 Size = tuple[int, int]
 
@@ -79,24 +80,28 @@ class GpuPass:
     ) -> None:
         index, settings, network = pipeline.index, pipeline.settings, pipeline.network
         self._network, self._device = network, network.device
-        self._framing, self._layouts = pipeline.framing, index.layouts
-        self._mirror, self._averaged = settings.mirror, settings.averaged
-        self._k = units_compared(index, settings)
-        shapes = tuple(layout.grid for layout in index.layouts)
-        self._smoothing = smoothing_of(shapes, self._framing.size, settings.sigma, self._device)
-        self._descriptors = torch.from_numpy(np.array(index.descriptors)).to(self._device)
         self._galleries = []
         for search in pipeline.level_searches(exact=True):
             assert isinstance(search, LevelSearch)
             self._galleries.append(search.prepared_on(self._device, settings.engine))
         self.serves = all(one is not None for one in self._galleries)
+        if not self.serves:
+            return
+        self._framing, self._layouts = pipeline.framing, index.layouts
+        self._mirror, self._averaged = settings.mirror, settings.averaged
+        self._k = units_compared(index, settings)
+        shapes = tuple(layout.grid for layout in index.layouts)
+        self._smoothing = smoothing_of(shapes, self._framing.size, settings.sigma, self._device)
+        self._descriptors = self._here(index.descriptors)
         self._scales = [self._here(own) for own in index.scales or ()]
         self._expected, self._units = self._contrast(pipeline)
         self._looked_at, self._shares = self._region()
-        self._lock = Lock()
-        self._seen: dict[tuple[int, Size], int] = {}
-        self._recordings: dict[tuple[int, Size], Work] = {}
+        self._placings: dict[Size, Placing] = {}
+        self._seen: Counter[int] = Counter()
+        self._recordings: dict[int, Work] = {}
         self._record = record
+        self._short: set[int] = set()
+        self._failures = 0
 
     def _here(self, values: Floats) -> Tensor:
         return torch.from_numpy(np.array(values)).to(self._device)
@@ -144,11 +149,23 @@ class GpuPass:
             return None
         passes: _Passes = pipeline.kept.setdefault("passes", _Passes())
         key = (settings.k, settings.sigma, settings.mirror, settings.engine, pipeline.device)
-        if key not in passes:
-            while len(passes) >= _KEPT:
-                del passes[next(iter(passes))]
-            passes[key] = _made_for(pipeline)
-        return passes[key]
+        if key in passes:
+            return passes[key]
+        try:
+            made = cls(pipeline, Recording)
+        except OverflowError:
+            passes[key] = None
+            return None
+        except (RuntimeError, MemoryError) as error:
+            if not is_shortage(error):
+                raise
+            return None
+        if not made.serves:  # now: another index may leave it room
+            return None
+        while len(passes) >= _KEPT:
+            del passes[next(iter(passes))]
+        passes[key] = made
+        return made
 
     @torch.inference_mode()
     def begin(self, images: npt.NDArray[np.uint8], sizes: Sequence[Size]) -> Begun | None:
@@ -166,82 +183,84 @@ class GpuPass:
         Begun or None
             None where memory does not suffice.
         """
+        count = len(sizes)
+        large = sum(height * width for height, width in sizes) > _MOST_PIXELS
+        if large or count in self._short or self._failures >= _FAILURES:
+            return None
         pixels = torch.from_numpy(np.require(images, requirements=["C", "W"]))
         if self._device.type == "cuda":
             pixels = pixels.pin_memory()
-        with self._lock, on_device(self._device):
+        with ON_A_GPU, on_device(self._device):
             try:
-                distinct = sizes[:1] if len(set(sizes)) == 1 else sizes
-                placings = [placing_of(self._framing, one, self._device) for one in distinct]
-                recorded = self._recorded(pixels, sizes, placings)
+                recorded = self._recorded(pixels)
                 if recorded is not None:
-                    return Begun(*recorded(pixels))
-                there = pixels.to(self._device, non_blocking=True)
-                return Begun(*self._compute(there, placings))
+                    made = recorded(pixels)
+                else:
+                    made = self._compute(pixels.to(self._device, non_blocking=True))
+                return Begun(made, self._placed(made.on_input, sizes))
             except (RuntimeError, MemoryError) as error:
                 if not is_shortage(error):
                     raise
                 self._recordings.clear()
+                self._short.add(count)
                 return None
 
-    def _recorded(
-        self, pixels: Tensor, sizes: Sequence[Size], placings: Sequence[Placing]
-    ) -> Work | None:
-        """Return the recorded work on so many images of a size, once they come again and again."""
-        if self._record is None or len(sizes) > _RECORDED_AT_ONCE or len(set(sizes)) > 1:
+    def found(self, begun: Begun) -> list[ImageFound] | None:
+        """Wait, and return what is found of each image; None if that is to be found by stages.
+
+        So it is where a search had no room for what it found, or features are no numbers.
+        """
+        found = begun.found()
+        self._failures = 0 if found is not None else self._failures + 1
+        return found
+
+    def _recorded(self, pixels: Tensor) -> Work | None:
+        """Return the recorded work on so many images, once they come again and again."""
+        count = len(pixels)
+        if self._record is None or count > _RECORDED_AT_ONCE:
             return None
-        kind = len(sizes), sizes[0]
-        if len(self._seen) > _KINDS:
-            self._seen.clear()
-        self._seen[kind] = self._seen.get(kind, 0) + 1
-        if self._seen[kind] < _RECORDED_FROM:
-            return None
-        found = self._recordings.pop(kind, None)
-        if found is None:
+        self._seen[count] += 1
+        if self._seen[count] >= _RECORDED_FROM and count not in self._recordings:
             try:
-                work = partial(self._compute, placings=placings)
-                found = self._record(work, pixels.to(self._device))
-            except RuntimeError as error:
+                self._recordings[count] = self._record(self._compute, pixels.to(self._device))
+            except Exception as error:  # of torch, or of Triton; what is real comes again
                 self._record = None
                 reason = str(error).strip().split("\n")[0]
                 logger.info("work on the GPU is not recorded: %s", reason)
-                return None
-            while len(self._recordings) >= _RECORDINGS:
-                del self._recordings[next(iter(self._recordings))]
-        self._recordings[kind] = found  # the one that was used last is the last to go
-        return found
+        return self._recordings.get(count)
 
-    def _compute(
-        self, pixels: Tensor, placings: Sequence[Placing]
-    ) -> tuple[Made, list[FusedSearch]]:
-        """Return what is found of images [b, h, w, 3] on the device, and the searches for it.
+    def _placed(self, on_input: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
+        """Return maps on the images' own grids: of one size, or each by itself."""
+        distinct = sizes[:1] if len(set(sizes)) == 1 else sizes
+        for size in distinct:
+            if size not in self._placings:
+                while len(self._placings) >= _SIZES:
+                    del self._placings[next(iter(self._placings))]
+                self._placings[size] = Placing.of(self._framing, size, self._device)
+        parts = on_input.chunk(len(distinct))
+        return [self._placings[size](own) for size, own in zip(distinct, parts, strict=True)]
 
-        All are placed on one grid, or each on its own.
-        """
+    def _compute(self, pixels: Tensor) -> Made:
+        """Return what is found of images [b, h, w, 3] on the device. Nothing here may wait."""
         features = self._network.see(pixels.flip(2) if self._mirror else pixels)
         levels, descriptors = self._levels(features.levels), features.descriptors
         if self._scales:
             descriptors = descriptors * self._scales[0]
             levels = [one * own for one, own in zip(levels, self._scales[1:], strict=True)]
         near, images = nearest_descriptors(descriptors, self._descriptors, self._k)
-        distances, matches, searches = self._correspond(levels, images)
+        distances, matches, complete = self._correspond(levels, images)
         grids = [one.spread(own, 0) for one, own in zip(self._layouts, distances, strict=True)]
         on_input = self._smoothing(grids)
         if self._looked_at is not None and self._shares is not None:
             on_input = torch.where(self._looked_at, on_input / self._shares, 0)
-        made = Made(
+        return Made(
             near,
             images,
             tuple(grids),
             tuple(one.spread(own, -1) for one, own in zip(self._layouts, matches, strict=True)),
             on_input,
-            tuple(
-                place(own)
-                for place, own in zip(placings, on_input.chunk(len(placings)), strict=True)
-            ),
-            torch.cat([features.finite.int()[None], *(one.counts for one in searches)]),
+            torch.stack([features.finite, *complete]).all(),
         )
-        return made, searches
 
     def _levels(self, levels: tuple[Tensor, ...]) -> list[Tensor]:
         """Return the patches [b, patches, C] that are searched for."""
@@ -258,40 +277,29 @@ class GpuPass:
 
     def _correspond(
         self, levels: Sequence[Tensor], images: Tensor
-    ) -> tuple[list[Tensor], list[Tensor], list[FusedSearch]]:
-        """Return each patch's distance and match, per level [b, patches], and the searches."""
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Return each patch's distance and match, per level [b, patches], and what is complete."""
         from ..search.cuda import FusedSearch
 
-        distances, matches, searches = [], [], []
+        distances, matches, complete = [], [], []
         for number, (queries, gallery) in enumerate(zip(levels, self._galleries, strict=True)):
             assert gallery is not None
-            with ONE_AT_A_TIME:
-                search = FusedSearch(queries.contiguous(), gallery, images)
-                near, rows = (values[..., 0] for values in search.begin())
+            search = FusedSearch(queries.contiguous(), gallery, images)
+            near, rows = (values[..., 0] for values in search.begin())
             apart = near.sqrt()
             if self._expected:
-                apart = (apart - self._expected[number][rows]).clamp_(min=0)
+                # Where a search is not complete a match is no row, which must not be read.
+                own = self._expected[number]
+                apart = (apart - own[rows.clamp(max=len(own) - 1)]).clamp_(min=0)
                 apart = apart / self._units[number]
             distances.append(apart)
             matches.append(rows)
-            searches.append(search)
-        return distances, matches, searches
+            complete.append(search.complete)
+        return distances, matches, complete
 
 
 class _Passes(dict[Hashable, GpuPass | None]):
     """Those that are kept, by what they depend on; None where an index cannot be searched so."""
-
-
-def _made_for(pipeline: Pipeline) -> GpuPass | None:
-    try:
-        made = GpuPass(pipeline, Recording)
-    except OverflowError:
-        return None
-    except (RuntimeError, MemoryError) as error:
-        if not is_shortage(error):
-            raise
-        return None
-    return made if made.serves else None
 
 
 def nearest_descriptors(queries: Tensor, descriptors: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -310,14 +318,15 @@ def nearest_descriptors(queries: Tensor, descriptors: Tensor, k: int) -> tuple[T
         Of equally near ones the first comes first.
     """
     own = queries.double()
-    norms = own.square().sum(1, keepdim=True)
     parts = []
     for at in range(0, len(descriptors), _ROWS):
         rows = descriptors[at : at + _ROWS].double()
-        parts.append(torch.addmm(rows.square().sum(1), own, rows.T, alpha=-2) + norms)
-    apart = (parts[0] if len(parts) == 1 else torch.cat(parts, 1)).clamp_(min=0)
-    distances, ids = apart.sort(dim=1, stable=True)
-    return distances[:, :k], ids[:, :k].contiguous()
+        parts.append(torch.addmm(rows.square().sum(1), own, rows.T, alpha=-2))
+    scores = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    some = scores.argsort(dim=1)[:, : k + _SPARE].sort(dim=1).values
+    apart = (own[:, None] - descriptors[some].double()).square().sum(2)
+    distances, order = apart.sort(dim=1, stable=True)
+    return distances[:, :k], some.gather(1, order[:, :k])
 
 
 def on_device(device: torch.device) -> AbstractContextManager[Any]:

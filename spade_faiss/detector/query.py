@@ -72,20 +72,18 @@ def compare(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
     On a GPU the work has begun when this returns.
     """
     there = GpuPass.of(pipeline)
-    begun = None
-    if there is not None:
-        with pipeline.stages("begin"):
-            framing = pipeline.framing
-            images = [framing.cut(one.wide, 0, one.size) for one in batch.loaded]
-            begun = there.begin(np.stack(images), [one.size for one in batch.loaded])
-    return _results(pipeline, batch, begun)
+    if there is None:
+        return _by_stages(pipeline, batch)
+    with pipeline.stages("begin"):
+        framing = pipeline.framing
+        images = [framing.cut(one.wide, 0, one.size) for one in batch.loaded]
+        begun = there.begin(np.stack(images), [one.size for one in batch.loaded])
+    return _by_stages(pipeline, batch) if begun is None else _begun(pipeline, batch, there, begun)
 
 
-def _results(pipeline: Pipeline, batch: Batch, begun: Begun | None) -> Iterator[Result]:
-    found = None
-    if begun is not None:
-        with pipeline.stages("wait"):
-            found = begun.found()
+def _begun(pipeline: Pipeline, batch: Batch, there: GpuPass, begun: Begun) -> Iterator[Result]:
+    with pipeline.stages("wait"):
+        found = there.found(begun)
     if found is None:
         yield from _by_stages(pipeline, batch)
         return

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from .maps import ImageFound
-
-if TYPE_CHECKING:
-    from ..search.cuda import FusedSearch
 
 
 @dataclass(frozen=True)
@@ -29,10 +27,8 @@ class Made:
         Per level.
     matches : tuple of int64 [b, h, w]
     on_input : float32 [b, H, W]
-    placed : tuple of float32 [.., H, W]
-        The maps on the images' own grids: all of them, or one by one where their sizes differ.
-    counts : int32 [..]
-        Whether features are finite, then the counts of each level's search.
+    complete : bool []
+        Whether features are numbers, and the searches had room for all that they found.
     """
 
     near: Tensor
@@ -40,8 +36,7 @@ class Made:
     distances: tuple[Tensor, ...]
     matches: tuple[Tensor, ...]
     on_input: Tensor
-    placed: tuple[Tensor, ...]
-    counts: Tensor
+    complete: Tensor
 
     def to_host(self) -> Made:
         """Return a copy that will be on the host."""
@@ -51,35 +46,37 @@ class Made:
             tuple(map(_to_host, self.distances)),
             tuple(map(_to_host, self.matches)),
             _to_host(self.on_input),
-            tuple(map(_to_host, self.placed)),
-            _to_host(self.counts),
+            _to_host(self.complete),
         )
 
 
-Work = Callable[[Tensor], "tuple[Made, list[FusedSearch]]"]
-"""From pixels, uint8 [b, h, w, 3], to what is found of them, and the searches for it."""
+Work = Callable[[Tensor], Made]
+"""From pixels on a GPU, uint8 [b, h, w, 3], to what is found of them, there."""
 
 
 class Begun:
-    """Work on some images that is under way."""
+    """Work on some images that is under way.
 
-    def __init__(self, made: Made, searches: Sequence[FusedSearch]) -> None:
-        self._made, self._searches = made.to_host(), searches
+    Parameters
+    ----------
+    made : Made
+    placed : sequence of float32 [.., H, W], on the GPU
+        The maps on the images' own grids: all of them, or one by one where their sizes differ.
+    """
+
+    def __init__(self, made: Made, placed: Sequence[Tensor]) -> None:
+        self._made, self._placed = made.to_host(), [_to_host(one) for one in placed]
         self._done: torch.cuda.Event | None = None
         if made.near.is_cuda:
             self._done = torch.cuda.Event()
             self._done.record()
 
     def found(self) -> list[ImageFound] | None:
-        """Wait, and return what is found of each image.
-
-        None if memory for intermediate results did not suffice, or features are no numbers: then
-        the stages one by one find it, or say what is wrong.
-        """
+        """Wait, and return what is found of each image; None if it is not complete."""
         if self._done is not None:
             self._done.synchronize()
-        made, one_by_one = self._made, len(self._made.placed) > 1
-        if not self._complete(made.counts.tolist()):
+        made, placed = self._made, self._placed
+        if not made.complete:
             return None
         scores = made.near.mean(1).tolist()
         return [
@@ -89,47 +86,60 @@ class Begun:
                 tuple(_own(level[i]) for level in made.distances),
                 tuple(_own(level[i]) for level in made.matches),
                 _own(made.on_input[i]),
-                _own(made.placed[i][0] if one_by_one else made.placed[0][i]),
+                _own(placed[0][i] if len(placed) == 1 else placed[i][0]),
             )
             for i in range(len(scores))
         ]
 
-    def _complete(self, counts: list[int]) -> bool:
-        finite, at = counts[0], 1
-        for search in self._searches:
-            own = counts[at : at + len(search.counts)]
-            at += len(own)
-            try:
-                if search.incomplete(own):
-                    return False
-            except OverflowError:
-                return False
-        return bool(finite)
-
 
 class Recording:
-    """Work that was recorded, to be started by one call.
+    """Work that was recorded, to be started by one call: a CUDA graph.
+
+    Its caller holds `search.level.ON_A_GPU`: of a process one thread may record, and no other may
+    then have the GPU waited for.
 
     Parameters
     ----------
     work : callable
-        Given pixels on the device. It was done before, so that nothing is left to be tuned.
     pixels : uint8 tensor
-        Some of them, of which a copy has the place of all that follow.
+        Some of those that it is given, of which a copy has the place of all that follow.
     """
 
     def __init__(self, work: Work, pixels: Tensor) -> None:
-        self._work = work  # which holds what the graph reads
+        device, now = pixels.device, torch.cuda.current_stream(pixels.device)
+        if device not in _STREAMS:
+            _STREAMS[device] = torch.cuda.Stream(device)
+        stream = _STREAMS[device]
         self._pixels = pixels.clone()
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._made = work(self._pixels)
+        stream.wait_stream(now)
+        with torch.cuda.stream(stream):  # so that this thread has all that is made but once
+            work(self._pixels)
+        now.wait_stream(stream)
+        self._graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        try:
+            with torch.cuda.graph(
+                self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"
+            ):
+                self._made = work(self._pixels)
+        except BaseException:
+            _FAILED.append(self._graph)
+            with suppress(RuntimeError):  # torch before 2.12 leaves the pool open
+                torch._C._cuda_endAllocateToPool(device.index, pool)
+            raise
+        finally:
+            torch.cuda.set_stream(now)  # which a failure leaves as it was while recording
 
-    def __call__(self, pixels: Tensor) -> tuple[Made, list[FusedSearch]]:
-        """Start the work on other pixels, on the host; what it makes is that of the last call."""
+    def __call__(self, pixels: Tensor) -> Made:
+        """Start the work on other pixels, on the host; what it makes takes the last one's place."""
         self._pixels.copy_(pixels, non_blocking=True)
         self._graph.replay()
         return self._made
+
+
+_STREAMS: dict[torch.device, torch.cuda.Stream] = {}
+"""On which work is recorded; torch's own is that of the first device alone."""
+_FAILED: list[torch.cuda.CUDAGraph] = []
+"""Graphs that could not be recorded: torch before 2.12 may still ask them."""
 
 
 def _to_host(values: Tensor) -> Tensor:

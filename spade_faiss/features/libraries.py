@@ -9,6 +9,7 @@ from functools import partial
 from importlib import import_module
 from math import log2
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -246,6 +247,10 @@ def load_torchvision(name: str, weights: Path | None) -> LibraryNetwork:
     )
 
 
+_ONE_FORWARD = Lock()
+"""Threads may share a network, and so what its stages gave last."""
+
+
 class StageMaps(nn.Module):
     """The outputs of a network's stages: of each size the last one.
 
@@ -299,8 +304,9 @@ class StageMaps(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the maps [B, C, h, w], the finest first."""
-        self.network(x)
-        maps = [self._outputs.pop(name) for name in self._names]
+        with _ONE_FORWARD:
+            self.network(x)
+            maps = [self._outputs.pop(name) for name in self._names]
         return [
             one.permute(0, 3, 1, 2) if name in self._channels_last else one
             for name, one in zip(self._names, maps, strict=True)

@@ -305,13 +305,13 @@ class Framing:
         never looked at and is 0, which no distance is below.
         """
         given = torch.from_numpy(values)
-        placed: Floats = placing_of(self, original, given.device)(given).numpy()
+        placed: Floats = _placing_here(self, original)(given).numpy()
         return placed
 
 
 @dataclass(frozen=True)
 class Placing:
-    """How maps of an input are placed on an image's grid; made by `placing_of`.
+    """How maps of an input are placed on an image's grid; made by `of`.
 
     Attributes
     ----------
@@ -326,6 +326,25 @@ class Placing:
     axes: tuple[Axis, Axis] | None
     around: tuple[int, int, int, int]
     region: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @classmethod
+    def of(cls, framing: Framing, original: tuple[int, int], device: torch.device) -> Placing:
+        """Return what places maps of an input on an image of a height and width."""
+        (sy, sx), (top, left) = framing._affine(*original)
+        axes, around = None, (0, 0, 0, 0)
+        if framing.size != original or (sy, sx, top, left) != (1, 1, 0, 0):
+            x0, y0, x1, y1 = framing.seen(*original)
+            axes = (
+                placed_at(y0, y1, sy, top, framing.size[0], device),
+                placed_at(x0, x1, sx, left, framing.size[1], device),
+            )
+            around = (x0, original[1] - x1, y0, original[0] - y1)
+        whole = cls(axes, around)
+        if framing.roi is None or framing.looked_at is None:
+            return whole
+        seen = torch.from_numpy(framing.looked_at).to(device)
+        looked = torch.from_numpy(framing.roi.on(original)).to(device)
+        return cls(axes, around, (seen, looked, whole(seen.float())))
 
     def __call__(self, values: Tensor) -> Tensor:
         """Return maps float32 [..., h, w] as `Framing.place` does, [..., H, W], on their device.
@@ -343,23 +362,8 @@ class Placing:
 
 
 @lru_cache(16)
-def placing_of(framing: Framing, original: tuple[int, int], device: torch.device) -> Placing:
-    """Return what places maps of an input on an image of a height and width."""
-    (sy, sx), (top, left) = framing._affine(*original)
-    axes, around = None, (0, 0, 0, 0)
-    if framing.size != original or (sy, sx, top, left) != (1, 1, 0, 0):
-        x0, y0, x1, y1 = framing.seen(*original)
-        axes = (
-            placed_at(y0, y1, sy, top, framing.size[0], device),
-            placed_at(x0, x1, sx, left, framing.size[1], device),
-        )
-        around = (x0, original[1] - x1, y0, original[0] - y1)
-    whole = Placing(axes, around)
-    if framing.roi is None or framing.looked_at is None:
-        return whole
-    seen = torch.from_numpy(framing.looked_at).to(device)
-    looked = torch.from_numpy(framing.roi.on(original)).to(device)
-    return Placing(axes, around, (seen, looked, whole(seen.float())))
+def _placing_here(framing: Framing, original: tuple[int, int]) -> Placing:
+    return Placing.of(framing, original, torch.device("cpu"))
 
 
 @lru_cache(8)

@@ -6,7 +6,7 @@ import logging
 import warnings
 from functools import cache
 from importlib import import_module
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,8 +38,9 @@ _TOLD = 64, 4096
 """Images, and rows of them in all, that tell how rows are best shortened."""
 _TURNS = 1 << 34
 """Multiplications from which on it pays to find axes, and to turn rows."""
-ONE_AT_A_TIME = Lock()
-"""Triton's autotuner is not made for several threads."""
+ON_A_GPU = RLock()
+"""Is held by who starts Triton's kernels, whose tuner is not made for several threads, or records
+work: no other thread may then have the GPU waited for."""
 
 
 class LevelSearch:
@@ -111,11 +112,9 @@ class LevelSearch:
     ) -> tuple[Tensor, Tensor]:
         """Search on the queries' device."""
         device = queries.device
-        with ONE_AT_A_TIME:
-            if self.patches.device != device and _fits(self.patches, device):
-                self.patches = self.patches.to(device, torch.float32)
-                self._native = self._prepared = None
-        if self.patches.device == device:
+        with ON_A_GPU:
+            here = self._brought_to(device)
+        if here:
             return self.search(queries, images, k, engine)
         some, among, rows = self.only(images)
         some.patches = some.patches.to(device, torch.float32)
@@ -135,7 +134,7 @@ class LevelSearch:
         """Return the engine that searches where the patches are."""
         if self.patches.is_cuda:
             if engine == "auto":
-                return "triton" if _triton_serves(self.patches) else "faiss"
+                return "triton" if _triton_serves(self.patches.device) else "faiss"
             if engine == "screened":
                 raise ValueError("the engine 'screened' is for the CPU: choose triton or faiss")
         elif engine == "triton":
@@ -188,13 +187,18 @@ class LevelSearch:
         return torch.stack([part[0] for part in parts]), torch.stack([part[1] for part in parts])
 
     def _by_triton(self, queries: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        from .cuda import fused_in_images
+        from .cuda import FusedSearch
 
         try:
-            with ONE_AT_A_TIME:
-                return fused_in_images(
-                    queries, self._prepare(), images.to(queries.device), self.per_image, k
-                )
+            with ON_A_GPU:
+                among = images.to(queries.device).contiguous()
+                search = FusedSearch(queries.contiguous(), self._prepare(), among, k)
+                found = search.begin()
+            incomplete = search.incomplete()  # which waits, and holds nobody up
+            if not incomplete:
+                return found
+            with ON_A_GPU:
+                return search.do_again(incomplete)
         except OverflowError:
             return self._by_faiss(queries, images, k)
 
@@ -217,15 +221,20 @@ class LevelSearch:
         """
         if engine not in ("auto", "triton"):
             return None
-        with ONE_AT_A_TIME:
-            if self.patches.device != device:
-                if not _fits(self.patches, device):
-                    return None
-                self.patches = self.patches.to(device, torch.float32)
-                self._native = self._prepared = None
-            if self.patches.is_cuda and not _triton_serves(self.patches):
-                return None
-            return self._prepare()
+        if device.type == "cuda" and not _triton_serves(device):
+            return None
+        with ON_A_GPU:
+            return self._prepare() if self._brought_to(device) else None
+
+    def _brought_to(self, device: torch.device) -> bool:
+        """Bring the patches to a device, and keep them there, if it has room; say whether."""
+        if self.patches.device == device:
+            return True
+        if not _fits(self.patches, device):
+            return False
+        self.patches = self.patches.to(device, torch.float32)
+        self._native = self._prepared = None
+        return True
 
 
 def cpu_kernels() -> Kernels | None:
@@ -267,13 +276,14 @@ def _fits(patches: Tensor, device: torch.device) -> bool:
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return patches.numel() * 4 <= free // 2
 
 
-def _triton_serves(patches: Tensor) -> bool:
+def _triton_serves(device: torch.device) -> bool:
     """Say whether Triton is installed and the GPU's tensor cores are those it was written for."""
     try:
         import_module("triton")
     except ModuleNotFoundError:
         return False
-    return bool(torch.cuda.get_device_capability(patches.device) >= (8, 0))
+    return bool(torch.cuda.get_device_capability(device) >= (8, 0))

@@ -4,6 +4,7 @@ import csv
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -192,6 +193,62 @@ def test_one_pass_finds_what_the_stages_find(lite, monkeypatch, settings):
             assert np.array_equal(mine.neighbours, other.neighbours)
             assert mine.score() == pytest.approx(other.score(), rel=0.02)
             np.testing.assert_allclose(mine.map, other.map, rtol=0.02, atol=0.02)
+
+
+@needs_gpu
+def test_a_network_that_waits_is_not_recorded_and_leaves_nothing_behind(lite, monkeypatch):
+    spade = Spade("efficientnet_lite0", device="cuda", k=3).fit(texture("gravel", 6))
+    network, new = spade.pipeline.network, texture("gravel", 1, 5)[0]
+    expected, kept = next(spade.query(new)).map, network._network
+
+    class Waits(torch.nn.Module):
+        def forward(self, x):
+            assert x.sum().item() != 0
+            return kept(x)
+
+    monkeypatch.setattr(network, "_network", Waits())
+    for _ in range(5):
+        np.testing.assert_allclose(next(spade.query(new)).map, expected, rtol=1e-3, atol=1e-3)
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    before = torch.cuda.memory_reserved()
+    held = torch.empty(1 << 28, device="cuda")
+    del held
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() <= before + (64 << 20)
+
+
+@needs_gpu
+def test_threads_record_and_tune_at_once(lite, tmp_path):
+    """As the service does while an index is replaced."""
+    made = [
+        Spade("efficientnet_lite0", device="cuda", k=3).fit(texture(name, 6), tmp_path / name)
+        for name in ("gravel", "brick", "grass")
+    ]
+    new = [texture(name, 1, 5)[0] for name in ("gravel", "brick", "grass")]
+    expected = [next(one.query(image)).map for one, image in zip(made, new, strict=True)]
+    opened = [Spade.load(one.folder, device="cuda") for one in made]
+
+    def again(at):
+        return [next(opened[at].query(new[at])).map for _ in range(8)]
+
+    with ThreadPoolExecutor(3) as pool:
+        for maps, right in zip(pool.map(again, range(3)), expected, strict=True):
+            for one in maps:
+                np.testing.assert_allclose(one, right, rtol=1e-3, atol=1e-3)
+
+
+@needs_gpu
+def test_the_memory_of_an_index_that_goes_is_free(lite, tmp_path):
+    good, new = texture("gravel", 8), texture("gravel", 1, 5)[0]
+    folder = Spade("efficientnet_lite0", device="cuda", k=3).fit(good, tmp_path / "one").folder
+    network, held = load_backbone("efficientnet_lite0", device="cuda"), []
+    for _ in range(6):
+        spade = Spade.load(folder, backbone=network, device="cuda")
+        for _ in range(5):
+            list(spade.query(new))
+        del spade  # no collector: what a service has begun with is frozen
+        held.append(torch.cuda.memory_allocated())
+    assert held[-1] <= held[1] + (1 << 20)
 
 
 @needs_gpu

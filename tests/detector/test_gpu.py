@@ -12,6 +12,9 @@ from tests.conftest import texture, with_hole
 
 pytest.importorskip("triton", reason="needs triton, which comes with torch for CUDA")
 
+from spade_faiss.search.cuda import FusedSearch
+from spade_faiss.search.cuda.screen import Limits
+
 GOOD = texture("gravel", 6)
 NEW = [with_hole(texture("gravel", 1, 5)[0]), *texture("brick", 1), GOOD[0]]
 SMALL = {"resize": 64, "crop": 64}
@@ -27,15 +30,17 @@ class Again:
     def __init__(self, work, pixels):
         Again.made += 1
         self.work, self.pixels = work, pixels.clone()
-        self.found, self.searches = work(self.pixels)
+        self.found = work(self.pixels)
 
     def __call__(self, pixels):
         self.pixels.copy_(pixels)
-        found, self.searches = self.work(self.pixels)
-        self.found.on_input.copy_(found.on_input)
-        for mine, now in zip(self.found.placed, found.placed, strict=True):
-            mine.copy_(now)
-        return self.found, self.searches
+        found = self.work(self.pixels)
+        for name in ("near", "images", "on_input", "complete"):
+            getattr(self.found, name).copy_(getattr(found, name))
+        for name in ("distances", "matches"):
+            for mine, now in zip(getattr(self.found, name), getattr(found, name), strict=True):
+                mine.copy_(now)
+        return self.found
 
 
 @pytest.fixture
@@ -110,10 +115,11 @@ def test_what_comes_again_and_again_is_recorded_and_results_are_kept_apart(tiny)
         # The last did not write over those before it.
         np.testing.assert_allclose(one.placed, other.map, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(one.on_input, other.input_map, rtol=1e-4, atol=1e-4)
-    for _ in range(2):  # another kind needs a recording of its own
-        recorded.begin(shown[0], [(200, 200)])
+    recorded.begin(shown[0], [(200, 200)])  # sizes have no part in it, but numbers have
+    for _ in range(2):
+        recorded.begin(np.concatenate(shown[:2]), [(256, 256)] * 2)
     assert Again.made == before + 1
-    recorded.begin(shown[0], [(200, 200)])
+    recorded.begin(np.concatenate(shown[:2]), [(256, 256), (200, 200)])
     assert Again.made == before + 2
 
 
@@ -131,30 +137,66 @@ def test_work_that_cannot_be_recorded_is_started_each_time(tiny):
     assert len(tried) == 1 and peaks == {next(spade.query(NEW[0])).peak}
 
 
-def test_features_that_are_no_numbers_are_told_of_as_ever(tiny, served, monkeypatch):
-    spade = Spade(tiny, **SMALL, k=2).fit(GOOD)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of the interpreter
+@pytest.mark.parametrize("preset", ["paper", "best"])
+def test_features_that_are_no_numbers_are_told_of_as_ever(tiny, served, monkeypatch, preset):
+    spade = Spade(tiny, **SMALL, k=2, preset=preset).fit(GOOD)
     network = spade.pipeline.network
 
     class Broken(torch.nn.Module):
         def forward(self, x):
             descriptor, levels = kept(x)
-            return descriptor * torch.nan, levels
+            return descriptor, [levels[0] * torch.nan, *levels[1:]]
 
     kept = network._network
     monkeypatch.setattr(network, "_network", Broken())
     with pytest.raises(SpadeError, match="not finite; its weights may be damaged"):
-        list(spade.query(NEW))
+        list(spade.query(NEW[:1]))
+    assert served
 
 
-def test_memory_that_does_not_suffice_leaves_it_to_the_stages(tiny, served, monkeypatch):
+@pytest.mark.parametrize("preset", ["paper", "best"])
+def test_a_search_without_room_leaves_it_to_the_stages(tiny, monkeypatch, preset):
+    """Of contrast, too, where what was not found is no row to look up."""
+    spade = Spade(tiny, **SMALL, k=2, preset=preset).fit(GOOD)
+    expected = [one.map for one in spade.query(NEW[:1])]
+    there, begun = GpuPass(spade.pipeline), []
+    whole = FusedSearch
+
+    def without_room(*arguments):
+        begun.append(arguments)
+        return whole(*arguments, limits=Limits(pairs=4))
+
+    monkeypatch.setattr("spade_faiss.search.cuda.FusedSearch", without_room)
+    monkeypatch.setattr(GpuPass, "of", lambda pipeline: there)
+    searches = []
+    for _ in range(5):
+        (found,) = spade.query(NEW[:1])
+        assert np.array_equal(found.map, expected[0])
+        searches.append(len(begun))
+    assert searches[0] > 0 and searches[4] == searches[3] == searches[2]  # it gives up
+
+
+def test_memory_that_does_not_suffice_leaves_it_to_the_stages(tiny, monkeypatch):
     spade = Spade(tiny, **SMALL, k=2).fit(GOOD)
     expected = [one.peak for one in spade.query(NEW)]
+    there, tried = GpuPass(spade.pipeline), []
 
-    def short(self, pixels, placings):
+    def short(self, pixels):
+        tried.append(len(pixels))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(GpuPass, "_compute", short)
-    assert [one.peak for one in spade.query(NEW)] == pytest.approx(expected, rel=1e-5)
+    monkeypatch.setattr(GpuPass, "of", lambda pipeline: there)
+    for _ in range(2):
+        assert [one.peak for one in spade.query(NEW)] == pytest.approx(expected, rel=1e-5)
+    assert tried == [3]  # the same is not tried again
+
+
+def test_very_large_pictures_go_stage_by_stage(tiny):
+    spade = Spade(tiny, **SMALL, k=2).fit(GOOD)
+    shown = spade.pipeline.framing.apply(NEW[0])[None]
+    assert GpuPass(spade.pipeline).begin(shown, [(10_000, 10_000)]) is None
 
 
 @pytest.mark.parametrize(
@@ -174,7 +216,7 @@ def test_nearest_descriptors_are_those_of_float64_and_the_first_of_equals():
     queries = np.stack([rows[7], rng.random(16, np.float32)])
     near, ids = nearest_descriptors(torch.from_numpy(queries), torch.from_numpy(rows), 5)
     apart = np.square(queries[:, None].astype(np.float64) - rows[None]).sum(2)
-    assert ids[0, :2].tolist() == [7, 30000] and near[0, 0] < 1e-12
+    assert ids[0, :2].tolist() == [7, 30000] and near[0, :2].tolist() == [0, 0]
     np.testing.assert_allclose(near, np.sort(apart, 1)[:, :5], rtol=1e-9, atol=1e-12)
     assert np.array_equal(ids[1], np.argsort(apart[1])[:5])
 

@@ -76,8 +76,10 @@ def fused_in_images(
     """
     gallery = patches if isinstance(patches, PreparedGallery) else prepare(patches, per_image)
     _check(queries, gallery, images, per_image, k)
-    with on(queries.device):
-        return FusedSearch(queries.contiguous(), gallery, images.contiguous(), k, limits).run()
+    search = FusedSearch(queries.contiguous(), gallery, images.contiguous(), k, limits)
+    found = search.begin()
+    incomplete = search.incomplete()
+    return search.do_again(incomplete) if incomplete else found
 
 
 class FusedSearch:
@@ -86,13 +88,8 @@ class FusedSearch:
     Parameters
     ----------
     queries, images, k, limits
-        As `fused_in_images` takes them.
+        As `fused_in_images` takes them, contiguous.
     gallery : PreparedGallery
-
-    Attributes
-    ----------
-    counts : int32 [1 + parts], on the device
-        Once it has begun: the queries that are no numbers, then the pairs of each part.
     """
 
     def __init__(
@@ -113,41 +110,44 @@ class FusedSearch:
         self._counts = torch.zeros(
             1 + len(self._parts), 4, dtype=torch.int32, device=queries.device
         )
-        self.counts = self._counts[:, 0]
         self._best = images.new_empty(batch, n)
         self._distances = queries.new_empty(batch, n, k)
         self._ids = images.new_empty(batch, n, k)
 
-    def run(self) -> tuple[Tensor, Tensor]:
-        """Return distances and rows, both [B, Q, k]."""
-        found = self.begin()
-        # The GPU is waited for once, when all is under way.
-        again = self.incomplete(self.counts.tolist())
-        for number in again:
-            self._search_part(number, careful=True)
-        return self._found() if again else found
-
     def begin(self) -> tuple[Tensor, Tensor]:
-        """Start it, and return distances and rows, which count if nothing is `incomplete`.
+        """Start it, and return distances and rows, both [B, Q, k]; they count if it is complete.
 
         For k = 1 the GPU is not waited for.
         """
-        for number in range(len(self._parts)):
-            self._search_part(number, careful=False)
-        return self._found()
+        with on(self._queries.device):
+            for number in range(len(self._parts)):
+                self._search_part(number, careful=False)
+            return self._found()
 
-    def incomplete(self, counts: Sequence[int]) -> list[int]:
-        """Return the parts that had more pairs than there was room for, by what `counts` holds.
+    @property
+    def complete(self) -> Tensor:
+        """Whether queries are numbers and all pairs found room, bool []; not waited for."""
+        return (self._counts[0, 0] == 0) & (self._counts[1:, 0] <= self._space.pairs).all()
+
+    def incomplete(self) -> list[int]:
+        """Wait, and return the parts that had more pairs than there was room for.
 
         Raises
         ------
         OverflowError
             If queries are not finite or too large.
         """
-        bad, *pairs = counts
+        bad, *pairs = self._counts[:, 0].tolist()
         if bad:
             raise OverflowError(TOO_LARGE.format("queries"))
         return [number for number, count in enumerate(pairs) if count > self._space.pairs]
+
+    def do_again(self, parts: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Search some parts with room for all pairs; return what `begin` does."""
+        with on(self._queries.device):
+            for number in parts:
+                self._search_part(number, careful=True)
+            return self._found()
 
     def _found(self) -> tuple[Tensor, Tensor]:
         return unpacked(self._best) if self._k == 1 else (self._distances, self._ids)
