@@ -23,9 +23,11 @@ from spade_faiss.report.folder import ResultFolder
 from spade_faiss.report.layers import encoded, layers_of
 from spade_faiss.report.query_page import QueryReport
 from spade_faiss.verdict import judge_result
+from tests import viewing
 from tests.command import done
 from tests.conftest import texture, with_hole
 from tests.images.video.videos import street, walk, write_video
+from tests.waiting import wait_for
 
 CARD = re.compile(
     r'<li class="card".*?<script type="application/json">(.*?)</script>\s*</li>', re.S
@@ -397,7 +399,7 @@ def test_the_viewer_by_keyboard(queried, opened):
     assert page.inner_text("#viewer-name") == "hole.png" and page.is_disabled("#viewer-before")
     page.keyboard.press("Escape")
     assert not page.is_visible("#viewer")
-    assert page.evaluate("document.activeElement === document.querySelector('.card .stage')")
+    wait_for(lambda: viewing.has_focus(page.locator(".card .stage").first))
     unnamed = page.evaluate("""[...document.querySelectorAll("button, input, select, [role=img]")]
         .filter(e => !(e.ariaLabel || e.labels?.length || e.textContent.trim()))
         .map(e => e.outerHTML)""")

@@ -22,6 +22,7 @@ from tests import viewing
 from tests.command import done
 from tests.conftest import texture, with_hole
 from tests.report.test_query_page import cards_of
+from tests.waiting import wait_for
 
 ODD = "a #1% ?é.png"
 
@@ -239,8 +240,7 @@ def test_arrows_go_to_the_next_picture_where_there_is_nothing_to_move(reported, 
     assert page.inner_text("#viewer-note") == ""
     assert page.is_disabled("#viewer-after")
     page.keyboard.press("Escape")
-    last = page.locator(".card .stage").nth(2)
-    assert page.evaluate("(e) => document.activeElement === e", last.element_handle())
+    wait_for(lambda: viewing.has_focus(page.locator(".card .stage").nth(2)))
 
 
 @pytest.mark.slow

@@ -245,7 +245,7 @@ def test_the_page_is_used_by_keys_alone(keeping, files):
         tab_to("Add 1 picture")
         page.keyboard.press("Enter")
         expect(page.locator("#queue-status")).to_have_text("Added: the index knows them now.")
-        assert page.evaluate("document.activeElement.id") == "queue-title"
+        expect(page.locator("#queue-title")).to_be_focused()
         tab_to("One step back")
         page.keyboard.press("Space")
         expect(page.locator("#queue-status")).to_contain_text("Stepped back")

@@ -96,7 +96,7 @@ def test_a_polygon_is_drawn_and_saved_and_the_next_query_honours_it(
         assert page.locator("#region-save").is_disabled()
         page.screenshot(path=tmp_path / "saved.png")
         page.click("#viewer-close")
-        assert page.evaluate("document.activeElement.id") == "region"
+        expect(page.locator("#region")).to_be_focused()
         page.set_input_files("#files", [tmp_path / "dirt.png"])
         expect(page.locator(".result")).to_have_count(2)
         expect(page.locator(".result").first.locator(".verdict")).to_have_text("OK")
