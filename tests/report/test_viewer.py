@@ -230,7 +230,8 @@ def test_arrows_go_to_the_next_picture_where_there_is_nothing_to_move(reported, 
     page = opened(reported).page
     open_first(page)
     page.keyboard.press("ArrowRight")
-    assert page.inner_text("#viewer-name") == "1.png" and viewing.fits(page)
+    assert page.inner_text("#viewer-name") == "1.png"
+    viewing.check_fits(page)
     page.keyboard.press("+")
     page.keyboard.press("ArrowRight")
     assert page.inner_text("#viewer-name") == "1.png"
@@ -249,7 +250,7 @@ def test_turning_a_phone_keeps_what_is_looked_at(reported, opened):
     open_first(page)
     page.set_viewport_size({"width": 900, "height": 390})
     page.wait_for_timeout(200)
-    assert viewing.fits(page)
+    viewing.check_fits(page)
     viewing.look_at_hole(page)
     page.set_viewport_size({"width": 390, "height": 900})
     page.wait_for_timeout(200)
@@ -264,6 +265,7 @@ def test_a_report_without_its_folder_says_so(reported, opened, tmp_path):
     one.page.locator(".card .stage").first.click()
     one.page.wait_for_function("document.getElementById('viewer-note').textContent")
     assert one.page.inner_text("#viewer-note").startswith("Shown small: the folder closeups")
-    assert one.page.locator("#viewer .photo").count() == 1 and viewing.fits(one.page)
+    assert one.page.locator("#viewer .photo").count() == 1
+    viewing.check_fits(one.page)
     assert all("ERR_FILE_NOT_FOUND" in said for said in one.said)
     one.said.clear()
