@@ -104,10 +104,10 @@ class LineRun:
         current = CurrentIndex(index, lambda networks: self._open(index, networks), self._say)
         with (
             notifier_of(self.console, self.notify, out, again=False) as notifier,
-            Ledger(out, source, folder) as ledger,
+            Ledger(out, source, folder, lasting=notifier is not None) as ledger,
         ):
             if ledger.mended:
-                self._say(f"{out} ended in a part of a row, which is removed: it is judged again")
+                self._say(f"{out} ended in a part of a row, which is removed and written again")
             yield current, ledger, Recorder(ledger, files, notifier, self._tell, self._say)
         if not self.as_json:
             self.console.answer({}, show.counted_verdicts(self.counts, out), as_json=False)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from uuid import uuid4
 
 from ..errors import SpadeError
 from ..images.video.live import LiveSource
@@ -80,6 +79,7 @@ def judge_live(
     OSError
         If the disk that results go to is full, say.
     """
+    recorder.go_on()
     until = math.inf if span.seconds is None else time.monotonic() + span.seconds
     count, due = 0, -math.inf
     minute, written = time.monotonic(), 0
@@ -99,7 +99,6 @@ def judge_live(
             frame.name,
             frame,
             Path(_file_name(name), moment.replace(":", "")),
-            uuid4().hex,  # not of the moment: a clock that is set back gives it again
             State(0, 0),
             b"",
             None if written < span.worst else False,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from uuid import uuid4
 
 from ..detector import Detector
 from ..detector.result import Result
@@ -50,28 +51,30 @@ class Arrived:
         The image, and what it is called in rows.
     stem : Path
         What its files are called, without suffix.
-    id : str
     state, digest
         Of its file, as `Judged` has them.
     files : bool or None
         Whether its files are written; None if those of one that is not OK are.
+    id : str
+        What its verdict is known by: no other, also of the same file, has the same.
     """
 
     path: str
     frame: Frame
     stem: Path
-    id: str
     state: State
     digest: bytes
     files: bool | None = True
+    id: str = field(default_factory=lambda: uuid4().hex)
 
 
 class Recorder:
     """Judges images and records them, in their order.
 
-    Of each image its files are written first, then its message is put on the queue, then its row
-    into `scores.csv`, and then `on_event` is called. A process that is killed on the way judges
-    the image again; its message has the same identity, and is not sent twice for that.
+    Of each image its files are written first, then what is said of it is noted, then its message
+    is put on the queue, then its row into `scores.csv`, and then `on_event` is called. A process
+    that is killed before the note judges the image again, and said nothing of it. One that is
+    killed later has said it: the next one does the rest of the same, by `go_on`.
 
     Parameters
     ----------
@@ -94,6 +97,11 @@ class Recorder:
         self._ledger, self._files, self._notifier = ledger, files, notifier
         self._on_event, self._say = on_event, say
         self._said: set[str] = set()
+
+    def go_on(self) -> None:
+        """Finish what an earlier process has begun to record."""
+        for event in self._ledger.go_on(self._tell):
+            self._on_event(event)
 
     def judge(
         self, detector: Detector, images: Iterator[Arrived]
@@ -150,19 +158,20 @@ class Recorder:
         if not outcomes:
             return
         events = [outcome.event for _, outcome in outcomes]
-        if self._notifier:
-            self._notifier.put(events)
-        self._ledger.add(
-            [
-                Judged(one.path, outcome.row, one.stem, one.state, one.digest)
-                for one, outcome in outcomes
-            ]
-        )
+        judged = [
+            Judged(one.path, outcome.row, one.stem, one.state, one.digest)
+            for one, outcome in outcomes
+        ]
+        self._ledger.add(judged, events, self._tell)
         for one, outcome in outcomes:
             for line in outcome.lines:
                 self._say(line)
             self._on_event(outcome.event)
             yield one, outcome.event
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        if self._notifier:
+            self._notifier.put(events)
 
     def _write(self, detector: Detector, result: Result, one: Arrived) -> _Outcome:
         """Write an image's files, and return what is said of it."""

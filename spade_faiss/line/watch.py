@@ -20,7 +20,6 @@ import numpy.typing as npt
 from .._support.text import printable
 from ..errors import SpadeError
 from ..images import Frame, decode_image, passed_over
-from ..notify import identity
 from ..report.files import Row
 from .arrivals import Arrivals
 from .current import CurrentIndex
@@ -120,6 +119,7 @@ class Watch:
         OSError
             If the disk that results go to is full, say.
         """
+        self._recorder.go_on()
         with ThreadPoolExecutor(_READERS) as pool:
             while not stop.is_set():
                 start = time.monotonic()
@@ -192,7 +192,6 @@ class Watch:
             path,
             Frame(name, _NONE if read.image is None else read.image),
             self._ledger.stem(Path(path), self._longest, stems),
-            identity(self._ledger.key, path, read.digest.hex(), known.rows if known else 0),
             read.state,
             read.digest,
         )

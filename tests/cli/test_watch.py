@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,6 +200,58 @@ def test_signals_end_a_watch_cleanly(place, line_index, number):
         said, errors = one.communicate(timeout=60)
         assert one.returncode == 0 and "Traceback" not in errors
     assert said.splitlines()[-1].startswith("4 images: ")
+
+
+_KILLED = {
+    "before the messages": "Notifier.put = end",
+    "before the rows": "Ledger._append = end",
+}
+"""What ends a process when it would do its next step, once what it has said is sent."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", _KILLED)
+def test_a_row_says_what_its_message_said_though_the_index_was_replaced(
+    place, line_index, webhook, at
+):
+    """Of an image that a process was killed at, which would be judged otherwise later."""
+    index = shutil.copytree(line_index, place / "index")
+    call = [*map(str, watch(place, index, "--notify", webhook.url, "--json"))]
+    code = f"""
+import os, signal, sys, time
+from spade_faiss.cli.app import run
+from spade_faiss.line import Ledger
+from spade_faiss.notify import Notifier
+from tests.tiny import register
+
+def end(*_):
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+{_KILLED[at]}
+register()
+run(sys.argv[1:])
+"""
+    command = [sys.executable, "-c", code, *call]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert not ended.stdout and not rows(place)
+    assert bool(webhook.posts) == (at == "before the rows")
+    done("calibrate", index, "--threshold", "1000")
+    with subprocess.Popen([*PROGRAM, *call], stdout=subprocess.PIPE, text=True) as one:
+        wait_for(lambda: len(rows(place)) == len(webhook.posts) == 4)
+        one.terminate()
+        lines = one.communicate(timeout=60)[0].splitlines()
+    told = [json.loads(body) for _, body in webhook.posts]
+    assert told == [json.loads(line) for line in lines] and len({one["id"] for one in told}) == 4
+    said = [
+        [one["path"], f"{one['score']:.9g}", f"{one['threshold']:.9g}", one["verdict"]]
+        for one in told
+    ]
+    assert said == rows(place)
+    assert sorted(one[0] for one in said) == [str(place / "in" / f"{i}.png") for i in range(4)]
+    before = [one for one in said if one[2] != "1000"]
+    assert before and before == said[: len(before)]  # what was noted before it was killed
 
 
 @pytest.mark.slow
