@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from ._support.text import valid
 from .types import Score
 
+Text = Annotated[str, AfterValidator(valid)]
+"""Text that may name files, which JSON takes whatever bytes these names hold."""
 Box = tuple[float, float, float, float]
 Verdict = Literal["OK", "REVIEW", "NG"]
 
@@ -37,7 +40,7 @@ class MatchedPatch(BaseModel):
 
     level: int = Field(description="1 is the finest.")
     distance: float = Field(description="Euclidean, between the features.")
-    image: str = Field(description="Path of the training image.")
+    image: Text = Field(description="Path of the training image.")
     box: Box = Field(description="Left, top, right, bottom in pixels of the training image.")
     query_box: Box = Field(description="The patch it was matched with, in the query's pixels.")
 
@@ -69,7 +72,7 @@ class QueriedImage(BaseModel):
     id: int | None = Field(
         description="The number of this result in the history; null if it is not kept."
     )
-    name: str
+    name: Text
     width: int
     height: int
     score: float
@@ -94,7 +97,7 @@ class QueriedImage(BaseModel):
         description="The anomaly map's power mean, of order 8: between its mean and `peak`."
     )
     regions: list[WrongRegion] = Field(description="The highest peak first.")
-    notes: list[str] = Field(
+    notes: list[Text] = Field(
         description="What should be known before the verdict is relied on, a "
         "line each: how little of the image was seen, say."
     )
@@ -125,7 +128,7 @@ class Outdated(BaseModel):
         description="When that one should answer, if it takes as long to open as the last one "
         "did. If it could not be opened: when it is tried again."
     )
-    problem: str | None = Field(description="Why it could not be opened, if so.")
+    problem: Text | None = Field(description="Why it could not be opened, if so.")
 
 
 class Answering(BaseModel):
@@ -234,7 +237,7 @@ class IndexAnswer(Answering):
     )
     by_hand: bool = Field(description="Whether a person set the threshold instead.")
     review: float | None = Field(description="From this score on an image is to be reviewed.")
-    notes: list[str] = Field(
+    notes: list[Text] = Field(
         description="What should be known before the verdicts are relied on, a line each."
     )
 
@@ -242,12 +245,12 @@ class IndexAnswer(Answering):
 class IndexState(BaseModel):
     """One of several indices; what is known of those that are open only is else null."""
 
-    name: str
+    name: Text
     state: Literal["open", "opening", "closed", "failed"] = Field(
         description="closed: it is opened when it is asked for. failed: it could not be opened, "
         "and is tried again after half a minute, or when its folder has changed."
     )
-    problem: str | None = Field(
+    problem: Text | None = Field(
         description="Why it could not be opened, or what has taken the place of an open one could "
         "not."
     )
@@ -292,9 +295,9 @@ class RegionAnswer(RegionShape):
         "counts."
     )
     since: datetime | None = Field(description="When the last one was asked for.")
-    progress: str | None = Field(description="What is being learnt from right now.")
-    problem: str | None = Field(description="Why the last one could not be.")
-    refused: str | None = Field(
+    progress: Text | None = Field(description="What is being learnt from right now.")
+    problem: Text | None = Field(description="Why the last one could not be.")
+    refused: Text | None = Field(
         description="Why no other region can be asked for; null if one can be."
     )
 
@@ -305,7 +308,7 @@ class PastResult(BaseModel):
     id: int
     time: datetime
     index: str
-    name: str = Field(description="As the client called the image.")
+    name: Text = Field(description="As the client called the image.")
     score: float
     threshold: float | None
     review: float | None
@@ -322,7 +325,7 @@ class PastResult(BaseModel):
 class HistoryAnswer(BaseModel):
     """Results that are kept, the newest first."""
 
-    refused: str | None = Field(description="Why no results are kept; null if they are.")
+    refused: Text | None = Field(description="Why no results are kept; null if they are.")
     index: str = Field(description="The name of the index.")
     counts: dict[str, int] = Field(
         description="Results in the time that was asked for, by verdict; `none` is of those "
@@ -378,7 +381,7 @@ class AddingPreview(BaseModel):
         description="Kept results of this generation that were NG, and that nobody called good, "
         "whose scores the new threshold would let pass; null without a threshold."
     )
-    notes: list[str] = Field(description="What should be known before, a line each.")
+    notes: list[Text] = Field(description="What should be known before, a line each.")
 
 
 class IndexChange(BaseModel):
@@ -397,7 +400,7 @@ class IndexChange(BaseModel):
 class FeedbackAnswer(BaseModel):
     """The images that were called good and are not in the index, and what is done with them."""
 
-    refused: str | None = Field(
+    refused: Text | None = Field(
         description="Why none can be added; null if they can be. Images can be called good all "
         "the same, if results are kept."
     )
@@ -407,8 +410,8 @@ class FeedbackAnswer(BaseModel):
         "index is as it was."
     )
     since: datetime | None = Field(description="When that was asked for.")
-    progress: str | None
-    problem: str | None = Field(description="Why it could not be done.")
+    progress: Text | None
+    problem: Text | None = Field(description="Why it could not be done.")
     queue: list[PastResult] = Field(description="The first that was called good first.")
     preview: AddingPreview | None = Field(
         description="Null: not made yet, or the index or the queue changed since."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 import warnings
@@ -14,7 +13,7 @@ import typer
 from tqdm import tqdm
 
 from .._support.memory import is_shortage
-from .._support.text import printable
+from .._support.text import json_text, printable, valid
 from .._support.warning import notes_to
 from ..errors import SpadeError
 
@@ -92,8 +91,7 @@ class Console:
 
     def answer(self, record: object, text: str, *, as_json: bool) -> None:
         """Print the result, as JSON or in words."""
-        shown = text.encode("utf-8", "backslashreplace").decode()  # a path need not be Unicode
-        print(json.dumps(record, indent=1) if as_json else shown)
+        print(json_text(record, indent=1) if as_json else valid(text))
 
     def answer_lines(
         self,

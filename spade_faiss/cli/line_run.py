@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 from threading import Event, current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
+from .._support.text import json_text
 from ..detector import Detector, open_detector
 from ..errors import SpadeError
 from ..features import Backbone
@@ -143,7 +143,7 @@ class LineRun:
         verdict = event["verdict"]
         self.counts[verdict] = self.counts.get(verdict, 0) + 1
         line = (
-            json.dumps(event)
+            json_text(event)
             if self.as_json
             else show.verdict_line(event["verdict"], event["score"], event["path"])
         )

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from .._support.text import valid
 from ..errors import SpadeError
 from ..images import Framing, Images, OnError, Source, name_of, report_problem
 from ..images.roi import Roi
@@ -212,9 +213,13 @@ def _generation(
 
 
 def _find(name: str, paths: Sequence[str]) -> int:
-    """Return the place of the one path that is `name`, or leads to the same file, or ends in it."""
+    """Return the place of the one path that is `name`, or leads to the same file, or ends in it.
+
+    A name may also be as JSON has it.
+    """
     same: list[Callable[[str], bool]] = [
         lambda path: path == name,
+        lambda path: valid(path) == name,
         lambda path: os.path.abspath(path) == os.path.abspath(name),  # noqa: PTH100
         lambda path: Path(path).as_posix().endswith(f"/{Path(name).as_posix()}"),
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._support.files import replace_file
-from .._support.text import printable
+from .._support.text import json_text, printable, valid
 from ..datasets import published_mvtec, published_stc
 from ..verdict.rates import percent
 from .columns import (
@@ -32,8 +31,8 @@ _OF_MASKS = ("pro", "aupimo", "pixel_rocauc")
 def write_results(out: Path, results: Results) -> None:
     """Write `results.json` and `table.md` into a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    replace_file(out / "results.json", (json.dumps(results, indent=1) + "\n").encode())
-    replace_file(out / "table.md", table(results).encode("utf-8", "backslashreplace"))
+    replace_file(out / "results.json", (json_text(results, indent=1) + "\n").encode())
+    replace_file(out / "table.md", valid(table(results)).encode())
 
 
 def table(results: Results) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+from .._support.text import json_text
 from ..errors import SpadeError
 from .events import wanted
 from .queue import QUEUE, Message, Queue
@@ -68,7 +68,7 @@ class Notifier:
     def put(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Keep the events that are wanted, each with its "id" and "verdict", and have them sent."""
         messages = [
-            (event["id"], json.dumps(event).encode())
+            (event["id"], json_text(event).encode())
             for event in events
             if wanted(self._on, event["verdict"])
         ]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from .._support.text import json_text
 from ..detector.result import Result
 from ..index import Index
 from ..pictures.drawing import explanation_picture, overlay_picture
@@ -75,7 +75,7 @@ def write_image(
         picture = overlay_picture(result, finding, framing, side=overlay_size)
         files["overlay"] = out.put(f"overlays/{stem}.png", as_png(picture))
     if explain:
-        record = json.dumps(_explanation(result.name, finding), indent=1) + "\n"
+        record = json_text(_explanation(result.name, finding), indent=1) + "\n"
         files["explanation"] = out.put(f"explain/{stem}.json", record.encode())
         picture = explanation_picture(result, index, finding.regions)
         out.put(f"explain/{stem}.png", as_png(picture))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from .._support.text import valid
 from ..answers import QueriedImage
 from ..detector.result import Result
 from ..errors import SpadeError
@@ -79,4 +80,4 @@ def record(
 def _warn(answers: Sequence[QueriedImage], line: str) -> None:
     logger.warning("%s", line)
     for answer in answers:
-        answer.notes.append(line)
+        answer.notes.append(valid(line))

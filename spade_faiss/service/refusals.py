@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from .._support.text import printable
 from ..errors import SpadeError
 from .limits import Refusal
 from .parameters import no_such_place
@@ -20,7 +21,7 @@ logger = logging.getLogger("spade_faiss")
 
 
 async def _refused(_: Request, refusal: Refusal) -> JSONResponse:
-    return JSONResponse({"detail": refusal.why}, refusal.status, refusal.headers)
+    return JSONResponse({"detail": printable(refusal.why)}, refusal.status, refusal.headers)
 
 
 async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -42,7 +43,7 @@ async def _gone(_: Request, __: ClientDisconnect) -> Response:
 
 async def _failed(request: Request, error: SpadeError) -> JSONResponse:
     logger.warning("the request %s failed: %s", request.state.request_id, error)
-    return JSONResponse({"detail": str(error)}, 500)
+    return JSONResponse({"detail": printable(str(error))}, 500)
 
 
 HANDLERS: Mapping[Any, Any] = {

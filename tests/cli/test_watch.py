@@ -91,6 +91,37 @@ def test_a_watch_prints_a_line_of_json_an_image_and_tells_of_each(
     assert "not sent yet" not in ended.stderr and len(webhook.posts) == 5
 
 
+def strict(text):
+    """Parse JSON as programs do that take no lone surrogate, and return it as Python has it."""
+    value = json.loads(text)
+    json.dumps(value, ensure_ascii=False).encode()  # which raises of one
+    return value
+
+
+def test_names_that_are_no_unicode_are_written_out_for_other_programs(
+    place, line_index, webhook, monkeypatch
+):
+    """As reports have them; scores.csv has the bytes, by which the file is found."""
+    for path in (place / "in").iterdir():
+        path.unlink()
+    path = place / "in" / os.fsdecode(b"caf\xe9.png")
+    path.write_bytes(png(views(2)[1]))
+    shown = str(place / "in") + r"/caf\udce9.png"
+    with ending_when(lambda: len(webhook.posts) == 1, monkeypatch):
+        ended = done(*watch(place, line_index, "--json", "--explain", "--notify", webhook.url))
+    (event,) = map(strict, ended.stdout.splitlines())
+    assert event["path"] == shown and event["map"].endswith(r"/maps/caf\udce9.tiff")
+    assert strict(webhook.posts[0][1]) == event
+    row = (place / "out" / "scores.csv").read_bytes().splitlines()[1]
+    assert row.startswith(os.fsencode(path) + b",")
+    (explained,) = (place / "out" / "explain").glob("*.json")
+    assert strict(explained.read_text())["path"] == shown
+    call = ("query", line_index, place / "in", "--out", place / "again", "--json")
+    answer = strict(done(*call, "--notify", webhook.url).stdout)
+    assert [one["path"] for one in answer["images"]] == [shown]
+    assert strict(webhook.posts[1][1])["path"] == shown
+
+
 def test_a_watch_prints_verdicts_in_words(place, line_index, monkeypatch):
     with ending_when(lambda: len(rows(place)) == 4, monkeypatch):
         ended = done(*watch(place, line_index, "--no-maps", "--no-overlays"))

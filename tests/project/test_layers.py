@@ -15,9 +15,9 @@ PACKAGE = Path(spade_faiss.__file__).parent
 LAYERS = (
     "errors",
     "types",
+    "_support",
     "answers",
     "client",
-    "_support",
     "notify",
     "images",
     "features",

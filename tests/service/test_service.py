@@ -110,12 +110,19 @@ def test_paths_that_are_no_unicode_are_told(tiny, tmp_path):
         Frame(f"latin\udce9/{i}.png", image[:64, :64])
         for i, image in enumerate(texture("gravel", 3))
     ]
+    good.append(Frame("latin\udce9/3.png", good[0].image))  # which a note tells
     Spade(tiny, resize=64, crop=64, engine="faiss").fit(good, tmp_path / "index")
     with serving(tmp_path / "index", tiny, detector={"threshold": 1}) as running:
+        index = running.client.get("/v1/index").json()
         bad = good[0].image.copy()
         bad[24:40, 24:40] = 0
         (image,) = running.client.post("/v1/query", files=form(png(bad))).json()["images"]
+        again = form(png(good[0].image))
+        (same,) = running.client.post("/v1/query", files=again).json()["images"]
     assert image["regions"][0]["matches"][0]["image"].startswith(r"latin\udce9/")
+    copies = r"latin\udce9/0.png, latin\udce9/3.png"
+    assert any(note.endswith(copies) for note in index["notes"])
+    assert any(r"latin\udce9/" in note for note in same["notes"])
 
 
 def test_maps_as_png_have_a_scale(service, parts):
