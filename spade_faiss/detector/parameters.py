@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..features import check_name
 from ..images.roi import roi_of
 from .presets import PRESETS, with_preset
 from .settings import Settings
+
+
+def check_backbone(given: Mapping[str, Any]) -> None:
+    """Refuse the name of a network that there is not, if one is given.
+
+    Settings do not: an index of a network of one's own has that network's name.
+    """
+    if isinstance(name := given.get("backbone"), str):
+        check_name(name)
 
 
 def settings_of(given: Mapping[str, Any]) -> Settings:

@@ -19,7 +19,7 @@ from .executor import pipeline_of
 from .leave_one_out import calibration_of, score_images
 from .maps import with_levels
 from .moved import absolute, still_there
-from .parameters import settings_of
+from .parameters import check_backbone, settings_of
 from .pipeline import Executor, Pipeline
 from .query import query
 from .result import Result
@@ -119,6 +119,7 @@ class Searcher(Detector):
             like = get_close_matches(name, self._given, 1)
             meant = f"; is it {like[0]!r}?" if like else ""
             raise TypeError(f"there is no parameter {name!r}{meant}")
+        check_backbone(settings)
         given = self.get_params() | settings
         wanted, now = settings_of(given), self.settings
         changed = {

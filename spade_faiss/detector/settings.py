@@ -10,7 +10,7 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from ..errors import SpadeError
-from ..features import DEFAULT_BACKBONE, Backbone
+from ..features import DEFAULT_BACKBONE, Backbone, check_device
 from ..images import Framing
 from ..images.roi import Roi
 from ..images.tiles import Tiles
@@ -129,6 +129,7 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, str) or value not in choices:
                 raise SpadeError(f"unknown {name} {value!r}: choose one of {', '.join(choices)}")
+        check_device(self.device)
         if self.least_area and self.score == "descriptor":
             raise SpadeError(
                 "`min_area` does nothing to `score='descriptor'`, which looks at no map: leave out "

@@ -15,7 +15,7 @@ from ..index import Index
 from ..types import Mask
 from . import fit as fitting
 from .executor import pipeline_of
-from .parameters import params_of, settings_of
+from .parameters import check_backbone, params_of, settings_of
 from .pipeline import Pipeline
 from .searcher import Searcher
 from .settings import CALIBRATED, CROP, KAPPA, K, SearchSettings, Settings
@@ -206,6 +206,7 @@ class Spade(Searcher):
             batch_size=batch_size,
             progress=progress,
         )
+        check_backbone(given)
         super().__init__(given, pipeline_of(settings_of(given)))
 
     def fit(
@@ -328,6 +329,7 @@ class Spade(Searcher):
         TypeError
             If a setting is one that the index itself decides.
         """
+        check_backbone(settings)
         index = Index.open(folder, verify=verify)
         chosen = Settings.of_index(index.manifest, **settings)
         if search_params := settings.get("search_params"):

@@ -230,19 +230,16 @@ def load_backbone(
         If the name is unknown, its library is not installed, or weights are missing, damaged, or
         another network's.
     """
+    check_name(name)
+    check_device(device)
     chosen = device_of(device)
     library, _, within = name.partition(":")
-    if library in LIBRARIES and within:
+    if library in LIBRARIES:
         found = LIBRARIES[library](within, None if weights is None else Path(weights))
         return Backbone(
             name, found.network, found.mean, found.std, found.weights_sha256, chosen, _ANY_CELL
         )
-    architecture = ARCHITECTURES.get(name)
-    if architecture is None:
-        raise SpadeError(
-            f"unknown backbone {name!r}: choose one of {', '.join(ARCHITECTURES)}, or "
-            f"{' or '.join(f'{one}:NAME' for one in LIBRARIES)}"
-        )
+    architecture = ARCHITECTURES[name]
     path = architecture.published() if weights is None else Path(weights)
     network = architecture.make()
     load_into(network, architecture.renamed(read_state_dict(path)), path)
@@ -255,6 +252,46 @@ def load_backbone(
         chosen,
         architecture.cell,
     )
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no network can have, as far as that shows without its library.
+
+    Raises
+    ------
+    SpadeError
+        If it is neither in `BACKBONES` nor a library's.
+    """
+    library, _, within = name.partition(":")
+    if name not in ARCHITECTURES and not (library in LIBRARIES and within):
+        raise SpadeError(
+            f"unknown backbone {name!r}: choose one of {', '.join(ARCHITECTURES)}, or "
+            f"{' or '.join(f'{one}:NAME' for one in LIBRARIES)}"
+        )
+
+
+def check_device(device: str) -> None:
+    """Refuse a name of devices that torch cannot have; whether they are here is not looked at.
+
+    Raises
+    ------
+    SpadeError
+        If it is none.
+    """
+    if device == "all":
+        return
+    for name in (one.strip() for one in device.split(",")):
+        if name == "auto":
+            continue
+        try:
+            kind = torch.device(name).type
+        except RuntimeError:
+            kind = "meta"
+        if kind == "meta":  # or one that holds no values
+            raise SpadeError(
+                f"`device={device!r}` is none that torch has: give auto, cpu, cuda, another of "
+                "torch's names, several as cuda:0,cuda:1, or all"
+            )
 
 
 def devices_of(device: str) -> list[str]:

@@ -219,7 +219,7 @@ class Ledger:
         OSError, SpadeError
             If the disk is full, say; then `scores.csv` ends in a whole row.
         """
-        assert not self._rest, "what is left of before comes first: call `go_on`"
+        assert not self._rest, "what is left of before comes first"
         rows = [as_csv([one.row])[len(_HEADER) :] for one in judged]
         starts = accumulate(map(len, rows), initial=self._end())
         said = map(json.dumps, events)

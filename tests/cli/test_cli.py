@@ -117,6 +117,8 @@ def test_calls_that_are_wrong_exit_2_with_one_line(index, parts, tmp_path):
     one_line(run("build", parts, "--index", parts / "big.jpg", *TINY), "is a file")
     one_line(run("build", parts, "--index", parts, *TINY), "other files")
     one_line(run("build", parts, "--index", tmp_path / "i", "--backbone", "vgg"), "vgg")
+    here = ("--index", tmp_path / "i", "--device", "gpu")
+    one_line(run("build", parts, *here), "--device gpu is none that torch has: give auto, cpu")
     one_line(run("build", parts, "--index", tmp_path / "i", "--crop", "big"), "--crop")
     one_line(run("build", parts, "--index", tmp_path / "i", "--crop", "500"), "crop 500")
     (tmp_path / "file").touch()

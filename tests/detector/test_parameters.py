@@ -84,6 +84,14 @@ def test_unknown_names_and_wrong_kinds_are_refused(tiny, spade, ensemble, call):
         ("mirror", "no", "mirror = 'no' must be True or False"),
         ("progress", None, "progress = None must be True or False"),
         ("device", 0, "device = 0 must be a text"),
+        ("device", "gpu", "`device='gpu'` is none that torch has: give auto, cpu, cuda"),
+        ("device", "", "`device=''` is none that torch has"),
+        ("device", "cuda:0,gpu", "`device='cuda:0,gpu'` is none that torch has"),
+        ("device", "meta", "`device='meta'` is none that torch has"),
+        ("engine", "fast", "unknown engine 'fast'"),
+        ("store", "int8", "unknown store 'int8'"),
+        ("backbone", "vgg", "unknown backbone 'vgg': choose one of"),
+        ("backbone", "timm:", "unknown backbone 'timm:': choose one of"),
         ("weights", 3, "weights = 3 must be a path"),
         ("backbone", None, "backbone = None must be a network or its name"),
         ("score", ["map"], r"unknown score \['map'\]"),
@@ -94,6 +102,31 @@ def test_unknown_names_and_wrong_kinds_are_refused(tiny, spade, ensemble, call):
         with pytest.raises(SpadeError, match=why):
             Spade(**{"backbone": tiny, name: wrong})
     assert own.get_params() == before and own.index_ is spade.index_
+
+
+def test_an_ensemble_and_an_index_that_is_opened_refuse_them_too(tiny, ensemble, folder):
+    for name, wrong, why in (
+        ("device", "gpu", "none that torch has"),
+        ("engine", "fast", "engine"),
+    ):
+        for refused in (
+            lambda **given: ensemble.with_options(**given),
+            lambda **given: Ensemble.of([tiny], **given),
+            lambda **given: open_detector(folder / "one", **given),
+            lambda **given: open_detector(folder / "both", **given),
+        ):
+            with pytest.raises(SpadeError, match=why):
+                refused(**{name: wrong})
+    with pytest.raises(SpadeError, match="unknown backbone 'vgg'"):
+        Spade.load(folder / "one", backbone="vgg")
+
+
+def test_whether_a_device_is_here_is_not_looked_at_before_it_is_used(spade, monkeypatch):
+    """For that CUDA would start, in a process that may hand the work to others."""
+    for name in ("_lazy_init", "is_available", "device_count"):
+        monkeypatch.setattr(torch.cuda, name, lambda: pytest.fail("CUDA was asked"))
+    for device in ("auto", "cpu", "cuda", "cuda:7", "cuda:0, cuda:1", "all"):
+        assert spade.with_options(device=device).settings.device == device
 
 
 def test_an_index_does_not_go_with_parameters_that_would_have_made_another(spade):
