@@ -11,8 +11,9 @@ from pathlib import Path
 
 from .._support.text import valid
 from ..errors import SpadeError
-from ..images import Framing, Images, OnError, Source, name_of, report_problem
+from ..images import Framing, Images, OnError, Source, report_problem
 from ..images.roi import Roi
+from ..images.source import named, numbers_after, own_name
 from ..index import (
     Index,
     discard_leftovers,
@@ -63,16 +64,23 @@ def add(pipeline: Pipeline, images: Images, on_error: OnError | None) -> tuple[I
     -------
     index : Index
     added : int
-        An image whose path is in the index already is refused.
+        An image whose path is in the index already is refused. One without a path gets the
+        number after those that are there.
     """
     with _changing(pipeline) as old:
-        here = {image.path for image in old.manifest.images}
+        before = {image.path for image in old.manifest.images}
+        numbers, names = numbers_after(before), set[str]()
         sources: list[Source] = []
         for source in sources_of(images, on_error):
-            name = name_of(source, -1)
-            if name in here:
+            name = own_name(source)
+            if name is None:
+                sources.append(named(source, f"image {next(numbers)}"))
+            elif name in before:
                 report_problem(on_error, name, "is in the index already; remove it first")
+            elif name in names:
+                report_problem(on_error, name, "is given twice; it is added once")
             else:
+                names.add(name)
                 sources.append(source)
         if not sources:
             return old, 0
@@ -227,6 +235,11 @@ def _find(name: str, paths: Sequence[str]) -> int:
         places = [i for i, path in enumerate(paths) if test(path)]
         if len(places) == 1:
             return places[0]
+        if len({paths[i] for i in places}) == 1:
+            raise SpadeError(
+                f"is the name of {len(places)} images of the index, which cannot be told apart; "
+                "build it again without the one"
+            )
         if places:
             raise SpadeError(f"is the end of {len(places)} paths of the index; name one whole")
     raise SpadeError("is not in the index; `manifest.images` lists its images")

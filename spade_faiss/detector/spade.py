@@ -247,8 +247,10 @@ class Spade(Searcher):
     def add(self, images: Images, on_error: OnError | None = None) -> int:
         """Add good images to the index and calibrate anew; return how many were added.
 
-        An image whose path is in the index already is refused. What `calibrate` found goes:
-        thresholds are drawn from the index's own images, for the rate that was last wished for.
+        An image whose path is in the index already is refused. One without a path, as an array, is
+        called by the number after those that are there: "image 5" after "image 4". What `calibrate`
+        found goes: thresholds are drawn from the index's own images, for the rate that was last
+        wished for.
         """
         index, added = fitting.add(self.pipeline, images, on_error)
         if added:

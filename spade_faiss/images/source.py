@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, Union
+from itertools import count
+from typing import TYPE_CHECKING, Any, BinaryIO, Union, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,8 @@ from ..errors import SpadeError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_NUMBERED = re.compile("image ([0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,30 @@ def report_note(on_note: OnNote | None, text: str) -> None:
 
 def name_of(source: Source, position: int) -> str:
     """Return what an image is called in messages and results: its path, or its number."""
+    return own_name(source) or f"image {position}"
+
+
+def own_name(source: Source) -> str | None:
+    """Return the name that an image brings along, as files do; None of arrays and their like."""
     if isinstance(source, Frame):
         return source.name
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     # PIL images know the file that they were opened from, and so do open files.
     name = getattr(source, "filename", None) or getattr(source, "name", None)
-    return os.fspath(name) if name and isinstance(name, str | os.PathLike) else f"image {position}"
+    return os.fspath(name) if name and isinstance(name, str | os.PathLike) else None
+
+
+def numbers_after(names: Iterable[str]) -> Iterator[int]:
+    """Yield the numbers of images that bring no name along, from the first that is behind all.
+
+    >>> next(numbers_after(["a.png", "image 0", "image 12"]))
+    13
+    """
+    found = (_NUMBERED.fullmatch(name) for name in names)
+    return count(1 + max((int(one[1]) for one in found if one), default=-1))
+
+
+def named(source: Source, name: str) -> Frame:
+    """Return an image under a name, decoded or not."""
+    return Frame(name, cast("npt.NDArray[np.uint8]", source))

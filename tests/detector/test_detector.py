@@ -185,6 +185,45 @@ def test_add_and_remove_equal_a_fresh_build(tiny, gravel_folder, tmp_path):
         grown.remove([str(path) for path in paths[:6]])
 
 
+def test_arrays_that_are_added_have_names_of_their_own(tiny, gravel_folder, tmp_path):
+    """In an index, where the next call would else begin at 0 again; of several kinds of image."""
+    path = sorted(gravel_folder.iterdir())[0]
+    images = [one[:64, :64] for one in texture("gravel", 8)]
+    for spade in (
+        Spade(tiny, resize=64, crop=64),
+        Ensemble.of([tiny], ["flip"], resize=64, crop=64),
+    ):
+        spade.fit(images[:2], tmp_path / type(spade).__name__)
+        assert spade.add(images[2]) == 1
+        encoded = cv2.imencode(".png", images[3][..., ::-1])[1].tobytes()
+        assert spade.add([path, encoded, Image.fromarray(images[4])]) == 3
+        for member in spade.members:
+            names = [one.path for one in member.index_.manifest.images]
+            assert names == ["image 0", "image 1", "image 2", str(path), "image 3", "image 4"]
+        for number in (0, 1, 2):
+            assert np.array_equal(spade.index_.crops[number], images[number])
+        for number in (3, 4):  # behind the one that has a path
+            assert np.array_equal(spade.index_.crops[number + 1], images[number])
+        assert spade.remove(["image 1", "image 4"]) == 2 and spade.add(images[5:7]) == 2
+        names = [one.path for one in spade.index_.manifest.images]
+        assert names == ["image 0", "image 2", str(path), "image 3", "image 4", "image 5"]
+        assert [one.name for one in spade.query(images[:2])] == ["image 0", "image 1"]
+        problems, gone = {}, path.with_name("no.png")
+        assert spade.add([gone, images[0][0], images[7]], problems.__setitem__) == 1
+        assert [*problems] == [str(gone), "image 6"]
+
+        assert spade.index_.manifest.images[-1].path == "image 7"
+
+
+def test_images_of_one_name_are_added_once_and_not_removed_by_it(tiny, gravel_folder, tmp_path):
+    first, second, *_ = sorted(gravel_folder.iterdir())
+    spade, problems = Spade(tiny).fit([first, first]), []
+    assert spade.add([second, str(second)], lambda *one: problems.append(one)) == 1
+    assert problems == [(str(second), "is given twice; it is added once")]
+    with pytest.raises(SpadeError, match="is the name of 2 images of the index, which cannot be"):
+        spade.remove([first.name])
+
+
 def test_other_settings_find_their_own_thresholds(tiny, tmp_path):
     train = texture("gravel", 6)
     spade = Spade(tiny).fit(train, tmp_path / "index")
