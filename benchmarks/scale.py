@@ -49,7 +49,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from spade_faiss import Spade
-from spade_faiss._support.memory import anonymous, limit_memory
+from spade_faiss._support.limit import limit_memory
+from spade_faiss._support.memory import anonymous
 from spade_faiss.datasets import load_mvtec, make_demo
 from spade_faiss.datasets.demo import render
 from spade_faiss.detector.pipeline import Batch, Pipeline

@@ -1,4 +1,4 @@
-"""How much memory there is, and a limit that the system keeps.
+"""How much memory there is, and how much of it this process holds.
 
 What counts is anonymous memory. Pages of files that are mapped, as an index's are, are no burden:
 the system drops them and reads them again as it needs to.
@@ -23,8 +23,6 @@ _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:I?B)?\s*", re.IGNORECASE)
 _STATUS = Path("/proc/self/status")
 _CGROUPS = Path("/sys/fs/cgroup")
-_LEAST = 256 << 20
-"""Less than the libraries alone take."""
 _MOST = 1 << 62
 """Bytes that the system's calls can name."""
 
@@ -60,6 +58,11 @@ def anonymous() -> int:
     return _status("RssAnon")
 
 
+def set_aside() -> int:
+    """Return the bytes that this process has set aside, used or not (Linux; elsewhere 0)."""
+    return _status("VmData")
+
+
 def available() -> int:
     """Return the bytes that may still be had: of the machine, and under this process's limits."""
     try:
@@ -85,38 +88,6 @@ def may_be_set_aside() -> int:
         if limit != resource.RLIM_INFINITY:
             room = min(room, limit - _status(name))
     return room
-
-
-def limit_memory(size: int) -> None:
-    """Have the system refuse this process more than `size` bytes of memory of its own.
-
-    The limit is RLIMIT_DATA, which counts what is set aside, used or not. What libraries have
-    set aside so far and not used is added to it; what they set aside later is not, so that the
-    process may be refused memory a little before it uses as much, and never after.
-
-    Raises
-    ------
-    SpadeError
-        If that is less than is needed to start, or the system keeps no such limit.
-    """
-    if resource is None or not _status("VmData"):
-        raise SpadeError("`max_memory` is kept by Linux, and not by this system: leave it out")
-    from .faiss import faiss
-
-    with suppress(SpadeError):  # where FAISS is missing, it may not be needed
-        faiss()  # which crashes if refused memory at its first search
-    used = anonymous()
-    if size < max(_LEAST, used):
-        raise SpadeError(
-            f"`max_memory={human(size)}` is too little: allow "
-            f"{human(max(2 * _LEAST, 2 * used))} or more"
-        )
-    unused = max(_status("VmData") - used, 0)
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    wanted = size + unused
-    if hard != resource.RLIM_INFINITY and hard < wanted:
-        return  # the limit that is there is the tighter one
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))
 
 
 def give_back() -> None:

@@ -39,8 +39,7 @@ from .values import overlay_side
 
 if TYPE_CHECKING:
     from .options import NotifyOptions
-    from .query import QueryOptions, SpanOptions, VideoOptions
-    from .watch import PaceOptions, WatchOptions
+    from .query_options import PaceOptions, QueryOptions, SpanOptions, VideoOptions, WatchOptions
 
 
 @dataclass

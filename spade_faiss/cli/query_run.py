@@ -26,7 +26,7 @@ from .values import overlay_side
 
 if TYPE_CHECKING:
     from ..distributed.workers import Workers
-    from .query import QueryOptions, SpanOptions
+    from .query_options import QueryOptions, SpanOptions
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._support.memory import limit_memory, parse_size
+from .._support.memory import parse_size
 from ..errors import SpadeError
 from .region import region_of
 
@@ -60,6 +60,8 @@ def memory_limit(text: str | None, ray: str | None = None) -> int | None:
     """
     size = None if text is None else parse_size(text)
     if size is not None and ray is None:
+        from .._support.limit import limit_memory
+
         limit_memory(size)
     return size
 

@@ -2,58 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from .console import Console
-from .options import (
-    Exact,
-    Folder,
-    IndexSearchParams,
-    MaxMemory,
-    NotifyOptions,
-    OpenOptions,
-    Out,
-    VerdictOptions,
-)
-from .query import FileOptions
+from .options import Folder, MaxMemory, NotifyOptions, Out
+from .query_options import PaceOptions, WatchOptions
 from .values import existing_folder, memory_limit
 
 AsLines = Annotated[bool, typer.Option("--json", help="Print one line of JSON an image.")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PaceOptions:
-    """When the folder is looked at, and when a file counts as complete."""
-
-    every: Annotated[
-        float, typer.Option(metavar="SECONDS", help="From one look at the folder to the next.")
-    ] = 0.5
-    settle: Annotated[
-        float,
-        typer.Option(metavar="SECONDS", help="A file is read when it has not changed for so long."),
-    ] = 1.0
-    patience: Annotated[
-        float,
-        typer.Option(
-            metavar="SECONDS",
-            help="A file that cannot be decoded gets an ERROR when it has not changed for so long.",
-        ),
-    ] = 30.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class WatchOptions:
-    """How images are judged, and what is written of them."""
-
-    verdict: VerdictOptions
-    files: FileOptions
-    exact: Exact = False
-    search_params: IndexSearchParams = None
-    opened: OpenOptions
 
 
 def watch(

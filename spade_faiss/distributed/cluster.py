@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from .._support.memory import limit_memory
+from .._support.limit import limit_memory
 from ..detector.executor import ThisProcess
 from ..detector.pipeline import Executor
 from ..errors import SpadeError
@@ -80,7 +80,7 @@ def start_workers(
         "auto", "cuda" or "cpu"; which GPU a worker has is for Ray to say.
     memory : int, optional
         Bytes that this process may take from when the cluster runs, and each actor; see
-        `spade_faiss._support.memory`. Without an address nothing is limited.
+        `spade_faiss._support.limit`. Without an address nothing is limited.
 
     Raises
     ------

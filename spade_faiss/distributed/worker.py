@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from .._support.memory import limit_memory
+from .._support.limit import limit_memory
 from ..errors import SpadeError
 
 # What imports torch is imported by `prepare`, once the number of threads is set.

@@ -56,7 +56,8 @@ import json, sys
 import numpy as np, torch
 from spade_faiss import Spade
 from spade_faiss.features import Backbone
-from spade_faiss._support.memory import anonymous, limit_memory
+from spade_faiss._support.limit import limit_memory
+from spade_faiss._support.memory import anonymous
 
 class Wide(torch.nn.Module):
     # Many features for little work: the pixels of 4 x 4 cells, and of 8 x 8.
@@ -114,7 +115,7 @@ import os, re, resource, sys
 from pathlib import Path
 import torch
 from spade_faiss._support.faiss import faiss
-from spade_faiss._support.memory import limit_memory
+from spade_faiss._support.limit import limit_memory
 
 def status(name):
     return 1024 * int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])

@@ -99,9 +99,53 @@ def upward_imports(package: Path) -> list[Upward]:
     return sorted(found)
 
 
+def in_circles(package: Path) -> list[str]:
+    """Return the modules of a package `spade_faiss` that import each other, be it late.
+
+    What is imported for its type alone does not count.
+    """
+    paths = {
+        ("spade_faiss", *path.relative_to(package).with_suffix("").parts): path
+        for path in package.rglob("*.py")
+    }
+    paths = {name[:-1] if name[-1] == "__init__" else name: path for name, path in paths.items()}
+    imports: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for name, path in paths.items():
+        tree = ast.parse(path.read_text("utf-8"), str(path))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                node.body = []
+        inside = name if path.stem == "__init__" else name[:-1]
+        found = {one for _, one in imported(tree, inside)}
+        imports[name] = {one if one in paths else one[:-1] for one in found} & paths.keys()
+    left, before = {name: within - {name} for name, within in imports.items()}, 0
+    while len(left) != before:  # what imports none that is left, or is imported by none, goes
+        before = len(left)
+        wanted = set().union(*left.values())
+        left = {name: within & left.keys() for name, within in left.items() if name in wanted}
+        left = {name: within for name, within in left.items() if within}
+    return sorted(".".join(name) for name in left)
+
+
 def test_imports_go_down() -> None:
     up = upward_imports(PACKAGE)
     assert not up, "\n".join(map(str, up))
+
+
+def test_no_modules_import_each_other() -> None:
+    assert not in_circles(PACKAGE)
+
+
+@pytest.mark.parametrize("late", ["", "def late() -> None:\n    "])
+def test_a_circle_is_found(tmp_path: Path, late: str) -> None:
+    (tmp_path / "a.py").write_text("from .b import b\n")
+    (tmp_path / "b.py").write_text("from . import c\n")
+    (tmp_path / "c.py").write_text(f"{late}from .a import a\n")
+    (tmp_path / "d.py").write_text("from .a import a\n")
+    (tmp_path / "e.py").write_text("from .d import d\n")
+    assert in_circles(tmp_path) == ["spade_faiss.a", "spade_faiss.b", "spade_faiss.c"]
+    (tmp_path / "c.py").write_text("if TYPE_CHECKING:\n    from .a import a\n")
+    assert in_circles(tmp_path) == []
 
 
 def test_a_part_that_is_in_no_layer_is_found(tmp_path: Path) -> None:

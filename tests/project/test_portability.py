@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from spade_faiss._support import files, memory
+from spade_faiss._support import files, limit, memory
 from spade_faiss.errors import SpadeError
 from tests import command
 
@@ -90,10 +90,11 @@ def test_all_modules_import_and_the_main_path_runs_without_what_is_posix_alone(t
 
 
 def test_a_limit_that_the_system_does_not_keep_is_refused(monkeypatch):
-    monkeypatch.setattr(memory, "resource", None)
+    for module in (limit, memory):
+        monkeypatch.setattr(module, "resource", None)
     assert memory.may_be_set_aside() == 1 << 62 and memory.available() > 0
     with pytest.raises(SpadeError, match="`max_memory` is kept by Linux"):
-        memory.limit_memory(2 << 30)
+        limit.limit_memory(2 << 30)
 
 
 @pytest.mark.parametrize("busy", [2, 3])
