@@ -22,7 +22,14 @@ from . import fit_ensemble as fitting
 from .average import average_only, average_results, learn_statistics, shifts_of, whole_maps
 from .detector import Detector
 from .extract import sources_of
-from .members import open_members, sharing, with_shared_networks
+from .members import (
+    check_alike,
+    open_members,
+    params_of_members,
+    sharing,
+    with_params,
+    with_shared_networks,
+)
 from .moved import still_there
 from .pipeline import Executor, Pipeline
 from .query import query_by
@@ -42,7 +49,13 @@ class Ensemble(Detector):
     Parameters
     ----------
     members : sequence of Spade
-        Maps are on the first one's grid; all should see the same part of an image.
+        Maps are on the first one's grid; all should see the same part of an image. They have one
+        `k`, `kappa` and `sigma`, and the first one's `score`, `min_area` and `quantile` count.
+
+    Raises
+    ------
+    SpadeError
+        If there are none, or they differ in `k`, `kappa` or `sigma`.
 
     Attributes
     ----------
@@ -57,6 +70,7 @@ class Ensemble(Detector):
     def __init__(self, members: Sequence[Spade]) -> None:
         if not members:
             raise SpadeError("an ensemble needs a member or more")
+        check_alike(members)
         self._stages = Stages()
         self._members = tuple(sharing(member, self._stages) for member in members)
         self._statistics: tuple[Statistics, ...] = ()
@@ -225,9 +239,45 @@ class Ensemble(Detector):
         with self.stages("calibration"):
             self._statistics, self._scored_anew = learn_statistics(pipelines, calibrate=True)
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: FBT001 - scikit-learn's
+        """Return the members; `Ensemble(**ensemble.get_params(deep=False))` is its like.
+
+        Parameters
+        ----------
+        deep : bool
+            Whether to return each member, too, as `member_1` and so on, and its parameters, as
+            `member_1__crop`.
+        """
+        params: dict[str, Any] = {"members": self.members}
+        return params | params_of_members(self.members) if deep else params
+
+    def set_params(self, **params: Any) -> Ensemble:
+        """Set parameters by their names, as `with_options` does; return this ensemble itself."""
+        vars(self).update(vars(self.with_options(**params)))
+        return self
+
     def with_options(self, **settings: Any) -> Ensemble:
-        """Return an ensemble whose members have other settings, their indices shared."""
-        return self._with([member.with_options(**settings) for member in self.members])
+        """Return an ensemble with other parameters.
+
+        Indices are shared as by `Spade.with_options`. Where a member needs another one, the
+        ensemble that is returned is to be fitted anew.
+
+        Parameters
+        ----------
+        **settings
+            As `get_params` names them; or as `Spade` does: these are set of every member.
+
+        Raises
+        ------
+        SpadeError
+            If a value means nothing, or the members would differ in what they share.
+        TypeError
+            If there is no such parameter.
+        """
+        members: Sequence[Spade] = self.members
+        if "members" in settings:
+            members = [one.unfitted() for one in Ensemble(settings.pop("members")).members]
+        return self._with([sharing(one, self._stages) for one in with_params(members, settings)])
 
     def on(self, executor: Executor) -> Ensemble:
         """Return a copy whose work is done elsewhere; see `spade_faiss.distributed`."""
@@ -237,7 +287,6 @@ class Ensemble(Detector):
     def unfitted(self) -> Ensemble:
         """Return an ensemble of the same settings and networks, to be fitted on its own."""
         other = self._with([member.unfitted() for member in self.members])
-        other._manifest, other._statistics, other._scored_anew = None, (), None
         other._stages = Stages()
         other._members = tuple(sharing(member, other._stages) for member in other._members)
         return other
@@ -277,7 +326,11 @@ class Ensemble(Detector):
         return f"of {len(self.members)}: " + "; ".join(one._named() for one in self.members)
 
     def _with(self, members: Sequence[Spade]) -> Ensemble:
+        check_alike(members)
         other = copy.copy(self)
+        if any(member.pipeline.opened is None for member in members):
+            members = [member.with_pipeline(member.pipeline.on(None)) for member in members]
+            other._manifest, other._statistics, other._scored_anew = None, (), None
         other._members = tuple(members)
         return other
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,67 @@ def _open(
     if options["quantile"] is None:
         settings["quantile"] = requested_quantile(manifest, manifests[0])
     return [member.with_options(**settings) for member in members]
+
+
+def check_alike(members: Sequence[Spade]) -> None:
+    """Refuse members that differ in what an ensemble keeps once for all of them.
+
+    Raises
+    ------
+    SpadeError
+        If they do.
+    """
+    for name in ("k", "kappa", "sigma"):
+        values = list(dict.fromkeys(getattr(member.settings, name) for member in members))
+        if len(values) > 1:
+            raise SpadeError(
+                f"an ensemble's members must have the same {name}, and have "
+                f"{' and '.join(map(str, values))}: give all of them one of these"
+            )
+
+
+def params_of_members(members: Sequence[Spade]) -> dict[str, Any]:
+    """Return each member by a name, and its parameters behind that, as scikit-learn has it.
+
+    The first is `member_1`, and its `crop` is `member_1__crop`.
+    """
+    params: dict[str, Any] = {}
+    for name, member in zip(names_of(members), members, strict=True):
+        params[name] = member
+        params |= {f"{name}__{own}": value for own, value in member.get_params().items()}
+    return params
+
+
+def with_params(members: Sequence[Spade], params: Mapping[str, Any]) -> list[Spade]:
+    """Return members with other parameters, by the names of `params_of_members` or for all.
+
+    Members that take another's place are to be fitted.
+
+    Raises
+    ------
+    SpadeError
+        If a value means nothing, or a member is none.
+    TypeError
+        If there is no such parameter.
+    """
+    own: dict[str, dict[str, Any]] = {name: {} for name in names_of(members)}
+    changed, of_all = dict(zip(own, members, strict=True)), dict[str, Any]()
+    for name, value in params.items():
+        member, _, parameter = name.partition("__")
+        if member not in own:
+            of_all[name] = value
+        elif parameter:
+            own[member][parameter] = value
+        elif isinstance(value, Spade):
+            changed[member] = value if value is changed[member] else value.unfitted()
+        else:
+            raise SpadeError(f"{name} = {value!r} must be a Spade")
+    return [member.with_options(**(of_all | own[name])) for name, member in changed.items()]
+
+
+def names_of(members: Sequence[Spade]) -> list[str]:
+    """Return what members are called among parameters."""
+    return [f"member_{number}" for number in range(1, len(members) + 1)]
 
 
 def with_shared_networks(members: Sequence[Spade]) -> list[Spade]:

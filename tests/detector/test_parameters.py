@@ -156,6 +156,72 @@ def test_scikit_learn_clones_detectors_and_takes_their_scores(spade, ensemble):
     assert clone(clone(spade)).get_params() == spade.get_params()
 
 
+def test_an_ensemble_s_parameters_are_its_members_and_theirs(tiny):
+    both = Ensemble.of([tiny], ["flip"], **SMALL)
+    assert both.get_params(deep=False) == {"members": both.members}
+    params = both.get_params()
+    assert params["member_2"] is both.members[1] and params["member_2__mirror"] is True
+    assert params["member_1__backbone"] is tiny and "member_3" not in params
+    assert params.keys() - {"members", "member_1", "member_2"} == {
+        f"member_{number}__{name}" for number in (1, 2) for name in Spade(tiny).get_params()
+    }
+    like = Ensemble(**both.get_params(deep=False))
+    assert [one.settings for one in like.members] == [one.settings for one in both.members]
+    assert like.set_params(**params) is like and repr(like) == repr(both)
+    like.set_params(k=3, member_2__resize=80, member_1__engine="faiss")
+    chosen = [(one.k, one.settings.resize, one.settings.engine) for one in like.members]
+    assert chosen == [(3, 64, "faiss"), (3, 80, "auto")] and both.k == 50
+    other = Spade(tiny, k=3, crop=32, resize=64)
+    like.set_params(member_2=other, member_2__crop=48)
+    assert [one.settings.crop for one in like.members] == [64, 48]
+    like.set_params(members=[other], kappa=2)
+    assert len(like.members) == 1 and (like.settings.crop, like.kappa) == (32, 2)
+    assert list(clone(like).get_params()) == list(like.get_params())
+
+
+def test_an_ensemble_that_is_fitted_keeps_its_index_or_says_that_it_has_none(ensemble, folder):
+    own = ensemble.with_options()
+    assert own.set_params(k=2, member_1__batch_size=1).index_ is ensemble.index_
+    before = own.get_params()
+    for wrong, kind, why in (
+        ({"kk": 3}, TypeError, "no parameter 'kk'; is it 'k'"),
+        ({"member_3__k": 3}, TypeError, "no parameter 'member_3__k'"),
+        ({"member_1__kk": 3}, TypeError, "no parameter 'kk'; is it 'k'"),
+        ({"member_1": 3}, SpadeError, "member_1 = 3 must be a Spade"),
+        ({"members": []}, SpadeError, "needs a member or more"),
+        ({"member_2__device": "gpu"}, SpadeError, "none that torch has"),
+        (
+            {"k": 3, "member_2__k": 4},
+            SpadeError,
+            "the same k, and have 3 and 4: give all of them one",
+        ),
+    ):
+        with pytest.raises(kind, match=why):
+            own.set_params(**wrong)
+        assert own.get_params() == before and own.k == 2
+    for change in (
+        {"crop": 32},
+        {"member_2__crop": 32},
+        {"member_2": ensemble.members[0]},
+        {"members": ensemble.members},
+    ):
+        other = ensemble.with_options(**change)
+        assert repr(other).endswith(": not fitted>") and other.image_threshold is None
+        with pytest.raises(SpadeError, match=r"not fitted yet|no index yet"):
+            other.predict(NEW)
+    fitted = other.fit(TRAIN, folder / "other")
+    assert np.array_equal(fitted.predict(NEW).scores, ensemble.predict(NEW).scores)
+
+
+@pytest.mark.parametrize("differ", [{"k": 3}, {"kappa": 2}, {"sigma": 1.0}, {"preset": "video"}])
+def test_members_that_an_ensemble_could_not_open_again_as_they_were_are_refused(tiny, differ):
+    """The ensemble keeps one K, kappa and sigma: opened again, all members had the first one's."""
+    name = next(iter(differ)).replace("preset", "sigma")
+    with pytest.raises(SpadeError, match=f"members must have the same {name}, and have .* and "):
+        Ensemble([Spade(tiny), Spade(tiny, **differ)])
+    assert Ensemble([Spade(tiny, **differ)] * 2).members
+
+
 def test_what_a_detector_holds_is_said(spade, ensemble, folder, tiny):
     limit = f"{spade.image_threshold:.4g}"
     assert repr(spade) == (
