@@ -6,12 +6,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
 from ..errors import SpadeError
 from .memory import human, may_be_set_aside
+from .text import valid
 
 _BLAS = 160 << 20
 """Bytes that its BLAS sets aside, and hardly uses, at the first large product; if refused them,
@@ -42,6 +44,20 @@ def faiss() -> ModuleType:
     large = np.zeros((64, 4096), np.float32)
     module.knn(large, large, 1)
     return module
+
+
+def path_for_faiss(path: Path) -> str:
+    """Return a path as FAISS takes it.
+
+    Raises
+    ------
+    SpadeError
+        If it is not UTF-8.
+    """
+    text = str(path)
+    if valid(text) != text:
+        raise SpadeError(f"{text}: FAISS opens no path that is not UTF-8: name another folder")
+    return text
 
 
 def faiss_reason(error: object) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from .._support.faiss import path_for_faiss
 from .._support.text import valid
 from ..errors import SpadeError
 from ..images import Framing, Images, OnError, Source, report_problem
@@ -49,6 +50,7 @@ def fit(
     SpadeError
         If an image cannot be used (without `on_error`), none can, or the folder cannot be written.
     """
+    path_for_faiss(folder)  # or it would be refused once all is done
     sources = sources_of(images, on_error)
     backbone = record_of(pipeline.network)
     with index_lock(folder), _generation(folder, pipeline, backbone) as new:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from .._support.faiss import path_for_faiss
 from .._support.files import link_or_copy, sync_folder
 from ..errors import SpadeError
 from ..images import Images, OnError
@@ -55,6 +56,7 @@ def fit(
         If an image cannot be used (without `on_error`), fewer than two can, the images are a
         stream, or the folder cannot be written.
     """
+    path_for_faiss(folder)
     images = _again_and_again(images)
     with index_lock(folder, ENSEMBLE), _new_generation(folder) as place:
         for number, member in enumerate(members):

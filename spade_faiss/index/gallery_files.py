@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from .._support.faiss import faiss, faiss_errors
+from .._support.faiss import faiss, faiss_errors, path_for_faiss
 from .._support.files import sync_folder
 from ..errors import SpadeError
 from ..search.approximate import Gallery, GallerySpec, set_search_params
@@ -88,7 +88,7 @@ def open_gallery(
         return Gallery(patches, rows, None, patches.nbytes)
     path = folder / files.index.name
     with faiss_errors(str(path)):
-        index = faiss().read_index(str(path), faiss().IO_FLAG_MMAP_IFC)
+        index = faiss().read_index(path_for_faiss(path), faiss().IO_FLAG_MMAP_IFC)
     if (index.ntotal, index.d, index.metric_type) != (*patches.shape, faiss().METRIC_L2):
         raise SpadeError(
             f"{path} does not index {patches.shape[0]} x {patches.shape[1]} values "

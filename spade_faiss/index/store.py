@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._support.faiss import faiss, faiss_errors
+from .._support.faiss import faiss, faiss_errors, path_for_faiss
 from ..errors import SpadeError
 from ..images.roi import paint_over
 from ..search.approximate import set_search_params
@@ -125,7 +125,7 @@ class Index:
         module = faiss()
         path = self.folder / file.name
         with faiss_errors(str(path)):
-            index = module.read_index(str(path), module.IO_FLAG_MMAP_IFC)
+            index = module.read_index(path_for_faiss(path), module.IO_FLAG_MMAP_IFC)
         fits = isinstance(index, kind) and (index.ntotal, index.d) == (rows, columns)
         half = kind is module.IndexScalarQuantizer
         if not fits or (half and index.sq.qtype != module.ScalarQuantizer.QT_fp16):

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.command import TINY, done, problems, run, unprivileged
+from tests.command import TINY, done, one_line, problems, run, unprivileged
 from tests.conftest import texture
 from tests.tiny import WEIGHTS
 
@@ -168,6 +168,12 @@ def test_paths_need_not_be_unicode(made, tmp_path):
     """One such name used to end a build when all its work was done."""
     folder, copy = tmp_path / "latin\udce9", tmp_path / "index"
     shutil.copytree(made / "good", folder)
+    for views in ((), ("--views", "flip")):
+        refused = run("build", folder, "--index", folder / "index", *SMALL, *views)
+        one_line(
+            refused, r"latin\udce9/index", "FAISS opens no path that is not UTF-8: name another"
+        )
+        assert not (folder / "index").exists()
     done("build", folder, "--index", copy, *SMALL, "--views", "flip")
     shutil.rmtree(copy)
     done("build", folder, "--index", copy, *SMALL)
