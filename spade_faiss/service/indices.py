@@ -287,6 +287,7 @@ class Indices:
                 make = partial(Context, live, self._resources, name, editable=self._editable)
                 loaded = entry.loaded = _Loaded(await self._resources.run(make))
                 del live, make
+                await self._resources.run(give_back)  # what opening it took beside
                 if not await self._make_room(0, but=entry):
                     took = anonymous()
                     del loaded
