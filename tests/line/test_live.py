@@ -19,38 +19,40 @@ from spade_faiss.images import Frame
 from spade_faiss.images.video.live import LiveSource, check_source, is_live, shown_source
 from spade_faiss.line import CurrentIndex, Files, Ledger, Recorder, Span, judge_live
 from tests.conftest import with_hole
+from tests.http_server import HttpServer, Quiet
 from tests.images.video.videos import write_video
 from tests.line.conftest import views
 from tests.notify.receivers import free_port
 from tests.waiting import wait_for
 
 
-class Camera:
+class Camera(HttpServer):
     """Streams pictures as JPEG over HTTP, as network cameras do; each is a number, in grey.
 
     `sends` makes of a number and a file's bytes what is sent.
     """
 
     def __init__(self, fps=25, picture=None, sends=lambda number, data: data):
-        self.fps, self.sent, self._server, self._port = fps, 0, None, 0
+        super().__init__()
+        self.fps, self.sent = fps, 0
         self.sends = sends
         self.picture = picture or (lambda number: np.full((64, 96, 3), number % 256, np.uint8))
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self._port}/live.mjpg"
+        return f"http://127.0.0.1:{self.port}/live.mjpg"
 
     def open(self):
         camera = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Quiet, BaseHTTPRequestHandler):
             def do_GET(self):
                 self.send_response(200)
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()
-                server = camera._server
+                server = camera.server
                 try:
-                    while camera._server is server:
+                    while camera.server is server:
                         image = camera.picture(camera.sent)
                         data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
                         data = camera.sends(camera.sent, data.tobytes())
@@ -64,22 +66,7 @@ class Camera:
                 except OSError:
                     pass
 
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
-        self._server.daemon_threads = True
-        self._port = self._server.server_port
-        threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        ).start()
-        return self
-
-    def shut(self):
-        server, self._server = self._server, None
-        if server:
-            server.shutdown()
-            server.server_close()
+        return self.serve(Handler)
 
 
 @contextmanager

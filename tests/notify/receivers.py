@@ -6,12 +6,14 @@ import subprocess
 import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
+from tests.http_server import HttpServer, Quiet
 
-class Webhook:
+
+class Webhook(HttpServer):
     """Takes what is posted at one port, whenever it is open.
 
     `posts` has the headers and the body of each post, `targets` the path and query; `answer` gives
@@ -20,14 +22,14 @@ class Webhook:
     """
 
     def __init__(self):
+        super().__init__()
         self.posts, self.targets, self.answer = [], [], lambda headers, body: 204
         self.go_on = threading.Event()
         self.go_on.set()
-        self._server, self._port = None, 0
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self._port}/told?token=secret"
+        return f"http://127.0.0.1:{self.port}/told?token=secret"
 
     @property
     def ids(self):
@@ -36,13 +38,13 @@ class Webhook:
     def open(self):
         webhook = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Quiet, BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 webhook.go_on.wait(20)
-                if webhook._server is None:
+                if webhook.server is None:
                     self.close_connection = True
                     return
                 webhook.posts.append((self.headers, body))
@@ -55,22 +57,7 @@ class Webhook:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, *_):
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), Handler)
-        self._server.daemon_threads = True
-        self._port = self._server.server_port
-        threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        ).start()
-        return self
-
-    def shut(self):
-        server, self._server = self._server, None
-        if server:
-            server.shutdown()
-            server.server_close()
+        return self.serve(Handler)
 
 
 @pytest.fixture
