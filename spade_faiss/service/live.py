@@ -13,6 +13,7 @@ from threading import TIMEOUT_MAX, Event, Lock, Thread
 import cv2
 import numpy as np
 
+from .._support.text import valid
 from ..detector import Detector
 from ..errors import SpadeError
 from ..features import Backbone
@@ -212,7 +213,7 @@ class LiveIndex:
                 break
         _warm_up(detector)
         for note in detector.notes:
-            logger.warning("note: %s%s", f"{self._name}: " if self._name else "", note)
+            logger.warning("note: %s%s", f"{self._name}: " if self._name else "", valid(note))
         return Served(detector, digest, stamp, time.monotonic() - start)
 
     def _digest(self) -> str:

@@ -105,7 +105,7 @@ def test_an_image_that_was_hardly_seen_is_noted(service, parts):
     ]
 
 
-def test_paths_that_are_no_unicode_are_told(tiny, tmp_path):
+def test_paths_that_are_no_unicode_are_told(tiny, tmp_path, caplog):
     good = [
         Frame(f"latin\udce9/{i}.png", image[:64, :64])
         for i, image in enumerate(texture("gravel", 3))
@@ -123,6 +123,7 @@ def test_paths_that_are_no_unicode_are_told(tiny, tmp_path):
     copies = r"latin\udce9/0.png, latin\udce9/3.png"
     assert any(note.endswith(copies) for note in index["notes"])
     assert any(r"latin\udce9/" in note for note in same["notes"])
+    assert r"latin\udce9/" in caplog.text and caplog.text.encode()  # what is logged, too
 
 
 def test_maps_as_png_have_a_scale(service, parts):
