@@ -85,7 +85,12 @@ def written(
 ) -> Iterator[Result]:
     """Time `write_query`: `scores.csv` and a TIFF file of each map."""
     from spade_faiss.images import Found
-    from spade_faiss.report import write_query
+
+    try:
+        from spade_faiss.report import write_query
+    except ImportError as error:
+        yield {"part": "files", "way": f"written maps, batch {batch}", "skipped": str(error)}
+        return
 
     found = [Found(Path(path), Path(Path(path).name), None) for path in paths]
     places: list[Path] = []

@@ -42,12 +42,18 @@ _RECORDED_AT_ONCE = 4
 _MOST_PIXELS = 1 << 26
 """Of images whose maps are placed at once. Larger ones go one by one, stage after stage."""
 _FAILURES = 3
-"""Batches after another of which something was not complete, until the stages do them all."""
+"""Batches after another of which something was not complete, until the stages do what follows."""
+_REST = 256
+"""Batches that the stages do before what failed is tried again."""
+_ANY = 0
+"""Stands for any number of images at once."""
+_LATER = 32
+"""How many times as many have to come before it is tried anew to record their work."""
 _KEPT = 4
 """Passes of one index that are kept: those of an ensemble's views, say."""
 _SIZES = 32
 """Sizes of images whose placing is kept."""
-_ROWS = 1 << 14
+_ROWS = 1 << 12
 """Descriptors that are compared at a time, in float64."""
 _SPARE = 8
 """Descriptors beyond the nearest that are compared by differences."""
@@ -100,7 +106,8 @@ class GpuPass:
         self._seen: Counter[int] = Counter()
         self._recordings: dict[int, Work] = {}
         self._record = record
-        self._short: set[int] = set()
+        self._record_from = _RECORDED_FROM
+        self._resting: Counter[int] = Counter()
         self._failures = 0
 
     def _here(self, values: Floats) -> Tensor:
@@ -163,7 +170,7 @@ class GpuPass:
         if not made.serves:  # now: another index may leave it room
             return None
         while len(passes) >= _KEPT:
-            del passes[next(iter(passes))]
+            passes.pop(next(iter(passes)), None)
         passes[key] = made
         return made
 
@@ -184,14 +191,13 @@ class GpuPass:
             None where memory does not suffice.
         """
         count = len(sizes)
-        large = sum(height * width for height, width in sizes) > _MOST_PIXELS
-        if large or count in self._short or self._failures >= _FAILURES:
+        if sum(height * width for height, width in sizes) > _MOST_PIXELS or self._rests(count):
             return None
-        pixels = torch.from_numpy(np.require(images, requirements=["C", "W"]))
-        if self._device.type == "cuda":
-            pixels = pixels.pin_memory()
         with ON_A_GPU, on_device(self._device):
             try:
+                pixels = torch.from_numpy(np.require(images, requirements=["C", "W"]))
+                if self._device.type == "cuda":
+                    pixels = pixels.pin_memory()
                 recorded = self._recorded(pixels)
                 if recorded is not None:
                     made = recorded(pixels)
@@ -202,8 +208,16 @@ class GpuPass:
                 if not is_shortage(error):
                     raise
                 self._recordings.clear()
-                self._short.add(count)
+                self._resting[count] = _REST
                 return None
+
+    def _rests(self, count: int) -> bool:
+        """Say whether so many images go stage by stage for a while, since these failed before."""
+        for which in (_ANY, count):
+            if self._resting[which]:
+                self._resting[which] -= 1
+                return True
+        return False
 
     def found(self, begun: Begun) -> list[ImageFound] | None:
         """Wait, and return what is found of each image; None if that is to be found by stages.
@@ -212,19 +226,23 @@ class GpuPass:
         """
         found = begun.found()
         self._failures = 0 if found is not None else self._failures + 1
+        if self._failures >= _FAILURES:
+            self._failures, self._resting[_ANY] = 0, _REST
         return found
 
     def _recorded(self, pixels: Tensor) -> Work | None:
         """Return the recorded work on so many images, once they come again and again."""
         count = len(pixels)
+        if count in self._recordings:
+            return self._recordings[count]
         if self._record is None or count > _RECORDED_AT_ONCE:
             return None
         self._seen[count] += 1
-        if self._seen[count] >= _RECORDED_FROM and count not in self._recordings:
+        if self._seen[count] >= self._record_from:
             try:
                 self._recordings[count] = self._record(self._compute, pixels.to(self._device))
             except Exception as error:  # of torch, or of Triton; what is real comes again
-                self._record = None
+                self._record_from *= _LATER
                 reason = str(error).strip().split("\n")[0]
                 logger.info("work on the GPU is not recorded: %s", reason)
         return self._recordings.get(count)
@@ -232,13 +250,19 @@ class GpuPass:
     def _placed(self, on_input: Tensor, sizes: Sequence[Size]) -> list[Tensor]:
         """Return maps on the images' own grids: of one size, or each by itself."""
         distinct = sizes[:1] if len(set(sizes)) == 1 else sizes
-        for size in distinct:
-            if size not in self._placings:
-                while len(self._placings) >= _SIZES:
-                    del self._placings[next(iter(self._placings))]
-                self._placings[size] = Placing.of(self._framing, size, self._device)
+        placings = [self._placing(size) for size in distinct]
         parts = on_input.chunk(len(distinct))
-        return [self._placings[size](own) for size, own in zip(distinct, parts, strict=True)]
+        return [placing(own) for placing, own in zip(placings, parts, strict=True)]
+
+    def _placing(self, size: Size) -> Placing:
+        """Return what places maps on images of a size; those used last are kept."""
+        placing = self._placings.pop(size, None)
+        if placing is None:
+            placing = Placing.of(self._framing, size, self._device)
+        while len(self._placings) >= _SIZES:
+            del self._placings[next(iter(self._placings))]
+        self._placings[size] = placing
+        return placing
 
     def _compute(self, pixels: Tensor) -> Made:
         """Return what is found of images [b, h, w, 3] on the device. Nothing here may wait."""
@@ -321,9 +345,11 @@ def nearest_descriptors(queries: Tensor, descriptors: Tensor, k: int) -> tuple[T
     parts = []
     for at in range(0, len(descriptors), _ROWS):
         rows = descriptors[at : at + _ROWS].double()
-        parts.append(torch.addmm(rows.square().sum(1), own, rows.T, alpha=-2))
+        parts.append(
+            torch.addmm(torch.linalg.vector_norm(rows, dim=1).square(), own, rows.T, alpha=-2)
+        )
     scores = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-    some = scores.argsort(dim=1)[:, : k + _SPARE].sort(dim=1).values
+    some = scores.argsort(dim=1, stable=True)[:, : k + _SPARE].sort(dim=1).values
     apart = (own[:, None] - descriptors[some].double()).square().sum(2)
     distances, order = apart.sort(dim=1, stable=True)
     return distances[:, :k], some.gather(1, order[:, :k])

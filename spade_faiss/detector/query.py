@@ -73,19 +73,19 @@ def compare(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
     """
     there = GpuPass.of(pipeline)
     if there is None:
-        return _by_stages(pipeline, batch)
+        return by_stages(pipeline, batch)
     with pipeline.stages("begin"):
         framing = pipeline.framing
         images = [framing.cut(one.wide, 0, one.size) for one in batch.loaded]
         begun = there.begin(np.stack(images), [one.size for one in batch.loaded])
-    return _by_stages(pipeline, batch) if begun is None else _begun(pipeline, batch, there, begun)
+    return by_stages(pipeline, batch) if begun is None else _begun(pipeline, batch, there, begun)
 
 
 def _begun(pipeline: Pipeline, batch: Batch, there: GpuPass, begun: Begun) -> Iterator[Result]:
     with pipeline.stages("wait"):
         found = there.found(begun)
     if found is None:
-        yield from _by_stages(pipeline, batch)
+        yield from by_stages(pipeline, batch)
         return
     for loaded, one in zip(batch.loaded, found, strict=True):
         if pipeline.settings.least_area:
@@ -94,7 +94,8 @@ def _begun(pipeline: Pipeline, batch: Batch, there: GpuPass, begun: Begun) -> It
         yield _result(pipeline, loaded, one)
 
 
-def _by_stages(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
+def by_stages(pipeline: Pipeline, batch: Batch) -> Iterator[Result]:
+    """Yield one Result an image of a batch, of the features that it has, stage by stage."""
     index, settings, stages = pipeline.index, pipeline.settings, pipeline.stages
     k = units_compared(index, settings)
     done: list[_PartFound] = []

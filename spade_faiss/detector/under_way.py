@@ -122,9 +122,7 @@ class Recording:
             ):
                 self._made = work(self._pixels)
         except BaseException:
-            _FAILED.append(self._graph)
-            with suppress(RuntimeError):  # torch before 2.12 leaves the pool open
-                torch._C._cuda_endAllocateToPool(device.index, pool)
+            _clean_up(self._graph, device, pool)
             raise
         finally:
             torch.cuda.set_stream(now)  # which a failure leaves as it was while recording
@@ -134,6 +132,19 @@ class Recording:
         self._pixels.copy_(pixels, non_blocking=True)
         self._graph.replay()
         return self._made
+
+
+def _clean_up(graph: torch.cuda.CUDAGraph, device: torch.device, pool: tuple[int, int]) -> None:
+    """Undo what a recording that failed leaves: memory set aside, and random numbers held back."""
+    _FAILED.append(graph)
+    with suppress(RuntimeError):
+        graph.reset()  # which gives its memory back, if the recording was ended
+    with suppress(RuntimeError):  # else torch before 2.12 leaves the pool open
+        torch._C._cuda_endAllocateToPool(device.index, pool)
+        torch._C._cuda_releasePool(device.index, pool)
+    with suppress(RuntimeError, AttributeError):
+        generator = torch.cuda.default_generators[device.index]
+        generator.graphsafe_set_state(generator.clone_state())
 
 
 _STREAMS: dict[torch.device, torch.cuda.Stream] = {}

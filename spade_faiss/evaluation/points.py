@@ -10,7 +10,7 @@ from itertools import tee
 from ..detector import Detector, Result
 from ..detector.maps import with_levels
 from ..detector.pipeline import Batch, Pipeline
-from ..detector.query import compare, query_by
+from ..detector.query import by_stages, compare, query_by
 from ..images import Images, OnError
 
 
@@ -66,8 +66,9 @@ def results_at(
 def _at_points(pipeline: Pipeline, batch: Batch, points: Sequence[Point]) -> Iterator[list[Result]]:
     """Yield the results of each image of a batch, one for each point."""
     searches = list(dict.fromkeys((point.k, point.kappa) for point in points))
+    of = compare if len(searches) == 1 else by_stages  # the features are the same for all
     compared = [
-        compare(pipeline.by(k=k, kappa=kappa), replace(batch, parts=parts))
+        of(pipeline.by(k=k, kappa=kappa), replace(batch, parts=parts))
         for (k, kappa), parts in zip(searches, tee(batch.parts, len(searches)), strict=True)
     ]
     for results in zip(*compared, strict=True):

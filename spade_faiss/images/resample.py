@@ -45,7 +45,10 @@ class Axis:
             rows = weights[at : at + step]
             some = np.flatnonzero(rows.any(0))
             first, end = (int(some[0]), int(some[-1]) + 1) if len(some) else (0, 1)
-            part = torch.from_numpy(rows[:, first:end].astype(np.float32)).to(device)
+            part = torch.from_numpy(rows[:, first:end].astype(np.float32))
+            if device.type == "cuda":
+                part = part.pin_memory()  # so that the copy waits for nothing
+            part = part.to(device, non_blocking=True)
             blocks.append((slice(at, at + len(rows)), slice(first, end), part))
         return cls(len(weights), tuple(blocks))
 

@@ -6,7 +6,7 @@ import logging
 import warnings
 from functools import cache
 from importlib import import_module
-from threading import RLock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +62,7 @@ class LevelSearch:
         self.patches = patches if isinstance(patches, Tensor) else tensor(patches)
         self.per_image = per_image
         self._work = 0
+        self._moving = Lock()
         self._native: NativeGallery | None = None
         self._prepared: PreparedGallery | None = None
         self._largest = torch.full((-(-len(self.patches) // per_image),), torch.nan)
@@ -112,9 +113,7 @@ class LevelSearch:
     ) -> tuple[Tensor, Tensor]:
         """Search on the queries' device."""
         device = queries.device
-        with ON_A_GPU:
-            here = self._brought_to(device)
-        if here:
+        if self._brought_to(device):
             return self.search(queries, images, k, engine)
         some, among, rows = self.only(images)
         some.patches = some.patches.to(device, torch.float32)
@@ -190,8 +189,8 @@ class LevelSearch:
         from .cuda import FusedSearch
 
         try:
+            among = images.to(queries.device).contiguous()
             with ON_A_GPU:
-                among = images.to(queries.device).contiguous()
                 search = FusedSearch(queries.contiguous(), self._prepare(), among, k)
                 found = search.begin()
             incomplete = search.incomplete()  # which waits, and holds nobody up
@@ -223,18 +222,21 @@ class LevelSearch:
             return None
         if device.type == "cuda" and not _triton_serves(device):
             return None
+        if not self._brought_to(device):
+            return None
         with ON_A_GPU:
-            return self._prepare() if self._brought_to(device) else None
+            return self._prepare()
 
     def _brought_to(self, device: torch.device) -> bool:
         """Bring the patches to a device, and keep them there, if it has room; say whether."""
-        if self.patches.device == device:
+        with self._moving:
+            if self.patches.device == device:
+                return True
+            if not _fits(self.patches, device):
+                return False
+            self.patches = self.patches.to(device, torch.float32)
+            self._native = self._prepared = None
             return True
-        if not _fits(self.patches, device):
-            return False
-        self.patches = self.patches.to(device, torch.float32)
-        self._native = self._prepared = None
-        return True
 
 
 def cpu_kernels() -> Kernels | None:

@@ -203,16 +203,17 @@ def test_a_network_that_waits_is_not_recorded_and_leaves_nothing_behind(lite, mo
 
     class Waits(torch.nn.Module):
         def forward(self, x):
+            held = torch.empty(1 << 28, device="cuda")
             assert x.sum().item() != 0
+            del held
             return kept(x)
 
+    before = torch.cuda.memory_reserved()
     monkeypatch.setattr(network, "_network", Waits())
     for _ in range(5):
         np.testing.assert_allclose(next(spade.query(new)).map, expected, rtol=1e-3, atol=1e-3)
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
-    before = torch.cuda.memory_reserved()
-    held = torch.empty(1 << 28, device="cuda")
-    del held
+    assert torch.rand(3, device="cuda").shape == (3,)
     torch.cuda.empty_cache()
     assert torch.cuda.memory_reserved() <= before + (64 << 20)
 

@@ -7,6 +7,7 @@ import torch
 from spade_faiss import Spade, SpadeError
 from spade_faiss.detector.executor import in_advance
 from spade_faiss.detector.gpu import GpuPass, nearest_descriptors
+from spade_faiss.detector.under_way import Made
 from spade_faiss.images.roi import Roi
 from tests.conftest import texture, with_hole
 
@@ -153,6 +154,21 @@ def test_features_that_are_no_numbers_are_told_of_as_ever(tiny, served, monkeypa
     with pytest.raises(SpadeError, match="not finite; its weights may be damaged"):
         list(spade.query(NEW[:1]))
     assert served
+
+
+def test_more_sizes_than_are_kept_are_placed(tiny, monkeypatch):
+    spade = Spade(tiny, **SMALL, k=2).fit(GOOD)
+    there = GpuPass(spade.pipeline)
+
+    def nothing(pixels):
+        zeros = torch.zeros(len(pixels), 64, 64)
+        return Made(zeros[:, 0].double(), zeros[:, 0].long(), (), (), zeros, torch.tensor(True))
+
+    monkeypatch.setattr(there, "_compute", nothing)
+    for first in (100, 130, 100):
+        sizes = [(first + i, 200) for i in range(40)]
+        found = there.begin(np.zeros((40, 64, 64, 3), np.uint8), sizes).found()
+        assert [one.placed.shape for one in found] == sizes
 
 
 @pytest.mark.parametrize("preset", ["paper", "best"])

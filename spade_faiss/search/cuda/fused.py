@@ -103,7 +103,7 @@ class FusedSearch:
         self._queries, self._gallery, self._images, self._k = queries, gallery, images, k
         batch, n, _ = queries.shape
         groups = images.shape[1] * gallery.groups
-        self._parts = list(parts_of(batch, n, groups, limits))
+        self._parts = list(parts_of(batch, n, groups, limits, k))
         most = max((i.stop - i.start) * (q.stop - q.start) for i, q in self._parts)
         self._space = Workspace(most * groups, limits.pairs, queries.device)
         # Four numbers apart, since kernels are compiled anew for another alignment.

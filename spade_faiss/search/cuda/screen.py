@@ -17,6 +17,9 @@ from .gallery import STRIDE, PreparedGallery
 from .half import gamma, round_to_half
 from .tiles import run_screen
 
+_PAIRS_A_ROW = 8
+"""For each of k nearest rows, of a query; room for more than there mostly are."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -34,9 +37,15 @@ class Limits:
     pairs: int = 1 << 20
 
 
-def parts_of(batch: int, n: int, groups: int, limits: Limits) -> Iterator[tuple[slice, slice]]:
-    """Cut a batch into slices of items and of queries whose bounds fit in memory."""
-    fitting = min(limits.bound_bytes // 4 // groups, limits.pairs)
+def parts_of(
+    batch: int, n: int, groups: int, limits: Limits, k: int = 1
+) -> Iterator[tuple[slice, slice]]:
+    """Cut a batch into slices of items and of queries whose bounds, and pairs, have room.
+
+    For the nearest row a query has about one pair, for k rows some times k.
+    """
+    pairs = limits.pairs if k == 1 else limits.pairs // (_PAIRS_A_ROW * k)
+    fitting = min(limits.bound_bytes // 4 // groups, pairs)
     if fitting >= n:
         step = min(fitting // n, 65535)
         for at in range(0, batch, step):
