@@ -104,6 +104,7 @@ def test_images_of_several_sizes_are_placed_each_on_its_own(tiny, served, monkey
     assert [one.shape for one in found] == [(256, 256), (256, 200), (180, 256)]
 
 
+@pytest.mark.slow
 def test_what_comes_again_and_again_is_recorded_and_results_are_kept_apart(tiny):
     spade = Spade(tiny, **SMALL, k=2).fit(GOOD)
     pipeline, before = spade.pipeline, Again.made
@@ -124,6 +125,7 @@ def test_what_comes_again_and_again_is_recorded_and_results_are_kept_apart(tiny)
     assert Again.made == before + 2
 
 
+@pytest.mark.slow
 def test_work_that_cannot_be_recorded_is_started_each_time(tiny):
     spade = Spade(tiny, **SMALL, k=2).fit(GOOD)
     tried = []
@@ -193,6 +195,7 @@ def test_a_search_without_room_leaves_it_to_the_stages(tiny, monkeypatch, preset
     assert searches[0] > 0 and searches[4] == searches[3] == searches[2]  # it gives up
 
 
+@pytest.mark.slow
 def test_memory_that_does_not_suffice_leaves_it_to_the_stages(tiny, monkeypatch):
     spade = Spade(tiny, **SMALL, k=2).fit(GOOD)
     expected = [one.peak for one in spade.query(NEW)]
