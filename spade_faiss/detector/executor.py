@@ -44,29 +44,19 @@ class ThisProcess:
         size, ahead = images_at_once(pipeline, framing), 0
         if pipeline.device.type == "cuda" and isinstance(sources, Sequence):
             ahead = _AHEAD  # a stream may be long in bringing the next images
-        yield from in_advance(
-            self._begin(pipeline, sources, framing, of, on_error, size, (1 + ahead) * size), ahead
-        )
-
-    def _begin(
-        self,
-        pipeline: Pipeline,
-        sources: Iterable[Source],
-        framing: Framing,
-        of: Callable[[Pipeline, Batch], Iterable[Made]],
-        on_error: OnError | None,
-        size: int,
-        at_least: int,
-    ) -> Iterator[Done[Made]]:
-        motion = pipeline.settings.motion
+        motion, at_least = pipeline.settings.motion, (1 + ahead) * size
         images = load_images(sources, framing, on_error, motion=motion, at_least=at_least)
-        while True:
-            with pipeline.stages("features"):
-                loaded = list(islice(images, size))
-            if not loaded:
-                return
-            batch = batch_of(pipeline, loaded, framing)
-            yield Done(of(pipeline, batch), loaded[-1].position + 1)
+
+        def begun() -> Iterator[Done[Made]]:
+            while True:
+                with pipeline.stages("features"):
+                    loaded = list(islice(images, size))
+                if not loaded:
+                    return
+                batch = batch_of(pipeline, loaded, framing)
+                yield Done(of(pipeline, batch), loaded[-1].position + 1)
+
+        yield from in_advance(begun(), ahead)
 
     def map(
         self, pipeline: Pipeline, calls: Iterable[tuple[Callable[[Pipeline], Made], str]]

@@ -164,11 +164,7 @@ def _features(
     settings = pipeline.settings
     mirror = settings.mirror
     features = pipeline.network(np.ascontiguousarray(images[:, :, ::-1]) if mirror else images)
-    # Patches of a mirror image go back to where they are in the image itself.
-    levels = tuple(level.flip(2) for level in features.levels) if mirror else features.levels
-    if framing.margin or settings.averaged:
-        size = framing.seen_at_once
-        levels = without_margin(levels, size, framing.margin, averaged=settings.averaged)
+    levels = levels_within(framing, features.levels, mirror=mirror, averaged=settings.averaged)
     if moves is not None:
         levels = (*levels, moves.to(levels[0].device))
     shapes = tuple((level.shape[1], level.shape[2]) for level in levels)
@@ -178,6 +174,20 @@ def _features(
         for shape, level in zip(shapes, levels, strict=True)
     )
     return Parts(tuple(units), features.descriptors.cpu().numpy(), stored, shapes)
+
+
+def levels_within(
+    framing: Framing, levels: tuple[Tensor, ...], *, mirror: bool, averaged: bool
+) -> tuple[Tensor, ...]:
+    """Return levels [b, h, w, C] without a margin, and their averages, each patch in its place.
+
+    Patches of a mirror image go back to where they are in the image itself.
+    """
+    if mirror:
+        levels = tuple(level.flip(2) for level in levels)
+    if not (framing.margin or averaged):
+        return levels
+    return without_margin(levels, framing.seen_at_once, framing.margin, averaged=averaged)
 
 
 def _motion_of(loaded: list[Loaded], framing: Framing, units: list[tuple[int, int]]) -> Tensor:

@@ -1,9 +1,9 @@
 """Queries on a GPU, from pixels to maps, with nothing that waits in between.
 
 The host starts all work on some images and goes on; what was found is copied back when it is done.
-So a GPU works on the next images while the host makes results of the last. Where the same number
-of images of the same size come again and again, all work is recorded once, and then started by one
-call (a CUDA graph): an image alone otherwise waits for the host, which starts hundreds of kernels.
+So a GPU works on the next images while the host makes results of the last. Where as many images at
+once come again and again, their work is recorded, and then started by one call (a CUDA graph): an
+image alone otherwise waits for the host, which starts hundreds of kernels.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +19,6 @@ from torch import Tensor
 
 from .._support.memory import is_shortage
 from ..features import devices_of
-from ..features.surroundings import without_margin
 from ..images.framing import Placing
 from ..maps.contrast import expected_distances
 from ..maps.smoothing import smoothing_of
@@ -29,6 +26,7 @@ from ..search import LevelSearch
 from ..search.level import ON_A_GPU
 from ..types import Floats
 from .correspond import contrast_of, units_compared
+from .extract import levels_within
 from .maps import ImageFound
 from .pipeline import Pipeline
 from .under_way import Begun, Made, Recording, Work
@@ -193,7 +191,9 @@ class GpuPass:
         count = len(sizes)
         if sum(height * width for height, width in sizes) > _MOST_PIXELS or self._rests(count):
             return None
-        with ON_A_GPU, on_device(self._device):
+        from ..search.cuda.device import on
+
+        with ON_A_GPU, on(self._device):
             try:
                 pixels = torch.from_numpy(np.require(images, requirements=["C", "W"]))
                 if self._device.type == "cuda":
@@ -288,15 +288,10 @@ class GpuPass:
 
     def _levels(self, levels: tuple[Tensor, ...]) -> list[Tensor]:
         """Return the patches [b, patches, C] that are searched for."""
-        if self._mirror:
-            levels = tuple(level.flip(2) for level in levels)
-        framing = self._framing
-        if framing.margin or self._averaged:
-            size = framing.seen_at_once
-            levels = without_margin(levels, size, framing.margin, averaged=self._averaged)
+        own = levels_within(self._framing, levels, mirror=self._mirror, averaged=self._averaged)
         return [
             layout.stored(level, [0] * len(level))
-            for layout, level in zip(self._layouts, levels, strict=True)
+            for layout, level in zip(self._layouts, own, strict=True)
         ]
 
     def _correspond(
@@ -353,8 +348,3 @@ def nearest_descriptors(queries: Tensor, descriptors: Tensor, k: int) -> tuple[T
     apart = (own[:, None] - descriptors[some].double()).square().sum(2)
     distances, order = apart.sort(dim=1, stable=True)
     return distances[:, :k], some.gather(1, order[:, :k])
-
-
-def on_device(device: torch.device) -> AbstractContextManager[Any]:
-    """Make a GPU the one that work is started on."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

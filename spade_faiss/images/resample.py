@@ -28,14 +28,11 @@ class Axis:
 
     Attributes
     ----------
-    size : int
-        Values that come out.
-    blocks : tuple of (slice, slice, float32 tensor [m, n])
-        Which m values come out of which n, and their weights.
+    blocks : tuple of (slice, float32 tensor [m, n])
+        Of which n values the next m ones come, and their weights.
     """
 
-    size: int
-    blocks: tuple[tuple[slice, slice, Tensor], ...]
+    blocks: tuple[tuple[slice, Tensor], ...]
 
     @classmethod
     def of(cls, weights: Doubles, device: torch.device) -> Axis:
@@ -49,20 +46,15 @@ class Axis:
             if device.type == "cuda":
                 part = part.pin_memory()  # so that the copy waits for nothing
             part = part.to(device, non_blocking=True)
-            blocks.append((slice(at, at + len(rows)), slice(first, end), part))
-        return cls(len(weights), tuple(blocks))
+            blocks.append((slice(first, end), part))
+        return cls(tuple(blocks))
 
 
 def resample(values: Tensor, down: Axis, right: Axis) -> Tensor:
-    """Return maps [..., h, w] after a linear map of their lines and one of their columns.
-
-    Returns
-    -------
-    float32 tensor [..., down.size, right.size]
-    """
-    lines = [part @ values[..., columns, :] for _, columns, part in down.blocks]
+    """Return maps [..., h, w] after a linear map of their lines and one of their columns."""
+    lines = [part @ values[..., columns, :] for columns, part in down.blocks]
     whole = lines[0] if len(lines) == 1 else torch.cat(lines, -2)
-    across = [whole[..., columns] @ part.T for _, columns, part in right.blocks]
+    across = [whole[..., columns] @ part.T for columns, part in right.blocks]
     return across[0] if len(across) == 1 else torch.cat(across, -1)
 
 
