@@ -230,7 +230,7 @@ def test_one_tile_that_covers_all_is_the_whole_picture(tiny):
         one, two = next(whole.query(new)), next(tiled.query(new))
         assert np.array_equal(one.map, two.map)
         assert one.mean_score == pytest.approx(two.mean_score, rel=1e-12)  # summed in another order
-        assert whole.image_threshold == tiled.image_threshold
+        assert whole.image_threshold == pytest.approx(tiled.image_threshold, rel=1e-12)
         assert all(map(np.array_equal, one.matches, two.matches))
 
 
