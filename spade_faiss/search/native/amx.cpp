@@ -34,7 +34,7 @@ void multiply_tiles(int sum, int a, int b) {
             int32_t total;
             std::memcpy(&total, tiles[sum][r] + 4 * c, 4);
             for (int k = 0; k < 64; k++)
-                total += int8_t(tiles[a][r][k]) * int(tiles[b][k / 4][4 * c + k % 4]);
+                total += int8_t(tiles[a][r][k]) * int8_t(tiles[b][k / 4][4 * c + k % 4]);
             std::memcpy(tiles[sum][r] + 4 * c, &total, 4);
         }
 }
@@ -45,7 +45,7 @@ void release_tiles() {}
 #define clear_tile(tile) _tile_zero(tile)
 #define load_tile(tile, from, stride) _tile_loadd(tile, from, stride)
 #define store_tile(tile, to, stride) _tile_stored(tile, to, stride)
-#define multiply_tiles(sum, a, b) _tile_dpbsud(sum, a, b)
+#define multiply_tiles(sum, a, b) _tile_dpbssd(sum, a, b)
 void configure_tiles() {
     struct alignas(64) {
         uint8_t palette, start, unused[14];
@@ -57,22 +57,23 @@ void configure_tiles() {
         shape.row_bytes[i] = 64;
         shape.rows[i] = 16;
     }
+    __asm__ volatile("" : : "r"(&shape) : "memory");  // compilers say of the next that it reads 8 bytes
     _tile_loadconfig(&shape);
 }
 void release_tiles() { _tile_release(); }
 #endif
 
 struct Integers {
-    static constexpr int R = 32, B = 2;
+    static constexpr int R = 32, B = 2, GROUP = 64, ZERO = 0;
     typedef int8_t Low;
 
     static void arrange(const int8_t* from, int width, Low* to) { std::memcpy(to, from, width); }
     static void begin() { configure_tiles(); }
     static void end() { release_tiles(); }
 
-    static inline uint32_t tile(const Low* low, int width, const float* a, const float* b, const float* limit,
-                                const int32_t* start, const uint8_t* const* block, float (*out)[ROWS]) {
-        alignas(64) int32_t products[R * B][ROWS];  // as `out`
+    static inline bool tile(const Low* low, int width, const int32_t* lack, const int32_t (*terms)[ROWS],
+                            const uint8_t* const* block, int32_t (*found)[ROWS]) {
+        alignas(64) int32_t products[R * B][ROWS];  // as `found`
         clear_tile(0);
         clear_tile(1);
         clear_tile(2);
@@ -91,17 +92,20 @@ struct Integers {
         store_tile(1, products[1], 2 * 64);
         store_tile(2, products[16 * B], 2 * 64);
         store_tile(3, products[16 * B + 1], 2 * 64);
-        uint32_t hits = 0;
-        constexpr int Q = 8;
-        for (int q = 0; q < R; q += Q) {
-            __m512i acc[Q][B];
-            for (int r = 0; r < Q; r++)
-                for (int i = 0; i < B; i++)
-                    acc[r][i] = _mm512_add_epi32(_mm512_load_si512(products[(q + r) * B + i]),
-                                                 _mm512_set1_epi32(start[q + r]));
-            hits |= judged(acc, width, a + q, b + q, limit + q, block, out + q * B) << q;
-        }
-        return hits;
+        const __m512i term[B] = {_mm512_loadu_si512(terms[0]), _mm512_loadu_si512(terms[1])};
+        __m512i most[B] = {_mm512_set1_epi32(INT32_MIN), _mm512_set1_epi32(INT32_MIN)};
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 2
+            for (int i = 0; i < B; i++)
+                most[i] = larger(most[i], _mm512_add_epi32(_mm512_load_si512(products[r * B + i]),
+                                                           _mm512_set1_epi32(lack[i * GROUP + r])));
+        if (__builtin_expect(
+                !(_mm512_cmpge_epi32_mask(most[0], term[0]) | _mm512_cmpge_epi32_mask(most[1], term[1])), 1))
+            return false;
+        for (int r = 0; r < R * B; r++)
+            _mm512_storeu_si512(found[r], _mm512_sub_epi32(_mm512_load_si512(products[r]), term[r % B]));
+        return true;
     }
 };
 

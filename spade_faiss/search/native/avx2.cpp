@@ -28,6 +28,8 @@ inline V load_some_half(const uint16_t* at, int n) {
     return load_half(some);
 }
 
+inline V larger(V a, V b) { return (V)_mm256_max_ps((__m256)a, (__m256)b); }
+inline V smaller(V a, V b) { return (V)_mm256_min_ps((__m256)a, (__m256)b); }
 inline float sum(V v) {
     __m128 four = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
     four = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -39,19 +41,20 @@ inline float largest(V v) {
     return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
 }
 
-inline uint32_t passing(const float* excess, float limit) {
+inline uint32_t passing(const int32_t* found, int32_t needed) {
     uint32_t mask = 0;
-    for (int h = 0; h < 2; h++)
-        mask |= uint32_t(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(excess + 8 * h), _mm256_set1_ps(limit),
-                                                          _CMP_LE_OQ)))
-                << 8 * h;
+    for (int h = 0; h < 2; h++) {
+        const __m256i less = _mm256_cmpgt_epi32(_mm256_set1_epi32(needed),
+                                                _mm256_loadu_si256((const __m256i*)(found + 8 * h)));
+        mask |= uint32_t(~_mm256_movemask_ps(_mm256_castsi256_ps(less)) & 255) << 8 * h;
+    }
     return mask;
 }
 
 #include "pairs.h"
 
 struct Integers : InPairs {
-    static constexpr int R = 4, B = 1;
+    static constexpr int R = 4, B = 1, GROUP = 32;
 
     static inline __m256i pair(const Low* at) {
         int32_t two;
@@ -59,10 +62,10 @@ struct Integers : InPairs {
         return _mm256_set1_epi32(two);
     }
 
-    static inline uint32_t tile(const Low* low, int width, const float* a, const float* b, const float* limit,
-                                const int32_t* start, const uint8_t* const* block, float (*out)[ROWS]) {
+    static inline bool tile(const Low* low, int width, const int32_t* lack, const int32_t (*terms)[ROWS],
+                            const uint8_t* const* block, int32_t (*found)[ROWS]) {
         __m256i acc[R][2];
-        for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = _mm256_set1_epi32(start[r]);
+        for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = _mm256_set1_epi32(lack[r]);
         const __m256i low_byte = _mm256_set1_epi16(255);
         for (int k = 0; k < width; k += 4) {
             const __m256i* rows = reinterpret_cast<const __m256i*>(block[0] + k * ROWS);
@@ -79,22 +82,19 @@ struct Integers : InPairs {
                                                                              _mm256_madd_epi16(odd[h], second)));
             }
         }
-        const float* terms = reinterpret_cast<const float*>(block[0] + width * ROWS);
-        uint32_t hits = 0;
-        for (int r = 0; r < R; r++) {
-            const __m256 most = _mm256_set1_ps(limit[r]);
-            __m256 pass = _mm256_setzero_ps();
-            for (int h = 0; h < 2; h++) {
-                const __m256 inverse = _mm256_loadu_ps(terms + 8 * h), term = _mm256_loadu_ps(terms + ROWS + 8 * h);
-                const __m256 excess = _mm256_fmadd_ps(
-                    _mm256_set1_ps(b[r]), term,
-                    _mm256_fmsub_ps(_mm256_set1_ps(a[r]), inverse, _mm256_cvtepi32_ps(acc[r][h])));
-                _mm256_store_ps(out[r] + 8 * h, excess);
-                pass = _mm256_or_ps(pass, _mm256_cmp_ps(excess, most, _CMP_LE_OQ));
-            }
-            hits |= uint32_t(_mm256_movemask_ps(pass) != 0) << r;
+        __m256i term[2], less = _mm256_set1_epi32(-1);
+        for (int h = 0; h < 2; h++) {
+            term[h] = _mm256_loadu_si256((const __m256i*)(terms[0] + 8 * h));
+            __m256i most = acc[0][h];
+            for (int r = 1; r < R; r++) most = _mm256_max_epi32(most, acc[r][h]);
+            less = _mm256_and_si256(less, _mm256_cmpgt_epi32(term[h], most));
         }
-        return hits;
+        if (__builtin_expect(_mm256_movemask_epi8(less) == -1, 1)) return false;
+        for (int r = 0; r < R; r++)
+            for (int h = 0; h < 2; h++)
+                _mm256_storeu_si256((__m256i*)(found[r] + 8 * h),
+                                    _mm256_sub_epi32(_mm256_sub_epi32(acc[r][h], term[h]), _mm256_set1_epi32(lack[r])));
+        return true;
     }
 };
 

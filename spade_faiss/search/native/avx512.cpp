@@ -19,7 +19,7 @@ namespace {
 // Sums are to stay in their registers. Compilers keep them there only if each has a name.
 #define EACH_BLOCK(DO, r) DO(r, 0) DO(r, 1) DO(r, 2) DO(r, 3)
 #define EACH_QUERY(DO) DO(0) DO(1) DO(2) DO(3) DO(4) DO(5)
-#define START(r, i) __m512i sum##r##i = _mm512_set1_epi32(start[r]);
+#define START(r, i) __m512i sum##r##i = _mm512_set1_epi32(lack[i * GROUP + r]);
 #define STARTS(r) EACH_BLOCK(START, r)
 #define ADD(r, i) __asm__("vpdpbusd %2, %1, %0" : "+v"(sum##r##i) : "v"(rows##i), "v"(query));
 #define ADDS(r)                                                     \
@@ -29,28 +29,22 @@ namespace {
         const __m512i query = _mm512_set1_epi32(four);              \
         EACH_BLOCK(ADD, r)                                          \
     }
-#define EXCESS(r, i)                                                                                     \
-    const __m512 excess##r##i = _mm512_fmadd_ps(                                                        \
-        by##r, term##i,                                                                                 \
-        _mm512_fmsub_ps(size##r, inverse##i, _mm512_maskz_cvtepi32_ps(__mmask16(-1), sum##r##i)));
-#define EXCESSES(r)                                                                                       \
-    const __m512 size##r = _mm512_set1_ps(a[r]), by##r = _mm512_set1_ps(b[r]);                          \
-    EACH_BLOCK(EXCESS, r)                                                                                \
-    pass |= under(least(least(excess##r##0, excess##r##1), least(excess##r##2, excess##r##3)), limit[r]);
-#define KEEP(r, i) _mm512_storeu_ps(out[r * B + i], excess##r##i);
-#define KEEPS(r) EACH_BLOCK(KEEP, r)
+#define FOUND(r, i)                                                                                 \
+    _mm512_storeu_si512(found[r * B + i], _mm512_sub_epi32(_mm512_sub_epi32(sum##r##i, term##i), \
+                                                           _mm512_set1_epi32(lack[i * GROUP + r])));
+#define FOUNDS(r) EACH_BLOCK(FOUND, r)
 
 struct Integers {
-    static constexpr int R = 6, B = 4;
+    static constexpr int R = 6, B = 4, GROUP = 48, ZERO = 128;
     typedef int8_t Low;
 
     static void arrange(const int8_t* from, int width, Low* to) { std::memcpy(to, from, width); }
     static void begin() {}
     static void end() {}
 
-    static __attribute__((noinline)) uint32_t tile(const Low* low, int width, const float* a, const float* b,
-                                                   const float* limit, const int32_t* start,
-                                                   const uint8_t* const* block, float (*out)[ROWS]) {
+    static __attribute__((noinline)) bool tile(const Low* low, int width, const int32_t* lack,
+                                               const int32_t (*terms)[ROWS], const uint8_t* const* block,
+                                               int32_t (*found)[ROWS]) {
         const uint8_t *block0 = block[0], *block1 = block[1], *block2 = block[2], *block3 = block[3];
         EACH_QUERY(STARTS)
         for (int k = 0; k < width; k += 4) {
@@ -60,18 +54,15 @@ struct Integers {
             const __m512i rows3 = _mm512_loadu_si512(block3 + k * ROWS);
             EACH_QUERY(ADDS)
         }
-#define TERMS_OF(i)                                                                                \
-    const __m512 inverse##i = _mm512_loadu_ps(reinterpret_cast<const float*>(block##i + width * ROWS)); \
-    const __m512 term##i = _mm512_loadu_ps(reinterpret_cast<const float*>(block##i + width * ROWS) + ROWS);
-        TERMS_OF(0) TERMS_OF(1) TERMS_OF(2) TERMS_OF(3)
+#define JUDGE(i)                                                                                             \
+    const __m512i term##i = _mm512_loadu_si512(terms[i]);                                                    \
+    pass |= _mm512_cmpge_epi32_mask(                                                                         \
+        larger(larger(larger(sum0##i, sum1##i), larger(sum2##i, sum3##i)), larger(sum4##i, sum5##i)), term##i);
         __mmask16 pass = 0;
-        EACH_QUERY(EXCESSES)
-        if (__builtin_expect(pass == 0, 1)) return 0;
-        EACH_QUERY(KEEPS)
-        uint32_t hits = 0;
-        for (int r = 0; r < R; r++)
-            for (int i = 0; i < B; i++) hits |= uint32_t(passing(out[r * B + i], limit[r]) != 0) << r;
-        return hits;
+        JUDGE(0) JUDGE(1) JUDGE(2) JUDGE(3)
+        if (__builtin_expect(pass == 0, 1)) return false;
+        EACH_QUERY(FOUNDS)
+        return true;
     }
 };
 

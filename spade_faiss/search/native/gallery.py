@@ -120,7 +120,7 @@ class NativeGallery:
     def _packed(self, images: Tensor) -> dict[int, _Image]:
         """Return images' packed rows, and keep them; others go where there are too many."""
         wanted = np.unique(images.numpy()).tolist()
-        each = -(-self._per_image // ROWS) * self._block + 4 * self._per_image
+        each = -(-self._per_image // ROWS) * (self._block + 4 * ROWS) + 4 * self._per_image
         with self._lock:
             missing = [i for i in wanted if i not in self._images]
             for i in wanted:
@@ -152,10 +152,13 @@ class _Image:
     def __init__(self, patches: Tensor, per_image: int, block: int, image: int) -> None:
         first = image * per_image
         rows = min(per_image, len(patches) - first)
-        room = np.empty(-(-rows // ROWS) * block + 64, np.uint8)
+        blocks = -(-rows // ROWS)
+        room = np.empty(blocks * block + 64, np.uint8)
         self.blocks = room[-room.ctypes.data % 64 :]  # no vector lies across two lines of a cache
         self.copies = np.empty(rows, np.int32)
-        self.packed = Packed(self.blocks.ctypes.data, self.copies.ctypes.data, first, rows)
+        self.order = np.empty(blocks * ROWS, np.int32)
+        where = (one.ctypes.data for one in (self.blocks, self.copies, self.order))
+        self.packed = Packed(*where, 0, first, rows)
 
 
 def search_directly(

@@ -2,38 +2,48 @@
 //
 // The map. A row y of C channels becomes a shorter one,
 //
-//     F(y) = ( A v, |v - A'A v| - r0 )   with v = (y - c) / unit,
+//     F(y) = ( P v, |v - P'P v| - r0 )   with v = (y - c) / unit,
 //
-// where c is a centre, unit a power of two, and the d rows of A are orthonormal: leading principal
+// where c is a centre, unit a power of two, and the d rows of P are orthonormal: leading principal
 // axes, turned among themselves so that no few coordinates are large. By the triangle inequality
 // F moves no two rows apart: |F(x) - F(y)| <= |x - y| / unit. The last coordinate is left out where
 // it is small: rounding would take too much of it. Without axes F(y) is v itself.
 //
-// Its rounding. F is computed in float32 in sums of 16 terms, which are then added: A v is off by
+// Its rounding. F is computed in float32 in sums of 16 terms, which are then added: P v is off by
 // g |v| at most, with g = sqrt(d) (24 + C / 16) 2^-24, which covers the subtraction of c and what
-// the entries of A lack, too. Then |v|^2 - |A v|^2 is off by E = (2 g + (C / L + 8) 2^-23) |v|^2 at
+// the entries of P lack, too. Then |v|^2 - |P v|^2 is off by E = (2 g + (C / L + 8) 2^-23) |v|^2 at
 // most, summed in L lanes, and its square root r by E / max(r, sqrt(E)).
 //
-// The integers. F(y) is written as t j, with a scale t of its own and 8-bit integers j, and F(x)
-// as u i. With e_y = |F(y) - t j| plus what rounding above may add, e_x likewise, and d the
-// distance of the k-th nearest row so far, a row may be nearer only if
+// The integers. F(y) is written as t j, with 8-bit integers j and a scale t that the rows of a block
+// share, and F(x) as u i, with a u that some queries share. With e_y = |F(y) - t j| plus what
+// rounding above may add, e_x likewise, and d the distance of the k-th nearest row so far, a row
+// may be nearer only if
 //
 //     |u i - t j| <= d + e_x + e_y = D + e_y.
 //
-// The integers' product i.j is exact, so with A_x = (|u i|^2 - D^2) / 2u and B_x = 1 / 2u that is
+// The integers' product i.j is exact, so with A = (|u i|^2 - D^2) / 2u and B = 1 / 2u that is
 //
-//     A_x (1 / t) + B_x ((|t j|^2 - e_y^2) / t) - i.j <= (D / u) (e_y / t) <= (D / u) w,
+//     i.j - B g >= A / t - (D / u) (e_y / t)    with g = (|t j|^2 - e_y^2) / t.
 //
-// where t is chosen such that e_y / t <= w for each row. The left side is called the excess: of
-// two numbers that a row has and two that a query has. The right side is the query's limit.
-// Rows for which this holds are compared by differences, which decides, and makes d smaller.
+// With w the largest e_y / t of a block, G the integer next below B g, and T that next below
+// A / t - (D / u) w, such a row has
 //
-// What rounding takes from the left is 2^-20 (|u i|^2 + |t j|^2) at most, in units of distances
-// squared, and 2^-22 D^2. So e_x^2 and e_y^2 are made larger by 2^-19 |u i|^2 and 2^-19 |t j|^2,
-// or by `slack`, where sums of squares are no longer exact, and D by (2^-18 + C 2^-26) D:
-// (D + e_y)^2 grows by more than all of that. The latter covers what differences lose of d, too.
-// A row that waits for its comparison is judged again by a smaller D. Its excess was rounded with
-// the former A_x, so 2^-21 |A_x| / t is taken from it. A D too large for A_x tells nothing.
+//     i.j - G >= T.
+//
+// G is the same for queries that share u, and T for the rows of a block. So there is but an addition
+// and a comparison for each product. Rows for which this holds are compared by differences, which
+// decides, and makes d smaller. A row that waits for its comparison is judged again by a smaller D.
+//
+// |i.j| < 2^29, as there are at most 32768 channels. G and T are made no less than -2^30 - 1 and no
+// more than 2^29, so that no sum leaves 32 bits. To make one less only lets more rows pass. Where
+// G is made more, i.j - G >= -2^29 + 2^30 = 2^29 >= T; where T is, i.j - G >= -2^29 - 2^29 > T:
+// such rows pass, too.
+//
+// Rounding takes 2^-20 (|u i|^2 + |t j|^2 + D^2) at most, in units of distances squared, from what G
+// and T stand for. So e_x^2 and e_y^2 are made larger by 2^-19 |u i|^2 and 2^-19 |t j|^2, or by `slack`,
+// where sums of squares are no longer exact, both by 2^-13 of themselves, and D by
+// (2^-18 + C 2^-26) D: (D + e_y)^2 grows by more than all of that. The latter covers what differences
+// lose of d, too. A D too large for A tells nothing.
 //
 // Where too many rows pass, a query goes on with products in float32 of v itself: x.y is off by
 // h |x||y| <= h (|x|^2 + |y|^2) / 2 with h = (C + 8) 2^-23, twice what sums can lose, so
@@ -43,26 +53,26 @@
 // holds for each row that may be nearer. What passes is again compared by differences.
 //
 // Ties and copies. A query whose k-th distance is 0 is done. Rows of an image that are equal to an
-// earlier one are left out of the pass, and come in with the one they are equal to.
+// earlier one are not packed, and come in with the one they are equal to.
 #pragma once
 #include <cstdint>
 
 namespace spade {
 
-constexpr int VERSION = 1;           // of what follows: `library.py` has the same
+constexpr int VERSION = 2;           // of what follows: `library.py` has the same
 constexpr int ROWS = 16;             // rows of a block: a column of integers for each
-constexpr int TERMS = 2 * ROWS * 4;  // bytes of a block's 1 / t and (|t j|^2 - e^2) / t
+constexpr int TERMS = 2 * ROWS * 4;  // bytes of a block's g for each row, 1 / t, w, and some more
 constexpr float NEVER = 0x1p100f;    // such a term of a row that is not there
 
 enum Status { DONE = 0, NOT_FINITE = 1, STOPPED = 2, NO_MEMORY = 3 };
 
 struct Map {
     const float* centre;  // [channels]
-    const float* axes;    // [channels, padded]: A transposed, columns filled up with 0; or null
+    const float* axes;    // [channels, padded]: P transposed, columns filled up with 0; or null
     float unit, rest;     // a power of two, and r0
     int32_t channels;     // C
     int32_t kept;         // d, or C
-    int32_t rests;        // whether |v - A'A v| is a coordinate: 1 or 0
+    int32_t rests;        // whether |v - P'P v| is a coordinate: 1 or 0
     int32_t padded;       // d filled up to a multiple of 16
     int32_t width;        // bytes of a row of integers: one for each coordinate, filled up
     int32_t unused;
@@ -75,10 +85,13 @@ struct Rows {
     int32_t unused;
 };
 
-// Rows of an image, packed: blocks of [width / 4, ROWS, 4] bytes (integers + 128) and their terms.
+// Rows of an image, packed: blocks of [width / 4, ROWS, 4] bytes, a kernel's `ZERO` turned over in
+// each, and their terms.
 struct Packed {
     uint8_t* blocks;
     int32_t* copies;  // [rows]: the next row that is equal to this one, or -1
+    int32_t* order;   // [blocks, ROWS]: which row it is, or -1
+    int64_t count;    // of blocks, as they are packed: at most rows / ROWS, rounded up
     int64_t first;    // its first row among all
     int64_t rows;
 };

@@ -19,7 +19,7 @@ CHOICE = "SPADE_FAISS_KERNEL"
 """Names the kernel to use, or is "none"; without it the fastest is used."""
 LIBRARY = "SPADE_FAISS_KERNEL_LIBRARY"
 """Names the library to load; without it that beside this file is."""
-VERSION = 1
+VERSION = 2
 """Of the structures below and what they mean, as `kernel.h` has it."""
 ROWS = 16
 """Rows of a packed block."""
@@ -54,7 +54,14 @@ class Rows(Structure):
 class Packed(Structure):
     """An image's rows as the pass reads them."""
 
-    _fields_ = (("blocks", c_void_p), ("copies", c_void_p), ("first", c_int64), ("rows", c_int64))
+    _fields_ = (
+        ("blocks", c_void_p),
+        ("copies", c_void_p),
+        ("order", c_void_p),
+        ("count", c_int64),
+        ("first", c_int64),
+        ("rows", c_int64),
+    )
 
 
 class Search(Structure):

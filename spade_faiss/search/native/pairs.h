@@ -1,5 +1,6 @@
 // What kernels share that multiply pairs of 16 bits: included by each in a namespace of its own.
 struct InPairs {
+    static constexpr int ZERO = 128;
     typedef int16_t Low;
 
     // The first and third of four integers, then the second and fourth, as these kernels split rows.

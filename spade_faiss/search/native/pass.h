@@ -10,10 +10,16 @@
 constexpr int SPARSE = 64;   // of so many blocks one is looked at first
 constexpr int MANY = 16;     // images from which on the first, the nearest, is looked at first, too
 constexpr int WAITING = 16;  // rows that wait to be compared
-constexpr float ANY = 3.2e38f, NONE = -INFINITY;  // limits under which all rows pass, and none
+constexpr float ANY = 0x1p100f;  // a reach of which all rows are
+constexpr float LEAST = -0x1p30f, MOST = 0x1p29f;  // between these are T and G: see `kernel.h`
+
+// Integers that numbers are no more than one above, made no less than LEAST and no more than MOST.
+ALWAYS Whole to_integers(V numbers) {
+    return __builtin_convertvector(smaller(larger(numbers, same(LEAST)), same(MOST)), Whole);
+}
 
 class Pass {
-    static constexpr int R = Integers::R, B = Integers::B;
+    static constexpr int R = Integers::R, B = Integers::B, GROUP = Integers::GROUP;
     typedef Integers::Low Low;
 
     // A query's numbers, in units: |u i|^2, e_x, u, and how many rows it was compared with.
@@ -25,26 +31,28 @@ class Pass {
         int64_t query;
         const Packed* image;
         int64_t inside;
-        float excess, inverse;  // but for A / t
+        int32_t found;         // i.j - G, and what 128 added to rows' integers add to it
+        float inverse, width;  // of its block
     };
     struct Blocks {  // that are looked at together
         const uint8_t* bytes[B];
         const Packed* image[B];
-        int64_t nth[B];
+        const int32_t* order[B];
         int count;
     };
 
+    // Queries have the order of their largest coordinates; so many of them have the same unit.
     const Search& s;
     const Map& map;
-    const int wide, room_wide, size;
+    const int size;
     const int64_t n, padded;
-    const float w;
     const double hopeless;  // share of rows from which on products are cheaper than comparisons
     Nearest nearest;
-    Array<Query> query;
+    Array<int64_t> who;                 // [n]: which of the queries that were given it is
+    Array<Query> query;                 // [n]
     Array<Low> low;                     // [padded, width]
-    Array<float> a, b, limit;           // [padded]
-    Array<int32_t> start;               // [padded]: what undoes the 128 that rows' integers have more
+    Array<float> a, reach;              // [padded]: A, and D / u or what says that none is wanted
+    Array<int32_t> start;               // [padded]: 1, less what 128 added to rows' integers add to products
     Array<double> known;                // [n, k]: distances that the k nearest do not exceed
     Array<int64_t> guessed, hard;       // [n, k]: rows, or -1; [n]
     Array<uint8_t> dead;                // a block without rows
@@ -54,22 +62,21 @@ class Pass {
 
    public:
     explicit Pass(const Search& given)
-        : s(given), map(*given.map), wide(up_to(map.channels, LANES)), room_wide(up_to(map.padded + 1, 16)),
-          size(map.width * ROWS + TERMS), n(given.count), padded((n + R - 1) / R * R), w(widest(coordinates(map))),
-          hopeless((1 + vectors()) / (80 + 4 * vectors())), nearest(n, given.k, given.distances, given.ids),
-          query(n), low(padded * map.width), a(padded), b(padded), limit(padded), start(padded), known(n * s.k),
-          guessed(n * s.k), hard(n), dead(size) {}
+        : s(given), map(*given.map), size(map.width * ROWS + TERMS), n(given.count),
+          padded((n + GROUP - 1) / GROUP * GROUP), hopeless((1 + vectors()) / (80 + 4 * vectors())),
+          nearest(n, given.k, given.distances, given.ids), who(n), query(n), low(padded * map.width), a(padded),
+          reach(padded), start(padded), known(n * s.k), guessed(n * s.k), hard(n), dead(size) {}
 
     int run() {
-        if (!nearest.distances || !query || !low || !a || !b || !limit || !start || !known || !guessed || !hard ||
+        if (!nearest.distances || !who || !query || !low || !a || !reach || !start || !known || !guessed || !hard ||
             !dead)
             return NO_MEMORY;
         int status = prepare();
         if (status) return status;
         Integers::begin();
-        const bool whole = look(true) && (sharpen(), look(false));
+        const bool done = look(true) && (sharpen(), look(false));
         Integers::end();
-        if (!whole) return STOPPED;
+        if (!done) return STOPPED;
         if (hard_count) status = finish_hard();
         if (!status) nearest.finish();
         return status;
@@ -77,70 +84,92 @@ class Pass {
 
    private:
     double vectors() const { return double(map.channels) / LANES; }
-    static const float* terms_of(const uint8_t* block, int width) {
-        return reinterpret_cast<const float*>(block + size_t(width) * ROWS);
-    }
+    const float* row(int64_t q) const { return s.queries + who[q] * map.channels; }
 
-    // Write queries as integers, and what nothing is known of yet.
+    // Write queries as integers, and that nothing is known of them yet.
     int prepare() {
-        Array<float> v(ROWS * wide), z(ROWS * room_wide);
+        Mapped some(map, n, GROUP);
         Array<int8_t> bytes(map.width);
-        if (!v || !z || !bytes) return NO_MEMORY;
+        if (!some || !bytes) return NO_MEMORY;
         std::memset(low, 0, padded * map.width * sizeof(Low));
-        std::memset(dead, 128, map.width * ROWS);
-        for (int r = 0; r < ROWS; r++) {
-            reinterpret_cast<float*>(dead + map.width * ROWS)[r] = 0;
-            reinterpret_cast<float*>(dead + map.width * ROWS)[ROWS + r] = NEVER;
-        }
+        std::memset(dead, Integers::ZERO, map.width * ROWS);
+        float* terms = terms_of(static_cast<uint8_t*>(dead), map.width);
+        for (int r = 0; r < ROWS; r++) terms[r] = NEVER;
+        terms[ROWS] = terms[ROWS + 1] = 1;
         for (int64_t i = 0; i < n * s.k; i++) {
             known[i] = INFINITY;
             guessed[i] = -1;
         }
-        for (int64_t q = n; q < padded; q++) a[q] = b[q] = 0, start[q] = 0, limit[q] = NONE;
-        Image images[ROWS];
-        for (int64_t q0 = 0; q0 < n; q0 += ROWS) {
-            const int rows = int(n - q0 < ROWS ? n - q0 : ROWS);
-            std::memset(v, 0, sizeof(float) * ROWS * wide);
-            for (int r = 0; r < rows; r++)
-                if (!centred(s.queries + (q0 + r) * map.channels, map, v + r * wide, wide)) return NOT_FINITE;
-            mapped(v, wide, map, z, room_wide, images);
-            for (int r = 0; r < rows; r++) describe(q0 + r, images[r], bytes);
+        for (int64_t first = 0; first < n; first += some.room) {
+            const int64_t count = n - first < some.room ? n - first : some.room;
+            if (!some.read(s.queries + first * map.channels, count)) return NOT_FINITE;
+            for (int64_t i = 0; i < count; i++) some.order[i] = int32_t(i);
+            sort(some.top, count, some.order, some.spare);
+            for (int64_t i = 0; i < count; i += GROUP) {
+                const float unit = some.scale(some.order + i, count - i < GROUP ? count - i : GROUP);
+                for (int64_t j = i; j < count && j < i + GROUP; j++) {
+                    who[first + j] = first + some.order[j];
+                    describe(first + j, some, some.order[j], unit, bytes);
+                }
+            }
         }
+        for (int64_t q = n; q < padded; q++) close(q), start[q] = 1;
         return DONE;
     }
 
-    void describe(int64_t q, const Image& image, int8_t* bytes) {
+    void describe(int64_t q, const Mapped& rows, int64_t which, float unit, int8_t* bytes) {
+        if (!rows.fits(which)) {
+            query[q] = {0, 0, unit, 0};
+            start[q] = 1;
+            close(q);
+            hard[hard_count++] = q;
+            return;
+        }
         std::memset(bytes, 0, map.width);
-        const Rounded one =
-            rounded(image, coordinates(map), reinterpret_cast<uint8_t*>(bytes), 4, 0, INFINITY);
+        const Rounded one = rounded(rows, which, unit, reinterpret_cast<uint8_t*>(bytes), 4, 0);
         Integers::arrange(bytes, map.width, low + q * map.width);
         int32_t total = 0;
         for (int k = 0; k < map.width; k++) total += bytes[k];
-        query[q] = {one.size, one.error, one.scale, 0};
-        start[q] = -128 * total;
+        query[q] = {one.size, one.error, unit, 0};
+        start[q] = 1 - Integers::ZERO * total;
         a[q] = 0;
-        b[q] = one.scale > 0 ? 0.5f / one.scale : 0;
-        limit[q] = one.scale > 0 ? ANY : NONE;
-        if (one.scale > 0)
-            left++;
-        else
-            hard[hard_count++] = q;
+        reach[q] = ANY;
+        left++;
     }
 
-    // Set a query's A, and (D / u) w, from a distance squared that its k-th nearest does not exceed.
+    // No row is wanted any more.
+    void close(int64_t q) {
+        a[q] = 0;
+        reach[q] = -ANY;
+    }
+
+    // Set a query's A and D / u from a distance squared that its k-th nearest does not exceed.
     void follow(int64_t q, double square) {
         const Query& one = query[q];
         const double all = reached(square, map) + one.error, by = (one.size - all * all) / (2 * one.unit);
-        const bool fits = by > -1e38;  // else nothing can be told
+        const bool fits = by > -0x1p80;  // else nothing can be told
         a[q] = fits ? float(by) : 0;
-        limit[q] = fits ? float(all / one.unit * w * (1 + 0x1p-18)) : ANY;
+        reach[q] = fits ? float(all / one.unit * (1 + 0x1p-18)) : ANY;
+    }
+
+    // -T of some queries for a block.
+    ALWAYS Whole lacking(int64_t q, V inverse, V width) const {
+        Whole first;
+        std::memcpy(&first, start + q, sizeof first);
+        return first - to_integers(load(a + q) * inverse - load(reach + q) * width);
+    }
+
+    // T of a query for a block.
+    int32_t needed(int64_t q, float inverse, float width) const {
+        const float all = a[q] * inverse - reach[q] * width, least = all > LEAST ? all : LEAST;
+        return int32_t(least < MOST ? least : MOST) - start[q];
     }
 
     // Look at few blocks, and only guess which rows are near; or at all. False if it is to stop.
     bool look(bool sparsely) {
         int64_t each = 0, next = 0;
         for (int64_t i = 0; i < s.image_count; i++) {
-            const int64_t blocks = blocks_in(*s.images[i]);
+            const int64_t blocks = s.images[i]->count;
             if (blocks > each) each = blocks;
         }
         const int64_t total = each * s.image_count, whole = s.image_count < MANY ? 0 : each;
@@ -154,10 +183,10 @@ class Pass {
                     continue;
                 }
                 const Packed& image = *s.images[next / each];
-                if (next % each >= blocks_in(image)) continue;
+                if (next % each >= image.count) continue;
                 some.bytes[some.count] = image.blocks + next % each * size;
                 some.image[some.count] = &image;
-                some.nth[some.count++] = next % each;
+                some.order[some.count++] = image.order + next % each * ROWS;
             }
             for (int i = some.count; i < B; i++) some.bytes[i] = dead;
             look_at(some, sparsely);
@@ -168,34 +197,62 @@ class Pass {
     }
 
     void look_at(const Blocks& some, bool sparsely) {
-        alignas(64) float excess[R * B][ROWS];
-        float used[R];
-        for (int64_t q0 = 0; q0 < padded; q0 += R) {
-            uint32_t hits = Integers::tile(low + q0 * map.width, map.width, a + q0, b + q0, limit + q0, start + q0,
-                                           some.bytes, excess);
-            if (__builtin_expect(hits == 0, 1)) continue;
-            std::memcpy(used, a + q0, sizeof used);  // A may change while rows of this tile wait
-            for (; hits; hits &= hits - 1) {
-                const int r = __builtin_ctz(hits);
-                for (int i = 0; i < some.count; i++) take(q0 + r, used[r], excess[r * B + i], some, i, sparsely);
+        alignas(64) int32_t lack[B][GROUP], terms[B][ROWS], found[R * B][ROWS];
+        // What is likely to be looked at next comes into cache meanwhile.
+        const uint8_t *next = some.bytes[B - 1] + size, *const end = next + B * size;
+        const int64_t lines = 1 + B * size / 64 / ((n + R - 1) / R);
+        for (int64_t group = 0; group < n; group += GROUP) {
+            const int64_t stop = group + GROUP < n ? group + GROUP : n;
+            const V by = same(query[group].unit > 0 ? float(0.5 / query[group].unit) : 0);
+            for (int i = 0; i < B; i++) {
+                const float* own = terms_of(some.bytes[i], map.width);
+                const V inverse = same(own[ROWS]), width = same(own[ROWS + 1]);
+                for (int c = 0; c < ROWS; c += LANES) {
+                    const Whole all = to_integers(by * load(own + c)) - 1;
+                    std::memcpy(terms[i] + c, &all, sizeof all);
+                }
+                for (int64_t q = group; q < stop; q += LANES) {
+                    const Whole all = lacking(q, inverse, width);
+                    std::memcpy(lack[i] + q - group, &all, sizeof all);
+                }
+            }
+            for (int64_t q0 = group; q0 < stop; q0 += R) {
+                for (int64_t i = 0; i < lines && next < end; i++, next += 64) __builtin_prefetch(next, 0, 2);
+                if (!Integers::tile(low + q0 * map.width, map.width, lack[0] + q0 - group, terms, some.bytes, found))
+                    continue;
+                for (int r = 0; r < R && q0 + r < stop; r++)
+                    for (int i = 0; i < some.count; i++) {
+                        const int32_t* own = found[r * B + i];
+                        if (passing(own, -lack[i][q0 - group + r])) take(q0 + r, own, some, i, sparsely);
+                    }
             }
         }
     }
 
-    // Take in what passes of a block. Of a query of which nothing is known A is 0, and may become
-    // less; else it only grows.
-    void take(int64_t q, float used, const float* excess, const Blocks& some, int i, bool sparsely) {
-        const float* terms = terms_of(some.bytes[i], map.width);
-        const Packed& image = *some.image[i];
-        for (uint32_t mask = passing(excess, a[q] < used ? ANY : limit[q]); mask; mask &= mask - 1) {
+    // The bit of the largest number among those of a block that pass: of one scale, it is the nearest.
+    static uint32_t first_of_most(const int32_t* found, uint32_t mask) {
+        uint32_t best = 0;
+        int32_t most = INT32_MIN;
+        for (; mask; mask &= mask - 1) {
             const int c = __builtin_ctz(mask);
-            if (terms[ROWS + c] == NEVER) continue;
-            // The excess was rounded with this A, which may be far larger than what A is by then.
-            const float size = used * terms[c], safe = excess[c] - size - 0x1p-21f * std::fabs(size);
-            const Candidate one = {q, &image, some.nth[i] + c * blocks_in(image), safe, terms[c]};
+            if (found[c] > most) most = found[c], best = 1u << c;
+        }
+        return best;
+    }
+
+    // Take in what passes of a block.
+    void take(int64_t q, const int32_t* found, const Blocks& some, int i, bool sparsely) {
+        const float *terms = terms_of(some.bytes[i], map.width), inverse = terms[ROWS], width = terms[ROWS + 1];
+        if (reach[q] < 0) return;
+        uint32_t mask = passing(found, needed(q, inverse, width));
+        if (sparsely && s.k == 1) mask = first_of_most(found, mask);
+        for (; mask; mask &= mask - 1) {
+            const int c = __builtin_ctz(mask);
+            if (some.order[i][c] < 0) continue;
+            const Candidate one = {q, some.image[i], some.order[i][c], found[c], inverse, width};
             if (!sparsely)
                 wait(one);
-            else if (one.inverse > 0)
+            else if (terms[c] > -NEVER)
                 guess(one);
         }
     }
@@ -205,8 +262,8 @@ class Pass {
     void guess(const Candidate& row) {
         const int64_t q = row.query, k = s.k;
         const Query& one = query[q];
-        const double scale = 1 / double(row.inverse), away = w * scale;
-        const double square = one.size + 2 * one.unit * scale * row.excess + away * away;
+        const double scale = 1 / double(row.inverse), away = row.width * scale;
+        const double square = one.size - 2 * one.unit * scale * (double(row.found) + start[q]) + away * away;
         const double all = (std::sqrt(square > 0 ? square : 0) + one.error + away) * map.unit, found = all * all;
         double* own = known + q * k;
         int64_t *rows = guessed + q * k, at = k - 1;
@@ -221,8 +278,7 @@ class Pass {
     void sharpen() {
         for (int64_t i = 0; i < n * s.k; i++) {
             if (i + WAITING < n * s.k && guessed[i + WAITING] >= 0) fetch(guessed[i + WAITING]);
-            const float* x = s.queries + i / s.k * map.channels;
-            known[i] = guessed[i] < 0 ? INFINITY : distance(x, *s.gallery, guessed[i], map.channels);
+            known[i] = guessed[i] < 0 ? INFINITY : distance(row(i / s.k), *s.gallery, guessed[i], map.channels);
         }
         for (int64_t q = 0; q < n; q++) {
             double* own = known + q * s.k;
@@ -232,11 +288,12 @@ class Pass {
                 for (; at > 0 && own[at - 1] > one; at--) own[at] = own[at - 1];
                 own[at] = one;
             }
-            if (query[q].unit > 0) follow(q, own[s.k - 1]);
+            if (reach[q] > 0) follow(q, own[s.k - 1]);
         }
     }
 
-    void fetch(int64_t row) const {
+    // GCC drops calls of a function that only fetches.
+    ALWAYS void fetch(int64_t row) const {
         const size_t bytes = size_t(map.channels) * (s.gallery->half ? 2 : 4);
         const char* at = static_cast<const char*>(s.gallery->data) + row * bytes;
         for (size_t i = 0; i < bytes && i < 1024; i += 64) __builtin_prefetch(at + i);
@@ -253,18 +310,17 @@ class Pass {
         const Candidate one = waiting[oldest];
         oldest = (oldest + 1) % WAITING;
         waiting_count--;
-        const int64_t q = one.query;
-        if (limit[q] == NONE || one.excess + a[q] * one.inverse > limit[q]) return;  // no number stays
+        const int64_t q = one.query, asked = who[q];
+        if (reach[q] < 0 || one.found < needed(q, one.inverse, one.width)) return;
         query[q].compared++;
-        const double before = nearest.last(q);
-        const float* x = s.queries + q * map.channels;
-        const double found = distance(x, *s.gallery, one.image->first + one.inside, map.channels);
-        nearest.add(q, found, *one.image, one.inside);
-        const double last = nearest.last(q);
+        const double before = nearest.last(asked);
+        const double found = distance(row(q), *s.gallery, one.image->first + one.inside, map.channels);
+        nearest.add(asked, found, *one.image, one.inside);
+        const double last = nearest.last(asked);
         if (last < before && last < known[(q + 1) * s.k - 1]) follow(q, last);
         const bool is_hard = seen > sure && query[q].compared > seen * hopeless;
         if (last > 0 && !is_hard) return;
-        limit[q] = NONE;
+        close(q);
         left--;
         if (last > 0) hard[hard_count++] = q;
     }
@@ -274,8 +330,9 @@ class Pass {
         if (!limits) return NO_MEMORY;
         for (int64_t q = 0; q < n; q++) {
             const double last = known[(q + 1) * s.k - 1];
-            limits[q] = last < nearest.last(q) ? last : nearest.last(q);
+            limits[who[q]] = last < nearest.last(who[q]) ? last : nearest.last(who[q]);
         }
+        for (int64_t i = 0; i < hard_count; i++) hard[i] = who[hard[i]];
         return products(s, nearest, hard, hard_count, limits);
     }
 };

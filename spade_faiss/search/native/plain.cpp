@@ -40,15 +40,17 @@ inline V load_some_half(const uint16_t* at, int n) {
 }
 inline V load_half(const uint16_t* at) { return load_some_half(at, LANES); }
 
+inline V larger(V a, V b) { return a > b ? a : b; }
+inline V smaller(V a, V b) { return a < b ? a : b; }
 inline float sum(V v) { return (v[0] + v[2]) + (v[1] + v[3]); }
 inline float largest(V v) {
     const float a = v[0] > v[2] ? v[0] : v[2], b = v[1] > v[3] ? v[1] : v[3];
     return a > b ? a : b;
 }
 
-inline uint32_t passing(const float* excess, float limit) {
+inline uint32_t passing(const int32_t* found, int32_t needed) {
     uint32_t mask = 0;
-    for (int c = 0; c < ROWS; c++) mask |= uint32_t(excess[c] <= limit) << c;
+    for (int c = 0; c < ROWS; c++) mask |= uint32_t(found[c] >= needed) << c;
     return mask;
 }
 
@@ -59,7 +61,7 @@ typedef int32_t Sums __attribute__((vector_size(16)));
 #include "pairs.h"
 
 struct Integers : InPairs {
-    static constexpr int R = 4, B = 1;
+    static constexpr int R = 4, B = 1, GROUP = 32;
 
     static inline Pairs twice(const Low* two) {
         int32_t both;
@@ -73,13 +75,11 @@ struct Integers : InPairs {
         return (product >> 16) + ((product << 16) >> 16);
     }
 
-    static inline uint32_t tile(const Low* low, int width, const float* a, const float* b, const float* limit,
-                                const int32_t* start, const uint8_t* const* block, float (*out)[ROWS]) {
-        const float* terms = reinterpret_cast<const float*>(block[0] + width * ROWS);
-        uint32_t hits = 0;
+    static inline bool tile(const Low* low, int width, const int32_t* lack, const int32_t (*terms)[ROWS],
+                            const uint8_t* const* block, int32_t (*found)[ROWS]) {
+        bool any = false;
         for (int c = 0; c < ROWS; c += 4) {
-            Sums acc[R];
-            for (int r = 0; r < R; r++) acc[r] = Sums{} + start[r];
+            Sums acc[R] = {};
             for (int k = 0; k < width; k += 4) {
                 Sums four;
                 std::memcpy(&four, block[0] + k * ROWS + 4 * c, sizeof four);
@@ -89,12 +89,11 @@ struct Integers : InPairs {
             }
             for (int r = 0; r < R; r++)
                 for (int i = 0; i < 4; i++) {
-                    const float excess = a[r] * terms[c + i] + b[r] * terms[ROWS + c + i] - float(acc[r][i]);
-                    out[r][c + i] = excess;
-                    hits |= uint32_t(excess <= limit[r]) << r;
+                    found[r][c + i] = acc[r][i] - terms[0][c + i];
+                    any |= found[r][c + i] >= -lack[r];
                 }
         }
-        return hits;
+        return any;
     }
 };
 

@@ -32,20 +32,17 @@ inline int products(const Search& s, Nearest& nearest, const int64_t* hard, int6
     }
     for (int64_t i = 0; i < s.image_count; i++) {
         const Packed& image = *s.images[i];
-        for (int64_t start = 0; start < image.rows; start += PANEL) {
+        const int64_t all = image.count * ROWS;
+        for (int64_t start = 0; start < all; start += PANEL) {
             if (*s.stop) return STOPPED;
-            const int rows = int(image.rows - start < PANEL ? image.rows - start : PANEL);
-            const int64_t blocks = blocks_in(image), size = map.width * ROWS + TERMS;
+            const int rows = int(all - start < PANEL ? all - start : PANEL);
+            const int32_t* order = image.order + start;
             for (int r = 0; r < PANEL; r += STEP) {
                 for (int i = 0; i < STEP; i++) {
-                    const int64_t row = start + r + i;
                     float* out = v + size_t(i) * wide;
                     half[r + i] = 3e38f;
-                    if (row < image.rows) {
-                        const float* terms = reinterpret_cast<const float*>(
-                            image.blocks + row % blocks * size + size_t(map.width) * ROWS);
-                        centred(*s.gallery, image.first + row, map, out, wide);
-                        if (terms[ROWS + row / blocks] == NEVER) continue;
+                    if (r + i < rows && order[r + i] >= 0) {
+                        centred(*s.gallery, image.first + order[r + i], map, out, wide);
                         const double all = (1 - 2 * h) * square_sum(out, wide) / 2 * (1 - 0x1p-20);
                         half[r + i] = float(all);
                         if (all < 1e38) continue;
@@ -85,10 +82,10 @@ inline int products(const Search& s, Nearest& nearest, const int64_t* hard, int6
                     for (int m = 0; m < many; m += 4) {
                         int64_t four[4];
                         double near[4];
-                        for (int i = 0; i < 4; i++) four[i] = image.first + start + passed[m + i];
+                        for (int i = 0; i < 4; i++) four[i] = image.first + order[passed[m + i]];
                         distances(own_query, *s.gallery, four, c, near);
                         for (int i = 0; i < 4 && m + i < many; i++)
-                            nearest.add(q, near[i], image, start + passed[m + i]);
+                            nearest.add(q, near[i], image, order[passed[m + i]]);
                     }
                     if (nearest.last(q) < limits[q]) {
                         limits[q] = nearest.last(q);

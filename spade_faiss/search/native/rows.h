@@ -30,7 +30,7 @@ inline bool centred(const Rows& gallery, int64_t row, const Map& map, float* out
     return centred(static_cast<const float*>(gallery.data) + at, map, out, padded);
 }
 
-// z[r] = A v[r] for a few rows, in sums of CHUNK terms.
+// z[r] = P v[r] for a few rows, in sums of CHUNK terms.
 template <int R, int N>
 inline void turn(const float* v, size_t stride, const Map& map, int column, float* z, size_t out) {
     for (int start = 0; start < map.channels; start += CHUNK) {
@@ -57,152 +57,224 @@ ALWAYS float square_sum(const float* v, int padded) {
     return sum(a);
 }
 
-struct Image {  // of a row under the map: its coordinates, and what rounding may have taken
-    float* at;
-    float error;
-};
-
-// The coordinates of `ROWS` rows v [ROWS, wide], in place or in `room` [ROWS, room_wide].
-inline void mapped(float* v, size_t wide, const Map& map, float* room, size_t room_wide, Image* out) {
+// The coordinates z [ROWS, stride] of rows v [ROWS, wide], in place where there are no axes; and
+// what rounding may have taken from each.
+inline void mapped(const float* v, size_t wide, const Map& map, float* z, size_t stride, float* error) {
     if (!map.axes) {
-        for (int r = 0; r < ROWS; r++)
-            out[r] = {v + r * wide, 0x1p-23f * std::sqrt(square_sum(v + r * wide, int(wide)))};
+        for (int r = 0; r < ROWS; r++) error[r] = 0x1p-23f * std::sqrt(square_sum(z + r * stride, int(stride)));
         return;
     }
     constexpr int R = LANES == 4 ? 2 : 4;
     for (int r = 0; r < ROWS; r += R) {
         int column = 0;
         for (; column + 4 * LANES <= map.padded; column += 4 * LANES)
-            turn<R, 4>(v + r * wide, wide, map, column, room + r * room_wide, room_wide);
+            turn<R, 4>(v + r * wide, wide, map, column, z + r * stride, stride);
         for (; column < map.padded; column += LANES)
-            turn<R, 1>(v + r * wide, wide, map, column, room + r * room_wide, room_wide);
+            turn<R, 1>(v + r * wide, wide, map, column, z + r * stride, stride);
     }
     const double lost = std::sqrt(double(map.kept)) * (CHUNK + 8 + map.channels / CHUNK) * 0x1p-24;
     for (int r = 0; r < ROWS; r++) {
-        float* z = room + r * room_wide;
+        float* own = z + r * stride;
         const double whole = square_sum(v + r * wide, int(wide));
-        for (size_t k = map.kept; k < room_wide; k++) z[k] = 0;
-        out[r] = {z, float(lost * std::sqrt(whole) * 1.0001)};
+        for (size_t k = map.kept; k < stride; k++) own[k] = 0;
+        error[r] = float(lost * std::sqrt(whole) * 1.0001);
         if (!map.rests) continue;
-        const double part = square_sum(z, map.padded);
+        const double part = square_sum(own, map.padded);
         const double off = (2 * lost + (map.channels / LANES + 8) * 0x1p-23) * whole + 0x1p-100;
         const double rest = std::sqrt(whole > part ? whole - part : 0), edge = std::sqrt(off);
-        z[map.kept] = float(rest - map.rest);
-        out[r].error += float(off / (rest > edge ? rest : edge) * 1.0001);
+        own[map.kept] = float(rest - map.rest);
+        error[r] += float(off / (rest > edge ? rest : edge) * 1.0001);
     }
 }
 
-struct Rounded {  // t, |t j|^2 and e^2, the two made safe
-    float scale, size, error;
+inline int coordinates(const Map& map) { return map.kept + map.rests; }
+
+// Sort indices of n numbers, none of them negative, to a part in 256 of each.
+inline void sort(const float* numbers, int64_t n, int32_t* indices, int32_t* spare) {
+    for (int shift = 15; shift <= 23; shift += 8) {
+        int64_t place[257] = {};
+        uint32_t bits;
+        for (int64_t i = 0; i < n; i++) {
+            std::memcpy(&bits, numbers + indices[i], 4);
+            place[1 + (bits >> shift & 255)]++;
+        }
+        for (int b = 1; b < 256; b++) place[b] += place[b - 1];
+        for (int64_t i = 0; i < n; i++) {
+            std::memcpy(&bits, numbers + indices[i], 4);
+            spare[place[bits >> shift & 255]++] = indices[i];
+        }
+        int32_t* const done = spare;
+        spare = indices;
+        indices = done;
+    }
+}
+
+// Rows under the map, some at a time.
+struct Mapped {
+    const Map& map;
+    const int wide, stride, n;
+    const int64_t room;               // rows at a time: a multiple of a step, which is one of ROWS
+    Array<float> v, z, error, top;    // top: the largest coordinates
+    Array<int32_t> order, spare;
+
+    Mapped(const Map& by, int64_t rows, int64_t step)
+        : map(by), wide(up_to(map.channels, LANES)), stride(map.axes ? up_to(map.padded + 1, 16) : wide),
+          n(coordinates(map)), room(fitting(rows, step)), v(map.axes ? ROWS * wide : 0), z(room * stride),
+          error(room), top(room), order(room), spare(room) {}
+
+    explicit operator bool() const { return v && z && error && top && order && spare; }
+
+    // At most 4096, and 8 MiB, but for as many as must be.
+    int64_t fitting(int64_t rows, int64_t step) const {
+        int64_t most = (1 << 21) / stride;
+        if (most > 4096) most = 4096;
+        if (rows < most) most = rows + step - 1;
+        return most < step ? step : most / step * step;
+    }
+
+    // Read rows, at most `room`. False if not all are finite.
+    template <class T> bool read(const T* rows, int64_t count) {
+        for (int64_t start = 0; start < count; start += ROWS) {
+            float *own = z + start * stride, *from = map.axes ? static_cast<float*>(v) : own;
+            for (int r = 0; r < ROWS; r++) {
+                float* one = from + size_t(r) * wide;
+                if (start + r >= count)
+                    std::memset(one, 0, sizeof(float) * wide);
+                else if (!centred(rows + (start + r) * map.channels, map, one, wide))
+                    return false;
+            }
+            mapped(from, wide, map, own, stride, error + start);
+            for (int r = 0; r < ROWS; r++) {
+                V most{};
+                for (int k = 0; k < n; k += LANES) most = larger(most, magnitude(load(own + size_t(r) * stride + k)));
+                top[start + r] = largest(most);
+            }
+        }
+        return true;
+    }
+
+    // Whether integers can say what a row is.
+    bool fits(int64_t i) const { return top[i] < WIDEST && error[i] < 0x1p60f; }
+
+    // The scale at which 8 bits hold all of `count` rows that fit, or 0 if there are none.
+    float scale(const int32_t* rows, int64_t count) const {
+        float most = -1;
+        for (int64_t i = 0; i < count; i++)
+            if (fits(rows[i]) && top[rows[i]] > most) most = top[rows[i]];
+        if (most < 0) return 0;
+        return most > 127 / WIDEST ? most * (1 / 126.99f) : 1 / WIDEST;
+    }
+
+    uint32_t hash(int64_t i) const {
+        typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
+        Words all{}, some;
+        for (int k = 0; k < n; k += LANES) {
+            std::memcpy(&some, z + i * stride + k, sizeof some);
+            all = (all ^ all >> 15) * 0x9e3779b1u + some;
+        }
+        uint64_t h = 0;
+        for (int k = 0; k < LANES; k++) {
+            h = (h ^ all[k]) * 0x9e3779b97f4a7c15u;
+            h ^= h >> 29;
+        }
+        return uint32_t(h >> 16);
+    }
+};
+
+inline const float* terms_of(const uint8_t* block, int width) {
+    return reinterpret_cast<const float*>(block + size_t(width) * ROWS);
+}
+inline float* terms_of(uint8_t* block, int width) { return reinterpret_cast<float*>(block + size_t(width) * ROWS); }
+
+struct Rounded {  // |t j|^2 and e, both made safe
+    float size, error;
 };
 
 // How much larger e^2 is made, of |t j|^2. Sums of squares of so few integers are exact.
 inline float slack(int n) { return 0x1p-19f + (n / LANES > 1024 ? n / LANES * 0x1p-24f : 0); }
 
-// Write j of n coordinates, with bits of `zero` turned over, in groups of four that lie `step` bytes
-// apart; what fills up the last group is 0. The scale is such that e <= most * t, or 0 if none is.
-inline Rounded rounded(const Image& image, int n, uint8_t* out, size_t step, char zero, float most) {
-    V top{};
-    int padded = up_to(n, LANES);
-    for (int k = 0; k < padded; k += LANES) top = larger(top, magnitude(load(image.at + k)));
-    float scale = largest(top) * (1 / 126.99f);
-    if (!(scale < WIDEST)) return {0, 0, 0};
-    if (scale < 1 / WIDEST) scale = 1 / WIDEST;
+// Write a row's integers at a scale, with bits of `zero` turned over, in groups of four that lie
+// `step` bytes apart; what fills up the last group is 0.
+inline Rounded rounded(const Mapped& rows, int64_t row, float scale, uint8_t* out, size_t step, char zero) {
     constexpr float round = 12582912;  // 1.5 * 2^23: what is added to it loses its fraction
-    for (int attempt = 0; attempt < 24; attempt++, scale *= 1.15f) {
-        V by = same(1 / scale), t = same(scale), away{}, norm{};
-        for (int k = 0; k < padded; k += LANES) {
-            const V w = load(image.at + k), j = (w * by + round) - round, gap = w - j * t;
-            away += gap * gap;
-            norm += j * j;
-            const auto bytes = __builtin_convertvector(__builtin_convertvector(j, Whole), Bytes) ^ zero;
-            for (int i = 0; i < LANES && k + i < n; i += 4)
-                std::memcpy(out + (k + i) / 4 * step, reinterpret_cast<const char*>(&bytes) + i, 4);
-        }
-        const float size = sum(norm) * scale * scale;
-        const float error = std::sqrt(sum(away) * 1.001f + slack(n) * size) + image.error;
-        if (error <= most * scale) return {scale, size, error};
+    const float* at = rows.z + row * rows.stride;
+    const int n = rows.n;
+    const V by = same(1 / scale), t = same(scale);
+    V away{}, norm{};
+    for (int k = 0; k < n; k += LANES) {
+        const V w = load(at + k), j = (w * by + round) - round, gap = w - j * t;
+        away += gap * gap;
+        norm += j * j;
+        const auto bytes = __builtin_convertvector(__builtin_convertvector(j, Whole), Bytes) ^ zero;
+        for (int i = 0; i < LANES && k + i < n; i += 4)
+            std::memcpy(out + (k + i) / 4 * step, reinterpret_cast<const char*>(&bytes) + i, 4);
     }
-    return {0, 0, 0};
+    const float size = sum(norm) * scale * scale;
+    return {size, std::sqrt(sum(away) * 1.001f + slack(n) * size) + rows.error[row]};
 }
 
-// How large e / t may be: two standard deviations above what rounding takes on average.
-inline float widest(int n) { return std::sqrt(n / 12.f + 0.15f * std::sqrt(float(n))); }
-inline int coordinates(const Map& map) { return map.kept + map.rests; }
-
-inline uint32_t hash_of(const uint8_t* column, int width, float scale) {
-    uint64_t h;
-    uint32_t word;
-    std::memcpy(&word, &scale, 4);
-    h = word;
-    for (int k = 0; k < width / 4; k++) {
-        std::memcpy(&word, column + size_t(k) * ROWS * 4, 4);
-        h = (h ^ word) * 0x9e3779b97f4a7c15u;
-        h ^= h >> 29;
-    }
-    return uint32_t(h >> 16);
-}
-
-// Rows of a block lie far apart, so that a few blocks tell of all of an image: row r of block b is
-// the image's row b + r * blocks.
-inline int64_t blocks_in(const Packed& image) { return (image.rows + ROWS - 1) / ROWS; }
-
-int pack(const Map* given, const Rows* gallery, Packed* packed) {
-    const Map map = *given;
-    const int wide = up_to(map.channels, LANES), room_wide = up_to(map.padded + 1, 16);
-    const int n = coordinates(map), size = map.width * ROWS + TERMS;
-    const size_t bytes = size_t(map.channels) * (gallery->half ? 2 : 4);
+// Pack an image: rows that no earlier one equals, in the order of their largest coordinates, so
+// that those of a block have much the same scale. It is one for each block.
+template <class T> inline int pack_rows(const Map& map, const T* data, Packed& packed) {
+    const int size = map.width * ROWS + TERMS;
+    const size_t bytes = size_t(map.channels) * sizeof(T);
     uint32_t slots = 1;
-    while (slots < 2 * packed->rows) slots *= 2;
-    Array<float> v(ROWS * wide), z(ROWS * room_wide);
+    while (slots < 2 * packed.rows) slots *= 2;
+    Mapped some(map, packed.rows, ROWS);
     Array<int32_t> slot(slots);
-    Array<uint32_t> hashes(packed->rows);
-    if (!v || !z || !slot || !hashes) return NO_MEMORY;
+    Array<uint32_t> hashes(packed.rows);
+    if (!some || !slot || !hashes) return NO_MEMORY;
     std::memset(slot, -1, slots * sizeof *slot);
-    const char* data = static_cast<const char*>(gallery->data) + packed->first * bytes;
-    Image images[ROWS];
-    const int64_t blocks = blocks_in(*packed);
-    for (int64_t start = 0; start < blocks; start++) {
-        const int rows = int((packed->rows - start + blocks - 1) / blocks);
-        uint8_t* block = packed->blocks + start * size;
-        float* inverse = reinterpret_cast<float*>(block + size_t(map.width) * ROWS);
-        float* term = inverse + ROWS;
-        std::memset(block, 128, size_t(map.width) * ROWS);
-        for (int r = 0; r < rows; r++)
-            if (!centred(*gallery, packed->first + start + r * blocks, map, v + size_t(r) * wide, wide))
-                return NOT_FINITE;
-        for (size_t k = size_t(rows) * wide; k < size_t(ROWS) * wide; k++) v[k] = 0;
-        mapped(v, wide, map, z, room_wide, images);
-        for (int r = 0; r < ROWS; r++) {
-            inverse[r] = 0;
-            term[r] = NEVER;
-            if (r >= rows) continue;
-            const int64_t row = start + r * blocks;
-            packed->copies[row] = -1;
-            const Rounded one = rounded(images[r], n, block + 4 * r, ROWS * 4, char(128), widest(n));
-            const uint32_t hash = hash_of(block + 4 * r, map.width, one.scale);
-            hashes[row] = hash;
+    packed.count = 0;
+    for (int64_t first = 0; first < packed.rows; first += some.room) {
+        const int64_t rows = packed.rows - first < some.room ? packed.rows - first : some.room;
+        if (!some.read(data + first * map.channels, rows)) return NOT_FINITE;
+        int64_t single = 0;
+        for (int64_t i = 0; i < rows; i++) {
+            const int64_t row = first + i;
+            const uint32_t hash = hashes[row] = some.hash(i);
+            packed.copies[row] = -1;
             bool copy = false;
             uint32_t place = hash & (slots - 1);
             for (; slot[place] >= 0 && !copy; place = (place + 1) & (slots - 1)) {
                 const int32_t other = slot[place];
                 if (hashes[other] != hash) continue;
-                if (std::memcmp(data + other * bytes, data + row * bytes, bytes)) continue;
-                packed->copies[row] = packed->copies[other];
-                packed->copies[other] = int32_t(row);
+                if (std::memcmp(data + other * map.channels, data + row * map.channels, bytes)) continue;
+                packed.copies[row] = packed.copies[other];
+                packed.copies[other] = int32_t(row);
                 copy = true;
             }
             if (copy) continue;
             slot[place] = int32_t(row);
-            if (one.scale > 0) {
-                inverse[r] = 1 / one.scale;
-                term[r] = (one.size - one.error * one.error) / one.scale;
-            } else {  // it always passes
-                for (int k = 0; k < map.width / 4; k++)
-                    std::memset(block + 4 * r + size_t(k) * ROWS * 4, 128, 4);
-                term[r] = -NEVER;
+            some.order[single++] = int32_t(i);
+        }
+        sort(some.top, single, some.order, some.spare);
+        for (int64_t start = 0; start < single; start += ROWS, packed.count++) {
+            const int held = int(single - start < ROWS ? single - start : ROWS);
+            const int32_t* own = some.order + start;
+            uint8_t* block = packed.blocks + packed.count * size;
+            int32_t* order = packed.order + packed.count * ROWS;
+            float* terms = terms_of(block, map.width);
+            std::memset(block, Integers::ZERO, size_t(map.width) * ROWS);
+            const float scale = some.scale(own, held);
+            float most = 0x1p-20f;
+            for (int r = 0; r < ROWS; r++) {
+                order[r] = r < held ? int32_t(first + own[r]) : -1;
+                terms[r] = r < held ? -NEVER : NEVER;  // it always passes, or is not there
+                if (r >= held || !some.fits(own[r]) || !(some.error[own[r]] <= scale * 0x1p20f)) continue;
+                const Rounded one = rounded(some, own[r], scale, block + 4 * r, ROWS * 4, Integers::ZERO);
+                terms[r] = (one.size - one.error * one.error) / scale;
+                most = one.error / scale > most ? one.error / scale : most;
             }
+            terms[ROWS] = scale > 0 ? 1 / scale : 1;
+            terms[ROWS + 1] = most * (1 + 0x1p-20f);
         }
     }
     return DONE;
+}
+
+int pack(const Map* map, const Rows* gallery, Packed* packed) {
+    const int64_t at = packed->first * map->channels;
+    if (gallery->half) return pack_rows(*map, static_cast<const uint16_t*>(gallery->data) + at, *packed);
+    return pack_rows(*map, static_cast<const float*>(gallery->data) + at, *packed);
 }

@@ -3,10 +3,18 @@
 // Each instruction set's file defines, in a namespace of its own, before it includes `pass.h`
 //   LANES, V                        a vector of so many floats
 //   float sum(V), float largest(V)
+//   V larger(V a, V b), V smaller(V a, V b)   b where a lane of either is no number
 //   V load_some(const float*, int)  the first few floats, and zeros
 //   V load_half(const uint16_t*), V load_some_half(const uint16_t*, int)
-//   struct Integers                 the product of integers and what follows from it
-//   uint32_t passing(const float* excess, float limit)   which of ROWS are under it, as bits
+//   struct Integers                 the product of integers and what follows from it:
+//     R, B      queries and blocks of a product
+//     GROUP     queries that share a unit, a multiple of R and of ROWS
+//     ZERO      bits that are turned over in rows' integers: 128 where a kernel wants none negative
+//     Low       what a query's integers are, `arrange`d from bytes
+//     bool tile(low, width, lack, terms, blocks, found)
+//               whether any of R queries' products with B blocks plus lack [B, GROUP], -T, are no
+//               less than terms [B, ROWS], G; if so, also found [R * B, ROWS], products less G
+//   uint32_t passing(const int32_t* found, int32_t needed)   which of ROWS are no less, as bits
 // Nothing here may be shared between these files: each function is compiled for each of them.
 #include <cmath>
 #include <cstdlib>
@@ -22,7 +30,6 @@ ALWAYS V load(const float* at) { V v; std::memcpy(&v, at, sizeof v); return v; }
 ALWAYS void store(float* at, V v) { std::memcpy(at, &v, sizeof v); }
 ALWAYS V same(float value) { return value - V{}; }
 ALWAYS V magnitude(V v) { return v < 0 ? -v : v; }
-ALWAYS V larger(V a, V b) { return a > b ? a : b; }
 
 inline int up_to(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 

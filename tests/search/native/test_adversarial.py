@@ -154,3 +154,38 @@ def test_a_call_that_nobody_waits_for_holds_its_memory():
         if kept() is None:
             break
     assert kept() is None
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_rows_and_queries_of_all_sizes_that_share_their_scales(kernel, k):
+    """More of them than are sorted at a time; some are zeros, and some copies of others."""
+    rng = np.random.default_rng(0)
+
+    def some(n, channels):
+        sizes = 10.0 ** rng.uniform(-9, 9, (n, 1))
+        sizes[::97] = 0
+        made = (sizes * rng.standard_normal((n, channels))).astype(np.float32)
+        made[rng.integers(0, n, n // 10)] = made[rng.integers(0, n, n // 10)]
+        return made
+
+    for n, channels in (9000, 12), (700, 700):
+        rows, queries = some(n, channels), some(300, channels)
+        queries[:20] = rows[:20] * np.float32(1 + 1e-6)
+        near, ids = second_of(some(n, channels), rows, queries, k)
+        assert_exact(queries, rows, k, near, ids)
+
+
+def test_queries_that_no_integers_can_say_do_not_change_the_others(kernel):
+    """They are large where the axes of the sample see nothing, and so among the small ones."""
+    rng = np.random.default_rng(0)
+
+    def flat(n):
+        return np.pad(rng.standard_normal((n, 24)), ((0, 0), (0, 24)))
+
+    small, rows, queries = flat(512), flat(512), flat(100)
+    rows[::50, 40] = 1e25
+    queries[::9, :24] *= 1e-3
+    queries[::9, 40] = 1e25
+    queries = queries.astype(np.float32)
+    near, ids = second_of(small, rows, queries, 2)
+    assert_exact(queries, rows.astype(np.float32), 2, near, ids)
