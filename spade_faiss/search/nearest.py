@@ -11,7 +11,7 @@ from torch import Tensor
 from .level import MOST_NEIGHBOURS, LevelSearch, cpu_kernels, tensor
 from .native import search_directly
 
-_FEW, _LITTLE = 20, 1 << 22
+_FEW, _LITTLE = 20, 1 << 23
 """Queries, and multiplications, up to which differences of all pairs are the fastest."""
 _SHARE = 16
 """Times as many rows as are wanted of which bounds rule out too few."""

@@ -38,6 +38,8 @@ _LEAST = 32
 """Queries that are worth a call of their own."""
 _MUCH = 1 << 23
 """Bytes of rows that are worth a thread, where they are looked at once."""
+_AGAIN = 8
+"""Queries that rows in cache are compared with in the time in which they come from memory."""
 _ALONE = 1 << 26
 """Multiplications that are done before another thread has begun."""
 _SHORT = 1 << 27
@@ -184,7 +186,8 @@ def search_directly(
         If values are not finite.
     """
     q, (g, channels) = len(queries), gallery.shape
-    parts = max(1, min(torch.get_num_threads(), gallery.nbytes // _MUCH, g // k))
+    work = max(gallery.nbytes, q * gallery.nbytes // _AGAIN)
+    parts = max(1, min(torch.get_num_threads(), work // _MUCH, g // k))
     distances, ids = torch.empty(parts, q, k), torch.empty(parts, q, k, dtype=torch.int64)
     half, stop, calls = gallery.dtype == torch.float16, c_int32(0), []
     where = [one.data_ptr() for one in (gallery, queries, distances, ids)]

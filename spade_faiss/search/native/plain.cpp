@@ -43,6 +43,9 @@ inline V load_half(const uint16_t* at) { return load_some_half(at, LANES); }
 inline V larger(V a, V b) { return a > b ? a : b; }
 inline V smaller(V a, V b) { return a < b ? a : b; }
 inline float sum(V v) { return (v[0] + v[2]) + (v[1] + v[3]); }
+inline void sums(const V* v, float* out) {
+    for (int i = 0; i < 4; i++) out[i] = sum(v[i]);
+}
 inline float largest(V v) {
     const float a = v[0] > v[2] ? v[0] : v[2], b = v[1] > v[3] ? v[1] : v[3];
     return a > b ? a : b;

@@ -15,6 +15,18 @@ inline V load_some_half(const uint16_t* at, int n) {
 inline V larger(V a, V b) { return (V)_mm512_maskz_max_ps(__mmask16(-1), (__m512)a, (__m512)b); }
 inline V smaller(V a, V b) { return (V)_mm512_maskz_min_ps(__mmask16(-1), (__m512)a, (__m512)b); }
 inline float sum(V v) { return _mm512_reduce_add_ps((__m512)v); }
+inline void sums(const V* v, float* out) {
+    constexpr __mmask16 ALL = -1;
+    V two[2];
+    for (int i = 0; i < 2; i++)
+        two[i] = (V)_mm512_maskz_shuffle_f32x4(ALL, (__m512)v[2 * i], (__m512)v[2 * i + 1], 0x44) +
+                 (V)_mm512_maskz_shuffle_f32x4(ALL, (__m512)v[2 * i], (__m512)v[2 * i + 1], 0xee);
+    V all = (V)_mm512_maskz_shuffle_f32x4(ALL, (__m512)two[0], (__m512)two[1], 0x88) +
+            (V)_mm512_maskz_shuffle_f32x4(ALL, (__m512)two[0], (__m512)two[1], 0xdd);
+    all += (V)_mm512_maskz_permute_ps(ALL, (__m512)all, 0x4e);
+    all += (V)_mm512_maskz_permute_ps(ALL, (__m512)all, 0xb1);
+    _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, (__m512)all)));
+}
 inline float largest(V v) { return _mm512_reduce_max_ps((__m512)v); }
 
 inline uint32_t passing(const int32_t* found, int32_t needed) {

@@ -3,6 +3,7 @@
 // Each instruction set's file defines, in a namespace of its own, before it includes `pass.h`
 //   LANES, V                        a vector of so many floats
 //   float sum(V), float largest(V)
+//   void sums(const V*, float*)     the sums of four
 //   V larger(V a, V b), V smaller(V a, V b)   b where a lane of either is no number
 //   V load_some(const float*, int)  the first few floats, and zeros
 //   V load_half(const uint16_t*), V load_some_half(const uint16_t*, int)
@@ -117,8 +118,10 @@ ALWAYS void distances(const float* const* x, const T* const* y, int channels, do
                 }
             k = stop;
         }
-        for (int i = 0; i < X; i++)
-            for (int j = 0; j < Y; j++) out[i * Y + j] += sum(acc[i][j]);
+        static_assert(X * Y == 4, "sums are of four");
+        float four[4];
+        sums(&acc[0][0], four);
+        for (int i = 0; i < 4; i++) out[i] += four[i];
     }
     for (int i = 0; i < X * Y; i++)
         if (__builtin_expect(!(out[i] <= 3e38), 0)) out[i] = distance(x[i / Y], y[i % Y], channels);
