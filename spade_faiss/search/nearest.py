@@ -15,8 +15,8 @@ _FEW, _LITTLE = 20, 1 << 23
 """Queries, and multiplications, up to which differences of all pairs are the fastest."""
 _SHARE = 16
 """Times as many rows as are wanted of which bounds rule out too few."""
-_PIECE = 4096
-"""Rows that are worth a thread to pack."""
+_PIECE, _LARGE = 1 << 19, 1 << 14
+"""Values that are worth a thread to pack, and rows that are packed together at the most."""
 
 
 def nearest(queries: Any, gallery: Any, k: int = 1, engine: str = "auto") -> tuple[Any, Any]:
@@ -64,15 +64,15 @@ def nearest(queries: Any, gallery: Any, k: int = 1, engine: str = "auto") -> tup
         if found is not None:
             distances, ids = search_directly(found, q, g, k)
             return _like(queries, distances), _like(queries, ids)
-    per_image = pieces_of(len(g))
+    per_image = pieces_of(*g.shape)
     images = torch.arange(-(-len(g) // per_image))
     distances, ids = LevelSearch(g, per_image).search(q[None], images[None], k, engine)
     return _like(queries, distances[0]), _like(queries, ids[0])
 
 
-def pieces_of(rows: int) -> int:
+def pieces_of(rows: int, channels: int) -> int:
     """Return how many rows stand for an image where a gallery is no set of images."""
-    pieces = max(1, min(torch.get_num_threads(), rows // _PIECE), rows // (4 * _PIECE))
+    pieces = max(1, min(torch.get_num_threads(), rows * channels // _PIECE), rows // _LARGE)
     return -(-rows // pieces)
 
 

@@ -85,7 +85,7 @@ def nearest_in_gallery(
 
 def gallery_search(gallery: Gallery) -> LevelSearch:
     """Return what is made once of a gallery that is searched exactly, again and again."""
-    return LevelSearch(gallery.patches, pieces_of(len(gallery.patches)))
+    return LevelSearch(gallery.patches, pieces_of(*gallery.patches.shape))
 
 
 def nearest_outside(

@@ -124,9 +124,9 @@ struct Mapped {
 
     explicit operator bool() const { return v && z && error && top && order && spare; }
 
-    // At most 4096, and 8 MiB, but for as many as must be.
+    // At most 4096, and a MiB, which stays in cache, but for as many as must be.
     int64_t fitting(int64_t rows, int64_t step) const {
-        int64_t most = (1 << 21) / stride;
+        int64_t most = (1 << 18) / stride;
         if (most > 4096) most = 4096;
         if (rows < most) most = rows + step - 1;
         return most < step ? step : most / step * step;
@@ -167,11 +167,13 @@ struct Mapped {
 
     uint32_t hash(int64_t i) const {
         typedef uint32_t Words __attribute__((vector_size(4 * LANES)));
-        Words all{}, some;
+        Words parts[2] = {}, some;  // neither waits for the other
         for (int k = 0; k < n; k += LANES) {
+            Words& part = parts[k / LANES & 1];
             std::memcpy(&some, z + i * stride + k, sizeof some);
-            all = (all ^ all >> 15) * 0x9e3779b1u + some;
+            part = (part ^ part >> 15) * 0x9e3779b1u + some;
         }
+        const Words all = (parts[0] ^ parts[0] >> 15) * 0x9e3779b1u + parts[1];
         uint64_t h = 0;
         for (int k = 0; k < LANES; k++) {
             h = (h ^ all[k]) * 0x9e3779b97f4a7c15u;
