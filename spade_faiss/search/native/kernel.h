@@ -25,7 +25,7 @@
 //
 //     i.j - B g >= A / t - (D / u) (e_y / t)    with g = (|t j|^2 - e_y^2) / t.
 //
-// With w the largest e_y / t of a block, G the integer next below B g, and T that next below
+// With w the largest e_y / t of a block, G an integer below B g, and T one below
 // A / t - (D / u) w, such a row has
 //
 //     i.j - G >= T.
@@ -35,14 +35,15 @@
 // decides, and makes d smaller. A row that waits for its comparison is judged again by a smaller D.
 //
 // |i.j| < 2^29, as there are at most 32768 channels. G and T are made no less than -2^30 - 1 and no
-// more than 2^29, so that no sum leaves 32 bits. To make one less only lets more rows pass. Where
+// more than 2^29, so that no sum leaves 32 bits: the largest is i.(j + 128) - G, as some kernels
+// have it, of 127 * 255 * 32768 + 2^30 + 1 = 2^31 - 12550143. To make one less only lets more rows pass. Where
 // G is made more, i.j - G >= -2^29 + 2^30 = 2^29 >= T; where T is, i.j - G >= -2^29 - 2^29 > T:
 // such rows pass, too.
 //
 // Rounding takes 2^-20 (|u i|^2 + |t j|^2 + D^2) at most, in units of distances squared, from what G
 // and T stand for. So e_x^2 and e_y^2 are made larger by 2^-19 |u i|^2 and 2^-19 |t j|^2, or by `slack`,
-// where sums of squares are no longer exact, both by 2^-13 of themselves, and D by
-// (2^-18 + C 2^-26) D: (D + e_y)^2 grows by more than all of that. The latter covers what differences
+// where sums of squares are no longer exact, both by 2^-13 of themselves, and d by
+// (2^-18 + C 2^-26) d: (D + e_y)^2 grows by more than all of that. The latter covers what differences
 // lose of d, too. A D too large for A tells nothing.
 //
 // Where too many rows pass, a query goes on with products in float32 of v itself: x.y is off by
@@ -101,7 +102,7 @@ struct Search {
     const Rows* gallery;
     const float* queries;         // [count, channels]
     int64_t count;
-    const Packed* const* images;  // [image_count], each with as many blocks, but for a last one
+    const Packed* const* images;  // [image_count]
     int64_t image_count;
     int64_t k;
     float* distances;  // [count, k]

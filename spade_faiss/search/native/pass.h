@@ -7,13 +7,15 @@
 #include "direct.h"
 #include "products.h"
 
-constexpr int SPARSE = 64;   // of so many blocks one is looked at first
+constexpr int SPARSE = 61;   // of so many blocks one is looked at first; images seldom have a multiple of it
+constexpr int LARGER = 4;    // times as large as most of a group, a query begins another,
+constexpr int SPLITS = 4;    // up to so often
 constexpr int MANY = 16;     // images from which on the first, the nearest, is looked at first, too
 constexpr int WAITING = 16;  // rows that wait to be compared
-constexpr float ANY = 0x1p100f;  // a reach of which all rows are
-constexpr float LEAST = -0x1p30f, MOST = 0x1p29f;  // between these are T and G: see `kernel.h`
+constexpr float ANY = 0x1p100f;  // a reach that all rows are in
+constexpr float LEAST = -0x1p30f, MOST = 0x1p29f;  // T and G are below what lies between these: see `kernel.h`
 
-// Integers that numbers are no more than one above, made no less than LEAST and no more than MOST.
+// Integers of numbers, which are made no less than LEAST and no more than MOST; less 1 they are below these.
 ALWAYS Whole to_integers(V numbers) {
     return __builtin_convertvector(smaller(larger(numbers, same(LEAST)), same(MOST)), Whole);
 }
@@ -41,20 +43,22 @@ class Pass {
         int count;
     };
 
-    // Queries have the order of their largest coordinates; so many of them have the same unit.
+    // Queries lie in groups that share a unit, in the order of their largest coordinates. Where a
+    // group ends early, places are empty. All below goes by places, but for `nearest`.
     const Search& s;
     const Map& map;
     const int size;
     const int64_t n, padded;
     const double hopeless;  // share of rows from which on products are cheaper than comparisons
     Nearest nearest;
-    Array<int64_t> who;                 // [n]: which of the queries that were given it is
-    Array<Query> query;                 // [n]
+    Array<int64_t> who;                 // [padded]: which of the queries that were given it is
+    Array<int64_t> ends;                // [padded / GROUP]: of a group's queries
+    Array<Query> query;                 // [padded]
     Array<Low> low;                     // [padded, width]
     Array<float> a, reach;              // [padded]: A, and D / u or what says that none is wanted
     Array<int32_t> start;               // [padded]: 1, less what 128 added to rows' integers add to products
-    Array<double> known;                // [n, k]: distances that the k nearest do not exceed
-    Array<int64_t> guessed, hard;       // [n, k]: rows, or -1; [n]
+    Array<double> known;                // [padded, k]: distances that the k nearest do not exceed
+    Array<int64_t> guessed, hard;       // [padded, k]: rows, or -1; [n]
     Array<uint8_t> dead;                // a block without rows
     Candidate waiting[WAITING];
     int64_t waiting_count = 0, oldest = 0, hard_count = 0, left = 0;
@@ -63,13 +67,14 @@ class Pass {
    public:
     explicit Pass(const Search& given)
         : s(given), map(*given.map), size(map.width * ROWS + TERMS), n(given.count),
-          padded((n + GROUP - 1) / GROUP * GROUP), hopeless((1 + vectors()) / (80 + 4 * vectors())),
-          nearest(n, given.k, given.distances, given.ids), who(n), query(n), low(padded * map.width), a(padded),
-          reach(padded), start(padded), known(n * s.k), guessed(n * s.k), hard(n), dead(size) {}
+          padded(((n + GROUP - 1) / GROUP + SPLITS) * GROUP), hopeless((1 + vectors()) / (80 + 4 * vectors())),
+          nearest(n, given.k, given.distances, given.ids), who(padded), ends(padded / GROUP), query(padded),
+          low(padded * map.width), a(padded), reach(padded), start(padded), known(padded * s.k), guessed(padded * s.k),
+          hard(n), dead(size) {}
 
     int run() {
-        if (!nearest.distances || !who || !query || !low || !a || !reach || !start || !known || !guessed || !hard ||
-            !dead)
+        if (!nearest.distances || !who || !ends || !query || !low || !a || !reach || !start || !known || !guessed ||
+            !hard || !dead)
             return NO_MEMORY;
         int status = prepare();
         if (status) return status;
@@ -91,37 +96,48 @@ class Pass {
         Mapped some(map, n, GROUP);
         Array<int8_t> bytes(map.width);
         if (!some || !bytes) return NO_MEMORY;
-        std::memset(low, 0, padded * map.width * sizeof(Low));
         std::memset(dead, Integers::ZERO, map.width * ROWS);
         float* terms = terms_of(static_cast<uint8_t*>(dead), map.width);
         for (int r = 0; r < ROWS; r++) terms[r] = NEVER;
         terms[ROWS] = terms[ROWS + 1] = 1;
-        for (int64_t i = 0; i < n * s.k; i++) {
+        for (int64_t i = 0; i < padded * s.k; i++) {
             known[i] = INFINITY;
             guessed[i] = -1;
         }
+        for (int64_t q = 0; q < padded; q++) {
+            query[q] = {0, 0, 0, 0};
+            start[q] = 1;
+            close(q);
+        }
+        for (int64_t i = 0; i < padded / GROUP; i++) ends[i] = i * GROUP;
+        int64_t group = 0, splits = 0;
         for (int64_t first = 0; first < n; first += some.room) {
             const int64_t count = n - first < some.room ? n - first : some.room;
             if (!some.read(s.queries + first * map.channels, count)) return NOT_FINITE;
             for (int64_t i = 0; i < count; i++) some.order[i] = int32_t(i);
             sort(some.top, count, some.order, some.spare);
-            for (int64_t i = 0; i < count; i += GROUP) {
-                const float unit = some.scale(some.order + i, count - i < GROUP ? count - i : GROUP);
-                for (int64_t j = i; j < count && j < i + GROUP; j++) {
-                    who[first + j] = first + some.order[j];
-                    describe(first + j, some, some.order[j], unit, bytes);
+            for (int64_t i = 0, stop; i < count; i = stop, group += GROUP) {
+                stop = count - i < GROUP ? count : i + GROUP;
+                // With so much larger ones most of the others would have few bits.
+                for (int64_t j = i + 1; j < stop && splits < SPLITS; j++)
+                    if (some.top[some.order[j]] > LARGER * some.top[some.order[(i + j) / 2]]) stop = j, splits++;
+                const float unit = some.scale(some.order + i, stop - i);
+                int64_t q = group;
+                for (int64_t j = i; j < stop; j++, q++) {
+                    who[q] = first + some.order[j];
+                    describe(q, some, some.order[j], unit, bytes);
                 }
+                ends[group / GROUP] = q;
+                for (; q % R; q++) std::memset(low + q * map.width, 0, map.width * sizeof(Low));
             }
         }
-        for (int64_t q = n; q < padded; q++) close(q), start[q] = 1;
         return DONE;
     }
 
     void describe(int64_t q, const Mapped& rows, int64_t which, float unit, int8_t* bytes) {
         if (!rows.fits(which)) {
-            query[q] = {0, 0, unit, 0};
-            start[q] = 1;
-            close(q);
+            std::memset(low + q * map.width, 0, map.width * sizeof(Low));
+            query[q].unit = unit;
             hard[hard_count++] = q;
             return;
         }
@@ -197,12 +213,14 @@ class Pass {
     }
 
     void look_at(const Blocks& some, bool sparsely) {
-        alignas(64) int32_t lack[B][GROUP], terms[B][ROWS], found[R * B][ROWS];
+        alignas(64) int32_t lack[B * GROUP], terms[B][ROWS], found[R * B][ROWS];
         // What is likely to be looked at next comes into cache meanwhile.
-        const uint8_t *next = some.bytes[B - 1] + size, *const end = next + B * size;
+        const bool follows = !sparsely && some.count == B;
+        const uint8_t *next = follows ? some.bytes[B - 1] + size : dead, *const end = next + (follows ? B * size : 0);
         const int64_t lines = 1 + B * size / 64 / ((n + R - 1) / R);
-        for (int64_t group = 0; group < n; group += GROUP) {
-            const int64_t stop = group + GROUP < n ? group + GROUP : n;
+        for (int64_t group = 0; group < padded; group += GROUP) {
+            const int64_t stop = ends[group / GROUP];
+            if (stop == group) continue;
             const V by = same(query[group].unit > 0 ? float(0.5 / query[group].unit) : 0);
             for (int i = 0; i < B; i++) {
                 const float* own = terms_of(some.bytes[i], map.width);
@@ -211,50 +229,41 @@ class Pass {
                     const Whole all = to_integers(by * load(own + c)) - 1;
                     std::memcpy(terms[i] + c, &all, sizeof all);
                 }
-                for (int64_t q = group; q < stop; q += LANES) {
-                    const Whole all = lacking(q, inverse, width);
-                    std::memcpy(lack[i] + q - group, &all, sizeof all);
+                for (int q = 0; q < GROUP; q += LANES) {
+                    const Whole all = lacking(group + q, inverse, width);
+                    std::memcpy(lack + i * GROUP + q, &all, sizeof all);
                 }
             }
             for (int64_t q0 = group; q0 < stop; q0 += R) {
                 for (int64_t i = 0; i < lines && next < end; i++, next += 64) __builtin_prefetch(next, 0, 2);
-                if (!Integers::tile(low + q0 * map.width, map.width, lack[0] + q0 - group, terms, some.bytes, found))
+                if (!Integers::tile(low + q0 * map.width, map.width, lack + q0 - group, terms, some.bytes, found))
                     continue;
                 for (int r = 0; r < R && q0 + r < stop; r++)
                     for (int i = 0; i < some.count; i++) {
                         const int32_t* own = found[r * B + i];
-                        if (passing(own, -lack[i][q0 - group + r])) take(q0 + r, own, some, i, sparsely);
+                        if (passing(own, -lack[i * GROUP + q0 - group + r])) take(q0 + r, own, some, i, sparsely);
                     }
             }
         }
-    }
-
-    // The bit of the largest number among those of a block that pass: of one scale, it is the nearest.
-    static uint32_t first_of_most(const int32_t* found, uint32_t mask) {
-        uint32_t best = 0;
-        int32_t most = INT32_MIN;
-        for (; mask; mask &= mask - 1) {
-            const int c = __builtin_ctz(mask);
-            if (found[c] > most) most = found[c], best = 1u << c;
-        }
-        return best;
     }
 
     // Take in what passes of a block.
     void take(int64_t q, const int32_t* found, const Blocks& some, int i, bool sparsely) {
         const float *terms = terms_of(some.bytes[i], map.width), inverse = terms[ROWS], width = terms[ROWS + 1];
         if (reach[q] < 0) return;
-        uint32_t mask = passing(found, needed(q, inverse, width));
-        if (sparsely && s.k == 1) mask = first_of_most(found, mask);
-        for (; mask; mask &= mask - 1) {
+        int best = -1;  // which is the nearest of a block, as all have the same scale
+        for (uint32_t mask = passing(found, needed(q, inverse, width)); mask; mask &= mask - 1) {
             const int c = __builtin_ctz(mask);
-            if (some.order[i][c] < 0) continue;
+            if (some.order[i][c] < 0 || (sparsely && terms[c] == -NEVER)) continue;
             const Candidate one = {q, some.image[i], some.order[i][c], found[c], inverse, width};
             if (!sparsely)
                 wait(one);
-            else if (terms[c] > -NEVER)
+            else if (s.k > 1)
                 guess(one);
+            else if (best < 0 || found[c] > found[best])
+                best = c;
         }
+        if (best >= 0) guess({q, some.image[i], some.order[i][best], found[best], inverse, width});
     }
 
     // Remember the rows that integers say are the nearest. Their distances by integers serve to
@@ -276,11 +285,11 @@ class Pass {
 
     // Compare what is guessed. The k-th of these distances bounds the k-th nearest row's.
     void sharpen() {
-        for (int64_t i = 0; i < n * s.k; i++) {
-            if (i + WAITING < n * s.k && guessed[i + WAITING] >= 0) fetch(guessed[i + WAITING]);
+        for (int64_t i = 0; i < padded * s.k; i++) {
+            if (i + WAITING < padded * s.k && guessed[i + WAITING] >= 0) fetch(guessed[i + WAITING]);
             known[i] = guessed[i] < 0 ? INFINITY : distance(row(i / s.k), *s.gallery, guessed[i], map.channels);
         }
-        for (int64_t q = 0; q < n; q++) {
+        for (int64_t q = 0; q < padded; q++) {
             double* own = known + q * s.k;
             for (int64_t i = 1; i < s.k; i++) {
                 const double one = own[i];
@@ -328,11 +337,11 @@ class Pass {
     int finish_hard() {
         Array<double> limits(n);
         if (!limits) return NO_MEMORY;
-        for (int64_t q = 0; q < n; q++) {
-            const double last = known[(q + 1) * s.k - 1];
-            limits[who[q]] = last < nearest.last(who[q]) ? last : nearest.last(who[q]);
+        for (int64_t i = 0; i < hard_count; i++) {
+            const double last = known[(hard[i] + 1) * s.k - 1];
+            hard[i] = who[hard[i]];
+            limits[hard[i]] = last < nearest.last(hard[i]) ? last : nearest.last(hard[i]);
         }
-        for (int64_t i = 0; i < hard_count; i++) hard[i] = who[hard[i]];
         return products(s, nearest, hard, hard_count, limits);
     }
 };

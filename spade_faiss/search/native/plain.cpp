@@ -60,6 +60,8 @@ inline uint32_t passing(const int32_t* found, int32_t needed) {
 // Four rows: their integers 0 and 2, or 1 and 3, in 16 bits each; and sums of 32 bits.
 typedef int16_t Pairs __attribute__((vector_size(16)));
 typedef int32_t Sums __attribute__((vector_size(16)));
+typedef uint32_t Unsigned __attribute__((vector_size(16)));
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "integers are taken from bytes in that order");
 
 #include "pairs.h"
 
@@ -75,7 +77,7 @@ struct Integers : InPairs {
     // Products of 8 bits fit into 16; their sums do not.
     static inline Sums added(Pairs a, Pairs b) {
         const Sums product = (Sums)(a * b);
-        return (product >> 16) + ((product << 16) >> 16);
+        return (product >> 16) + ((Sums)((Unsigned)product << 16) >> 16);
     }
 
     static inline bool tile(const Low* low, int width, const int32_t* lack, const int32_t (*terms)[ROWS],

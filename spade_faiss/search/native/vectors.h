@@ -13,7 +13,7 @@
 //     ZERO      bits that are turned over in rows' integers: 128 where a kernel wants none negative
 //     Low       what a query's integers are, `arrange`d from bytes
 //     bool tile(low, width, lack, terms, blocks, found)
-//               whether any of R queries' products with B blocks plus lack [B, GROUP], -T, are no
+//               whether any of R queries' products with B blocks plus lack [B * GROUP], -T, are no
 //               less than terms [B, ROWS], G; if so, also found [R * B, ROWS], products less G
 //   uint32_t passing(const int32_t* found, int32_t needed)   which of ROWS are no less, as bits
 // Nothing here may be shared between these files: each function is compiled for each of them.
@@ -103,24 +103,24 @@ ALWAYS void distances(const float* const* x, const T* const* y, int channels, do
     for (int i = 0; i < X * Y; i++) out[i] = 0;
     for (int k = 0; k < channels;) {
         const int stop = channels - k < PART ? channels : k + PART;
-        V acc[X][Y] = {};
+        V acc[X * Y] = {};
         for (; k + LANES <= stop; k += LANES)
             for (int i = 0; i < X; i++)
                 for (int j = 0; j < Y; j++) {
                     const V d = load_row(y[j], k) - load(x[i] + k);
-                    acc[i][j] += d * d;
+                    acc[i * Y + j] += d * d;
                 }
         if (k < stop) {
             for (int i = 0; i < X; i++)
                 for (int j = 0; j < Y; j++) {
                     const V d = load_end(y[j], k, stop - k) - load_some(x[i] + k, stop - k);
-                    acc[i][j] += d * d;
+                    acc[i * Y + j] += d * d;
                 }
             k = stop;
         }
         static_assert(X * Y == 4, "sums are of four");
         float four[4];
-        sums(&acc[0][0], four);
+        sums(acc, four);
         for (int i = 0; i < 4; i++) out[i] += four[i];
     }
     for (int i = 0; i < X * Y; i++)

@@ -189,3 +189,44 @@ def test_queries_that_no_integers_can_say_do_not_change_the_others(kernel):
     queries = queries.astype(np.float32)
     near, ids = second_of(small, rows, queries, 2)
     assert_exact(queries, rows.astype(np.float32), 2, near, ids)
+
+
+@pytest.mark.parametrize("n", [1, 5, 13, 15, 16, 17, 31, 33, 48, 49, 63, 64, 65, 97, 130])
+def test_any_number_of_queries_of_one_size_and_of_several(kernel, n):
+    """Groups that are full, that are not, and that end early; some are beyond what integers say."""
+    rng = np.random.default_rng(n)
+    rows = rng.standard_normal((900, 20)).astype(np.float32)
+    queries = rng.standard_normal((n, 20)).astype(np.float32)
+    for sizes in ([1], [1, 1e3], [1e-6, 1, 1e4, 1e18], [0, 1e18]):
+        some = queries * rng.choice(sizes, (n, 1)).astype(np.float32)
+        near, ids = second_of(rows[::-1], rows, some, 1)
+        assert_exact(some, rows, 1, near, ids)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_products_beside_a_row_that_always_passes(kernel, sign):
+    """Of as many channels as there may be: sums of 32 bits hold them."""
+    channels = 32768
+    small = np.tile(np.array([[1], [-1]], np.float32), (8, channels))
+    rows = small.copy()
+    rows[5, 0], rows[9] = 1e30, 0
+    queries = sign * np.ones((3, channels), np.float32)
+    queries[1] *= 1e-3
+    queries[2, ::2] *= -1
+    near, ids = second_of(small, rows, queries, 3)
+    assert_exact(queries, rows, 3, near, ids)
+
+
+def test_images_of_unlike_counts_of_blocks(kernel):
+    """One of copies alone, a short last one, and 64 blocks each, of which one always passes."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((20 * 1024 - 700, 16)).astype(np.float32)
+    rows[:1024] = rows[0]
+    rows[1024 :: 16 * 7, 3] = 1e30
+    queries = rng.standard_normal((70, 16)).astype(np.float32)
+    queries[0] = rows[3000]
+    for k in (1, 4):
+        near, ids = LevelSearch(rows, 1024).search(
+            torch.from_numpy(queries)[None], torch.arange(20)[None], k, "screened"
+        )
+        assert_exact(queries, rows, k, near[0].numpy(), ids[0].numpy())
