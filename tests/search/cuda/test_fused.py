@@ -132,6 +132,7 @@ def test_zeros_and_duplicates(k):
     search(twice[:9], twice, k)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("distance", [0, 1])
 def test_of_equal_rows_the_first_is_found(distance):
     gallery = torch.zeros(130, 4, device=DEVICE)
@@ -157,12 +158,14 @@ def test_large_norms_with_small_differences(offset, k):
     check(queries[None], on_device(gallery), images, 50, k)
 
 
+@pytest.mark.slow
 def test_one_row_of_a_huge_norm():
     gallery = torch.randn(150, 24)
     gallery[77] = 1e12
     search(on_device(torch.randn(20, 24)), on_device(gallery), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-45, 1e-39, 1e-30, 1e-20])
 def test_tiny_values(scale):
     gallery = torch.randn(70, 9, dtype=torch.float64) * scale
@@ -189,6 +192,7 @@ def near_ties():
     return on_device(queries), on_device(gallery)
 
 
+@pytest.mark.slow
 def test_near_ties_that_rounding_would_get_wrong():
     queries, gallery = near_ties()
     prepared = prepare(gallery, 40)
@@ -235,6 +239,7 @@ def test_the_bounds_hold_the_exact_scores(spread):
     assert spread or (upper >= floor[:, None]).sum() < 3 * len(queries)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounded", ["queries", "gallery", "both"])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_bounds_hold_where_all_roundings_add_up(rounded, sign):

@@ -52,6 +52,7 @@ search()
 """
 
 
+@pytest.mark.slow
 def test_a_search_that_is_interrupted_ends_and_another_one_begins(fastest):
     """It would take half a minute on the fastest processor."""
     process = subprocess.Popen(
@@ -113,6 +114,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
 def test_a_child_of_a_process_that_has_searched_searches(fastest):
     ended = subprocess.run(
