@@ -29,6 +29,10 @@ class Pass {
         double size, error, unit;
         int64_t compared;
     };
+    struct Group {  // of queries that share a unit: where they end, and B
+        int64_t end;
+        float by;
+    };
     struct Candidate {
         int64_t query;
         const Packed* image;
@@ -52,7 +56,7 @@ class Pass {
     const double hopeless;  // share of rows from which on products are cheaper than comparisons
     Nearest nearest;
     Array<int64_t> who;                 // [padded]: which of the queries that were given it is
-    Array<int64_t> ends;                // [padded / GROUP]: of a group's queries
+    Array<Group> groups;                // [padded / GROUP]
     Array<Query> query;                 // [padded]
     Array<Low> low;                     // [padded, width]
     Array<float> a, reach;              // [padded]: A, and D / u or what says that none is wanted
@@ -68,12 +72,12 @@ class Pass {
     explicit Pass(const Search& given)
         : s(given), map(*given.map), size(map.width * ROWS + TERMS), n(given.count),
           padded(((n + GROUP - 1) / GROUP + SPLITS) * GROUP), hopeless((1 + vectors()) / (80 + 4 * vectors())),
-          nearest(n, given.k, given.distances, given.ids), who(padded), ends(padded / GROUP), query(padded),
+          nearest(n, given.k, given.distances, given.ids), who(padded), groups(padded / GROUP), query(padded),
           low(padded * map.width), a(padded), reach(padded), start(padded), known(padded * s.k), guessed(padded * s.k),
           hard(n), dead(size) {}
 
     int run() {
-        if (!nearest.distances || !who || !ends || !query || !low || !a || !reach || !start || !known || !guessed ||
+        if (!nearest.distances || !who || !groups || !query || !low || !a || !reach || !start || !known || !guessed ||
             !hard || !dead)
             return NO_MEMORY;
         int status = prepare();
@@ -109,7 +113,7 @@ class Pass {
             start[q] = 1;
             close(q);
         }
-        for (int64_t i = 0; i < padded / GROUP; i++) ends[i] = i * GROUP;
+        for (int64_t i = 0; i < padded / GROUP; i++) groups[i] = {i * GROUP, 0};
         int64_t group = 0, splits = 0;
         for (int64_t first = 0; first < n; first += some.room) {
             const int64_t count = n - first < some.room ? n - first : some.room;
@@ -127,7 +131,7 @@ class Pass {
                     who[q] = first + some.order[j];
                     describe(q, some, some.order[j], unit, bytes);
                 }
-                ends[group / GROUP] = q;
+                groups[group / GROUP] = {q, unit > 0 ? float(0.5 / double(unit)) : 0};
                 for (; q % R; q++) std::memset(low + q * map.width, 0, map.width * sizeof(Low));
             }
         }
@@ -137,7 +141,6 @@ class Pass {
     void describe(int64_t q, const Mapped& rows, int64_t which, float unit, int8_t* bytes) {
         if (!rows.fits(which)) {
             std::memset(low + q * map.width, 0, map.width * sizeof(Low));
-            query[q].unit = unit;
             hard[hard_count++] = q;
             return;
         }
@@ -148,7 +151,6 @@ class Pass {
         for (int k = 0; k < map.width; k++) total += bytes[k];
         query[q] = {one.size, one.error, unit, 0};
         start[q] = 1 - Integers::ZERO * total;
-        a[q] = 0;
         reach[q] = ANY;
         left++;
     }
@@ -219,9 +221,9 @@ class Pass {
         const uint8_t *next = follows ? some.bytes[B - 1] + size : dead, *const end = next + (follows ? B * size : 0);
         const int64_t lines = 1 + B * size / 64 / ((n + R - 1) / R);
         for (int64_t group = 0; group < padded; group += GROUP) {
-            const int64_t stop = ends[group / GROUP];
+            const int64_t stop = groups[group / GROUP].end;
             if (stop == group) continue;
-            const V by = same(query[group].unit > 0 ? float(0.5 / query[group].unit) : 0);
+            const V by = same(groups[group / GROUP].by);
             for (int i = 0; i < B; i++) {
                 const float* own = terms_of(some.bytes[i], map.width);
                 const V inverse = same(own[ROWS]), width = same(own[ROWS + 1]);
