@@ -58,8 +58,8 @@ inline uint32_t passing(const int32_t* found, int32_t needed) {
 
 #include "pairs.h"
 
-struct Integers : InPairs {
-    static constexpr int R = 4, B = 1, GROUP = 32;
+struct Tiles : InPairs {
+    static constexpr int R = 4, B = 1, GROUP = 32, PART = R;
 
     static inline __m256i pair(const Low* at) {
         int32_t two;
@@ -67,8 +67,8 @@ struct Integers : InPairs {
         return _mm256_set1_epi32(two);
     }
 
-    static inline bool tile(const Low* low, int width, const int32_t* lack, const int32_t (*terms)[ROWS],
-                            const uint8_t* const* block, int32_t (*found)[ROWS]) {
+    static inline uint32_t tile(const Low* low, int width, const int32_t* lack, const int32_t (*minus)[ROWS],
+                                const uint8_t* const* block, int32_t (*found)[ROWS]) {
         __m256i acc[R][2];
         for (int r = 0; r < R; r++) acc[r][0] = acc[r][1] = _mm256_set1_epi32(lack[r]);
         const __m256i low_byte = _mm256_set1_epi16(255);
@@ -87,19 +87,19 @@ struct Integers : InPairs {
                                                                              _mm256_madd_epi16(odd[h], second)));
             }
         }
-        __m256i term[2], less = _mm256_set1_epi32(-1);
+        __m256i less[2], negative = _mm256_set1_epi32(-1);
         for (int h = 0; h < 2; h++) {
-            term[h] = _mm256_loadu_si256((const __m256i*)(terms[0] + 8 * h));
+            less[h] = _mm256_loadu_si256((const __m256i*)(minus[0] + 8 * h));
             __m256i most = acc[0][h];
             for (int r = 1; r < R; r++) most = _mm256_max_epi32(most, acc[r][h]);
-            less = _mm256_and_si256(less, _mm256_cmpgt_epi32(term[h], most));
+            negative = _mm256_and_si256(negative, _mm256_add_epi32(most, less[h]));
         }
-        if (__builtin_expect(_mm256_movemask_epi8(less) == -1, 1)) return false;
+        if (__builtin_expect(_mm256_movemask_ps(_mm256_castsi256_ps(negative)) == 255, 1)) return 0;
         for (int r = 0; r < R; r++)
             for (int h = 0; h < 2; h++)
                 _mm256_storeu_si256((__m256i*)(found[r] + 8 * h),
-                                    _mm256_sub_epi32(_mm256_sub_epi32(acc[r][h], term[h]), _mm256_set1_epi32(lack[r])));
-        return true;
+                                    _mm256_add_epi32(_mm256_sub_epi32(acc[r][h], _mm256_set1_epi32(lack[r])), less[h]));
+        return 1;
     }
 };
 
@@ -107,7 +107,7 @@ struct Integers : InPairs {
 
 }  // namespace
 
-const Kernels avx2_kernels = {"avx2", 4, pack, search, direct};
+const Kernels avx2_kernels = {"avx2", 4, 0, nullptr, pack<Integers>, search<Integers>, direct};
 
 }  // namespace spade
 #if defined(__clang__)

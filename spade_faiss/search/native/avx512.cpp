@@ -29,22 +29,23 @@ namespace {
         const __m512i query = _mm512_set1_epi32(four);              \
         EACH_BLOCK(ADD, r)                                          \
     }
-#define FOUND(r, i)                                                                                 \
-    _mm512_storeu_si512(found[r * B + i], _mm512_sub_epi32(_mm512_sub_epi32(sum##r##i, term##i), \
-                                                           _mm512_set1_epi32(lack[i * GROUP + r])));
+#define FOUND(r, i)                                                                                   \
+    _mm512_storeu_si512(found[i * R + r], _mm512_add_epi32(_mm512_sub_epi32(sum##r##i, _mm512_set1_epi32( \
+                                                           lack[i * GROUP + r])), minus##i));
 #define FOUNDS(r) EACH_BLOCK(FOUND, r)
 
-struct Integers {
-    static constexpr int R = 6, B = 4, GROUP = 48, ZERO = 128;
+struct Tiles {
+    static constexpr int R = 6, B = 4, GROUP = 48, PART = R, ZERO = 128;
     typedef int8_t Low;
 
     static void arrange(const int8_t* from, int width, Low* to) { std::memcpy(to, from, width); }
     static void begin() {}
     static void end() {}
+    static void hold(const uint8_t* const*, int) {}
 
-    static __attribute__((noinline)) bool tile(const Low* low, int width, const int32_t* lack,
-                                               const int32_t (*terms)[ROWS], const uint8_t* const* block,
-                                               int32_t (*found)[ROWS]) {
+    static __attribute__((noinline)) uint32_t tile(const Low* low, int width, const int32_t* lack,
+                                                   const int32_t (*minus)[ROWS], const uint8_t* const* block,
+                                                   int32_t (*found)[ROWS]) {
         const uint8_t *block0 = block[0], *block1 = block[1], *block2 = block[2], *block3 = block[3];
         EACH_QUERY(STARTS)
         for (int k = 0; k < width; k += 4) {
@@ -54,15 +55,16 @@ struct Integers {
             const __m512i rows3 = _mm512_loadu_si512(block3 + k * ROWS);
             EACH_QUERY(ADDS)
         }
-#define JUDGE(i)                                                                                             \
-    const __m512i term##i = _mm512_loadu_si512(terms[i]);                                                    \
-    pass |= _mm512_cmpge_epi32_mask(                                                                         \
-        larger(larger(larger(sum0##i, sum1##i), larger(sum2##i, sum3##i)), larger(sum4##i, sum5##i)), term##i);
-        __mmask16 pass = 0;
+#define JUDGE(i)                                                                              \
+    const __m512i minus##i = _mm512_loadu_si512(minus[i]);                                    \
+    const __m512i most##i = _mm512_add_epi32(                                                 \
+        larger(larger(larger(sum0##i, sum1##i), larger(sum2##i, sum3##i)), larger(sum4##i, sum5##i)), minus##i);
+#define PASSES(i) uint32_t(_mm512_movepi32_mask(most##i) != 0xffff) << i
         JUDGE(0) JUDGE(1) JUDGE(2) JUDGE(3)
-        if (__builtin_expect(pass == 0, 1)) return false;
+        const __m512i all = _mm512_and_si512(_mm512_and_si512(most0, most1), _mm512_and_si512(most2, most3));
+        if (__builtin_expect(_mm512_movepi32_mask(all) == 0xffff, 1)) return 0;
         EACH_QUERY(FOUNDS)
-        return true;
+        return PASSES(0) | PASSES(1) | PASSES(2) | PASSES(3);
     }
 };
 
@@ -70,7 +72,7 @@ struct Integers {
 
 }  // namespace
 
-const Kernels avx512_kernels = {"avx512", 4, pack, search, direct};
+const Kernels avx512_kernels = {"avx512", 4, 0, nullptr, pack<Integers>, search<Integers>, direct};
 
 }  // namespace spade
 #if defined(__clang__)

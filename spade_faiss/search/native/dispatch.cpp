@@ -32,8 +32,8 @@ bool has_amx() {
 #elif defined(__linux__)
     unsigned a, b, c, d;
     if (!has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    const unsigned tiles = 1u << 24, integers = 1u << 25;
-    if ((d & tiles) == 0 || (d & integers) == 0) return false;
+    const unsigned floats = 1u << 22, tiles = 1u << 24, integers = 1u << 25, wanted = floats | tiles | integers;
+    if ((d & wanted) != wanted) return false;
     constexpr long ask = 0x1023, data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     return syscall(SYS_arch_prctl, ask, data) == 0;
 #else

@@ -60,11 +60,13 @@ class NativeGallery:
     """
 
     def __init__(self, kernels: Kernels, patches: Tensor, per_image: int, axes: Axes) -> None:
+        coordinates = axes.kept + axes.rests
+        if kernels.narrow and coordinates <= kernels.narrow.contents.most:
+            kernels = kernels.narrow.contents
         self._kernels = kernels
         self._patches = patches
         self._per_image = per_image
         self._axes = axes
-        coordinates = axes.kept + axes.rests
         width = -(-coordinates // kernels.multiple) * kernels.multiple
         self._map = Map(
             centre=axes.centre.data_ptr(),

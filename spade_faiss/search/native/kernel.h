@@ -34,17 +34,37 @@
 // and a comparison for each product. Rows for which this holds are compared by differences, which
 // decides, and makes d smaller. A row that waits for its comparison is judged again by a smaller D.
 //
-// |i.j| < 2^29, as there are at most 32768 channels. G and T are made no less than -2^30 - 1 and no
-// more than 2^29, so that no sum leaves 32 bits: the largest is i.(j + 128) - G, as some kernels
-// have it, of 127 * 255 * 32768 + 2^30 + 1 = 2^31 - 12550143. To make one less only lets more rows pass. Where
-// G is made more, i.j - G >= -2^29 + 2^30 = 2^29 >= T; where T is, i.j - G >= -2^29 - 2^29 > T:
-// such rows pass, too.
+// |i.j| < 2^29 - 2^22, as there are at most 32768 channels. G and T are made no less than
+// -2^29 - 2^28 - 1, and no more than 2^28 - 1. To make one less only lets more rows pass. Where one
+// is made more, i.j less it is 2^28 at least, which the other one is not: such rows pass, too. So
+// i.j - G - T stays below 2^29 - 2^22 + 2 (2^29 + 2^28 + 1) < 2^31. Some kernels add 128 to j and
+// take it off T beforehand: 32768 products i (j + 128) are less than 2^30, and so are those of them
+// that are summed already less 128 times all i. Neither leaves 32 bits with a G or a T.
 //
 // Rounding takes 2^-20 (|u i|^2 + |t j|^2 + D^2) at most, in units of distances squared, from what G
 // and T stand for. So e_x^2 and e_y^2 are made larger by 2^-19 |u i|^2 and 2^-19 |t j|^2, or by `slack`,
 // where sums of squares are no longer exact, both by 2^-13 of themselves, and d by
 // (2^-18 + C 2^-26) d: (D + e_y)^2 grows by more than all of that. The latter covers what differences
 // lose of d, too. A D too large for A tells nothing.
+//
+// Numbers of 16 bits. Where the coordinates are few, AMX multiplies bfloat16 in the same time. F(x)
+// is written as x', F(y) as y', rounded to the nearest, with e_x and e_y as above, and a row may be
+// nearer only if |x' - y'| <= D + e_y, which is
+//
+//     x'.y' + D e_y - g - T >= 0    with g = (|y'|^2 - e_y^2) / 2,  T = (|x'|^2 - D^2) / 2.
+//
+// All of this is one product: of (x', D, 1, 1, T1, T2) with (y', e_y, g1, g2, 1, 1), where T1 + T2
+// is about -T, and g1 + g2 about -g. So but the sign of each product is looked at. No more than 64
+// roundings of 2^-24 befall its terms, whose magnitudes sum up to |x'|^2 + |y'|^2 + D^2 + e_y^2 = S
+// at most, and 2^-7 (D^2 + e_y^2) more, as D and e_y are rounded up. T1 + T2 and g1 + g2 are off by
+// 2^-18 of themselves, together by 2^-19 S. For all of that, 2^-18 (1 + 2^-6) S + 2^-19 S, squares
+// in g and T are made 2^-16 of themselves smaller, or larger where they are subtracted: 2^-17 S in
+// all. e_x and e_y are 2^-40 at least, and so what is lost near the least numbers, which count as 0
+// below 2^-110, is less than what then remains of 2^-17 S.
+//
+// A row that waits is judged again by its product plus the T of then, and 2^-14 (|x'|^2 + D^2 + w^2)
+// with the D of then and the largest e_y of its block: S is 5 times that sum at most where
+// |x' - y'| <= D + e_y, so this is more than the 2^-17 S of above and what the addition rounds.
 //
 // Where too many rows pass, a query goes on with products in float32 of v itself: x.y is off by
 // h |x||y| <= h (|x|^2 + |y|^2) / 2 with h = (C + 8) 2^-23, twice what sums can lose, so
@@ -60,7 +80,7 @@
 
 namespace spade {
 
-constexpr int VERSION = 2;           // of what follows: `library.py` has the same
+constexpr int VERSION = 3;           // of what follows: `library.py` has the same
 constexpr int ROWS = 16;             // rows of a block: a column of integers for each
 constexpr int TERMS = 2 * ROWS * 4;  // bytes of a block's g for each row, 1 / t, w, and some more
 constexpr float NEVER = 0x1p100f;    // such a term of a row that is not there
@@ -123,7 +143,9 @@ struct Direct {
 
 struct Kernels {
     const char* name;
-    int32_t multiple;  // that `width` is filled up to
+    int32_t multiple;       // that `width` is filled up to
+    int32_t most;           // coordinates, or 0 for any number
+    const Kernels* narrow;  // for rows of few coordinates, or null
     int (*pack)(const Map*, const Rows*, Packed*);
     int (*search)(const Search*);
     int (*direct)(const Direct*);

@@ -19,7 +19,7 @@ CHOICE = "SPADE_FAISS_KERNEL"
 """Names the kernel to use, or is "none"; without it the fastest is used."""
 LIBRARY = "SPADE_FAISS_KERNEL_LIBRARY"
 """Names the library to load; without it that beside this file is."""
-VERSION = 2
+VERSION = 3
 """Of the structures below and what they mean, as `kernel.h` has it."""
 ROWS = 16
 """Rows of a packed block."""
@@ -100,13 +100,16 @@ class Direct(Structure):
 class Kernels(Structure):
     """An instruction set's functions; each returns one of the states above."""
 
-    _fields_ = (
-        ("name", c_char_p),
-        ("multiple", c_int32),
-        ("pack", ctypes.CFUNCTYPE(c_int, POINTER(Map), POINTER(Rows), POINTER(Packed))),
-        ("search", ctypes.CFUNCTYPE(c_int, POINTER(Search))),
-        ("direct", ctypes.CFUNCTYPE(c_int, POINTER(Direct))),
-    )
+
+Kernels._fields_ = (
+    ("name", c_char_p),
+    ("multiple", c_int32),
+    ("most", c_int32),
+    ("narrow", POINTER(Kernels)),
+    ("pack", ctypes.CFUNCTYPE(c_int, POINTER(Map), POINTER(Rows), POINTER(Packed))),
+    ("search", ctypes.CFUNCTYPE(c_int, POINTER(Search))),
+    ("direct", ctypes.CFUNCTYPE(c_int, POINTER(Direct))),
+)
 
 
 @cache

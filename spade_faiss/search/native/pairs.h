@@ -11,4 +11,5 @@ struct InPairs {
 
     static void begin() {}
     static void end() {}
+    static void hold(const uint8_t* const*, int) {}
 };

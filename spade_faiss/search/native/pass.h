@@ -7,38 +7,38 @@
 #include "direct.h"
 #include "products.h"
 
-constexpr int SPARSE = 61;   // of so many blocks one is looked at first; images seldom have a multiple of it
-constexpr int LARGER = 4;    // times as large as most of a group, a query begins another,
-constexpr int SPLITS = 4;    // up to so often
-constexpr int MANY = 16;     // images from which on the first, the nearest, is looked at first, too
-constexpr int WAITING = 16;  // rows that wait to be compared
+// What is likely to be looked at next comes into cache meanwhile, some lines at a time.
+struct Ahead {
+    const uint8_t *next, *end;
+    int64_t lines;
+
+    ALWAYS void fetch() {
+        for (int64_t i = 0; i < lines && next < end; i++, next += 64) __builtin_prefetch(next, 0, 2);
+    }
+};
+
+constexpr int SPARSE = 61;       // of so many blocks one is looked at first; images seldom have a multiple of it
+constexpr int MANY = 16;         // images from which on the first, the nearest, is looked at first, too
+constexpr int WAITING = 16;      // rows that wait to be compared
 constexpr float ANY = 0x1p100f;  // a reach that all rows are in
-constexpr float LEAST = -0x1p30f, MOST = 0x1p29f;  // T and G are below what lies between these: see `kernel.h`
 
-// Integers of numbers, which are made no less than LEAST and no more than MOST; less 1 they are below these.
-ALWAYS Whole to_integers(V numbers) {
-    return __builtin_convertvector(smaller(larger(numbers, same(LEAST)), same(MOST)), Whole);
-}
+#include "integers.h"
 
-class Pass {
-    static constexpr int R = Integers::R, B = Integers::B, GROUP = Integers::GROUP;
-    typedef Integers::Low Low;
+// By what `Judge` says, few rows are compared. It has
+//   R, B             queries and blocks that are looked at together
+//   Score, Terms     what it says of a row, the more the nearer it is, and what it knows of a block
+//   places, who      where queries lie, and which it is; all below goes by places, but for `nearest`
+//   write(...)       packs rows
+//   prepare, follow, close, look, needed, far   as `Integers` explains
+template <class Judge> class Pass {
+    static constexpr int R = Judge::R, B = Judge::B;
 
-    // A query's numbers, in units: |u i|^2, e_x, u, and how many rows it was compared with.
-    struct Query {
-        double size, error, unit;
-        int64_t compared;
-    };
-    struct Group {  // of queries that share a unit: where they end, and B
-        int64_t end;
-        float by;
-    };
     struct Candidate {
         int64_t query;
         const Packed* image;
         int64_t inside;
-        int32_t found;         // i.j - G, and what 128 added to rows' integers add to it
-        float inverse, width;  // of its block
+        typename Judge::Score found;
+        typename Judge::Terms terms;  // of its block
     };
     struct Blocks {  // that are looked at together
         const uint8_t* bytes[B];
@@ -47,44 +47,35 @@ class Pass {
         int count;
     };
 
-    // Queries lie in groups that share a unit, in the order of their largest coordinates. Where a
-    // group ends early, places are empty. All below goes by places, but for `nearest`.
     const Search& s;
     const Map& map;
     const int size;
-    const int64_t n, padded;
+    const int64_t n;
     const double hopeless;  // share of rows from which on products are cheaper than comparisons
+    Judge judge;
     Nearest nearest;
-    Array<int64_t> who;                 // [padded]: which of the queries that were given it is
-    Array<Group> groups;                // [padded / GROUP]
-    Array<Query> query;                 // [padded]
-    Array<Low> low;                     // [padded, width]
-    Array<float> a, reach;              // [padded]: A, and D / u or what says that none is wanted
-    Array<int32_t> start;               // [padded]: 1, less what 128 added to rows' integers add to products
-    Array<double> known;                // [padded, k]: distances that the k nearest do not exceed
-    Array<int64_t> guessed, hard;       // [padded, k]: rows, or -1; [n]
-    Array<uint8_t> dead;                // a block without rows
+    Array<int64_t> compared;       // [places]: how many rows it was compared with
+    Array<double> known;           // [places, k]: distances that the k nearest do not exceed
+    Array<int64_t> guessed, hard;  // [places, k]: rows, or -1; [n]
+    Array<uint8_t> dead;           // a block without rows
     Candidate waiting[WAITING];
     int64_t waiting_count = 0, oldest = 0, hard_count = 0, left = 0;
-    int64_t seen = 0, sure = 0;         // rows, and so many before a query may be called hard
+    int64_t seen = 0, sure = 0;    // rows, and so many before a query may be called hard
 
    public:
     explicit Pass(const Search& given)
         : s(given), map(*given.map), size(map.width * ROWS + TERMS), n(given.count),
-          padded(((n + GROUP - 1) / GROUP + SPLITS) * GROUP), hopeless((1 + vectors()) / (80 + 4 * vectors())),
-          nearest(n, given.k, given.distances, given.ids), who(padded), groups(padded / GROUP), query(padded),
-          low(padded * map.width), a(padded), reach(padded), start(padded), known(padded * s.k), guessed(padded * s.k),
-          hard(n), dead(size) {}
+          hopeless((1 + vectors()) / (80 + 4 * vectors())), judge(given),
+          nearest(n, given.k, given.distances, given.ids), compared(judge.places), known(judge.places * s.k),
+          guessed(judge.places * s.k), hard(n), dead(size) {}
 
     int run() {
-        if (!nearest.distances || !who || !groups || !query || !low || !a || !reach || !start || !known || !guessed ||
-            !hard || !dead)
-            return NO_MEMORY;
+        if (!judge || !nearest.distances || !compared || !known || !guessed || !hard || !dead) return NO_MEMORY;
         int status = prepare();
         if (status) return status;
-        Integers::begin();
+        Judge::begin();
         const bool done = look(true) && (sharpen(), look(false));
-        Integers::end();
+        Judge::end();
         if (!done) return STOPPED;
         if (hard_count) status = finish_hard();
         if (!status) nearest.finish();
@@ -93,95 +84,23 @@ class Pass {
 
    private:
     double vectors() const { return double(map.channels) / LANES; }
-    const float* row(int64_t q) const { return s.queries + who[q] * map.channels; }
+    const float* row(int64_t q) const { return s.queries + judge.who[q] * map.channels; }
 
-    // Write queries as integers, and that nothing is known of them yet.
     int prepare() {
-        Mapped some(map, n, GROUP);
-        Array<int8_t> bytes(map.width);
-        if (!some || !bytes) return NO_MEMORY;
-        std::memset(dead, Integers::ZERO, map.width * ROWS);
-        float* terms = terms_of(static_cast<uint8_t*>(dead), map.width);
-        for (int r = 0; r < ROWS; r++) terms[r] = NEVER;
-        terms[ROWS] = terms[ROWS + 1] = 1;
-        for (int64_t i = 0; i < padded * s.k; i++) {
+        Mapped none(map, 0, ROWS);
+        if (!none) return NO_MEMORY;
+        Judge::write(none, none.order, 0, dead);
+        for (int64_t i = 0; i < judge.places * s.k; i++) {
             known[i] = INFINITY;
             guessed[i] = -1;
         }
-        for (int64_t q = 0; q < padded; q++) {
-            query[q] = {0, 0, 0, 0};
-            start[q] = 1;
-            close(q);
-        }
-        for (int64_t i = 0; i < padded / GROUP; i++) groups[i] = {i * GROUP, 0};
-        int64_t group = 0, splits = 0;
-        for (int64_t first = 0; first < n; first += some.room) {
-            const int64_t count = n - first < some.room ? n - first : some.room;
-            if (!some.read(s.queries + first * map.channels, count)) return NOT_FINITE;
-            for (int64_t i = 0; i < count; i++) some.order[i] = int32_t(i);
-            sort(some.top, count, some.order, some.spare);
-            for (int64_t i = 0, stop; i < count; i = stop, group += GROUP) {
-                stop = count - i < GROUP ? count : i + GROUP;
-                // With so much larger ones most of the others would have few bits.
-                for (int64_t j = i + 1; j < stop && splits < SPLITS; j++)
-                    if (some.top[some.order[j]] > LARGER * some.top[some.order[(i + j) / 2]]) stop = j, splits++;
-                const float unit = some.scale(some.order + i, stop - i);
-                int64_t q = group;
-                for (int64_t j = i; j < stop; j++, q++) {
-                    who[q] = first + some.order[j];
-                    describe(q, some, some.order[j], unit, bytes);
-                }
-                groups[group / GROUP] = {q, unit > 0 ? float(0.5 / double(unit)) : 0};
-                for (; q % R; q++) std::memset(low + q * map.width, 0, map.width * sizeof(Low));
-            }
-        }
-        return DONE;
+        std::memset(compared, 0, judge.places * sizeof *compared);
+        const int status = judge.prepare(s.queries, [&](int64_t q) { hard[hard_count++] = q; });
+        left = n - hard_count;
+        return status;
     }
 
-    void describe(int64_t q, const Mapped& rows, int64_t which, float unit, int8_t* bytes) {
-        if (!rows.fits(which)) {
-            std::memset(low + q * map.width, 0, map.width * sizeof(Low));
-            hard[hard_count++] = q;
-            return;
-        }
-        std::memset(bytes, 0, map.width);
-        const Rounded one = rounded(rows, which, unit, reinterpret_cast<uint8_t*>(bytes), 4, 0);
-        Integers::arrange(bytes, map.width, low + q * map.width);
-        int32_t total = 0;
-        for (int k = 0; k < map.width; k++) total += bytes[k];
-        query[q] = {one.size, one.error, unit, 0};
-        start[q] = 1 - Integers::ZERO * total;
-        reach[q] = ANY;
-        left++;
-    }
-
-    // No row is wanted any more.
-    void close(int64_t q) {
-        a[q] = 0;
-        reach[q] = -ANY;
-    }
-
-    // Set a query's A and D / u from a distance squared that its k-th nearest does not exceed.
-    void follow(int64_t q, double square) {
-        const Query& one = query[q];
-        const double all = reached(square, map) + one.error, by = (one.size - all * all) / (2 * one.unit);
-        const bool fits = by > -0x1p80;  // else nothing can be told
-        a[q] = fits ? float(by) : 0;
-        reach[q] = fits ? float(all / one.unit * (1 + 0x1p-18)) : ANY;
-    }
-
-    // -T of some queries for a block.
-    ALWAYS Whole lacking(int64_t q, V inverse, V width) const {
-        Whole first;
-        std::memcpy(&first, start + q, sizeof first);
-        return first - to_integers(load(a + q) * inverse - load(reach + q) * width);
-    }
-
-    // T of a query for a block.
-    int32_t needed(int64_t q, float inverse, float width) const {
-        const float all = a[q] * inverse - reach[q] * width, least = all > LEAST ? all : LEAST;
-        return int32_t(least < MOST ? least : MOST) - start[q];
-    }
+    void follow(int64_t q, double square) { judge.follow(q, reached(square, map)); }
 
     // Look at few blocks, and only guess which rows are near; or at all. False if it is to stop.
     bool look(bool sparsely) {
@@ -207,7 +126,7 @@ class Pass {
                 some.order[some.count++] = image.order + next % each * ROWS;
             }
             for (int i = some.count; i < B; i++) some.bytes[i] = dead;
-            look_at(some, sparsely);
+            if (some.count) look_at(some, sparsely);
             if (!sparsely) seen += some.count * ROWS;
         }
         while (waiting_count) settle();
@@ -215,49 +134,23 @@ class Pass {
     }
 
     void look_at(const Blocks& some, bool sparsely) {
-        alignas(64) int32_t lack[B * GROUP], terms[B][ROWS], found[R * B][ROWS];
-        // What is likely to be looked at next comes into cache meanwhile.
-        const bool follows = !sparsely && some.count == B;
-        const uint8_t *next = follows ? some.bytes[B - 1] + size : dead, *const end = next + (follows ? B * size : 0);
+        const uint8_t* const after = some.bytes[some.count - 1] + size;
         const int64_t lines = 1 + B * size / 64 / ((n + R - 1) / R);
-        for (int64_t group = 0; group < padded; group += GROUP) {
-            const int64_t stop = groups[group / GROUP].end;
-            if (stop == group) continue;
-            const V by = same(groups[group / GROUP].by);
-            for (int i = 0; i < B; i++) {
-                const float* own = terms_of(some.bytes[i], map.width);
-                const V inverse = same(own[ROWS]), width = same(own[ROWS + 1]);
-                for (int c = 0; c < ROWS; c += LANES) {
-                    const Whole all = to_integers(by * load(own + c)) - 1;
-                    std::memcpy(terms[i] + c, &all, sizeof all);
-                }
-                for (int q = 0; q < GROUP; q += LANES) {
-                    const Whole all = lacking(group + q, inverse, width);
-                    std::memcpy(lack + i * GROUP + q, &all, sizeof all);
-                }
-            }
-            for (int64_t q0 = group; q0 < stop; q0 += R) {
-                for (int64_t i = 0; i < lines && next < end; i++, next += 64) __builtin_prefetch(next, 0, 2);
-                if (!Integers::tile(low + q0 * map.width, map.width, lack + q0 - group, terms, some.bytes, found))
-                    continue;
-                for (int r = 0; r < R && q0 + r < stop; r++)
-                    for (int i = 0; i < some.count; i++) {
-                        const int32_t* own = found[r * B + i];
-                        if (passing(own, -lack[i * GROUP + q0 - group + r])) take(q0 + r, own, some, i, sparsely);
-                    }
-            }
-        }
+        const Ahead ahead = {after, !sparsely && some.count == B ? after + B * size : after, lines};
+        judge.look(some.bytes, ahead, [&](int64_t q, int i, const typename Judge::Score* found) {
+            if (i < some.count) take(q, found, some, i, sparsely);
+        });
     }
 
     // Take in what passes of a block.
-    void take(int64_t q, const int32_t* found, const Blocks& some, int i, bool sparsely) {
-        const float *terms = terms_of(some.bytes[i], map.width), inverse = terms[ROWS], width = terms[ROWS + 1];
-        if (reach[q] < 0) return;
-        int best = -1;  // which is the nearest of a block, as all have the same scale
-        for (uint32_t mask = passing(found, needed(q, inverse, width)); mask; mask &= mask - 1) {
+    void take(int64_t q, const typename Judge::Score* found, const Blocks& some, int i, bool sparsely) {
+        if (judge.closed(q)) return;
+        const auto terms = judge.terms(some.bytes[i]);
+        int best = -1;
+        for (uint32_t mask = passing(found, judge.needed(q, terms)); mask; mask &= mask - 1) {
             const int c = __builtin_ctz(mask);
-            if (some.order[i][c] < 0 || (sparsely && terms[c] == -NEVER)) continue;
-            const Candidate one = {q, some.image[i], some.order[i][c], found[c], inverse, width};
+            if (some.order[i][c] < 0 || (sparsely && terms_of(some.bytes[i], map.width)[c] == -NEVER)) continue;
+            const Candidate one = {q, some.image[i], some.order[i][c], found[c], terms};
             if (!sparsely)
                 wait(one);
             else if (s.k > 1)
@@ -265,17 +158,14 @@ class Pass {
             else if (best < 0 || found[c] > found[best])
                 best = c;
         }
-        if (best >= 0) guess({q, some.image[i], some.order[i][best], found[best], inverse, width});
+        if (best >= 0) guess({q, some.image[i], some.order[i][best], found[best], terms});
     }
 
-    // Remember the rows that integers say are the nearest. Their distances by integers serve to
-    // find them only: `sharpen` replaces them.
+    // Remember the rows that are said to be the nearest. How far these are said to be serves to find
+    // them only: `sharpen` replaces it.
     void guess(const Candidate& row) {
         const int64_t q = row.query, k = s.k;
-        const Query& one = query[q];
-        const double scale = 1 / double(row.inverse), away = row.width * scale;
-        const double square = one.size - 2 * one.unit * scale * (double(row.found) + start[q]) + away * away;
-        const double all = (std::sqrt(square > 0 ? square : 0) + one.error + away) * map.unit, found = all * all;
+        const double all = judge.far(q, row.found, row.terms) * map.unit, found = all * all;
         double* own = known + q * k;
         int64_t *rows = guessed + q * k, at = k - 1;
         if (!(found < own[at])) return;
@@ -287,11 +177,11 @@ class Pass {
 
     // Compare what is guessed. The k-th of these distances bounds the k-th nearest row's.
     void sharpen() {
-        for (int64_t i = 0; i < padded * s.k; i++) {
-            if (i + WAITING < padded * s.k && guessed[i + WAITING] >= 0) fetch(guessed[i + WAITING]);
+        for (int64_t i = 0; i < judge.places * s.k; i++) {
+            if (i + WAITING < judge.places * s.k && guessed[i + WAITING] >= 0) fetch(guessed[i + WAITING]);
             known[i] = guessed[i] < 0 ? INFINITY : distance(row(i / s.k), *s.gallery, guessed[i], map.channels);
         }
-        for (int64_t q = 0; q < padded; q++) {
+        for (int64_t q = 0; q < judge.places; q++) {
             double* own = known + q * s.k;
             for (int64_t i = 1; i < s.k; i++) {
                 const double one = own[i];
@@ -299,7 +189,7 @@ class Pass {
                 for (; at > 0 && own[at - 1] > one; at--) own[at] = own[at - 1];
                 own[at] = one;
             }
-            if (reach[q] > 0) follow(q, own[s.k - 1]);
+            if (!judge.closed(q)) follow(q, own[s.k - 1]);
         }
     }
 
@@ -321,17 +211,17 @@ class Pass {
         const Candidate one = waiting[oldest];
         oldest = (oldest + 1) % WAITING;
         waiting_count--;
-        const int64_t q = one.query, asked = who[q];
-        if (reach[q] < 0 || one.found < needed(q, one.inverse, one.width)) return;
-        query[q].compared++;
+        const int64_t q = one.query, asked = judge.who[q];
+        if (judge.closed(q) || one.found < judge.needed(q, one.terms)) return;
+        compared[q]++;
         const double before = nearest.last(asked);
         const double found = distance(row(q), *s.gallery, one.image->first + one.inside, map.channels);
         nearest.add(asked, found, *one.image, one.inside);
         const double last = nearest.last(asked);
         if (last < before && last < known[(q + 1) * s.k - 1]) follow(q, last);
-        const bool is_hard = seen > sure && query[q].compared > seen * hopeless;
+        const bool is_hard = seen > sure && compared[q] > seen * hopeless;
         if (last > 0 && !is_hard) return;
-        close(q);
+        judge.close(q);
         left--;
         if (last > 0) hard[hard_count++] = q;
     }
@@ -341,11 +231,11 @@ class Pass {
         if (!limits) return NO_MEMORY;
         for (int64_t i = 0; i < hard_count; i++) {
             const double last = known[(hard[i] + 1) * s.k - 1];
-            hard[i] = who[hard[i]];
+            hard[i] = judge.who[hard[i]];
             limits[hard[i]] = last < nearest.last(hard[i]) ? last : nearest.last(hard[i]);
         }
         return products(s, nearest, hard, hard_count, limits);
     }
 };
 
-int search(const Search* given) { return Pass(*given).run(); }
+template <class Judge> int search(const Search* given) { return Pass<Judge>(*given).run(); }

@@ -65,8 +65,8 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "integers are taken fro
 
 #include "pairs.h"
 
-struct Integers : InPairs {
-    static constexpr int R = 4, B = 1, GROUP = 32;
+struct Tiles : InPairs {
+    static constexpr int R = 4, B = 1, GROUP = 32, PART = R;
 
     static inline Pairs twice(const Low* two) {
         int32_t both;
@@ -80,8 +80,8 @@ struct Integers : InPairs {
         return (product >> 16) + ((Sums)((Unsigned)product << 16) >> 16);
     }
 
-    static inline bool tile(const Low* low, int width, const int32_t* lack, const int32_t (*terms)[ROWS],
-                            const uint8_t* const* block, int32_t (*found)[ROWS]) {
+    static inline uint32_t tile(const Low* low, int width, const int32_t* lack, const int32_t (*minus)[ROWS],
+                                const uint8_t* const* block, int32_t (*found)[ROWS]) {
         bool any = false;
         for (int c = 0; c < ROWS; c += 4) {
             Sums acc[R] = {};
@@ -94,7 +94,7 @@ struct Integers : InPairs {
             }
             for (int r = 0; r < R; r++)
                 for (int i = 0; i < 4; i++) {
-                    found[r][c + i] = acc[r][i] - terms[0][c + i];
+                    found[r][c + i] = acc[r][i] + minus[0][c + i];
                     any |= found[r][c + i] >= -lack[r];
                 }
         }
@@ -106,6 +106,6 @@ struct Integers : InPairs {
 
 }  // namespace
 
-const Kernels plain_kernels = {"plain", 4, pack, search, direct};
+const Kernels plain_kernels = {"plain", 4, 0, nullptr, pack<Integers>, search<Integers>, direct};
 
 }  // namespace spade

@@ -1,4 +1,4 @@
-// Rows under the map of `kernel.h`, as integers, and packed.
+// Rows under the map of `kernel.h`, and packed.
 constexpr int CHUNK = 16;          // terms of a sum in the map
 constexpr float WIDEST = 0x1p40f;  // scales, in units, lie between this and its inverse
 
@@ -153,7 +153,7 @@ struct Mapped {
         return true;
     }
 
-    // Whether integers can say what a row is.
+    // Whether 8 bits can say what a coordinate is.
     bool fits(int64_t i) const { return top[i] < WIDEST && error[i] < 0x1p60f; }
 
     // The scale at which 8 bits hold all of `count` rows that fit, or 0 if there are none.
@@ -188,36 +188,9 @@ inline const float* terms_of(const uint8_t* block, int width) {
 }
 inline float* terms_of(uint8_t* block, int width) { return reinterpret_cast<float*>(block + size_t(width) * ROWS); }
 
-struct Rounded {  // |t j|^2 and e, both made safe
-    float size, error;
-};
-
-// How much larger e^2 is made, of |t j|^2. Sums of squares of so few integers are exact.
-inline float slack(int n) { return 0x1p-19f + (n / LANES > 1024 ? n / LANES * 0x1p-24f : 0); }
-
-// Write a row's integers at a scale, with bits of `zero` turned over, in groups of four that lie
-// `step` bytes apart; what fills up the last group is 0.
-inline Rounded rounded(const Mapped& rows, int64_t row, float scale, uint8_t* out, size_t step, char zero) {
-    constexpr float round = 12582912;  // 1.5 * 2^23: what is added to it loses its fraction
-    const float* at = rows.z + row * rows.stride;
-    const int n = rows.n;
-    const V by = same(1 / scale), t = same(scale);
-    V away{}, norm{};
-    for (int k = 0; k < n; k += LANES) {
-        const V w = load(at + k), j = (w * by + round) - round, gap = w - j * t;
-        away += gap * gap;
-        norm += j * j;
-        const auto bytes = __builtin_convertvector(__builtin_convertvector(j, Whole), Bytes) ^ zero;
-        for (int i = 0; i < LANES && k + i < n; i += 4)
-            std::memcpy(out + (k + i) / 4 * step, reinterpret_cast<const char*>(&bytes) + i, 4);
-    }
-    const float size = sum(norm) * scale * scale;
-    return {size, std::sqrt(sum(away) * 1.001f + slack(n) * size) + rows.error[row]};
-}
-
 // Pack an image: rows that no earlier one equals, in the order of their largest coordinates, so
-// that those of a block have much the same scale. It is one for each block.
-template <class T> inline int pack_rows(const Map& map, const T* data, Packed& packed) {
+// that those of a block have much the same scale.
+template <class Judge, class T> inline int pack_rows(const Map& map, const T* data, Packed& packed) {
     const int size = map.width * ROWS + TERMS;
     const size_t bytes = size_t(map.channels) * sizeof(T);
     uint32_t slots = 1;
@@ -256,27 +229,15 @@ template <class T> inline int pack_rows(const Map& map, const T* data, Packed& p
             const int32_t* own = some.order + start;
             uint8_t* block = packed.blocks + packed.count * size;
             int32_t* order = packed.order + packed.count * ROWS;
-            float* terms = terms_of(block, map.width);
-            std::memset(block, Integers::ZERO, size_t(map.width) * ROWS);
-            const float scale = some.scale(own, held);
-            float most = 0x1p-20f;
-            for (int r = 0; r < ROWS; r++) {
-                order[r] = r < held ? int32_t(first + own[r]) : -1;
-                terms[r] = r < held ? -NEVER : NEVER;  // it always passes, or is not there
-                if (r >= held || !some.fits(own[r]) || !(some.error[own[r]] <= scale * 0x1p20f)) continue;
-                const Rounded one = rounded(some, own[r], scale, block + 4 * r, ROWS * 4, Integers::ZERO);
-                terms[r] = (one.size - one.error * one.error) / scale;
-                most = one.error / scale > most ? one.error / scale : most;
-            }
-            terms[ROWS] = scale > 0 ? 1 / scale : 1;
-            terms[ROWS + 1] = most * (1 + 0x1p-20f);
+            for (int r = 0; r < ROWS; r++) order[r] = r < held ? int32_t(first + own[r]) : -1;
+            Judge::write(some, own, held, block);
         }
     }
     return DONE;
 }
 
-int pack(const Map* map, const Rows* gallery, Packed* packed) {
+template <class Judge> int pack(const Map* map, const Rows* gallery, Packed* packed) {
     const int64_t at = packed->first * map->channels;
-    if (gallery->half) return pack_rows(*map, static_cast<const uint16_t*>(gallery->data) + at, *packed);
-    return pack_rows(*map, static_cast<const float*>(gallery->data) + at, *packed);
+    if (gallery->half) return pack_rows<Judge>(*map, static_cast<const uint16_t*>(gallery->data) + at, *packed);
+    return pack_rows<Judge>(*map, static_cast<const float*>(gallery->data) + at, *packed);
 }

@@ -7,14 +7,16 @@
 //   V larger(V a, V b), V smaller(V a, V b)   b where a lane of either is no number
 //   V load_some(const float*, int)  the first few floats, and zeros
 //   V load_half(const uint16_t*), V load_some_half(const uint16_t*, int)
-//   struct Integers                 the product of integers and what follows from it:
+//   struct Tiles                    the product of integers and what follows from it:
 //     R, B      queries and blocks of a product
 //     GROUP     queries that share a unit, a multiple of R and of ROWS
 //     ZERO      bits that are turned over in rows' integers: 128 where a kernel wants none negative
 //     Low       what a query's integers are, `arrange`d from bytes
-//     bool tile(low, width, lack, terms, blocks, found)
-//               whether any of R queries' products with B blocks plus lack [B * GROUP], -T, are no
-//               less than terms [B, ROWS], G; if so, also found [R * B, ROWS], products less G
+//     hold(blocks, width)   these are those of the next products
+//     tile(low, width, lack, minus, blocks, found)
+//               R queries' products with B blocks plus `minus`, -G [B, ROWS], into found
+//               [B * R, ROWS], if any of them plus `lack`, -T [B, GROUP], are not negative; and in
+//               which parts of PART rows of `found` they are, as bits
 //   uint32_t passing(const int32_t* found, int32_t needed)   which of ROWS are no less, as bits
 // Nothing here may be shared between these files: each function is compiled for each of them.
 #include <cmath>

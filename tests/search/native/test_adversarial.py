@@ -41,6 +41,48 @@ def test_rows_that_wait_while_far_ones_are_compared_are_kept(kernel, far, k):
     assert_exact(queries, rows, k, near, ids)
 
 
+@pytest.mark.parametrize("far", [1e4, 1e6, 1e8])
+def test_rows_that_wait_while_only_a_far_image_is_known_are_kept(kernel, far):
+    """Scores beside such distances say little: rows that wait cannot be refused by them."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((2560 + 320, 16))  # of the second image no row is looked at first
+    rows[:2560] = far * np.linspace(1, 9, 2560)[:, None]  # and of the first one only one is wanted
+    rows = rows.astype(np.float32)
+    queries = rng.standard_normal((400, 16)).astype(np.float32)
+    level = LevelSearch(rows, 2560)
+    level.search(torch.from_numpy(queries[None, :1]), SECOND, 1, "screened")  # takes its scale
+    near, ids = level.search(torch.from_numpy(queries[None]), torch.arange(2)[None], 1, "screened")
+    assert_exact(queries, rows, 1, near[0].numpy(), ids[0].numpy())
+
+
+def test_rows_that_wait_while_nothing_is_known_are_kept(kernel):
+    """As more are wanted than were seen before; then one row's copies are as many."""
+    rng = np.random.default_rng(0)
+    rows = 1e4 * (1 + rng.random((960, 16)))
+    rows[:64] = 10 + rng.standard_normal((64, 16))
+    rows = np.repeat(rows, 25, 0).astype(np.float32)
+    queries = (10 + rng.standard_normal((90, 16))).astype(np.float32)
+    near, ids = second_of(rng.choice([-10, 10], rows.shape), rows, queries, 20)
+    assert_exact(queries, rows, 20, near, ids)
+
+
+@pytest.mark.parametrize("channels", [20, 40])
+def test_rows_and_queries_about_as_large_as_numbers_may_be(kernel, channels):
+    """Some of both are beyond what few bits say, and have neighbours that are not."""
+    rng = np.random.default_rng(0)
+    small = rng.choice([-1, 1], (20_000, channels))
+    unit = 2.0 ** np.ceil(np.log2(np.sqrt(channels)))
+
+    def about(n):
+        edge = 2.0**40 * unit * small[rng.integers(0, 16, n)]
+        edge[:, 1:] /= 2
+        return (edge * (1 + 0.03 * rng.standard_normal(edge.shape))).astype(np.float32)
+
+    rows, queries = about(20_000), about(200)
+    near, ids = second_of(small, rows, queries, 2)
+    assert_exact(queries, rows, 2, near, ids)
+
+
 @pytest.mark.parametrize("k", [1, 7])
 def test_squares_that_float32_cannot_hold_lose_no_row(kernel, k):
     rng = np.random.default_rng(0)

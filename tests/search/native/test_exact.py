@@ -207,6 +207,41 @@ def test_rows_whose_roundings_all_add_up_are_not_lost(kernel, seed):
     assert_exact(both, rows, 1, near[0], ids[0])
 
 
+@given(
+    kind=st.sampled_from(KINDS),
+    channels=st.integers(1, 70),
+    k=st.sampled_from([1, 4]),
+    beside=st.sampled_from([0, 1e-4, 0.05]),
+    half=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+@examples(8)
+def test_queries_beside_few_of_many_rows(kernel, kind, channels, k, beside, half, seed):
+    """What is known of a few bits decides, as few rows pass: among fewer rows it seldom does."""
+    rng = np.random.default_rng(seed)
+    rows = hard_vectors(kind, 20_000, channels, rng)
+    here, there = rows[rng.integers(0, len(rows), (2, 40))].astype(np.float64)
+    queries = (here + beside * (there - here)).astype(np.float32)
+    if half and np.abs(rows).max() < 6e4:
+        rows = rows.astype(np.float16)
+    assert_found(LevelSearch(rows, 1_000), torch.from_numpy(queries)[None], np.arange(20)[None], k)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_that_16_bits_move_away_and_others_that_they_move_near_are_told_apart(kernel, seed):
+    """In bfloat16 the nearest lie one step away in each coordinate, and the others at the query."""
+    rng = np.random.default_rng(seed)
+    pairs, channels, step = 16, 24, 2.0**-7
+    whole = rng.integers(141, 243, (pairs, channels)) * step  # from 1.1 to 1.9
+    aside = step * rng.choice([-1, 1], whole.shape)
+    queries, nearest_rows, others = whole + 0.49 * aside, whole + 0.51 * aside, whole + 0.46 * aside
+    rows = np.concatenate([others, -others, nearest_rows, -nearest_rows]).astype(np.float32)
+    both = np.concatenate([queries, -queries]).astype(np.float32)
+    near, ids = nearest_in_images(both[None], rows, np.arange(4)[None], 16, 1, "screened")
+    assert (ids[0] >= 2 * pairs).all()
+    assert_exact(both, rows, 1, near[0], ids[0])
+
+
 @pytest.fixture(scope="module")
 def crowd():
     """Rows of which most are equal, others that are not, and queries beside the equal ones."""
