@@ -50,7 +50,7 @@ from spade_faiss.features import Backbone, load_backbone
 from spade_faiss.images import Framing, read_image
 from spade_faiss.maps.smoothing import anomaly_map
 from spade_faiss.pictures.colours import rgb
-from spade_faiss.search import between_images, nearest
+from spade_faiss.search import LevelSearch, between_images, nearest
 from spade_faiss.verdict.copies import CANDIDATES, Copies, copy_weights, find_copies
 from spade_faiss.verdict.threshold import aimed_quantile, draw_threshold
 
@@ -172,9 +172,13 @@ class Pairs:
                 near = nearest(rows, rows[i * h * w : (i + 1) * h * w])[0]
                 self.distances[:, i, at : at + h * w] = np.sqrt(near).reshape(-1, h * w)
             at += h * w
-        coarse = torch.tensor(rows[: self.n * h * w]).reshape(self.n, h, w, -1)
+        coarse = torch.tensor(rows[: self.n * h * w])
+        gallery, images = LevelSearch(coarse, h * w), torch.arange(self.n)
         self.apart = np.stack(
-            [between_images(image, coarse.flatten(1, 2)).numpy() for image in coarse]
+            [
+                between_images(image, gallery, images).numpy()
+                for image in coarse.reshape(self.n, h, w, -1)
+            ]
         )
 
     def copies(self, chosen: Ids) -> Copies:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..index import Index
-from ..search import between_images, nearest
+from ..search import LevelSearch, between_images, nearest
 from ..types import Floats, Ids
 from ..verdict.copies import CANDIDATES, Copies, find_copies, from_pairs
 
@@ -50,19 +50,19 @@ def _copies_in(index: Index) -> Copies:
     counted = [layout.counted(part) for part in range(index.parts)]
     full = [part for part, own in enumerate(counted) if 2 * own.sum() >= patches]
     chosen = np.unique(np.linspace(0, len(full) - 1, _PARTS).round().astype(int)).tolist()
-    distances = np.empty(near.shape, np.float32)
+    distances, gallery = np.empty(near.shape, np.float32), LevelSearch(rows, patches)
     for i, others in enumerate(near):
         found = []
         for part in (full[at] for at in chosen):
-            own, *there = (
-                rows[unit * patches : (unit + 1) * patches].astype(np.float32)
-                for unit in [i * index.parts + part, *(others * index.parts + part).tolist()]
-            )
+            unit = i * index.parts + part
+            own = rows[unit * patches : (unit + 1) * patches].astype(np.float32)
             own = own[counted[part]]
             # Of patches that lie in no rectangle, those of a square that most of them fill.
             shape = layout.part if layout.looked_at is None else (math.isqrt(len(own)),) * 2
             grid = torch.from_numpy(own[: math.prod(shape)]).reshape(*shape, -1)
-            found.append(between_images(grid, torch.from_numpy(np.stack(there))))
+            found.append(
+                between_images(grid, gallery, torch.from_numpy(others * index.parts + part))
+            )
         distances[i] = torch.stack(found).median(0).values
     return find_copies(distances, near)
 

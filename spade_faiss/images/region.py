@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
-from scipy import ndimage
 
 from ..errors import SpadeError
 from ..types import Doubles, Mask
@@ -230,6 +229,8 @@ class _Seen:
 
 def _ground(variation: Doubles) -> Mask | None:
     """Return what is plain ground of a picture [h, w]; None if that cannot be told."""
+    from scipy import ndimage  # takes a while to import
+
     levels, apart = np.log(variation + _ROUNDING), np.log(_APART)
     if np.ptp(levels) < apart:
         return None
@@ -259,6 +260,8 @@ def _otsu(levels: Doubles) -> float:
 
 def _widened(looked_at: Mask) -> Mask:
     """Return what is looked at without gaps and holes, and with a margin."""
+    from scipy import ndimage  # takes a while to import
+
     gap, margin = (round(_share(one, looked_at.shape)) for one in (_GAP, _MARGIN))
     room = gap + margin
     around = np.pad(looked_at, room)
@@ -269,11 +272,13 @@ def _widened(looked_at: Mask) -> Mask:
 
 def _dilated(mask: Mask, radius: int) -> Mask:
     """Return all pixels that are no farther than a radius from a mask's."""
+    from scipy import ndimage  # takes a while to import
+
     return np.asarray(ndimage.distance_transform_edt(~mask) <= radius)
 
 
 def _eroded(mask: Mask, radius: int) -> Mask:
-    return np.asarray(ndimage.distance_transform_edt(mask) > radius)
+    return ~_dilated(~mask, radius)
 
 
 def _share(share: float, size: Sequence[int]) -> float:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from .nearest import nearest
+from .level import LevelSearch
 
 _SIDE = 7
 """Patches along each side that an image is compared by, at most."""
 
 
-def between_images(queries: Tensor, others: Tensor) -> Tensor:
+def between_images(queries: Tensor, gallery: LevelSearch, images: Tensor) -> Tensor:
     """Return how far an image is from each of several others.
 
     That is the median, over a grid of its patches, of the Euclidean distance to the nearest patch
@@ -20,13 +19,16 @@ def between_images(queries: Tensor, others: Tensor) -> Tensor:
     Parameters
     ----------
     queries : float32 [h, w, C]
-    others : float32 [m, h * w, C]
+    gallery : LevelSearch
+        The patches of all images, of as many channels.
+    images : int64 [m]
+        The others among them.
 
     Returns
     -------
     float32 [m]
     """
     h, w, channels = queries.shape
-    some = queries[:: -(-h // _SIDE), :: -(-w // _SIDE)].reshape(-1, channels)
-    near = [nearest(some, one)[0][:, 0].sqrt().median() for one in others]
-    return torch.stack(near) if near else torch.empty(0)
+    some = queries[:: -(-h // _SIDE), :: -(-w // _SIDE)].reshape(1, -1, channels)
+    near, _ = gallery.search(some.expand(len(images), -1, -1), images[:, None])
+    return near[:, :, 0].sqrt().median(dim=1).values
