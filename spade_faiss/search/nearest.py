@@ -11,6 +11,7 @@ from torch import Tensor
 from .level import MOST_NEIGHBOURS, LevelSearch, cpu_kernels, tensor
 from .native import search_directly
 
+_CPU = torch.device("cpu")
 _FEW, _LITTLE = 20, 1 << 23
 """Queries, and multiplications, up to which differences of all pairs are the fastest."""
 _SHARE = 16
@@ -55,17 +56,18 @@ def nearest(queries: Any, gallery: Any, k: int = 1, engine: str = "auto") -> tup
     ([[1.0, 4.0]], [[0, 1]])
     """
     q, g = _matrix("queries", queries), _matrix("gallery", gallery)
-    if q.shape[1] != g.shape[1]:
-        raise ValueError(f"queries have {q.shape[1]} channels and the gallery has {g.shape[1]}")
-    cpu = q.device.type == g.device.type == "cpu"
-    few = len(q) <= _FEW or len(q) * g.numel() <= _LITTLE or _SHARE * k >= len(g)
-    if cpu and few and 1 <= k <= min(len(g), MOST_NEIGHBOURS) and engine in ("auto", "screened"):
+    (n, channels), (rows, others) = q.shape, g.shape
+    if channels != others:
+        raise ValueError(f"queries have {channels} channels and the gallery has {others}")
+    few = n <= _FEW or n * rows * channels <= _LITTLE or _SHARE * k >= rows
+    cpu = q.device == g.device == _CPU
+    if cpu and few and 1 <= k <= min(rows, MOST_NEIGHBOURS) and engine in ("auto", "screened"):
         found = cpu_kernels()
         if found is not None:
             distances, ids = search_directly(found, q, g, k)
             return _like(queries, distances), _like(queries, ids)
-    per_image = pieces_of(*g.shape)
-    images = torch.arange(-(-len(g) // per_image))
+    per_image = pieces_of(rows, channels)
+    images = torch.arange(-(-rows // per_image))
     distances, ids = LevelSearch(g, per_image).search(q[None], images[None], k, engine)
     return _like(queries, distances[0]), _like(queries, ids[0])
 

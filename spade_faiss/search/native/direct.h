@@ -1,13 +1,19 @@
 // Few queries, and rows that are looked at once: differences of all pairs.
+constexpr int LONG = 256;  // channels from which on memory is read the fastest row by row
+
 template <class T> inline int differences(const Direct& s, const T* rows) {
     constexpr int R = 4;
     const int c = int(s.channels);
     Nearest nearest(s.count, s.k, s.distances, s.ids);
-    if (!nearest.distances) return NO_MEMORY;
+    Array<float> last(s.count + R);  // what a distance is to be less than, or a little more
+    if (!nearest.distances || !last) return NO_MEMORY;
+    for (int64_t q = 0; q < s.count + R; q++) last[q] = INFINITY;
     bool finite = true;
     auto take = [&](int64_t q, double found, int64_t row) {
         finite &= found < INFINITY;
-        if (found < nearest.last(q)) nearest.add(q, found, s.first + row);
+        if (!(found < nearest.last(q))) return;
+        nearest.add(q, found, s.first + row);
+        last[q] = above(nearest.last(q));
     };
     // So many rows stay in cache until all queries are compared with them.
     const int64_t step = 1 + (1 << 16) / (c * int64_t(sizeof(T)));
@@ -22,16 +28,17 @@ template <class T> inline int differences(const Direct& s, const T* rows) {
             for (int r = 0; r < R; r++) x[r] = s.queries + (q + r) * c;
             for (int64_t i = start; i < stop; i++) {
                 y[0] = rows + i * c;
-                distances<R, 1>(x, y, c, found);
+                if (!distances<R, 1>(x, y, c, found, last + q)) continue;
                 for (int r = 0; r < R; r++) take(q + r, found[r], i);
             }
         }
         for (; q < s.count; q++) {
             x[0] = s.queries + q * c;
             int64_t i = start;
-            for (; i + R <= stop; i += R) {
+            for (; c < LONG && i + R <= stop; i += R) {
                 for (int r = 0; r < R; r++) y[r] = rows + (i + r) * c;
-                distances<1, R>(x, y, c, found);
+                const float least[R] = {last[q], last[q], last[q], last[q]};
+                if (!distances<1, R>(x, y, c, found, least)) continue;
                 for (int r = 0; r < R; r++) take(q, found[r], i + r);
             }
             for (; i < stop; i++) take(q, distance(x[0], rows + i * c, c), i);

@@ -187,28 +187,30 @@ def search_directly(
     ValueError
         If values are not finite.
     """
-    q, (g, channels) = len(queries), gallery.shape
-    work = max(gallery.nbytes, q * gallery.nbytes // _AGAIN)
+    (q, channels), g, size = queries.shape, gallery.shape[0], gallery.itemsize
+    work = max(g, q * g // _AGAIN) * channels * size
     parts = max(1, min(torch.get_num_threads(), work // _MUCH, g // k))
-    distances, ids = torch.empty(parts, q, k), torch.empty(parts, q, k, dtype=torch.int64)
+    distances, ids = torch.empty(parts * q, k), torch.empty(parts * q, k, dtype=torch.int64)
     half, stop, calls = gallery.dtype == torch.float16, c_int32(0), []
     where = [one.data_ptr() for one in (gallery, queries, distances, ids)]
     for part in range(parts):
         start, end = g * part // parts, g * (part + 1) // parts
-        rows = Rows(where[0] + start * channels * gallery.itemsize, end - start, half, 0)
+        rows = Rows(where[0] + start * channels * size, end - start, half, 0)
         near, found = where[2] + 4 * part * q * k, where[3] + 8 * part * q * k
-        given = rows, where[1], q, channels, k, start, near, found, addressof(stop)
-        calls.append(Direct(*given))
+        calls.append(Direct(rows, where[1], q, channels, k, start, near, found, addressof(stop)))
     try:
         held = queries, gallery, distances, ids
-        _run(kernels.direct, calls, q * gallery.numel(), stop, "", held)
+        _run(kernels.direct, calls, q * g * channels, stop, "", held)
     except ValueError:
         name = "gallery" if queries.isfinite().all() else "queries"
         raise ValueError(f"{name} hold NaN or infinite values") from None
     if parts == 1:
-        return distances[0], ids[0]
-    distances, order = distances.transpose(0, 1).reshape(q, -1).sort(dim=1, stable=True)
-    return distances[:, :k], ids.transpose(0, 1).reshape(q, -1).gather(1, order[:, :k])
+        return distances, ids
+    distances, order = (
+        distances.view(parts, q, k).transpose(0, 1).reshape(q, -1).sort(dim=1, stable=True)
+    )
+    ids = ids.view(parts, q, k).transpose(0, 1).reshape(q, -1)
+    return distances[:, :k], ids.gather(1, order[:, :k])
 
 
 def _rows(patches: Tensor) -> Rows:

@@ -1,6 +1,12 @@
 // What a search has found so far.
 constexpr double UNDERFLOWN = 0x1p-120;  // more than underflow takes from a distance squared
 
+// A float that is no less than a number.
+inline float above(double number) {
+    const float some = float(number);
+    return some < number ? std::nextafter(some, INFINITY) : some;
+}
+
 // The k nearest rows of each query, and their squared distances.
 struct Nearest {
     const int64_t count, k;

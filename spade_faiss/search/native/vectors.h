@@ -98,11 +98,14 @@ template <class T> ALWAYS double distance(const float* x, const T* y, int channe
     return exact;
 }
 
-// The same of X queries and Y rows, [X, Y], one of the two 1.
+// The same of X queries and Y rows, [X, Y], one of the two 1; false if all are numbers that are no
+// less than `least`, and then they are not written.
 template <int X, int Y, class T>
-ALWAYS void distances(const float* const* x, const T* const* y, int channels, double* out) {
+ALWAYS bool distances(const float* const* x, const T* const* y, int channels, double* out, const float* least) {
+    static_assert(X * Y == 4, "sums are of four");
     constexpr int PART = LANES * SUMMED;
-    for (int i = 0; i < X * Y; i++) out[i] = 0;
+    double all[4] = {};
+    float four[4];
     for (int k = 0; k < channels;) {
         const int stop = channels - k < PART ? channels : k + PART;
         V acc[X * Y] = {};
@@ -120,13 +123,17 @@ ALWAYS void distances(const float* const* x, const T* const* y, int channels, do
                 }
             k = stop;
         }
-        static_assert(X * Y == 4, "sums are of four");
-        float four[4];
         sums(acc, four);
-        for (int i = 0; i < 4; i++) out[i] += four[i];
+        if (stop == channels && channels <= PART) {
+            bool none = true;
+            for (int i = 0; i < 4; i++) none &= four[i] >= least[i] && four[i] <= 3e38f;
+            if (__builtin_expect(none, 1)) return false;
+        }
+        for (int i = 0; i < 4; i++) all[i] += four[i];
     }
     for (int i = 0; i < X * Y; i++)
-        if (__builtin_expect(!(out[i] <= 3e38), 0)) out[i] = distance(x[i / Y], y[i % Y], channels);
+        out[i] = __builtin_expect(all[i] <= 3e38, 1) ? all[i] : distance(x[i / Y], y[i % Y], channels);
+    return true;
 }
 
 inline double distance(const float* x, const Rows& gallery, int64_t row, int channels) {
@@ -135,15 +142,17 @@ inline double distance(const float* x, const Rows& gallery, int64_t row, int cha
     return distance(x, static_cast<const float*>(gallery.data) + row * channels, channels);
 }
 
+constexpr float ANYTHING[4] = {INFINITY, INFINITY, INFINITY, INFINITY};
+
 // The distances of a query and four rows of a gallery.
 inline void distances(const float* x, const Rows& gallery, const int64_t (&rows)[4], int channels, double* out) {
     if (gallery.half) {
         const uint16_t* y[4];
         for (int i = 0; i < 4; i++) y[i] = static_cast<const uint16_t*>(gallery.data) + rows[i] * channels;
-        distances<1, 4>(&x, y, channels, out);
+        distances<1, 4>(&x, y, channels, out, ANYTHING);
     } else {
         const float* y[4];
         for (int i = 0; i < 4; i++) y[i] = static_cast<const float*>(gallery.data) + rows[i] * channels;
-        distances<1, 4>(&x, y, channels, out);
+        distances<1, 4>(&x, y, channels, out, ANYTHING);
     }
 }
