@@ -21,7 +21,7 @@ def between_images(queries: Tensor, gallery: LevelSearch, images: Tensor) -> Ten
     queries : float32 [h, w, C]
     gallery : LevelSearch
         The patches of all images, of as many channels.
-    images : int64 [m]
+    images : int64 [m], one or more
         The others among them.
 
     Returns

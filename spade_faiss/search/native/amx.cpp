@@ -89,15 +89,18 @@ struct FourTiles {
     static void begin() { configure_tiles(); }
     static void end() { release_tiles(); }
 
+    // Compilers do not know that tiles read what was written.
+    static inline void written() { __asm__ volatile("" : : : "memory"); }
+
     // Blocks stay in their tiles where they fit.
     static inline void hold(const uint8_t* const* block, int width) {
         if (width > 64) return;
+        written();
         load_tile(6, block[0], 64);
         load_tile(7, block[1], 64);
     }
 
     template <bool FLOATS> static inline void multiply(const void* queries, int width, const uint8_t* const* block) {
-        __asm__ volatile("" : : : "memory");  // compilers do not know that tiles read what was written
         const char* low = static_cast<const char*>(queries);
         for (int k = 0; k < width; k += 64) {
             if (width > 64) {
@@ -152,6 +155,7 @@ struct Tiles : FourTiles {
 
     static inline uint32_t tile(const Low* low, int width, const int32_t* lack, const int32_t (*minus)[ROWS],
                                 const uint8_t* const* block, int32_t (*found)[ROWS]) {
+        written();
         load_tile(0, minus[0], 0);  // in each row
         load_tile(1, minus[0], 0);
         load_tile(2, minus[1], 0);
@@ -169,6 +173,7 @@ struct Tiles16 : FourTiles {
     static constexpr int HELD = 27;  // coordinates, at the most, beside five other numbers
 
     static inline void multiply(const uint8_t* low) {
+        written();
         clear_tile(0);
         clear_tile(1);
         clear_tile(2);

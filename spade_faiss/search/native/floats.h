@@ -161,20 +161,25 @@ class Floats {
     // Show each query's scores of a block in which any passes: take(query, block, scores).
     template <class Take> void look(const uint8_t* const* blocks, Ahead ahead, Take&& take) {
         alignas(64) float found[R * B][ROWS], scores[ROWS];
+        float known[2][2][R];  // T and D as they are multiplied: what is found changes them
         Tiles16::hold(blocks, WIDTH);
         for (int64_t q0 = 0;; q0 += R) {
             // Products of one tile are looked at while the next are made.
             if (q0 < places) {
                 ahead.fetch();
+                std::memcpy(known[q0 / R & 1][0], least + q0, sizeof known[0][0]);
+                std::memcpy(known[q0 / R & 1][1], reach + q0, sizeof known[0][0]);
                 Tiles16::multiply(low + q0 * WIDTH);
             }
+            const auto& then = known[q0 / R & 1 ^ 1];
             for (uint32_t any = q0 > 0 ? Tiles16::any(found) : 0; any; any &= any - 1) {
                 const unsigned first = unsigned(__builtin_ctz(any)) * ROWS, i = first / R;
                 const float width = terms(blocks[i]).width;
-                int64_t q = q0 - R + first % R;
-                for (unsigned at = first; at < first + ROWS; at++, q++) {
+                for (unsigned at = first; at < first + ROWS; at++) {
                     if (!passing(found[at], 0)) continue;
-                    score(q, width, found[at], scores);
+                    const unsigned r = at % R;
+                    const int64_t q = q0 - R + r;
+                    score(q, then[0][r], then[1][r], width, found[at], scores);
                     take(q, i, scores);
                 }
             }
@@ -192,10 +197,10 @@ class Floats {
         least[q] = -place(q).put_two(THIRD, minus_least);
     }
 
-    // Products are less than scores by T. Rounding took little; where T says nothing, all pass.
-    void score(int64_t q, float width, const float* products, float* scores) const {
-        const float d = reach[q], more = 4 * LOST * (query[q].size + d * d + width * width);
-        const V add = same(least[q] > -ALL ? least[q] + more : INFINITY);
+    // Products are less than scores by the T of then. Rounding took little; where T says nothing, all pass.
+    void score(int64_t q, float t, float d, float width, const float* products, float* scores) const {
+        const float more = 4 * LOST * (query[q].size + d * d + width * width);
+        const V add = same(t > -ALL ? t + more : INFINITY);
         for (int c = 0; c < ROWS; c += LANES) store(scores + c, load(products + c) + add);
     }
 

@@ -82,7 +82,7 @@ namespace spade {
 
 constexpr int VERSION = 3;           // of what follows: `library.py` has the same
 constexpr int ROWS = 16;             // rows of a block: a column of integers for each
-constexpr int TERMS = 2 * ROWS * 4;  // bytes of a block's g for each row, 1 / t, w, and some more
+constexpr int TERMS = 2 * ROWS * 4;  // bytes of a block's g for each row, 1 / t, w and so on: what judges says
 constexpr float NEVER = 0x1p100f;    // such a term of a row that is not there
 
 enum Status { DONE = 0, NOT_FINITE = 1, STOPPED = 2, NO_MEMORY = 3 };

@@ -29,7 +29,7 @@ constexpr float ANY = 0x1p100f;  // a reach that all rows are in
 //   Score, Terms     what it says of a row, the more the nearer it is, and what it knows of a block
 //   places, who      where queries lie, and which it is; all below goes by places, but for `nearest`
 //   write(...)       packs rows
-//   prepare, follow, close, look, needed, far   as `Integers` explains
+//   prepare, follow, close, closed, begin, end, look, terms, needed, far   as `Integers` explains
 template <class Judge> class Pass {
     static constexpr int R = Judge::R, B = Judge::B;
 

@@ -12,6 +12,7 @@
 //     GROUP     queries that share a unit, a multiple of R and of ROWS
 //     ZERO      bits that are turned over in rows' integers: 128 where a kernel wants none negative
 //     Low       what a query's integers are, `arrange`d from bytes
+//     begin(), end()        of all products
 //     hold(blocks, width)   these are those of the next products
 //     tile(low, width, lack, minus, blocks, found)
 //               R queries' products with B blocks plus `minus`, -G [B, ROWS], into found
