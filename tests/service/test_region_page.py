@@ -168,6 +168,7 @@ def test_areas_are_drawn_moved_and_undone_by_pointer(editable):
 @pytest.mark.slow
 def test_it_is_worked_by_keys_alone(editable):
     with opened(editable, viewport={"width": 1280, "height": 900}) as page:
+        page.wait_for_selector("#region")  # what is hidden takes no focus
         page.locator("#region").focus()
         page.keyboard.press("Enter")
         page.wait_for_selector("#viewer .photo[src]")
