@@ -1,13 +1,13 @@
-// Few queries, and rows that are looked at once: differences of all pairs.
 constexpr int LONG = 256;  // channels from which on memory is read the fastest row by row
 
+// Few queries, and rows that are looked at once: differences of all pairs.
 template <class T> inline int differences(const Direct& s, const T* rows) {
     constexpr int R = 4;
     const int c = int(s.channels);
     Nearest nearest(s.count, s.k, s.distances, s.ids);
-    Array<float> last(s.count + R);  // what a distance is to be less than, or a little more
+    Array<float> last(s.count);  // what a distance is to be less than, or a little more
     if (!nearest.distances || !last) return NO_MEMORY;
-    for (int64_t q = 0; q < s.count + R; q++) last[q] = INFINITY;
+    for (int64_t q = 0; q < s.count; q++) last[q] = INFINITY;
     bool finite = true;
     auto take = [&](int64_t q, double found, int64_t row) {
         finite &= found < INFINITY;

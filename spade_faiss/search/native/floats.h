@@ -92,7 +92,7 @@ class Floats {
             own.put(THIRD, ONE);
             own.put(FOURTH, ONE);
             terms[r] = r < count ? -NEVER : NEVER;  // it always passes, or is not there
-            const Written one = r < count && some.fits(rows[r]) ? put(some, rows[r], own) : Written{0, INFINITY};
+            const Written one = r < count ? put(some, rows[r], own) : Written{0, INFINITY};
             if (!(one.error < MOST_ERROR)) {
                 own.put_two(FIRST, -terms[r]);
                 continue;
@@ -125,13 +125,12 @@ class Floats {
                 const Place own = place(q);
                 own.put(FIRST, ONE);
                 own.put(SECOND, ONE);
-                if (some.fits(i)) query[q] = put(some, i, own);
-                if (!some.fits(i) || !(query[q].error < MOST_ERROR)) {
-                    refuse(q);
-                    continue;
-                }
+                query[q] = put(some, i, own);
                 // Few rows are so far, and scores of nearer ones keep their bits.
-                set(q, 0, 16 * (1 + query[q].size));
+                if (query[q].error < MOST_ERROR)
+                    set(q, 0, 16 * (1 + query[q].size));
+                else
+                    refuse(q);
             }
         }
         return DONE;
@@ -204,8 +203,9 @@ class Floats {
         for (int c = 0; c < ROWS; c += LANES) store(scores + c, load(products + c) + add);
     }
 
-    // Put a row's coordinates.
+    // Put a row's coordinates, if they fit; else its error is infinite.
     static Written put(const Mapped& rows, int64_t row, const Place& place) {
+        if (!rows.fits(row)) return {0, INFINITY};
         const float* at = rows.z + row * rows.stride;
         V away{}, norm{};
         for (int k = 0; k < rows.n; k += LANES) {

@@ -125,7 +125,7 @@ ALWAYS bool distances(const float* const* x, const T* const* y, int channels, do
             k = stop;
         }
         sums(acc, four);
-        if (stop == channels && channels <= PART) {
+        if (channels <= PART) {
             bool none = true;
             for (int i = 0; i < 4; i++) none &= four[i] >= least[i] && four[i] <= 3e38f;
             if (__builtin_expect(none, 1)) return false;
