@@ -53,7 +53,7 @@ kernels = Extension(
         "-Wno-uninitialized", "-Wno-maybe-uninitialized",
     ],
     language="c",
-    libraries=["m"],
+    libraries=["m", "pthread"],
     optional=True,
 )  # fmt: skip
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
-from functools import cache
 from importlib import import_module
 from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any
@@ -17,12 +15,9 @@ from torch import Tensor
 from .exhaustive import exhaustive_in_images, faiss_has_gpu
 from .native import NativeGallery, kernels
 from .native.axes import Axes
-from .native.library import Kernels
 
 if TYPE_CHECKING:
     from .cuda import PreparedGallery
-
-logger = logging.getLogger("spade_faiss")
 
 ENGINES = ("auto", "faiss", "screened", "triton")
 """What an exact search may be done by."""
@@ -141,7 +136,7 @@ class LevelSearch:
         elif self.patches.shape[1] > MOST_CHANNELS or k > MOST_NEIGHBOURS:
             return "faiss"
         elif engine != "faiss":
-            found = cpu_kernels()
+            found = kernels()
             if engine == "screened" and found is None:
                 raise ValueError(NO_KERNELS)
             return "screened" if found else "faiss"
@@ -237,21 +232,6 @@ class LevelSearch:
             self.patches = self.patches.to(device, torch.float32)
             self._native = self._prepared = None
             return True
-
-
-def cpu_kernels() -> Kernels | None:
-    """Return what searches on the CPU, or None for FAISS, and say once in the log which it is."""
-    found = kernels()
-    _tell(found.name.decode() if found else "")
-    return found
-
-
-@cache
-def _tell(kernel: str) -> None:
-    if kernel:
-        logger.debug("search: by the compiled kernels for %s", kernel)
-    else:
-        logger.info("search: by FAISS, for want of compiled kernels")
 
 
 def rows_of(images: Tensor, rows: int, per_image: int) -> int:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .level import MOST_NEIGHBOURS, LevelSearch, cpu_kernels, tensor
-from .native import search_directly
+from .level import MOST_NEIGHBOURS, LevelSearch, tensor
+from .native import kernels, search_directly
 
 _CPU = torch.device("cpu")
-_FEW, _LITTLE = 20, 1 << 23
-"""Queries, and multiplications, up to which differences of all pairs are the fastest."""
+_FEW = 64
+"""Queries up to which it does not pay to pack rows for all threads together."""
+_SOME, _LITTLE = 1 << 11, 1 << 20
+"""Queries, and values of rows, up to which each thread rather packs all rows for itself."""
 _SHARE = 16
 """Times as many rows as are wanted of which bounds rule out too few."""
 _PIECE, _LARGE = 1 << 19, 1 << 14
@@ -59,17 +62,17 @@ def nearest(queries: Any, gallery: Any, k: int = 1, engine: str = "auto") -> tup
     (n, channels), (rows, others) = q.shape, g.shape
     if channels != others:
         raise ValueError(f"queries have {channels} channels and the gallery has {others}")
-    few = n <= _FEW or n * rows * channels <= _LITTLE or _SHARE * k >= rows
-    cpu = q.device == g.device == _CPU
-    if cpu and few and 1 <= k <= min(rows, MOST_NEIGHBOURS) and engine in ("auto", "screened"):
-        found = cpu_kernels()
+    directly = n <= _FEW or (n <= _SOME and rows * channels <= _LITTLE) or _SHARE * k >= rows
+    fits = 1 <= k <= min(rows, MOST_NEIGHBOURS) and engine in ("auto", "screened")
+    if directly and fits and isinstance(q, np.ndarray) and isinstance(g, np.ndarray):
+        found = kernels()
         if found is not None:
-            distances, ids = search_directly(found, q, g, k)
-            return _like(queries, distances), _like(queries, ids)
+            return _like(queries, *search_directly(found, q, g, k))
     per_image = pieces_of(rows, channels)
     images = torch.arange(-(-rows // per_image))
-    distances, ids = LevelSearch(g, per_image).search(q[None], images[None], k, engine)
-    return _like(queries, distances[0]), _like(queries, ids[0])
+    level = LevelSearch(_tensor(g), per_image)
+    distances, ids = level.search(_tensor(q)[None], images[None], k, engine)
+    return _like(queries, distances[0], ids[0])
 
 
 def pieces_of(rows: int, channels: int) -> int:
@@ -107,7 +110,19 @@ def nearest_in_images(
     among = torch.as_tensor(images).cpu()
     gallery = LevelSearch(_tensor(patches), per_image)
     distances, ids = gallery.search(_tensor(queries), among, k, engine)
-    return _like(queries, distances), _like(queries, ids)
+    return _like(queries, distances, ids)
+
+
+def _matrix(name: str, values: Any) -> npt.NDArray[np.float32] | Tensor:
+    """Return rows in float32, contiguous: a tensor where they lie on a device, else an array."""
+    if isinstance(values, Tensor):
+        rows = values.detach().float().contiguous()
+        matrix = rows.numpy() if rows.device == _CPU else rows
+    else:
+        matrix = np.ascontiguousarray(values, np.float32)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise ValueError(f"{name} have shape {np.shape(values)}; pass [rows, channels]")
+    return matrix
 
 
 def _tensor(values: Any) -> Tensor:
@@ -116,12 +131,8 @@ def _tensor(values: Any) -> Tensor:
     return tensor(np.ascontiguousarray(values, np.float32))
 
 
-def _matrix(name: str, values: Any) -> Tensor:
-    matrix = _tensor(values)
-    if matrix.ndim != 2 or 0 in matrix.shape:
-        raise ValueError(f"{name} have shape {np.shape(values)}; pass [rows, channels]")
-    return matrix
-
-
-def _like(given: Any, values: Tensor) -> Any:
-    return values if isinstance(given, Tensor) else values.numpy()
+def _like(given: Any, *found: Any) -> tuple[Any, ...]:
+    """Return arrays or tensors as what was given: arrays, or tensors."""
+    if isinstance(given, Tensor):
+        return tuple(map(torch.as_tensor, found))
+    return tuple(map(np.asarray, found))

@@ -13,7 +13,7 @@ from spade_faiss.search.native import library
 
 NATIVE = Path(library.__file__).parent
 TRY_KERNELS = Path(__file__).with_name("try_kernels.py")
-
+TRY_THREADS = Path(__file__).with_name("try_threads.cpp")
 
 COMPILER = shlex.split(os.environ.get("CXX", "g++"))
 needs_compiler = pytest.mark.skipif(
@@ -47,3 +47,14 @@ def test_kernels_do_nothing_undefined_and_stay_in_their_memory(tmp_path):
     assert ended.returncode == 0, ended.stdout + ended.stderr
     names = ended.stdout.split()
     assert "plain" in names and ("amx" in names) == ("avx512" in names)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_threads_race_for_nothing(tmp_path):
+    program = tmp_path / "try_threads"
+    flags = "-O1 -g -std=c++17 -pthread -fsanitize=thread"
+    sources = TRY_THREADS, NATIVE / "threads.cpp"
+    subprocess.run([*COMPILER, *flags.split(), *map(str, sources), "-o", str(program)], check=True)
+    ended = subprocess.run([program], capture_output=True, text=True, timeout=300)
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -20,6 +20,8 @@ from spade_faiss.search.native.axes import Axes
 from spade_faiss.search.native.library import Kernels
 
 QUERIES = 37
+NUMBERS = 9, 37, 195
+"""Queries by which rows that are searched once are compared, multiplied, and packed."""
 FIRST_BYTES = 0, 4, 45
 """Where rows start in memory: FAISS's files have a header of 45 bytes."""
 Array = npt.NDArray[Any]
@@ -36,6 +38,7 @@ class Case(NamedTuple):
     turned: bool
     per_image: int
     first_byte: int
+    once: int
 
 
 def cases() -> Iterator[Case]:
@@ -51,9 +54,10 @@ def cases() -> Iterator[Case]:
         for k in sorted({1, min(3, rows), rows}):
             number += 1
             per_image = rows if number % 2 else 16
-            yield Case(values, dtype, channels, rows, k, turned, per_image, FIRST_BYTES[number % 3])
+            first_byte, once = FIRST_BYTES[number % 3], NUMBERS[number // 6 % 3]
+            yield Case(values, dtype, channels, rows, k, turned, per_image, first_byte, once)
     for dtype, turned in product(("float32", "float16"), (False, True)):
-        yield Case("hard", dtype, 24, 9001, 2, turned, 1000, 45)
+        yield Case("hard", dtype, 24, 9001, 2, turned, 1000, 45, NUMBERS[turned + 1])
 
 
 def numbers(rng: np.random.Generator, kind: str, shape: tuple[int, int], dtype: str) -> Array:
@@ -108,21 +112,26 @@ def check(kernels: Kernels, case: Case) -> None:
     everything = np.empty((QUERIES, case.rows))
     for each, query in zip(everything, queries.astype(np.float64), strict=True):
         each[:] = np.square(rows.astype(np.float64) - query).sum(1)
-    expected = np.sort(everything, 1)[:, : case.k]
-    with np.errstate(over="ignore"):
-        wanted = expected.astype(np.float32)
-    asked, patches = placed(queries, 4), placed(rows, case.first_byte)
+    patches = placed(rows, case.first_byte)
     gallery = NativeGallery(kernels, patches, case.per_image, axes_of(rows, case.turned))
     images = torch.arange(-(-case.rows // case.per_image))[None]
-    by_pass = [one[0] for one in gallery.search(asked[None], images, case.k)]
-    for found in by_pass, search_directly(kernels, asked, patches, case.k):
-        distances, ids = (one.numpy() for one in found)
-        assert ((ids >= 0) & (ids < case.rows)).all(), "rows that are not there"
-        assert (np.diff(np.sort(ids, 1), axis=1) > 0).all(), "a row was found twice"
-        # What float32 cannot hold is no distance: under 1e-37 it loses digits.
-        np.testing.assert_allclose(distances, wanted, rtol=1e-5, atol=1e-37)
-        chosen = np.take_along_axis(everything, ids, 1)
-        np.testing.assert_allclose(chosen, expected, rtol=1e-5, atol=1e-37)
+    distances, ids = gallery.search(placed(queries, 4)[None], images, case.k)
+    check_found(distances[0].numpy(), ids[0].numpy(), everything)
+    who = np.arange(case.once) % QUERIES
+    asked = placed(queries[who], 4).numpy()
+    check_found(*search_directly(kernels, asked, patches.numpy(), case.k), everything[who])
+
+
+def check_found(distances: Array, ids: Array, everything: Array) -> None:
+    """Compare what was found with all distances in float64 [queries, rows]."""
+    assert ((ids >= 0) & (ids < everything.shape[1])).all(), "rows that are not there"
+    assert (np.diff(np.sort(ids, 1), axis=1) > 0).all(), "a row was found twice"
+    expected = np.sort(everything, 1)[:, : ids.shape[1]]
+    # What float32 cannot hold is no distance: under 1e-37 it loses digits.
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(distances, expected.astype("f4"), rtol=1e-5, atol=1e-37)
+    chosen = np.take_along_axis(everything, ids, 1)
+    np.testing.assert_allclose(chosen, expected, rtol=1e-5, atol=1e-37)
 
 
 def check_refusals(kernels: Kernels) -> None:
@@ -132,14 +141,16 @@ def check_refusals(kernels: Kernels) -> None:
     for wrong, dtype in product((np.nan, np.inf, -np.inf), (np.float32, np.float16)):
         rows = rng.standard_normal((40, 24)).astype(dtype)
         axes = axes_of(rows, turned=False)
-        queries = rng.standard_normal((5, 24)).astype(np.float32)
+        queries = rng.standard_normal((NUMBERS[-1], 24)).astype(np.float32)
         for name, values in (("queries", queries), ("gallery", rows)):
             kept = values[-1, -1]
             values[-1, -1] = wrong
-            asked, patches = placed(queries, 4), placed(rows, 45)
+            patches = placed(rows, 45)
             gallery = NativeGallery(kernels, patches, 16, axes)
-            refused(name, gallery.search, asked[None], images, 1)
-            refused(name, search_directly, kernels, asked, patches, 1)
+            refused(name, gallery.search, placed(queries, 4)[None], images, 1)
+            for number in NUMBERS:
+                asked = placed(queries[-number:], 4).numpy()
+                refused(name, search_directly, kernels, asked, patches.numpy(), 1)
             values[-1, -1] = kept
 
 

@@ -148,7 +148,7 @@ struct FourTiles {
 };
 
 struct Tiles : FourTiles {
-    static constexpr int GROUP = 64, PART = 16, ZERO = 0;
+    static constexpr int MULTIPLE = 64, GROUP = 64, PART = 16, ZERO = 0;
     typedef int8_t Low;
 
     static void arrange(const int8_t* from, int width, Low* to) { std::memcpy(to, from, width); }
@@ -186,9 +186,7 @@ struct Tiles16 : FourTiles {
     }
 };
 
-inline uint32_t passing(const float* found, float needed) {
-    return _mm512_cmp_ps_mask(_mm512_loadu_ps(found), _mm512_set1_ps(needed), _CMP_GE_OQ);
-}
+inline uint32_t passing(const float* found, float needed) { return passing((V)_mm512_loadu_ps(found), needed - V{}); }
 
 #include "pass.h"
 
@@ -196,8 +194,8 @@ inline uint32_t passing(const float* found, float needed) {
 
 }  // namespace
 
-static const Kernels narrow = {"amx", 64, Tiles16::HELD, nullptr, pack<Floats>, search<Floats>, direct};
-const Kernels amx_kernels = {"amx", 64, 0, &narrow, pack<Integers>, search<Integers>, direct};
+static const Kernels narrow = {"amx", Floats::MULTIPLE, Tiles16::HELD, nullptr, pack<Floats>, search<Floats>, direct<Floats>};
+const Kernels amx_kernels = {"amx", Integers::MULTIPLE, 0, &narrow, pack<Integers>, search<Integers>, direct<Integers>};
 
 }  // namespace spade
 #if defined(__clang__)

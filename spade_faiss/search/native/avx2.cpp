@@ -46,6 +46,9 @@ inline float largest(V v) {
     return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
 }
 
+inline uint32_t passing(V found, V needed) {
+    return uint32_t(_mm256_movemask_ps(_mm256_cmp_ps((__m256)found, (__m256)needed, _CMP_GE_OQ)));
+}
 inline uint32_t passing(const int32_t* found, int32_t needed) {
     uint32_t mask = 0;
     for (int h = 0; h < 2; h++) {
@@ -59,7 +62,7 @@ inline uint32_t passing(const int32_t* found, int32_t needed) {
 #include "pairs.h"
 
 struct Tiles : InPairs {
-    static constexpr int R = 4, B = 1, GROUP = 32, PART = R;
+    static constexpr int MULTIPLE = 4, R = 4, B = 1, GROUP = 32, PART = R;
 
     static inline __m256i pair(const Low* at) {
         int32_t two;
@@ -107,7 +110,7 @@ struct Tiles : InPairs {
 
 }  // namespace
 
-const Kernels avx2_kernels = {"avx2", 4, 0, nullptr, pack<Integers>, search<Integers>, direct};
+const Kernels avx2_kernels = {"avx2", Integers::MULTIPLE, 0, nullptr, pack<Integers>, search<Integers>, direct<Integers>};
 
 }  // namespace spade
 #if defined(__clang__)

@@ -35,7 +35,7 @@ namespace {
 #define FOUNDS(r) EACH_BLOCK(FOUND, r)
 
 struct Tiles {
-    static constexpr int R = 6, B = 4, GROUP = 48, PART = R, ZERO = 128;
+    static constexpr int MULTIPLE = 4, R = 6, B = 4, GROUP = 48, PART = R, ZERO = 128;
     typedef int8_t Low;
 
     static void arrange(const int8_t* from, int width, Low* to) { std::memcpy(to, from, width); }
@@ -72,7 +72,7 @@ struct Tiles {
 
 }  // namespace
 
-const Kernels avx512_kernels = {"avx512", 4, 0, nullptr, pack<Integers>, search<Integers>, direct};
+const Kernels avx512_kernels = {"avx512", Integers::MULTIPLE, 0, nullptr, pack<Integers>, search<Integers>, direct<Integers>};
 
 }  // namespace spade
 #if defined(__clang__)

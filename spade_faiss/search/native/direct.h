@@ -1,4 +1,9 @@
-constexpr int LONG = 256;  // channels from which on memory is read the fastest row by row
+// Rows that are searched once.
+constexpr int FEW = 24;        // queries from which on products are faster than differences,
+constexpr int MORE = 192;      // and from which on it pays to pack rows
+constexpr int SHARE = 16;      // times as many rows as are wanted of which bounds rule out too few
+constexpr int WIDE = 1 << 15;  // channels of which sums of integers' products fit into 32 bits
+constexpr int LONG = 256;      // channels from which on memory is read the fastest row by row
 
 // Few queries, and rows that are looked at once: differences of all pairs.
 template <class T> inline int differences(const Direct& s, const T* rows) {
@@ -49,7 +54,58 @@ template <class T> inline int differences(const Direct& s, const T* rows) {
     return DONE;
 }
 
-int direct(const Direct* s) {
-    if (s->gallery.half) return differences(*s, static_cast<const uint16_t*>(s->gallery.data));
-    return differences(*s, static_cast<const float*>(s->gallery.data));
+// A centre and a unit that suit rows, of some of them.
+template <class T> inline void describe(const T* rows, int64_t count, float* centre, Map& map) {
+    constexpr int SOME = 16;
+    const int c = map.channels;
+    const int64_t step = (count + SOME - 1) / SOME, some = (count + step - 1) / step;
+    double size = 0;
+    for (int k = 0; k < c; k++) centre[k] = 0;
+    for (int64_t i = 0; i < count; i += step)
+        for (int k = 0; k < c; k++) centre[k] += single(rows + i * c + k) / float(some);
+    for (int64_t i = 0; i < count; i += step) size += distance(centre, rows + i * c, c) / double(some);
+    map.centre = centre;
+    map.unit = 1;
+    if (!(size > 0 && size < INFINITY)) return;  // what is not finite is found later
+    const double most = std::ceil(std::log2(size) / 2);
+    map.unit = float(std::exp2(most < -100 ? -100 : most > 120 ? 120 : most));
+}
+
+// More queries: rows are laid out for products, or packed.
+template <class Judge, class T> inline int products(const Direct& s, const T* rows) {
+    Map map = {};
+    map.channels = map.kept = int32_t(s.channels);
+    map.width = up_to(map.channels, Judge::MULTIPLE);
+    const bool packs = s.count >= MORE;
+    const int64_t n = s.gallery.rows, blocks = (n + ROWS - 1) / ROWS;
+    Array<float> centre(s.channels);
+    Array<uint8_t> bytes(packs ? blocks * (map.width * ROWS + TERMS) : 0);
+    Array<int32_t> order(blocks * ROWS), copies(n);
+    if (!centre || !bytes || !order || !copies) return NO_MEMORY;
+    describe(rows, n, centre, map);
+    Packed image = {bytes, copies, order, blocks, 0, n, &map, &s.gallery};
+    const Packed* const images[1] = {&image};
+    const Search search = {&map, &s.gallery, s.queries, s.count, images, 1, s.k, s.distances, s.ids, s.stop};
+    int status = DONE;
+    if (packs) {
+        status = pack_rows<Judge>(map, rows, image);
+        if (!status) status = Pass<Judge>(search).run();
+    } else {
+        for (int64_t i = 0; i < blocks * ROWS; i++) order[i] = i < n ? int32_t(i) : -1;
+        for (int64_t i = 0; i < n; i++) copies[i] = -1;
+        status = Products::all(search);
+    }
+    for (int64_t i = 0; i < s.count * s.k; i++) s.ids[i] += s.first;
+    return status;
+}
+
+template <class Judge, class T> inline int search_once(const Direct& s, const T* rows) {
+    if (s.count < FEW || s.k * SHARE > s.gallery.rows || s.channels > WIDE) return differences(s, rows);
+    return products<Judge>(s, rows);
+}
+
+template <class Judge> int direct(const void* given) {
+    const Direct& s = *static_cast<const Direct*>(given);
+    if (s.gallery.half) return search_once<Judge>(s, static_cast<const uint16_t*>(s.gallery.data));
+    return search_once<Judge>(s, static_cast<const float*>(s.gallery.data));
 }

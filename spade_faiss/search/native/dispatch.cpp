@@ -62,4 +62,8 @@ extern "C" __attribute__((visibility("default"))) const spade::Kernels* spade_ke
     return spade::all(number);
 }
 
+extern "C" __attribute__((visibility("default"))) int spade_run(spade::Job* job, int32_t patience) {
+    return spade::run(job, patience);
+}
+
 extern "C" __attribute__((visibility("default"))) int spade_kernels_version() { return spade::VERSION; }

@@ -59,7 +59,7 @@ class Floats {
     };
 
    public:
-    static constexpr int R = Tiles16::R, B = Tiles16::B;
+    static constexpr int R = Tiles16::R, B = Tiles16::B, MULTIPLE = WIDTH;
     typedef float Score;  // what is to reach T, and a little more
     struct Terms {        // of a block: its largest e
         float width;

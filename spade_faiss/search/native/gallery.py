@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
-from ctypes import POINTER, addressof, byref, c_int32, pointer
-from functools import partial
+from collections.abc import Iterable
+from ctypes import POINTER, Array, addressof, c_int32, pointer
 from itertools import pairwise
 from threading import Lock
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ..threads import side_by_side
 from .axes import Axes
+from .jobs import run
 from .library import (
     DONE,
     NO_MEMORY,
@@ -36,13 +36,15 @@ _PIECE = 1024
 """Queries of a call, at the most: what is known of them stays in cache."""
 _LEAST = 32
 """Queries that are worth a call of their own."""
-_MUCH = 1 << 23
+_FEW = 16
+"""Queries from which on a thread looks for their nearest among all rows rather than some."""
+_MUCH = 3 << 20
 """Bytes of rows that are worth a thread, where they are looked at once."""
-_AGAIN = 8
+_AGAIN = 4
 """Queries that rows in cache are compared with in the time in which they come from memory."""
 _ALONE = 1 << 26
 """Multiplications that are done before another thread has begun."""
-_SHORT = 1 << 27
+_BRIEF = 1 << 27
 """Operations that nobody interrupts."""
 
 
@@ -61,9 +63,7 @@ class NativeGallery:
 
     def __init__(self, kernels: Kernels, patches: Tensor, per_image: int, axes: Axes) -> None:
         coordinates = axes.kept + axes.rests
-        if kernels.narrow and coordinates <= kernels.narrow.contents.most:
-            kernels = kernels.narrow.contents
-        self._kernels = kernels
+        kernels = self._kernels = _fitting(kernels, coordinates)
         self._patches = patches
         self._per_image = per_image
         self._axes = axes
@@ -109,16 +109,17 @@ class NativeGallery:
         alone = work * self._map.channels < _ALONE
         threads = 1 if alone else torch.get_num_threads()
         parts = max(-(-q // _PIECE), min(-(-threads // b), -(-q // _LEAST)))
-        bounds = [q * i // parts for i in range(parts + 1)]
+        bounds = _bounds(q, parts)
         packed = self._packed(images)
         stop = c_int32(0)
         calls = []
         for item, among in enumerate(images.tolist()):
-            table = (POINTER(Packed) * len(among))(*(pointer(packed[i].packed) for i in among))
+            table = _places(packed[i].packed for i in among)
             for start, end in pairwise(bounds):
                 part = queries[item, start:end], found[0][item, start:], found[1][item, start:]
                 calls.append(_call(self._map, self._rows, table, part, k, stop))
-        _run(self._kernels.search, calls, work, stop, "queries", (self, packed, queries, found))
+        held = self, packed, queries, found
+        _run(self._kernels.search, (Search * len(calls))(*calls), work, stop, "queries", held)
         return found
 
     def _packed(self, images: Tensor) -> dict[int, _Image]:
@@ -143,38 +144,58 @@ class NativeGallery:
             return {i: self._images[i] for i in wanted}
 
     def _pack(self, images: list[int]) -> list[_Image]:
-        made = [_Image(self._patches, self._per_image, self._block, i) for i in images]
-        pack = partial(self._kernels.pack, byref(self._map), byref(self._rows))
-        work = len(made) * self._per_image * self._patches.shape[1]
-        _run(pack, [one.packed for one in made], work, c_int32(0), "gallery", (self, made))
+        made = [self._image(i) for i in images]
+        if made:
+            work = len(made) * self._per_image * self._patches.shape[1]
+            calls = _places(one.packed for one in made)
+            _run(self._kernels.pack, calls, work, c_int32(0), "gallery", (self, made))
         return made
+
+    def _image(self, image: int) -> _Image:
+        first = image * self._per_image
+        rows = min(self._per_image, len(self._patches) - first)
+        return _Image(self._map, self._rows, self._block, first, rows)
+
+
+def _fitting(kernels: Kernels, coordinates: int) -> Kernels:
+    """Return those for rows of few coordinates where these are so few."""
+    narrow = kernels.narrow
+    return narrow.contents if narrow and coordinates <= narrow.contents.most else kernels
 
 
 class _Image:
     """Room for an image's packed rows."""
 
-    def __init__(self, patches: Tensor, per_image: int, block: int, image: int) -> None:
-        first = image * per_image
-        rows = min(per_image, len(patches) - first)
+    def __init__(self, by: Map, gallery: Rows, block: int, first: int, rows: int) -> None:
         blocks = -(-rows // ROWS)
         room = np.empty(blocks * block + 64, np.uint8)
         self.blocks = room[-room.ctypes.data % 64 :]  # no vector lies across two lines of a cache
         self.copies = np.empty(rows, np.int32)
         self.order = np.empty(blocks * ROWS, np.int32)
         where = (one.ctypes.data for one in (self.blocks, self.copies, self.order))
-        self.packed = Packed(*where, 0, first, rows)
+        self.packed = Packed(*where, 0, first, rows, pointer(by), pointer(gallery))
+
+
+def _places(some: Iterable[Packed]) -> Array[Any]:
+    places = [pointer(one) for one in some]
+    return (POINTER(Packed) * len(places))(*places)
 
 
 def search_directly(
-    kernels: Kernels, queries: Tensor, gallery: Tensor, k: int
-) -> tuple[Tensor, Tensor]:
-    """Return the `k` rows nearest to each of few queries, by differences of all pairs.
+    kernels: Kernels,
+    queries: npt.NDArray[np.float32],
+    gallery: npt.NDArray[np.floating[Any]],
+    k: int,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return the `k` rows nearest to each query, where that is all that they are searched for.
+
+    Where queries are few, all pairs are compared by differences.
 
     Parameters
     ----------
     kernels : Kernels
-    queries : float32 [Q, C], contiguous, on the CPU
-    gallery : float32 or float16 [G, C], contiguous, on the CPU
+    queries : float32 [Q, C], contiguous
+    gallery : float32 or float16 [G, C], contiguous
     k : int, 1 to G
 
     Returns
@@ -187,30 +208,55 @@ def search_directly(
     ValueError
         If values are not finite.
     """
-    (q, channels), g, size = queries.shape, gallery.shape[0], gallery.itemsize
-    work = max(g, q * g // _AGAIN) * channels * size
+    (q, channels), g = queries.shape, len(gallery)
+    work = max(g, q * g // _AGAIN) * channels * gallery.itemsize
     parts = max(1, min(torch.get_num_threads(), work // _MUCH, g // k))
-    distances, ids = torch.empty(parts * q, k), torch.empty(parts * q, k, dtype=torch.int64)
-    half, stop, calls = gallery.dtype == torch.float16, c_int32(0), []
-    where = [one.data_ptr() for one in (gallery, queries, distances, ids)]
-    for part in range(parts):
-        start, end = g * part // parts, g * (part + 1) // parts
-        rows = Rows(where[0] + start * channels * size, end - start, half, 0)
-        near, found = where[2] + 4 * part * q * k, where[3] + 8 * part * q * k
-        calls.append(Direct(rows, where[1], q, channels, k, start, near, found, addressof(stop)))
+    some_rows = q < parts * _FEW  # are what each looks at; else it is all rows, for some queries
+    shares = parts if some_rows else 1
+    near, ids = np.empty((shares, q, k), np.float32), np.empty((shares, q, k), np.int64)
+    stop, calls = c_int32(0), (Direct * parts)()
+    for part, (start, end) in enumerate(pairwise(_bounds(g if some_rows else q, parts))):
+        if some_rows:
+            given = queries, gallery[start:end], near[part], ids[part], start
+        else:
+            given = queries[start:end], gallery, near[0, start:end], ids[0, start:end], 0
+        calls[part] = _direct(*given, stop)
     try:
-        held = queries, gallery, distances, ids
-        _run(kernels.direct, calls, q * g * channels, stop, "", held)
+        held = queries, gallery, near, ids
+        _run(_fitting(kernels, channels).direct, calls, q * g * channels, stop, "", held)
     except ValueError:
-        name = "gallery" if queries.isfinite().all() else "queries"
+        name = "gallery" if np.isfinite(queries).all() else "queries"
         raise ValueError(f"{name} hold NaN or infinite values") from None
-    if parts == 1:
-        return distances, ids
-    distances, order = (
-        distances.view(parts, q, k).transpose(0, 1).reshape(q, -1).sort(dim=1, stable=True)
-    )
-    ids = ids.view(parts, q, k).transpose(0, 1).reshape(q, -1)
-    return distances[:, :k], ids.gather(1, order[:, :k])
+    if shares == 1:
+        return near[0], ids[0]
+    together = np.concatenate(near, axis=1)
+    order = np.argsort(together, axis=1, kind="stable")[:, :k]
+    chosen = np.take_along_axis(np.concatenate(ids, axis=1), order, 1)
+    return np.take_along_axis(together, order, 1), chosen
+
+
+def _direct(
+    queries: npt.NDArray[Any],
+    rows: npt.NDArray[Any],
+    near: npt.NDArray[Any],
+    ids: npt.NDArray[Any],
+    first: int,
+    stop: c_int32,
+) -> Direct:
+    (count, channels), k = queries.shape, near.shape[1]
+    asked, base, distances, found = map(_address, (queries, rows, near, ids))
+    gallery = Rows(base, len(rows), rows.itemsize == 2, 0)
+    return Direct(gallery, asked, count, channels, k, first, distances, found, addressof(stop))
+
+
+def _bounds(count: int, parts: int) -> list[int]:
+    return [count * i // parts for i in range(parts + 1)]
+
+
+def _address(values: npt.NDArray[Any]) -> int:
+    """Return where values lie; NumPy's own `ctypes` takes five times as long."""
+    place: int = values.__array_interface__["data"][0]
+    return place
 
 
 def _rows(patches: Tensor) -> Rows:
@@ -241,28 +287,17 @@ def _call(
 
 
 def _run(
-    function: Any,
-    calls: Sequence[Search | Packed | Direct],
+    function: int,
+    calls: Array[Any],
     work: int,
     stop: c_int32,
     name: str,
     held: tuple[object, ...],
 ) -> None:
-    """Make calls side by side; whatever interrupts the wait stops them.
-
-    `work` is what they do at the least: about a nanosecond each. `held` has the memory that they
-    use. Each call holds it until it ends: after a second Ctrl-C nobody waits for that.
-    """
-    if work < _SHORT and len(calls) == 1:
-        states = [function(byref(calls[0]))]
-    else:
-        states = side_by_side(
-            lambda one: function(byref(one[0])),
-            [(call, stop, held) for call in calls],
-            partial(setattr, stop, "value", 1),
-        )
-    if NO_MEMORY in states:
+    """Make calls that do so much work at the least: about a nanosecond each."""
+    status = run(function, calls, stop, held, brief=work < _BRIEF)
+    if status == NO_MEMORY:
         raise MemoryError("out of memory: a search found no room")
-    if NOT_FINITE in states:
+    if status == NOT_FINITE:
         raise ValueError(f"{name} hold NaN or infinite values")
-    assert all(state == DONE for state in states)
+    assert status == DONE

@@ -50,7 +50,7 @@ class Integers {
     };
 
    public:
-    static constexpr int R = Tiles::R, B = Tiles::B;
+    static constexpr int R = Tiles::R, B = Tiles::B, MULTIPLE = Tiles::MULTIPLE;
     typedef int32_t Score;  // i.j - G, and what 128 added to rows' integers adds to it
     struct Terms {          // of a block: 1 / t and w
         float inverse, width;

@@ -71,7 +71,8 @@
 //
 //     x.y - (1 - 2h) |y|^2 / 2 >= ((1 - 2h) |x|^2 - D^2) / 2
 //
-// holds for each row that may be nearer. What passes is again compared by differences.
+// holds for each row that may be nearer. What passes is again compared by differences. Where few
+// queries search rows once, all go this way, as packing would take longer.
 //
 // Ties and copies. A query whose k-th distance is 0 is done. Rows of an image that are equal to an
 // earlier one are not packed, and come in with the one they are equal to.
@@ -80,7 +81,7 @@
 
 namespace spade {
 
-constexpr int VERSION = 3;           // of what follows: `library.py` has the same
+constexpr int VERSION = 4;           // of what follows: `library.py` has the same
 constexpr int ROWS = 16;             // rows of a block: a column of integers for each
 constexpr int TERMS = 2 * ROWS * 4;  // bytes of a block's g for each row, 1 / t, w and so on: what judges says
 constexpr float NEVER = 0x1p100f;    // such a term of a row that is not there
@@ -115,6 +116,8 @@ struct Packed {
     int64_t count;    // of blocks, as they are packed: at most rows / ROWS, rounded up
     int64_t first;    // its first row among all
     int64_t rows;
+    const Map* map;
+    const Rows* gallery;
 };
 
 struct Search {
@@ -130,7 +133,7 @@ struct Search {
     const volatile int32_t* stop;  // what is not 0 there ends the search
 };
 
-// A search of rows that lie together, by differences.
+// A search of rows that lie together, and are not searched again.
 struct Direct {
     Rows gallery;
     const float* queries;  // [count, channels]
@@ -141,15 +144,31 @@ struct Direct {
     const volatile int32_t* stop;
 };
 
+// Calls that threads do side by side.
+struct Job {
+    int (*call)(const void*);      // returns a status
+    const char* calls;             // [count, size]
+    int64_t size, count;
+    const volatile int32_t* stop;  // what is not 0 there keeps calls from being begun
+    int32_t threads;               // that are at work together at the most, other jobs' with them
+    // What follows is 0 at first.
+    int32_t status;                // of the first call that failed
+    int32_t begun, working;        // whether it has, and threads that do its calls
+    int64_t next, ended;           // the first call that nobody took; how many have ended
+    Job* after;                    // a later job
+};
+
 struct Kernels {
     const char* name;
     int32_t multiple;       // that `width` is filled up to
     int32_t most;           // coordinates, or 0 for any number
     const Kernels* narrow;  // for rows of few coordinates, or null
-    int (*pack)(const Map*, const Rows*, Packed*);
-    int (*search)(const Search*);
-    int (*direct)(const Direct*);
+    int (*pack)(const void*);    // the place of a Packed,
+    int (*search)(const void*);  // a Search,
+    int (*direct)(const void*);  // or a Direct
 };
+
+int run(Job* job, int32_t patience);
 
 extern const Kernels plain_kernels;
 #if defined(__x86_64__)

@@ -6,7 +6,7 @@ import ctypes
 import logging
 import os
 from collections.abc import Iterator
-from ctypes import POINTER, Structure, c_char_p, c_float, c_int, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_float, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ CHOICE = "SPADE_FAISS_KERNEL"
 """Names the kernel to use, or is "none"; without it the fastest is used."""
 LIBRARY = "SPADE_FAISS_KERNEL_LIBRARY"
 """Names the library to load; without it that beside this file is."""
-VERSION = 3
+VERSION = 4
 """Of the structures below and what they mean, as `kernel.h` has it."""
 ROWS = 16
 """Rows of a packed block."""
@@ -61,6 +61,8 @@ class Packed(Structure):
         ("count", c_int64),
         ("first", c_int64),
         ("rows", c_int64),
+        ("map", POINTER(Map)),
+        ("gallery", POINTER(Rows)),
     )
 
 
@@ -82,7 +84,7 @@ class Search(Structure):
 
 
 class Direct(Structure):
-    """A search of rows that lie together, by differences."""
+    """A search of rows that lie together, and are not searched again."""
 
     _fields_ = (
         ("gallery", Rows),
@@ -97,8 +99,27 @@ class Direct(Structure):
     )
 
 
+class Job(Structure):
+    """Calls that threads do side by side."""
+
+    _fields_ = (
+        ("call", c_void_p),
+        ("calls", c_void_p),
+        ("size", c_int64),
+        ("count", c_int64),
+        ("stop", c_void_p),
+        ("threads", c_int32),
+        ("status", c_int32),
+        ("begun", c_int32),
+        ("working", c_int32),
+        ("next", c_int64),
+        ("ended", c_int64),
+        ("after", c_void_p),
+    )
+
+
 class Kernels(Structure):
-    """An instruction set's functions; each returns one of the states above."""
+    """An instruction set's functions, by their addresses; each returns one of the states above."""
 
 
 Kernels._fields_ = (
@@ -106,14 +127,14 @@ Kernels._fields_ = (
     ("multiple", c_int32),
     ("most", c_int32),
     ("narrow", POINTER(Kernels)),
-    ("pack", ctypes.CFUNCTYPE(c_int, POINTER(Map), POINTER(Rows), POINTER(Packed))),
-    ("search", ctypes.CFUNCTYPE(c_int, POINTER(Search))),
-    ("direct", ctypes.CFUNCTYPE(c_int, POINTER(Direct))),
+    ("pack", c_void_p),
+    ("search", c_void_p),
+    ("direct", c_void_p),
 )
 
 
 @cache
-def _library() -> Any:
+def library() -> Any:
     """Return the shared library, or None where none was built that fits.
 
     Raises
@@ -126,22 +147,23 @@ def _library() -> Any:
     if not named and not path.exists():
         return None
     try:
-        library = ctypes.CDLL(str(path))
-        if library.spade_kernels_version() != VERSION:
+        found = ctypes.CDLL(str(path))
+        if found.spade_kernels_version() != VERSION:
             raise OSError(f"{path} belongs to another version of spade-faiss")
     except (OSError, AttributeError) as error:
         if named:
             raise SpadeError(f"{LIBRARY}: {error}") from None
         logger.warning("search: by FAISS, since %s: install spade-faiss again", error)
         return None
-    library.spade_kernels.restype = POINTER(Kernels)
-    return library
+    found.spade_kernels.restype = POINTER(Kernels)
+    found.spade_run.argtypes = POINTER(Job), c_int32
+    return found
 
 
 def _all() -> Iterator[Kernels]:
-    library = _library()
-    for number in range(4 if library else 0):
-        found = library.spade_kernels(number)
+    built = library()
+    for number in range(4 if built else 0):
+        found = built.spade_kernels(number)
         if found:
             yield found.contents
 
@@ -166,11 +188,12 @@ def kernels() -> Kernels | None:
 @cache
 def _chosen(name: str) -> Kernels | None:
     here = runnable()
-    if name == "none":
-        return None
-    if not name:
-        return next(iter(here.values()), None)
-    if name not in here:
+    if name not in ("", "none", *here):
         names = ", ".join([*here, "none"])
         raise SpadeError(f"{CHOICE}={name} does not run here: choose one of {names}")
-    return here[name]
+    chosen = name or next(iter(here), "none")
+    if chosen == "none":
+        logger.info("search: by FAISS, for want of compiled kernels")
+        return None
+    logger.debug("search: by the compiled kernels for %s", chosen)
+    return here[chosen]

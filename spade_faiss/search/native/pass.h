@@ -4,7 +4,6 @@
 #include "nearest.h"
 #include "rows.h"
 
-#include "direct.h"
 #include "products.h"
 
 // What is likely to be looked at next comes into cache meanwhile, some lines at a time.
@@ -234,8 +233,10 @@ template <class Judge> class Pass {
             hard[i] = judge.who[hard[i]];
             limits[hard[i]] = last < nearest.last(hard[i]) ? last : nearest.last(hard[i]);
         }
-        return products(s, nearest, hard, hard_count, limits);
+        return Products(s, nearest, hard, hard_count, limits).run();
     }
 };
 
-template <class Judge> int search(const Search* given) { return Pass<Judge>(*given).run(); }
+template <class Judge> int search(const void* given) { return Pass<Judge>(*static_cast<const Search*>(given)).run(); }
+
+#include "direct.h"

@@ -51,6 +51,11 @@ inline float largest(V v) {
     return a > b ? a : b;
 }
 
+inline uint32_t passing(V found, V needed) {
+    uint32_t mask = 0;
+    for (int i = 0; i < LANES; i++) mask |= uint32_t(found[i] >= needed[i]) << i;
+    return mask;
+}
 inline uint32_t passing(const int32_t* found, int32_t needed) {
     uint32_t mask = 0;
     for (int c = 0; c < ROWS; c++) mask |= uint32_t(found[c] >= needed) << c;
@@ -66,7 +71,7 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "integers are taken fro
 #include "pairs.h"
 
 struct Tiles : InPairs {
-    static constexpr int R = 4, B = 1, GROUP = 32, PART = R;
+    static constexpr int MULTIPLE = 4, R = 4, B = 1, GROUP = 32, PART = R;
 
     static inline Pairs twice(const Low* two) {
         int32_t both;
@@ -106,6 +111,6 @@ struct Tiles : InPairs {
 
 }  // namespace
 
-const Kernels plain_kernels = {"plain", 4, 0, nullptr, pack<Integers>, search<Integers>, direct};
+const Kernels plain_kernels = {"plain", Integers::MULTIPLE, 0, nullptr, pack<Integers>, search<Integers>, direct<Integers>};
 
 }  // namespace spade

@@ -1,100 +1,146 @@
-// Queries for which too many rows pass: products in float32, of rows that are laid out as they come.
-// `hard` are the queries, and `limits` distances, [all queries], that their k-th do not exceed.
-inline int products(const Search& s, Nearest& nearest, const int64_t* hard, int64_t count, double* limits) {
-    constexpr int R = LANES == 4 ? 4 : 6, N = LANES == 16 ? 4 : 2, PANEL = N * LANES;
-    constexpr int STEP = PANEL < ROWS ? PANEL : ROWS;  // rows that are laid out at a time
-    const Map map = *s.map;
-    const int c = map.channels, wide = up_to(c, LANES);
-    const int64_t padded = (count + R - 1) / R * R;
-    const double h = (c + 8) * 0x1p-23;
-    Array<float> x(padded * wide), t(padded), y(int64_t(wide) * PANEL), v(int64_t(STEP) * wide);
-    Array<double> x2(padded);  // and x: [padded / R, wide, R]
-    if (!x || !t || !y || !v || !x2) return NO_MEMORY;
-    float found[R][PANEL] __attribute__((aligned(64))), half[PANEL] __attribute__((aligned(64)));
-    std::memset(x, 0, sizeof(float) * padded * wide);
-    auto follow_here = [&](int64_t i, double distance) {
-        const double limit = reached(distance, map);
-        double least = ((1 - 2 * h) * x2[i] - limit * limit) / 2 - 0x1p-20 * (x2[i] + limit * limit) - 0x1p-100;
+// Products in float32, of rows that are laid out as they come: for queries for which too many rows
+// pass otherwise, and for rows that are looked at once.
+class Products {
+    static constexpr int R = LANES == 4 ? 4 : 6, N = LANES == 16 ? 4 : 2, PANEL = N * LANES;
+    static constexpr int STEP = PANEL < ROWS ? PANEL : ROWS;  // rows that are laid out at a time
+    static constexpr float ENORMOUS = -3e38f;  // half of a row that always passes
+
+    const Search& s;
+    const Map& map;
+    Nearest& nearest;
+    const int64_t* const asked;  // [count]: which of the queries
+    const int64_t count, padded;
+    double* const limits;        // [all queries]: distances that their k-th do not exceed
+    const int c, wide;
+    const double h;
+    Array<float> x;              // [padded, wide]
+    Array<float> t;              // [padded]: what products less `half` are to reach
+    Array<float> y;              // [wide, PANEL]
+    Array<float> v;              // [STEP, wide]
+    Array<double> size;          // [padded]: |x|^2
+    float half[PANEL] __attribute__((aligned(64)));  // (1 - 2h) |y|^2 / 2, and a little less
+    uint64_t present = 0;        // rows of the panel that are there, as bits
+
+   public:
+    Products(const Search& given, Nearest& found, const int64_t* which, int64_t many, double* known)
+        : s(given), map(*given.map), nearest(found), asked(which), count(many), padded((many + R - 1) / R * R),
+          limits(known), c(map.channels), wide(up_to(c, LANES)), h((c + 8) * 0x1p-23), x(padded * wide), t(padded),
+          y(int64_t(wide) * PANEL), v(int64_t(STEP) * wide), size(padded) {}
+
+    int run() {
+        if (!x || !t || !y || !v || !size) return NO_MEMORY;
+        if (!take_queries()) return NOT_FINITE;
+        for (int64_t i = 0; i < s.image_count; i++) {
+            const Packed& image = *s.images[i];
+            const int64_t all = image.count * ROWS;
+            for (int64_t start = 0; start < all; start += PANEL) {
+                if (*s.stop) return STOPPED;
+                const int rows = int(all - start < PANEL ? all - start : PANEL);
+                if (!lay_out(image, image.order + start, rows)) return NOT_FINITE;
+                for (int64_t q = 0; q < padded; q += R) multiply(q, image, image.order + start);
+            }
+        }
+        return DONE;
+    }
+
+    // The same for all queries, of whose nearest nothing is known.
+    static int all(const Search& s) {
+        Nearest nearest(s.count, s.k, s.distances, s.ids);
+        Array<int64_t> which(s.count);
+        Array<double> limits(s.count);
+        if (!nearest.distances || !which || !limits) return NO_MEMORY;
+        for (int64_t q = 0; q < s.count; q++) which[q] = q, limits[q] = INFINITY;
+        const int status = Products(s, nearest, which, s.count, limits).run();
+        if (!status) nearest.finish();
+        return status;
+    }
+
+   private:
+    bool take_queries() {
+        std::memset(x + count * wide, 0, sizeof(float) * (padded - count) * wide);
+        for (int64_t i = 0; i < padded; i++) t[i] = INFINITY;
+        for (int64_t i = 0; i < count; i++) {
+            if (!centred(s.queries + asked[i] * c, map, x + i * wide, wide)) return false;
+            size[i] = square_sum(x + i * wide, wide);
+            follow(i);
+            nearest.clear(asked[i]);
+        }
+        return true;
+    }
+
+    // Set what products are to reach.
+    void follow(int64_t i) {
+        const double limit = reached(limits[asked[i]], map), both = size[i] + limit * limit;
+        const double least = ((1 - 2 * h) * size[i] - limit * limit) / 2 - 0x1p-20 * both - 0x1p-100;
         // Beyond what floats hold, or no number: all pass, or what is too large for products.
-        t[i] = least > -3e38 ? float(least < 1e38 ? least : 1e38) : -INFINITY;
-    };
-    for (int64_t i = 0; i < padded; i++) t[i] = INFINITY;
-    for (int64_t i = 0; i < count; i++) {
-        centred(s.queries + hard[i] * c, map, v, wide);
-        double all = 0;
-        for (int k = 0; k < c; k++) {
-            all += double(v[k]) * v[k];
-            x[i / R * R * wide + k * R + i % R] = v[k];
-        }
-        x2[i] = all;
-        follow_here(i, limits[hard[i]]);
-        nearest.clear(hard[i]);
+        t[i] = least > ENORMOUS ? float(least < 1e38 ? least : 1e38) : -INFINITY;
     }
-    for (int64_t i = 0; i < s.image_count; i++) {
-        const Packed& image = *s.images[i];
-        const int64_t all = image.count * ROWS;
-        for (int64_t start = 0; start < all; start += PANEL) {
-            if (*s.stop) return STOPPED;
-            const int rows = int(all - start < PANEL ? all - start : PANEL);
-            const int32_t* order = image.order + start;
-            for (int r = 0; r < PANEL; r += STEP) {
-                for (int i = 0; i < STEP; i++) {
-                    float* out = v + size_t(i) * wide;
-                    half[r + i] = 3e38f;
-                    if (r + i < rows && order[r + i] >= 0) {
-                        centred(*s.gallery, image.first + order[r + i], map, out, wide);
-                        const double all = (1 - 2 * h) * square_sum(out, wide) / 2 * (1 - 0x1p-20);
-                        half[r + i] = float(all);
-                        if (all < 1e38) continue;
-                        half[r + i] = -3e38f;  // too large for products: it passes
-                    }
-                    std::memset(out, 0, sizeof(float) * wide);
+
+    bool lay_out(const Packed& image, const int32_t* order, int rows) {
+        present = 0;
+        for (int r = 0; r < PANEL; r += STEP) {
+            for (int i = 0; i < STEP; i++) {
+                float* out = v + size_t(i) * wide;
+                half[r + i] = 0;
+                if (r + i < rows && order[r + i] >= 0) {
+                    present |= uint64_t(1) << (r + i);
+                    if (!centred(*s.gallery, image.first + order[r + i], map, out, wide)) return false;
+                    const double all = (1 - 2 * h) * square_sum(out, wide) / 2 * (1 - 0x1p-20);
+                    half[r + i] = float(all);
+                    if (all < 1e38) continue;
+                    half[r + i] = ENORMOUS;
                 }
-                for (int k = 0; k < c; k++)
-                    for (int i = 0; i < STEP; i++) y[size_t(k) * PANEL + r + i] = v[size_t(i) * wide + k];
+                std::memset(out, 0, sizeof(float) * wide);
             }
-            for (int64_t q0 = 0; q0 < padded; q0 += R) {
-                V acc[R][N] = {};
-                const float* own = x + q0 * wide;
-                for (int k = 0; k < c; k++) {
-                    V row[N];
-                    for (int m = 0; m < N; m++) row[m] = load(y + size_t(k) * PANEL + m * LANES);
-                    for (int r = 0; r < R; r++)
-                        for (int m = 0; m < N; m++) acc[r][m] += own[k * R + r] * row[m];
-                }
-                for (int r = 0; r < R; r++) {
-                    V top = same(-INFINITY);
-                    for (int m = 0; m < N; m++) {
-                        // Products too large leave any sum, or no number: such a row passes.
-                        const V product = acc[r][m], excess = product - load(half + m * LANES);
-                        acc[r][m] = magnitude(product) < 1e38f ? excess : same(INFINITY);
-                        top = larger(top, acc[r][m]);
-                    }
-                    if (__builtin_expect(!(largest(top) >= t[q0 + r]), 1)) continue;
-                    if (t[q0 + r] == INFINITY) continue;
-                    for (int m = 0; m < N; m++) store(found[r] + m * LANES, acc[r][m]);
-                    const int64_t q = hard[q0 + r];
-                    const float* own_query = s.queries + q * c;
-                    int passed[PANEL + 3], many = 0;
-                    for (int m = 0; m < rows; m++)
-                        if (found[r][m] >= t[q0 + r] && half[m] != 3e38f) passed[many++] = m;
-                    for (int m = many; m % 4; m++) passed[m] = passed[many - 1];
-                    for (int m = 0; m < many; m += 4) {
-                        int64_t four[4];
-                        double near[4];
-                        for (int i = 0; i < 4; i++) four[i] = image.first + order[passed[m + i]];
-                        distances(own_query, *s.gallery, four, c, near);
-                        for (int i = 0; i < 4 && m + i < many; i++)
-                            nearest.add(q, near[i], image, order[passed[m + i]]);
-                    }
-                    if (nearest.last(q) < limits[q]) {
-                        limits[q] = nearest.last(q);
-                        follow_here(q0 + r, limits[q]);
-                        if (limits[q] == 0) t[q0 + r] = INFINITY;
-                    }
-                }
+            for (int k = 0; k < c; k++)
+                for (int i = 0; i < STEP; i++) y[size_t(k) * PANEL + r + i] = v[size_t(i) * wide + k];
+        }
+        return true;
+    }
+
+    void multiply(int64_t q, const Packed& image, const int32_t* order) {
+        V acc[R][N] = {};
+        const float *own = x + q * wide, *row = y, *const stop = row + size_t(c) * PANEL;
+        for (; row < stop; own++, row += PANEL) {
+            V some[N];
+            for (int m = 0; m < N; m++) some[m] = load(row + m * LANES);
+            for (int r = 0; r < R; r++)
+                for (int m = 0; m < N; m++) acc[r][m] += own[size_t(r) * wide] * some[m];
+        }
+        for (int r = 0; r < R; r++) {
+            const V least = same(t[q + r]);
+            uint64_t mask = 0;
+            for (int m = 0; m < N; m++) {
+                // Products too large leave any sum, or no number: such a row passes.
+                const V product = acc[r][m], excess = product - load(half + m * LANES);
+                acc[r][m] = magnitude(product) < 1e38f ? excess : same(INFINITY);
+                mask |= uint64_t(passing(acc[r][m], least)) << m * LANES;
             }
+            if (__builtin_expect(!(mask & present), 1) || t[q + r] == INFINITY) continue;
+            float found[PANEL] __attribute__((aligned(64)));
+            for (int m = 0; m < N; m++) store(found + m * LANES, acc[r][m]);
+            compare(q + r, found, mask & present, image, order);
         }
     }
-    return DONE;
-}
+
+    // Compare rows that pass. What is found lets fewer of the others pass.
+    void compare(int64_t i, const float* found, uint64_t mask, const Packed& image, const int32_t* order) {
+        const int64_t q = asked[i];
+        while (mask) {
+            int64_t inside[4], four[4], held = 0;
+            double near[4];
+            for (; mask && held < 4; mask &= mask - 1) {
+                const int m = __builtin_ctzll(mask);
+                if (found[m] >= t[i]) inside[held++] = order[m];
+            }
+            if (!held) return;
+            for (int j = 0; j < 4; j++) four[j] = image.first + inside[j < held ? j : 0];
+            distances(s.queries + q * c, *s.gallery, four, c, near);
+            for (int j = 0; j < held; j++) nearest.add(q, near[j], image, inside[j]);
+            if (!(nearest.last(q) < limits[q])) continue;
+            limits[q] = nearest.last(q);
+            follow(i);
+            if (limits[q] == 0) t[i] = INFINITY;
+        }
+    }
+};

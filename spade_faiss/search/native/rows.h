@@ -236,8 +236,10 @@ template <class Judge, class T> inline int pack_rows(const Map& map, const T* da
     return DONE;
 }
 
-template <class Judge> int pack(const Map* map, const Rows* gallery, Packed* packed) {
-    const int64_t at = packed->first * map->channels;
-    if (gallery->half) return pack_rows<Judge>(*map, static_cast<const uint16_t*>(gallery->data) + at, *packed);
-    return pack_rows<Judge>(*map, static_cast<const float*>(gallery->data) + at, *packed);
+template <class Judge> int pack(const void* given) {
+    Packed& packed = **static_cast<Packed* const*>(given);
+    const int64_t at = packed.first * packed.map->channels;
+    const void* data = packed.gallery->data;
+    if (packed.gallery->half) return pack_rows<Judge>(*packed.map, static_cast<const uint16_t*>(data) + at, packed);
+    return pack_rows<Judge>(*packed.map, static_cast<const float*>(data) + at, packed);
 }

@@ -28,6 +28,9 @@ inline void sums(const V* v, float* out) {
     _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, (__m512)all)));
 }
 inline float largest(V v) { return _mm512_reduce_max_ps((__m512)v); }
+inline uint32_t passing(V found, V needed) {
+    return _mm512_cmp_ps_mask((__m512)found, (__m512)needed, _CMP_GE_OQ);
+}
 
 inline uint32_t passing(const int32_t* found, int32_t needed) {
     return _mm512_cmpge_epi32_mask(_mm512_loadu_si512(found), _mm512_set1_epi32(needed));

@@ -18,6 +18,7 @@
 //               R queries' products with B blocks plus `minus`, -G [B, ROWS], into found
 //               [B * R, ROWS], if any of them plus `lack`, -T [B, GROUP], are not negative; and in
 //               which parts of PART rows of `found` they are, as bits
+//   uint32_t passing(V, V)   in which lanes the first is no less, as bits
 //   uint32_t passing(const int32_t* found, int32_t needed)   which of ROWS are no less, as bits
 // Nothing here may be shared between these files: each function is compiled for each of them.
 #include <cmath>
@@ -66,22 +67,23 @@ constexpr int SUMMED = 128;  // terms of a sum in float32: it is off by less tha
 
 // |x - y|^2 of some channels, by differences.
 template <class T> ALWAYS float square_gap(const float* x, const T* y, int channels) {
-    V a{}, b{};
+    constexpr int N = 4;  // sums, of which none waits for another
+    V all[N] = {};
     int k = 0;
-    for (; k + 2 * LANES <= channels; k += 2 * LANES) {
-        V d = load_row(y, k) - load(x + k), e = load_row(y, k + LANES) - load(x + k + LANES);
-        a += d * d;
-        b += e * e;
-    }
+    for (; k + N * LANES <= channels; k += N * LANES)
+        for (int i = 0; i < N; i++) {
+            const V d = load_row(y, k + i * LANES) - load(x + k + i * LANES);
+            all[i] += d * d;
+        }
     for (; k + LANES <= channels; k += LANES) {
-        V d = load_row(y, k) - load(x + k);
-        a += d * d;
+        const V d = load_row(y, k) - load(x + k);
+        all[0] += d * d;
     }
     if (k < channels) {
-        V d = load_end(y, k, channels - k) - load_some(x + k, channels - k);
-        b += d * d;
+        const V d = load_end(y, k, channels - k) - load_some(x + k, channels - k);
+        all[1] += d * d;
     }
-    return sum(a + b);
+    return sum((all[0] + all[1]) + (all[2] + all[3]));
 }
 
 // |x - y|^2 by differences; in float64 where it leaves the range of float32.

@@ -1,12 +1,6 @@
 """Values chosen so that rounding, or the range of float32, goes the wrong way."""
 
-import gc
-import os
-import signal
 import threading
-import time
-import weakref
-from ctypes import c_int32
 
 import numpy as np
 import pytest
@@ -14,7 +8,7 @@ import torch
 
 from spade_faiss.search import LevelSearch
 from spade_faiss.search.native import gallery, search_directly
-from spade_faiss.search.native.library import DONE, Packed, runnable
+from spade_faiss.search.native.library import runnable
 from tests.search.oracle import assert_exact, brute_force
 
 FIRST, SECOND = torch.zeros(1, 1).long(), torch.ones(1, 1).long()
@@ -126,10 +120,10 @@ def test_distances_of_many_equal_differences(kernel, dtype, channels, value):
     """Each sum of float32 is rounded as the one before, and so errors add up."""
     rows = (np.arange(1, 41)[:, None] * np.full((1, channels), value)).astype(dtype)
     queries = np.zeros((2, channels), np.float32)
-    given = torch.from_numpy(queries), torch.from_numpy(rows)
-    near, ids = search_directly(runnable()[kernel], *given, 2)
-    assert_exact(queries, rows, 2, near.numpy(), ids.numpy())
-    near, ids = LevelSearch(rows, 40).search(given[0][None], FIRST, 2, "screened")
+    for number in 2, 30, 200:  # each in another way
+        many = np.repeat(queries[:1], number, 0)
+        assert_exact(many, rows, 2, *search_directly(runnable()[kernel], many, rows, 2))
+    near, ids = LevelSearch(rows, 40).search(torch.from_numpy(queries)[None], FIRST, 2, "screened")
     assert_exact(queries, rows, 2, near[0].numpy(), ids[0].numpy())
 
 
@@ -159,43 +153,6 @@ def test_images_go_while_others_search_them(kernel, monkeypatch):
     for one in threads:
         one.join()
     assert not wrong
-
-
-def test_a_call_that_nobody_waits_for_holds_its_memory():
-    """A second Ctrl-C ends the wait for calls that the first one stops."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    begun, end = threading.Event(), threading.Event()
-    memory = np.zeros(8)
-    kept = weakref.ref(memory)
-
-    def call(_):
-        begun.set()
-        end.wait(30)
-        return DONE
-
-    def interrupt():
-        begun.wait(30)
-        for _ in range(2):
-            time.sleep(0.2)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    impatient = threading.Thread(target=interrupt)
-    impatient.start()
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            gallery._run(call, [Packed()], gallery._SHORT, c_int32(0), "", (memory,))
-        impatient.join()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    del memory
-    gc.collect()
-    assert kept() is not None
-    end.set()
-    for _ in range(100):
-        time.sleep(0.02)
-        if kept() is None:
-            break
-    assert kept() is None
 
 
 @pytest.mark.parametrize("k", [1, 5])
