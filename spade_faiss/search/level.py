@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .exhaustive import exhaustive_in_images, faiss_has_gpu
-from .native import NativeGallery, kernels
+from .native import MOST_CHANNELS, NativeGallery, kernels
 from .native.axes import Axes
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ NO_KERNELS = (
     "the engine 'screened' is not here: install spade-faiss where a C++ compiler is, and do not "
     "set SPADE_FAISS_KERNEL=none; or choose faiss"
 )
-MOST_CHANNELS = 1 << 15
-"""Up to which sums of products of 8-bit integers fit into 32 bits."""
 MOST_NEIGHBOURS = 256
 """Up to which the kernels keep the nearest rows in order as they come."""
 _TOLD = 64, 4096

@@ -10,15 +10,9 @@ import torch
 from torch import Tensor
 
 from .level import MOST_NEIGHBOURS, LevelSearch, tensor
-from .native import kernels, search_directly
+from .native import is_short, kernels, search_directly
 
 _CPU = torch.device("cpu")
-_FEW = 64
-"""Queries up to which it does not pay to pack rows for all threads together."""
-_SOME, _LITTLE = 1 << 11, 1 << 20
-"""Queries, and values of rows, up to which each thread rather packs all rows for itself."""
-_SHARE = 16
-"""Times as many rows as are wanted of which bounds rule out too few."""
 _PIECE, _LARGE = 1 << 19, 1 << 14
 """Values that are worth a thread to pack, and rows that are packed together at the most."""
 
@@ -62,9 +56,9 @@ def nearest(queries: Any, gallery: Any, k: int = 1, engine: str = "auto") -> tup
     (n, channels), (rows, others) = q.shape, g.shape
     if channels != others:
         raise ValueError(f"queries have {channels} channels and the gallery has {others}")
-    directly = n <= _FEW or (n <= _SOME and rows * channels <= _LITTLE) or _SHARE * k >= rows
     fits = 1 <= k <= min(rows, MOST_NEIGHBOURS) and engine in ("auto", "screened")
-    if directly and fits and isinstance(q, np.ndarray) and isinstance(g, np.ndarray):
+    short = fits and is_short(n, rows, channels, k)
+    if short and isinstance(q, np.ndarray) and isinstance(g, np.ndarray):
         found = kernels()
         if found is not None:
             return _like(queries, *search_directly(found, q, g, k))

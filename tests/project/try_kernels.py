@@ -15,13 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from spade_faiss.search.native import NativeGallery, runnable, search_directly
+from spade_faiss.search.native import WAYS, NativeGallery, runnable, search_directly
 from spade_faiss.search.native.axes import Axes
 from spade_faiss.search.native.library import Kernels
 
 QUERIES = 37
-NUMBERS = 9, 37, 195
-"""Queries by which rows that are searched once are compared, multiplied, and packed."""
 FIRST_BYTES = 0, 4, 45
 """Where rows start in memory: FAISS's files have a header of 45 bytes."""
 Array = npt.NDArray[Any]
@@ -38,7 +36,7 @@ class Case(NamedTuple):
     turned: bool
     per_image: int
     first_byte: int
-    once: int
+    way: int
 
 
 def cases() -> Iterator[Case]:
@@ -54,10 +52,10 @@ def cases() -> Iterator[Case]:
         for k in sorted({1, min(3, rows), rows}):
             number += 1
             per_image = rows if number % 2 else 16
-            first_byte, once = FIRST_BYTES[number % 3], NUMBERS[number // 6 % 3]
-            yield Case(values, dtype, channels, rows, k, turned, per_image, first_byte, once)
+            first_byte, way = FIRST_BYTES[number % 3], WAYS[number // 6 % 3]
+            yield Case(values, dtype, channels, rows, k, turned, per_image, first_byte, way)
     for dtype, turned in product(("float32", "float16"), (False, True)):
-        yield Case("hard", dtype, 24, 9001, 2, turned, 1000, 45, NUMBERS[turned + 1])
+        yield Case("hard", dtype, 24, 9001, 2, turned, 1000, 45, WAYS[turned + 1])
 
 
 def numbers(rng: np.random.Generator, kind: str, shape: tuple[int, int], dtype: str) -> Array:
@@ -115,11 +113,11 @@ def check(kernels: Kernels, case: Case) -> None:
     patches = placed(rows, case.first_byte)
     gallery = NativeGallery(kernels, patches, case.per_image, axes_of(rows, case.turned))
     images = torch.arange(-(-case.rows // case.per_image))[None]
-    distances, ids = gallery.search(placed(queries, 4)[None], images, case.k)
+    asked = placed(queries, 4)
+    distances, ids = gallery.search(asked[None], images, case.k)
     check_found(distances[0].numpy(), ids[0].numpy(), everything)
-    who = np.arange(case.once) % QUERIES
-    asked = placed(queries[who], 4).numpy()
-    check_found(*search_directly(kernels, asked, patches.numpy(), case.k), everything[who])
+    found = search_directly(kernels, asked.numpy(), patches.numpy(), case.k, case.way)
+    check_found(*found, everything)
 
 
 def check_found(distances: Array, ids: Array, everything: Array) -> None:
@@ -141,16 +139,15 @@ def check_refusals(kernels: Kernels) -> None:
     for wrong, dtype in product((np.nan, np.inf, -np.inf), (np.float32, np.float16)):
         rows = rng.standard_normal((40, 24)).astype(dtype)
         axes = axes_of(rows, turned=False)
-        queries = rng.standard_normal((NUMBERS[-1], 24)).astype(np.float32)
+        queries = rng.standard_normal((5, 24)).astype(np.float32)
         for name, values in (("queries", queries), ("gallery", rows)):
             kept = values[-1, -1]
             values[-1, -1] = wrong
-            patches = placed(rows, 45)
+            asked, patches = placed(queries, 4), placed(rows, 45)
             gallery = NativeGallery(kernels, patches, 16, axes)
-            refused(name, gallery.search, placed(queries, 4)[None], images, 1)
-            for number in NUMBERS:
-                asked = placed(queries[-number:], 4).numpy()
-                refused(name, search_directly, kernels, asked, patches.numpy(), 1)
+            refused(name, gallery.search, asked[None], images, 1)
+            for way in WAYS:
+                refused(name, search_directly, kernels, asked.numpy(), patches.numpy(), 1, way)
             values[-1, -1] = kept
 
 

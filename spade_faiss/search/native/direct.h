@@ -1,11 +1,7 @@
 // Rows that are searched once.
-constexpr int FEW = 24;        // queries from which on products are faster than differences,
-constexpr int MORE = 192;      // and from which on it pays to pack rows
-constexpr int SHARE = 16;      // times as many rows as are wanted of which bounds rule out too few
-constexpr int WIDE = 1 << 15;  // channels of which sums of integers' products fit into 32 bits
-constexpr int LONG = 256;      // channels from which on memory is read the fastest row by row
+constexpr int LONG = 256;  // channels from which on memory is read the fastest row by row
 
-// Few queries, and rows that are looked at once: differences of all pairs.
+// Differences of all pairs.
 template <class T> inline int differences(const Direct& s, const T* rows) {
     constexpr int R = 4;
     const int c = int(s.channels);
@@ -40,11 +36,11 @@ template <class T> inline int differences(const Direct& s, const T* rows) {
         for (; q < s.count; q++) {
             x[0] = s.queries + q * c;
             int64_t i = start;
-            for (; c < LONG && i + R <= stop; i += R) {
-                for (int r = 0; r < R; r++) y[r] = rows + (i + r) * c;
+            for (; c < LONG && i < stop; i += R) {
+                for (int r = 0; r < R; r++) y[r] = rows + (i + r < stop ? i + r : i) * c;
                 const float least[R] = {last[q], last[q], last[q], last[q]};
                 if (!distances<1, R>(x, y, c, found, least)) continue;
-                for (int r = 0; r < R; r++) take(q, found[r], i + r);
+                for (int r = 0; r < R && i + r < stop; r++) take(q, found[r], i + r);
             }
             for (; i < stop; i++) take(q, distance(x[0], rows + i * c, c), i);
         }
@@ -71,12 +67,12 @@ template <class T> inline void describe(const T* rows, int64_t count, float* cen
     map.unit = float(std::exp2(most < -100 ? -100 : most > 120 ? 120 : most));
 }
 
-// More queries: rows are laid out for products, or packed.
+// Products in float32 of rows that are laid out for them; or the pass over rows that are packed for it.
 template <class Judge, class T> inline int products(const Direct& s, const T* rows) {
     Map map = {};
     map.channels = map.kept = int32_t(s.channels);
     map.width = up_to(map.channels, Judge::MULTIPLE);
-    const bool packs = s.count >= MORE;
+    const bool packs = s.way == PACK;
     const int64_t n = s.gallery.rows, blocks = (n + ROWS - 1) / ROWS;
     Array<float> centre(s.channels);
     Array<uint8_t> bytes(packs ? blocks * (map.width * ROWS + TERMS) : 0);
@@ -100,8 +96,7 @@ template <class Judge, class T> inline int products(const Direct& s, const T* ro
 }
 
 template <class Judge, class T> inline int search_once(const Direct& s, const T* rows) {
-    if (s.count < FEW || s.k * SHARE > s.gallery.rows || s.channels > WIDE) return differences(s, rows);
-    return products<Judge>(s, rows);
+    return s.way == COMPARE ? differences(s, rows) : products<Judge>(s, rows);
 }
 
 template <class Judge> int direct(const void* given) {

@@ -10,25 +10,12 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from .axes import Axes
 from .jobs import run
-from .library import (
-    DONE,
-    NO_MEMORY,
-    NOT_FINITE,
-    ROWS,
-    TERMS,
-    Direct,
-    Kernels,
-    Map,
-    Packed,
-    Rows,
-    Search,
-)
+from .library import ROWS, TERMS, Kernels, Map, Packed, Rows, Search
 
 KEEP = 64 << 20
 """Bytes of packed rows that are kept from one search to the next, at the most."""
@@ -36,16 +23,8 @@ _PIECE = 1024
 """Queries of a call, at the most: what is known of them stays in cache."""
 _LEAST = 32
 """Queries that are worth a call of their own."""
-_FEW = 16
-"""Queries from which on a thread looks for their nearest among all rows rather than some."""
-_MUCH = 3 << 20
-"""Bytes of rows that are worth a thread, where they are looked at once."""
-_AGAIN = 4
-"""Queries that rows in cache are compared with in the time in which they come from memory."""
 _ALONE = 1 << 26
 """Multiplications that are done before another thread has begun."""
-_BRIEF = 1 << 27
-"""Operations that nobody interrupts."""
 
 
 class NativeGallery:
@@ -63,7 +42,7 @@ class NativeGallery:
 
     def __init__(self, kernels: Kernels, patches: Tensor, per_image: int, axes: Axes) -> None:
         coordinates = axes.kept + axes.rests
-        kernels = self._kernels = _fitting(kernels, coordinates)
+        kernels = self._kernels = fitting(kernels, coordinates)
         self._patches = patches
         self._per_image = per_image
         self._axes = axes
@@ -109,7 +88,7 @@ class NativeGallery:
         alone = work * self._map.channels < _ALONE
         threads = 1 if alone else torch.get_num_threads()
         parts = max(-(-q // _PIECE), min(-(-threads // b), -(-q // _LEAST)))
-        bounds = _bounds(q, parts)
+        bounds = bounds_of(q, parts)
         packed = self._packed(images)
         stop = c_int32(0)
         calls = []
@@ -119,7 +98,7 @@ class NativeGallery:
                 part = queries[item, start:end], found[0][item, start:], found[1][item, start:]
                 calls.append(_call(self._map, self._rows, table, part, k, stop))
         held = self, packed, queries, found
-        _run(self._kernels.search, (Search * len(calls))(*calls), work, stop, "queries", held)
+        run(self._kernels.search, (Search * len(calls))(*calls), work, stop, "queries", held)
         return found
 
     def _packed(self, images: Tensor) -> dict[int, _Image]:
@@ -148,7 +127,7 @@ class NativeGallery:
         if made:
             work = len(made) * self._per_image * self._patches.shape[1]
             calls = _places(one.packed for one in made)
-            _run(self._kernels.pack, calls, work, c_int32(0), "gallery", (self, made))
+            run(self._kernels.pack, calls, work, c_int32(0), "gallery", (self, made))
         return made
 
     def _image(self, image: int) -> _Image:
@@ -157,7 +136,7 @@ class NativeGallery:
         return _Image(self._map, self._rows, self._block, first, rows)
 
 
-def _fitting(kernels: Kernels, coordinates: int) -> Kernels:
+def fitting(kernels: Kernels, coordinates: int) -> Kernels:
     """Return those for rows of few coordinates where these are so few."""
     narrow = kernels.narrow
     return narrow.contents if narrow and coordinates <= narrow.contents.most else kernels
@@ -181,82 +160,9 @@ def _places(some: Iterable[Packed]) -> Array[Any]:
     return (POINTER(Packed) * len(places))(*places)
 
 
-def search_directly(
-    kernels: Kernels,
-    queries: npt.NDArray[np.float32],
-    gallery: npt.NDArray[np.floating[Any]],
-    k: int,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return the `k` rows nearest to each query, where that is all that they are searched for.
-
-    Where queries are few, all pairs are compared by differences.
-
-    Parameters
-    ----------
-    kernels : Kernels
-    queries : float32 [Q, C], contiguous
-    gallery : float32 or float16 [G, C], contiguous
-    k : int, 1 to G
-
-    Returns
-    -------
-    distances : float32 [Q, k], squared Euclidean, ascending
-    ids : int64 [Q, k]
-
-    Raises
-    ------
-    ValueError
-        If values are not finite.
-    """
-    (q, channels), g = queries.shape, len(gallery)
-    work = max(g, q * g // _AGAIN) * channels * gallery.itemsize
-    parts = max(1, min(torch.get_num_threads(), work // _MUCH, g // k))
-    some_rows = q < parts * _FEW  # are what each looks at; else it is all rows, for some queries
-    shares = parts if some_rows else 1
-    near, ids = np.empty((shares, q, k), np.float32), np.empty((shares, q, k), np.int64)
-    stop, calls = c_int32(0), (Direct * parts)()
-    for part, (start, end) in enumerate(pairwise(_bounds(g if some_rows else q, parts))):
-        if some_rows:
-            given = queries, gallery[start:end], near[part], ids[part], start
-        else:
-            given = queries[start:end], gallery, near[0, start:end], ids[0, start:end], 0
-        calls[part] = _direct(*given, stop)
-    try:
-        held = queries, gallery, near, ids
-        _run(_fitting(kernels, channels).direct, calls, q * g * channels, stop, "", held)
-    except ValueError:
-        name = "gallery" if np.isfinite(queries).all() else "queries"
-        raise ValueError(f"{name} hold NaN or infinite values") from None
-    if shares == 1:
-        return near[0], ids[0]
-    together = np.concatenate(near, axis=1)
-    order = np.argsort(together, axis=1, kind="stable")[:, :k]
-    chosen = np.take_along_axis(np.concatenate(ids, axis=1), order, 1)
-    return np.take_along_axis(together, order, 1), chosen
-
-
-def _direct(
-    queries: npt.NDArray[Any],
-    rows: npt.NDArray[Any],
-    near: npt.NDArray[Any],
-    ids: npt.NDArray[Any],
-    first: int,
-    stop: c_int32,
-) -> Direct:
-    (count, channels), k = queries.shape, near.shape[1]
-    asked, base, distances, found = map(_address, (queries, rows, near, ids))
-    gallery = Rows(base, len(rows), rows.itemsize == 2, 0)
-    return Direct(gallery, asked, count, channels, k, first, distances, found, addressof(stop))
-
-
-def _bounds(count: int, parts: int) -> list[int]:
+def bounds_of(count: int, parts: int) -> list[int]:
+    """Return where like parts of so many things begin, and where the last one ends."""
     return [count * i // parts for i in range(parts + 1)]
-
-
-def _address(values: npt.NDArray[Any]) -> int:
-    """Return where values lie; NumPy's own `ctypes` takes five times as long."""
-    place: int = values.__array_interface__["data"][0]
-    return place
 
 
 def _rows(patches: Tensor) -> Rows:
@@ -284,20 +190,3 @@ def _call(
         ids=ids.data_ptr(),
         stop=addressof(stop),
     )
-
-
-def _run(
-    function: int,
-    calls: Array[Any],
-    work: int,
-    stop: c_int32,
-    name: str,
-    held: tuple[object, ...],
-) -> None:
-    """Make calls that do so much work at the least: about a nanosecond each."""
-    status = run(function, calls, stop, held, brief=work < _BRIEF)
-    if status == NO_MEMORY:
-        raise MemoryError("out of memory: a search found no room")
-    if status == NOT_FINITE:
-        raise ValueError(f"{name} hold NaN or infinite values")
-    assert status == DONE

@@ -15,9 +15,8 @@ struct Rounded {  // |t j|^2 and e, both made safe
 // How much larger e^2 is made, of |t j|^2. Sums of squares of so few integers are exact.
 inline float slack(int n) { return 0x1p-19f + (n / LANES > 1024 ? n / LANES * 0x1p-24f : 0); }
 
-// Write a row's integers at a scale, with bits of `zero` turned over, in groups of four that lie
-// `step` bytes apart; what fills up the last group is 0.
-inline Rounded rounded(const Mapped& rows, int64_t row, float scale, uint8_t* out, size_t step, char zero) {
+// Write a row's integers at a scale, with bits of `zero` turned over. What fills up a vector is 0.
+inline Rounded rounded(const Mapped& rows, int64_t row, float scale, int8_t* out, char zero) {
     constexpr float round = 12582912;  // 1.5 * 2^23: what is added to it loses its fraction
     const float* at = rows.z + row * rows.stride;
     const int n = rows.n;
@@ -28,8 +27,7 @@ inline Rounded rounded(const Mapped& rows, int64_t row, float scale, uint8_t* ou
         away += gap * gap;
         norm += j * j;
         const auto bytes = __builtin_convertvector(__builtin_convertvector(j, Whole), Bytes) ^ zero;
-        for (int i = 0; i < LANES && k + i < n; i += 4)
-            std::memcpy(out + (k + i) / 4 * step, reinterpret_cast<const char*>(&bytes) + i, 4);
+        std::memcpy(out + k, &bytes, LANES);
     }
     const float size = sum(norm) * scale * scale;
     return {size, std::sqrt(sum(away) * 1.001f + slack(n) * size) + rows.error[row]};
@@ -78,17 +76,20 @@ class Integers {
 
     // Write rows that share a block, and so a scale. With none, no query wants any.
     static void write(const Mapped& some, const int32_t* rows, int count, uint8_t* block) {
-        float* terms = terms_of(block, some.map.width);
-        std::memset(block, Tiles::ZERO, size_t(some.map.width) * ROWS);
+        const int width = some.map.width, step = up_to(width, LANES);
+        float* terms = terms_of(block, width);
+        std::memset(some.bytes, Tiles::ZERO, size_t(step) * ROWS);
         const float scale = some.scale(rows, count);
         float most = 0x1p-20f;
         for (int r = 0; r < ROWS; r++) {
             terms[r] = r < count ? -NEVER : NEVER;  // it always passes, or is not there
             if (r >= count || !some.fits(rows[r]) || !(some.error[rows[r]] <= scale * 0x1p20f)) continue;
-            const Rounded one = rounded(some, rows[r], scale, block + 4 * r, ROWS * 4, Tiles::ZERO);
+            const Rounded one = rounded(some, rows[r], scale, some.bytes + r * step, Tiles::ZERO);
             terms[r] = (one.size - one.error * one.error) / scale;
             most = one.error / scale > most ? one.error / scale : most;
         }
+        for (int k = 0; k < width; k += 4)
+            for (int r = 0; r < ROWS; r++) std::memcpy(block + k * ROWS + 4 * r, some.bytes + r * step + k, 4);
         terms[ROWS] = scale > 0 ? 1 / scale : 1;
         terms[ROWS + 1] = most * (1 + 0x1p-20f);
     }
@@ -101,8 +102,7 @@ class Integers {
     // Take queries, of which nothing is known yet; `refuse` those that integers cannot say.
     template <class Refuse> int prepare(const float* queries, Refuse&& refuse) {
         Mapped some(map, n, GROUP);
-        Array<int8_t> bytes(map.width);
-        if (!some || !bytes) return NO_MEMORY;
+        if (!some) return NO_MEMORY;
         for (int64_t q = 0; q < places; q++) {
             query[q] = {0, 0, 0};
             start[q] = 1;
@@ -124,12 +124,12 @@ class Integers {
                 int64_t q = group;
                 for (int64_t j = i; j < stop; j++, q++) {
                     who[q] = first + some.order[j];
-                    std::memset(bytes, 0, map.width);
+                    std::memset(some.bytes, 0, map.width);
                     if (some.fits(some.order[j]))
-                        describe(q, some, some.order[j], unit, bytes);
+                        describe(q, some, some.order[j], unit);
                     else
                         refuse(q);
-                    Tiles::arrange(bytes, map.width, low + q * map.width);
+                    Tiles::arrange(some.bytes, map.width, low + q * map.width);
                 }
                 groups[group / GROUP] = {q, unit > 0 ? float(0.5 / double(unit)) : 0};
                 for (; q % R; q++) std::memset(low + q * map.width, 0, map.width * sizeof(Low));
@@ -202,10 +202,10 @@ class Integers {
     }
 
    private:
-    void describe(int64_t q, const Mapped& rows, int64_t which, float unit, int8_t* bytes) {
-        const Rounded one = rounded(rows, which, unit, reinterpret_cast<uint8_t*>(bytes), 4, 0);
+    void describe(int64_t q, const Mapped& rows, int64_t which, float unit) {
+        const Rounded one = rounded(rows, which, unit, rows.bytes, 0);
         int32_t total = 0;
-        for (int k = 0; k < map.width; k++) total += bytes[k];
+        for (int k = 0; k < map.width; k++) total += rows.bytes[k];
         query[q] = {one.size, one.error, unit};
         start[q] = 1 - Tiles::ZERO * total;
         reach[q] = ANY;

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
-from ctypes import Array, Structure, addressof, byref, c_int32, sizeof
+from ctypes import Array, addressof, byref, c_int32, sizeof
+from typing import Any
 
 import torch
 
-from .library import Job, library
+from .library import DONE, NO_MEMORY, NOT_FINITE, Job, library
 
+_BRIEF = 1 << 27
+"""Operations that nobody interrupts."""
 _PATIENCE = 50
 """Milliseconds after which the main thread looks for what interrupts it, as Ctrl-C does."""
 _ENDLESS = -1
@@ -17,7 +20,31 @@ _under_way: dict[int, tuple[object, ...]] = {}
 
 
 def run(
-    function: int, calls: Array[Structure], stop: c_int32, held: tuple[object, ...], *, brief: bool
+    function: int,
+    calls: Array[Any],
+    work: int,
+    stop: c_int32,
+    name: str,
+    held: tuple[object, ...],
+) -> None:
+    """Make calls that do so much work at the least: about a nanosecond each.
+
+    Raises
+    ------
+    MemoryError
+    ValueError
+        If values are not finite: those of what `name` says.
+    """
+    status = side_by_side(function, calls, stop, held, brief=work < _BRIEF)
+    if status == NO_MEMORY:
+        raise MemoryError("out of memory: a search found no room")
+    if status == NOT_FINITE:
+        raise ValueError(f"{name} hold NaN or infinite values")
+    assert status == DONE
+
+
+def side_by_side(
+    function: int, calls: Array[Any], stop: c_int32, held: tuple[object, ...], *, brief: bool
 ) -> int:
     """Make calls by as many threads as torch has, and return the first status but DONE.
 

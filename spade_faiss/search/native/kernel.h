@@ -133,9 +133,13 @@ struct Search {
     const volatile int32_t* stop;  // what is not 0 there ends the search
 };
 
+// By differences of all pairs; by float32 products of rows that are laid out; or of packed ones.
+enum Way { COMPARE = 0, MULTIPLY = 1, PACK = 2 };
+
 // A search of rows that lie together, and are not searched again.
 struct Direct {
     Rows gallery;
+    int64_t way;           // one of these
     const float* queries;  // [count, channels]
     int64_t count, channels, k;
     int64_t first;         // what is added to a row's number

@@ -25,7 +25,11 @@ ROWS = 16
 """Rows of a packed block."""
 TERMS = 2 * ROWS * 4
 """Bytes that a block has besides integers."""
+MOST_CHANNELS = 1 << 15
+"""Up to which sums of products of 8-bit integers fit into 32 bits."""
 DONE, NOT_FINITE, STOPPED, NO_MEMORY = range(4)
+WAYS = COMPARE, MULTIPLY, PACK = range(3)
+"""How rows are searched that are not searched again."""
 
 
 class Map(Structure):
@@ -88,6 +92,7 @@ class Direct(Structure):
 
     _fields_ = (
         ("gallery", Rows),
+        ("way", c_int64),
         ("queries", c_void_p),
         ("count", c_int64),
         ("channels", c_int64),

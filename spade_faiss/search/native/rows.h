@@ -116,13 +116,15 @@ struct Mapped {
     const int64_t room;               // rows at a time: a multiple of a step, which is one of ROWS
     Array<float> v, z, error, top;    // top: the largest coordinates
     Array<int32_t> order, spare;
+    Array<int8_t> bytes;              // [ROWS, width filled up]: room for who writes a block
 
     Mapped(const Map& by, int64_t rows, int64_t step)
         : map(by), wide(up_to(map.channels, LANES)), stride(map.axes ? up_to(map.padded + 1, 16) : wide),
           n(coordinates(map)), room(fitting(rows, step)), v(map.axes ? ROWS * wide : 0), z(room * stride),
-          error(room), top(room), order(room), spare(room) {}
+          error(room), top(room), order(room), spare(room),
+          bytes(ROWS * up_to(map.width, LANES)) {}
 
-    explicit operator bool() const { return v && z && error && top && order && spare; }
+    explicit operator bool() const { return v && z && error && top && order && spare && bytes; }
 
     // At most 4096, and a MiB, which stays in cache, but for as many as must be.
     int64_t fitting(int64_t rows, int64_t step) const {
@@ -171,15 +173,12 @@ struct Mapped {
         for (int k = 0; k < n; k += LANES) {
             Words& part = parts[k / LANES & 1];
             std::memcpy(&some, z + i * stride + k, sizeof some);
-            part = (part ^ part >> 15) * 0x9e3779b1u + some;
+            part = (part << 5) - part + some;
         }
-        const Words all = (parts[0] ^ parts[0] >> 15) * 0x9e3779b1u + parts[1];
-        uint64_t h = 0;
-        for (int k = 0; k < LANES; k++) {
-            h = (h ^ all[k]) * 0x9e3779b97f4a7c15u;
-            h ^= h >> 29;
-        }
-        return uint32_t(h >> 16);
+        uint64_t all[LANES], h = 0, odd = 0x9e3779b97f4a7c15;
+        std::memcpy(all, parts, sizeof all);
+        for (int k = 0; k < LANES; k++, odd += 0x3c6ef372fe94f82a) h += all[k] * odd;
+        return uint32_t(h >> 32);
     }
 };
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from spade_faiss.search import LevelSearch
-from spade_faiss.search.native import gallery, search_directly
+from spade_faiss.search.native import WAYS, gallery, search_directly
 from spade_faiss.search.native.library import runnable
 from tests.search.oracle import assert_exact, brute_force
 
@@ -120,9 +120,8 @@ def test_distances_of_many_equal_differences(kernel, dtype, channels, value):
     """Each sum of float32 is rounded as the one before, and so errors add up."""
     rows = (np.arange(1, 41)[:, None] * np.full((1, channels), value)).astype(dtype)
     queries = np.zeros((2, channels), np.float32)
-    for number in 2, 30, 200:  # each in another way
-        many = np.repeat(queries[:1], number, 0)
-        assert_exact(many, rows, 2, *search_directly(runnable()[kernel], many, rows, 2))
+    for way in WAYS:
+        assert_exact(queries, rows, 2, *search_directly(runnable()[kernel], queries, rows, 2, way))
     near, ids = LevelSearch(rows, 40).search(torch.from_numpy(queries)[None], FIRST, 2, "screened")
     assert_exact(queries, rows, 2, near[0].numpy(), ids[0].numpy())
 

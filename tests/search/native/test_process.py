@@ -123,8 +123,11 @@ def test_a_child_of_a_process_that_has_searched_searches(fastest):
     assert ended.returncode == 0, ended.stderr
 
 
-@pytest.mark.parametrize(("count", "rows"), [(15, 60_000), (700, 20_000)])
+@pytest.mark.parametrize(
+    ("count", "rows"), [(15, 60_001), (28, 30_000), (300, 5_000), (700, 20_000)]
+)
 def test_more_threads_find_the_same_to_the_bit(kernel, use, count, rows):
+    """Rows are compared, multiplied, or packed; some of them are each thread's, or some queries."""
     queries, gallery = normal(count, 40), normal(rows, 40, 1)
     level = torch.arange(rows // 2_000)[None]
     found = []
@@ -133,6 +136,7 @@ def test_more_threads_find_the_same_to_the_bit(kernel, use, count, rows):
         parts = nearest(queries, gallery, 3, "screened")
         near, ids = LevelSearch(gallery, 2_000).search(queries[None], level, 3, "screened")
         found.append((*parts, near, ids))
+    assert_exact(queries.numpy(), gallery.numpy(), 3, *(part.numpy() for part in found[0][:2]))
     for others in found[1:]:
         assert all(map(torch.equal, found[0], others))
 

@@ -9,8 +9,7 @@ from ctypes import CFUNCTYPE, POINTER, c_int, c_int32, c_void_p, cast
 import pytest
 import torch
 
-from spade_faiss.search.native import runnable
-from spade_faiss.search.native.jobs import run
+from spade_faiss.search.native import jobs, runnable
 from spade_faiss.search.native.library import DONE, NO_MEMORY, NOT_FINITE, STOPPED
 
 pytestmark = pytest.mark.skipif(not runnable(), reason="needs the compiled kernels")
@@ -30,7 +29,9 @@ def side_by_side(work, count, *, brief, stop=None):
     numbers = (c_int32 * count)(*range(count))
     function = CFUNCTYPE(c_int, POINTER(c_int32))(lambda number: work(number[0]))
     address = cast(function, c_void_p).value
-    return run(address, numbers, c_int32(0) if stop is None else stop, (), brief=brief)
+    return jobs.side_by_side(
+        address, numbers, c_int32(0) if stop is None else stop, (), brief=brief
+    )
 
 
 def affinity():
