@@ -1,5 +1,4 @@
 // Rows that are searched once.
-constexpr int LONG = 256;  // channels from which on memory is read the fastest row by row
 
 // Differences of all pairs.
 template <class T> inline int differences(const Direct& s, const T* rows) {
@@ -17,7 +16,7 @@ template <class T> inline int differences(const Direct& s, const T* rows) {
         last[q] = above(nearest.last(q));
     };
     // So many rows stay in cache until all queries are compared with them.
-    const int64_t step = 1 + (1 << 16) / (c * int64_t(sizeof(T)));
+    const int64_t step = R * (1 + (1 << 16) / (R * c * int64_t(sizeof(T))));
     const float* x[R];
     const T* y[R];
     double found[R];
@@ -35,14 +34,12 @@ template <class T> inline int differences(const Direct& s, const T* rows) {
         }
         for (; q < s.count; q++) {
             x[0] = s.queries + q * c;
-            int64_t i = start;
-            for (; c < LONG && i < stop; i += R) {
+            for (int64_t i = start; i < stop; i += R) {
                 for (int r = 0; r < R; r++) y[r] = rows + (i + r < stop ? i + r : i) * c;
                 const float least[R] = {last[q], last[q], last[q], last[q]};
                 if (!distances<1, R>(x, y, c, found, least)) continue;
                 for (int r = 0; r < R && i + r < stop; r++) take(q, found[r], i + r);
             }
-            for (; i < stop; i++) take(q, distance(x[0], rows + i * c, c), i);
         }
     }
     if (!finite) return NOT_FINITE;
@@ -67,29 +64,33 @@ template <class T> inline void describe(const T* rows, int64_t count, float* cen
     map.unit = float(std::exp2(most < -100 ? -100 : most > 120 ? 120 : most));
 }
 
-// Products in float32 of rows that are laid out for them; or the pass over rows that are packed for it.
+// Products in float32 of rows that are laid out for them, where that does.
+inline int multiplied(const Search& s, Packed& image) {
+    for (int64_t i = 0; i < image.count * ROWS; i++) image.order[i] = i < image.rows ? int32_t(i) : -1;
+    for (int64_t i = 0; i < image.rows; i++) image.copies[i] = -1;
+    return Products::all(s);
+}
+
+// The same, or the pass over rows that are packed for it.
 template <class Judge, class T> inline int products(const Direct& s, const T* rows) {
     Map map = {};
     map.channels = map.kept = int32_t(s.channels);
     map.width = up_to(map.channels, Judge::MULTIPLE);
-    const bool packs = s.way == PACK;
     const int64_t n = s.gallery.rows, blocks = (n + ROWS - 1) / ROWS;
     Array<float> centre(s.channels);
-    Array<uint8_t> bytes(packs ? blocks * (map.width * ROWS + TERMS) : 0);
     Array<int32_t> order(blocks * ROWS), copies(n);
-    if (!centre || !bytes || !order || !copies) return NO_MEMORY;
+    if (!centre || !order || !copies) return NO_MEMORY;
     describe(rows, n, centre, map);
-    Packed image = {bytes, copies, order, blocks, 0, n, &map, &s.gallery};
+    Packed image = {nullptr, copies, order, blocks, 0, n, &map, &s.gallery};
     const Packed* const images[1] = {&image};
     const Search search = {&map, &s.gallery, s.queries, s.count, images, 1, s.k, s.distances, s.ids, s.stop};
-    int status = DONE;
-    if (packs) {
+    int status = s.way == MULTIPLY ? multiplied(search, image) : TOO_MANY;
+    if (status == TOO_MANY) {
+        Array<uint8_t> bytes(blocks * (map.width * ROWS + TERMS));
+        if (!bytes) return NO_MEMORY;
+        image.blocks = bytes;
         status = pack_rows<Judge>(map, rows, image);
         if (!status) status = Pass<Judge>(search).run();
-    } else {
-        for (int64_t i = 0; i < blocks * ROWS; i++) order[i] = i < n ? int32_t(i) : -1;
-        for (int64_t i = 0; i < n; i++) copies[i] = -1;
-        status = Products::all(search);
     }
     for (int64_t i = 0; i < s.count * s.k; i++) s.ids[i] += s.first;
     return status;

@@ -1,5 +1,7 @@
 // Products in float32, of rows that are laid out as they come: for queries for which too many rows
 // pass otherwise, and for rows that are looked at once.
+constexpr int TOO_MANY = -1;  // a status between here and who calls
+
 class Products {
     static constexpr int R = LANES == 4 ? 4 : 6, N = LANES == 16 ? 4 : 2, PANEL = N * LANES;
     static constexpr int STEP = PANEL < ROWS ? PANEL : ROWS;  // rows that are laid out at a time
@@ -11,6 +13,7 @@ class Products {
     const int64_t* const asked;  // [count]: which of the queries
     const int64_t count, padded;
     double* const limits;        // [all queries]: distances that their k-th do not exceed
+    int64_t most;                // rows that may be compared, in all
     const int c, wide;
     const double h;
     Array<float> x;              // [padded, wide]
@@ -22,9 +25,10 @@ class Products {
     uint64_t present = 0;        // rows of the panel that are there, as bits
 
    public:
-    Products(const Search& given, Nearest& found, const int64_t* which, int64_t many, double* known)
+    Products(const Search& given, Nearest& found, const int64_t* which, int64_t many, double* known,
+             int64_t comparisons = INT64_MAX)
         : s(given), map(*given.map), nearest(found), asked(which), count(many), padded((many + R - 1) / R * R),
-          limits(known), c(map.channels), wide(up_to(c, LANES)), h((c + 8) * 0x1p-23), x(padded * wide), t(padded),
+          limits(known), most(comparisons), c(map.channels), wide(up_to(c, LANES)), h((c + 8) * 0x1p-23), x(padded * wide), t(padded),
           y(int64_t(wide) * PANEL), v(int64_t(STEP) * wide), size(padded) {}
 
     int run() {
@@ -35,6 +39,7 @@ class Products {
             const int64_t all = image.count * ROWS;
             for (int64_t start = 0; start < all; start += PANEL) {
                 if (*s.stop) return STOPPED;
+                if (most < 0) return TOO_MANY;
                 const int rows = int(all - start < PANEL ? all - start : PANEL);
                 if (!lay_out(image, image.order + start, rows)) return NOT_FINITE;
                 for (int64_t q = 0; q < padded; q += R) multiply(q, image, image.order + start);
@@ -43,14 +48,16 @@ class Products {
         return DONE;
     }
 
-    // The same for all queries, of whose nearest nothing is known.
+    // The same for all queries, of whose nearest nothing is known. TOO_MANY if many more rows pass than of
+    // such as differ, as copies do.
     static int all(const Search& s) {
         Nearest nearest(s.count, s.k, s.distances, s.ids);
         Array<int64_t> which(s.count);
         Array<double> limits(s.count);
         if (!nearest.distances || !which || !limits) return NO_MEMORY;
         for (int64_t q = 0; q < s.count; q++) which[q] = q, limits[q] = INFINITY;
-        const int status = Products(s, nearest, which, s.count, limits).run();
+        const int64_t wanted = s.count * (8 * s.k + s.gallery->rows / 64);
+        const int status = Products(s, nearest, which, s.count, limits, wanted).run();
         if (!status) nearest.finish();
         return status;
     }
@@ -134,6 +141,7 @@ class Products {
                 if (found[m] >= t[i]) inside[held++] = order[m];
             }
             if (!held) return;
+            most -= held;
             for (int j = 0; j < 4; j++) four[j] = image.first + inside[j < held ? j : 0];
             distances(s.queries + q * c, *s.gallery, four, c, near);
             for (int j = 0; j < held; j++) nearest.add(q, near[j], image, inside[j]);
