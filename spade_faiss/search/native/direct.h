@@ -81,7 +81,7 @@ template <class Judge, class T> inline int products(const Direct& s, const T* ro
     Array<int32_t> order(blocks * ROWS), copies(n);
     if (!centre || !order || !copies) return NO_MEMORY;
     describe(rows, n, centre, map);
-    Packed image = {nullptr, copies, order, blocks, 0, n, &map, &s.gallery};
+    Packed image = {nullptr, copies, order, blocks, 0, n};
     const Packed* const images[1] = {&image};
     const Search search = {&map, &s.gallery, s.queries, s.count, images, 1, s.k, s.distances, s.ids, s.stop};
     int status = s.way == MULTIPLY ? multiplied(search, image) : TOO_MANY;
@@ -89,7 +89,7 @@ template <class Judge, class T> inline int products(const Direct& s, const T* ro
         Array<uint8_t> bytes(blocks * (map.width * ROWS + TERMS));
         if (!bytes) return NO_MEMORY;
         image.blocks = bytes;
-        status = pack_rows<Judge>(map, rows, image);
+        status = pack_rows<Judge>({&map, &s.gallery, &image, s.stop}, rows);
         if (!status) status = Pass<Judge>(search).run();
     }
     for (int64_t i = 0; i < s.count * s.k; i++) s.ids[i] += s.first;

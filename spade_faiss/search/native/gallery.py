@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
-from ctypes import POINTER, Array, addressof, c_int32, pointer
+from ctypes import POINTER, addressof, c_int32, pointer
 from itertools import pairwise
 from threading import Lock
 from typing import Any
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from .axes import Axes
 from .jobs import run
-from .library import ROWS, TERMS, Kernels, Map, Packed, Rows, Search
+from .library import ROWS, TERMS, Kernels, Map, Pack, Packed, Rows, Search
 
 KEEP = 64 << 20
 """Bytes of packed rows that are kept from one search to the next, at the most."""
@@ -84,6 +83,8 @@ class NativeGallery:
         """
         b, q, _ = queries.shape
         found = torch.empty(b, q, k), torch.empty(b, q, k, dtype=torch.int64)
+        if b * q == 0:
+            return found
         work = b * q * images.shape[1] * self._per_image
         alone = work * self._map.channels < _ALONE
         threads = 1 if alone else torch.get_num_threads()
@@ -93,7 +94,7 @@ class NativeGallery:
         stop = c_int32(0)
         calls = []
         for item, among in enumerate(images.tolist()):
-            table = _places(packed[i].packed for i in among)
+            table = (POINTER(Packed) * len(among))(*(pointer(packed[i].packed) for i in among))
             for start, end in pairwise(bounds):
                 part = queries[item, start:end], found[0][item, start:], found[1][item, start:]
                 calls.append(_call(self._map, self._rows, table, part, k, stop))
@@ -123,17 +124,14 @@ class NativeGallery:
             return {i: self._images[i] for i in wanted}
 
     def _pack(self, images: list[int]) -> list[_Image]:
-        made = [self._image(i) for i in images]
-        if made:
-            work = len(made) * self._per_image * self._patches.shape[1]
-            calls = _places(one.packed for one in made)
-            run(self._kernels.pack, calls, work, c_int32(0), "gallery", (self, made))
+        made = [_Image(self._patches, self._per_image, self._block, i) for i in images]
+        if not made:
+            return []
+        work = len(made) * self._per_image * self._patches.shape[1]
+        given, stop = (pointer(self._map), pointer(self._rows)), c_int32(0)
+        calls = [Pack(*given, pointer(one.packed), addressof(stop)) for one in made]
+        run(self._kernels.pack, (Pack * len(calls))(*calls), work, stop, "gallery", (self, made))
         return made
-
-    def _image(self, image: int) -> _Image:
-        first = image * self._per_image
-        rows = min(self._per_image, len(self._patches) - first)
-        return _Image(self._map, self._rows, self._block, first, rows)
 
 
 def fitting(kernels: Kernels, coordinates: int) -> Kernels:
@@ -145,19 +143,16 @@ def fitting(kernels: Kernels, coordinates: int) -> Kernels:
 class _Image:
     """Room for an image's packed rows."""
 
-    def __init__(self, by: Map, gallery: Rows, block: int, first: int, rows: int) -> None:
+    def __init__(self, patches: Tensor, per_image: int, block: int, image: int) -> None:
+        first = image * per_image
+        rows = min(per_image, len(patches) - first)
         blocks = -(-rows // ROWS)
         room = np.empty(blocks * block + 64, np.uint8)
         self.blocks = room[-room.ctypes.data % 64 :]  # no vector lies across two lines of a cache
         self.copies = np.empty(rows, np.int32)
         self.order = np.empty(blocks * ROWS, np.int32)
         where = (one.ctypes.data for one in (self.blocks, self.copies, self.order))
-        self.packed = Packed(*where, 0, first, rows, pointer(by), pointer(gallery))
-
-
-def _places(some: Iterable[Packed]) -> Array[Any]:
-    places = [pointer(one) for one in some]
-    return (POINTER(Packed) * len(places))(*places)
+        self.packed = Packed(*where, 0, first, rows)
 
 
 def bounds_of(count: int, parts: int) -> list[int]:

@@ -116,8 +116,13 @@ struct Packed {
     int64_t count;    // of blocks, as they are packed: at most rows / ROWS, rounded up
     int64_t first;    // its first row among all
     int64_t rows;
+};
+
+struct Pack {
     const Map* map;
     const Rows* gallery;
+    Packed* packed;
+    const volatile int32_t* stop;  // what is not 0 there ends it
 };
 
 struct Search {
@@ -167,7 +172,7 @@ struct Kernels {
     int32_t multiple;       // that `width` is filled up to
     int32_t most;           // coordinates, or 0 for any number
     const Kernels* narrow;  // for rows of few coordinates, or null
-    int (*pack)(const void*);    // the place of a Packed,
+    int (*pack)(const void*);    // a Pack,
     int (*search)(const void*);  // a Search,
     int (*direct)(const void*);  // or a Direct
 };

@@ -65,8 +65,17 @@ class Packed(Structure):
         ("count", c_int64),
         ("first", c_int64),
         ("rows", c_int64),
+    )
+
+
+class Pack(Structure):
+    """An image to be packed."""
+
+    _fields_ = (
         ("map", POINTER(Map)),
         ("gallery", POINTER(Rows)),
+        ("packed", POINTER(Packed)),
+        ("stop", c_void_p),
     )
 
 

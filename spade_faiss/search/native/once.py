@@ -24,6 +24,8 @@ _SOME, _LITTLE = 1 << 11, 1 << 20
 """Queries, and values of rows, up to which each thread rather packs all rows for itself."""
 _MORE, _PACKED = 256, 180_000
 """Packing pays from so many on: queries, times as many channels and some more."""
+_MOST_ROWS = 1 << 30
+"""Up to which 32 bits number rows that are packed."""
 _ALL = 16
 """Queries from which on a thread looks for their nearest among all rows rather than some."""
 _MUCH = 3 << 20
@@ -71,6 +73,29 @@ def search_directly(
         way = _fastest(q, g, channels, k)
     work = max(g, q * g // _AGAIN) * channels * gallery.itemsize
     parts = max(1, min(torch.get_num_threads(), work // _MUCH, g // k))
+    kernels = fitting(kernels, channels)
+    near, ids = _in_parts(kernels, way, queries, gallery, k, parts)
+    if len(near) == 1:
+        return near[0], ids[0]
+    together = np.concatenate(near, axis=1)
+    if not np.isfinite(together).all():  # float32 holds no distances so large: which is larger?
+        near, ids = _in_parts(kernels, way, queries, gallery, k, 1)
+        return near[0], ids[0]
+    order = np.argsort(together, axis=1, kind="stable")[:, :k]
+    chosen = np.take_along_axis(np.concatenate(ids, axis=1), order, 1)
+    return np.take_along_axis(together, order, 1), chosen
+
+
+def _in_parts(
+    kernels: Kernels,
+    way: int,
+    queries: npt.NDArray[np.float32],
+    gallery: npt.NDArray[np.floating[Any]],
+    k: int,
+    parts: int,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return what is found in each share of the gallery [shares, Q, k]."""
+    q, g = len(queries), len(gallery)
     some_rows = q < parts * _ALL  # are what each looks at; else it is all rows, for some queries
     shares = parts if some_rows else 1
     near, ids = np.empty((shares, q, k), np.float32), np.empty((shares, q, k), np.int64)
@@ -83,20 +108,16 @@ def search_directly(
         calls[part] = _direct(way, *given, stop)
     try:
         held = queries, gallery, near, ids
-        run(fitting(kernels, channels).direct, calls, q * g * channels, stop, "", held)
+        run(kernels.direct, calls, queries.size * g, stop, "", held)
     except ValueError:
         name = "gallery" if np.isfinite(queries).all() else "queries"
         raise ValueError(f"{name} hold NaN or infinite values") from None
-    if shares == 1:
-        return near[0], ids[0]
-    together = np.concatenate(near, axis=1)
-    order = np.argsort(together, axis=1, kind="stable")[:, :k]
-    chosen = np.take_along_axis(np.concatenate(ids, axis=1), order, 1)
-    return np.take_along_axis(together, order, 1), chosen
+    return near, ids
 
 
 def _fastest(queries: int, rows: int, channels: int, k: int) -> int:
-    if queries < _FEW or _SHARE * k >= rows or channels > MOST_CHANNELS:
+    few = queries < _FEW or _SHARE * k >= rows
+    if few or channels > MOST_CHANNELS or rows > _MOST_ROWS:
         return COMPARE
     return PACK if queries * (_MORE + channels) >= _PACKED else MULTIPLY
 

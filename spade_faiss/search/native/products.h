@@ -28,8 +28,8 @@ class Products {
     Products(const Search& given, Nearest& found, const int64_t* which, int64_t many, double* known,
              int64_t comparisons = INT64_MAX)
         : s(given), map(*given.map), nearest(found), asked(which), count(many), padded((many + R - 1) / R * R),
-          limits(known), most(comparisons), c(map.channels), wide(up_to(c, LANES)), h((c + 8) * 0x1p-23), x(padded * wide), t(padded),
-          y(int64_t(wide) * PANEL), v(int64_t(STEP) * wide), size(padded) {}
+          limits(known), most(comparisons), c(map.channels), wide(up_to(c, LANES)), h((c + 8) * 0x1p-23),
+          x(padded * wide), t(padded), y(int64_t(wide) * PANEL), v(int64_t(STEP) * wide), size(padded) {}
 
     int run() {
         if (!x || !t || !y || !v || !size) return NO_MEMORY;

@@ -173,11 +173,15 @@ struct Mapped {
         for (int k = 0; k < n; k += LANES) {
             Words& part = parts[k / LANES & 1];
             std::memcpy(&some, z + i * stride + k, sizeof some);
+            part ^= part >> 11;
             part = (part << 5) - part + some;
         }
         uint64_t all[LANES], h = 0, odd = 0x9e3779b97f4a7c15;
         std::memcpy(all, parts, sizeof all);
-        for (int k = 0; k < LANES; k++, odd += 0x3c6ef372fe94f82a) h += all[k] * odd;
+        for (int k = 0; k < LANES; k++, odd += 0x3c6ef372fe94f82a) {
+            const uint64_t one = all[k] * odd;
+            h += (one ^ one >> 32) * odd;
+        }
         return uint32_t(h >> 32);
     }
 };
@@ -189,7 +193,9 @@ inline float* terms_of(uint8_t* block, int width) { return reinterpret_cast<floa
 
 // Pack an image: rows that no earlier one equals, in the order of their largest coordinates, so
 // that those of a block have much the same scale.
-template <class Judge, class T> inline int pack_rows(const Map& map, const T* data, Packed& packed) {
+template <class Judge, class T> inline int pack_rows(const Pack& given, const T* data) {
+    const Map& map = *given.map;
+    Packed& packed = *given.packed;
     const int size = map.width * ROWS + TERMS;
     const size_t bytes = size_t(map.channels) * sizeof(T);
     uint32_t slots = 1;
@@ -201,6 +207,7 @@ template <class Judge, class T> inline int pack_rows(const Map& map, const T* da
     std::memset(slot, -1, slots * sizeof *slot);
     packed.count = 0;
     for (int64_t first = 0; first < packed.rows; first += some.room) {
+        if (*given.stop) return STOPPED;
         const int64_t rows = packed.rows - first < some.room ? packed.rows - first : some.room;
         if (!some.read(data + first * map.channels, rows)) return NOT_FINITE;
         int64_t single = 0;
@@ -236,9 +243,9 @@ template <class Judge, class T> inline int pack_rows(const Map& map, const T* da
 }
 
 template <class Judge> int pack(const void* given) {
-    Packed& packed = **static_cast<Packed* const*>(given);
-    const int64_t at = packed.first * packed.map->channels;
-    const void* data = packed.gallery->data;
-    if (packed.gallery->half) return pack_rows<Judge>(*packed.map, static_cast<const uint16_t*>(data) + at, packed);
-    return pack_rows<Judge>(*packed.map, static_cast<const float*>(data) + at, packed);
+    const Pack& asked = *static_cast<const Pack*>(given);
+    const int64_t at = asked.packed->first * asked.map->channels;
+    const void* data = asked.gallery->data;
+    if (asked.gallery->half) return pack_rows<Judge>(asked, static_cast<const uint16_t*>(data) + at);
+    return pack_rows<Judge>(asked, static_cast<const float*>(data) + at);
 }

@@ -144,7 +144,7 @@ void wake(const Job& job, int cpu) {
     int64_t wanted = job.threads - active;
     if (wanted < 1 && !job.working) wanted = 1;
     if (wanted > job.count - job.next) wanted = job.count - job.next;
-    for (int i = 0; i < job.threads && i < MOST && wanted > 0; i++) {
+    for (int i = 0; (i < job.threads || i < worker_count) && i < MOST && wanted > 0; i++) {
         const bool is_new = i == worker_count;
         if (is_new && !start(worker_count++)) {
             worker_count--;
@@ -164,7 +164,9 @@ void wake(const Job& job, int cpu) {
 // as long as it takes, and then the caller takes part. Returns whether it has.
 int run(Job* job, int32_t patience) {
     if (job->count == 1 && patience < 0 && !job->begun) {
-        job->status = job->call(job->calls);
+        job->begun = 1;
+        job->status = *job->stop ? STOPPED : job->call(job->calls);
+        job->next = job->ended = 1;
         return 1;
     }
     pthread_once(&once, start_once);
@@ -183,7 +185,7 @@ int run(Job* job, int32_t patience) {
         job->working -= takes_part;
     }
     if (takes_part || !worker_count) do_calls(job);
-    if (jobs) wake(*jobs, -1);
+    for (const Job* other = jobs; other; other = other->after) wake(*other, -1);
     timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_nsec += patience % 1000 * 1000000L;

@@ -141,6 +141,17 @@ def test_more_threads_find_the_same_to_the_bit(kernel, use, count, rows):
         assert all(map(torch.equal, found[0], others))
 
 
+@pytest.mark.parametrize("k", [1, 4])
+def test_threads_tell_distances_apart_that_float32_does_not_hold(kernel, use, k):
+    queries, gallery = 1e30 * normal(5, 64), 1e30 * normal(20_000, 64, 1)
+    expected = torch.cdist(queries.double(), gallery.double()).topk(k, largest=False).indices
+    for threads in 1, 2, 3:
+        use(threads)
+        distances, ids = nearest(queries, gallery, k, "screened")
+        assert torch.equal(ids, expected)
+        assert distances.isinf().all()
+
+
 def test_searches_of_one_level_side_by_side_are_right(fastest, use):
     use(2)
     rows = normal(12 * 1_000, 40)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spade_faiss.search.native import jobs, runnable
-from spade_faiss.search.native.library import DONE, NO_MEMORY, NOT_FINITE, STOPPED
+from spade_faiss.search.native.library import DONE, NO_MEMORY, NOT_FINITE, STOPPED, library
 
 pytestmark = pytest.mark.skipif(not runnable(), reason="needs the compiled kernels")
 BRIEF = pytest.mark.parametrize("brief", [True, False])
@@ -97,6 +97,23 @@ def test_calls_that_have_not_begun_when_a_job_is_stopped_are_not_made(use):
     assert made == [0, 1, 2]
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_wait_that_is_interrupted_before_it_begins_makes_no_calls(monkeypatch, count):
+    real, made, kept = library(), [], dict(jobs._under_way)
+
+    class Interrupted:
+        def spade_run(self, job, patience):
+            if patience >= 0:
+                raise KeyboardInterrupt
+            return real.spade_run(job, patience)
+
+    monkeypatch.setattr(jobs, "library", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side(lambda i: made.append(i) or DONE, count, brief=False)
+    assert made == []
+    assert jobs._under_way == kept
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_an_interrupted_wait_stops_the_calls_and_goes_on_once_they_have_ended(use, times):
     """However often it is interrupted: they still use memory."""
@@ -168,3 +185,31 @@ def test_a_job_is_done_however_many_others_are_at_work(use):
         in_the_end.cancel()
         for one in threads:
             one.join()
+
+
+def test_a_thread_that_is_at_work_for_another_job_is_not_waited_for(use):
+    """Those at work differ with the CPU that wakes them, so this is tried again and again."""
+    use(4)
+    assert side_by_side(lambda _: time.sleep(0.05) or DONE, 4, brief=False) == DONE
+    for _ in range(12):
+        use(3)
+        over, busy = threading.Event(), threading.Barrier(4)
+
+        def others(i, over=over, busy=busy):
+            busy.wait(60)
+            over.wait(60)
+            return DONE
+
+        other = threading.Thread(target=side_by_side, args=(others, 3), kwargs={"brief": True})
+        in_the_end = threading.Timer(30, over.set)
+        other.start()
+        busy.wait(60)
+        in_the_end.start()
+        try:
+            use(1)
+            assert side_by_side(lambda _: DONE, 2, brief=False) == DONE
+            assert not over.is_set()
+        finally:
+            over.set()
+            in_the_end.cancel()
+            other.join()
