@@ -19,6 +19,8 @@ SPREAD, SPREAD_IMAGES = 0.12, 2
 counts: it is 0.05 to 0.21 for seven kinds of parts."""
 SKEW_IMAGES = 100
 """For how many images it counts that logarithms are not skew."""
+LARGEST = math.log(np.finfo(np.float64).max)
+"""The logarithm of the largest threshold: scores may differ by more than numbers hold."""
 
 
 @dataclass(frozen=True)
@@ -178,4 +180,4 @@ def _limit(logs: Doubles, weights: Doubles, quantile: float) -> float:
     if lean:  # beyond its turning point the correction would lead back
         t = min(t, -3 / lean) if lean < 0 else max(t, -3 / lean)
     t += lean * (t * t - 1) / 6
-    return math.exp(mean + t * spread * math.sqrt(1 + 1 / n))
+    return math.exp(min(mean + t * spread * math.sqrt(1 + 1 / n), LARGEST))

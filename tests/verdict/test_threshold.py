@@ -191,6 +191,10 @@ def test_a_quantile_is_between_0_and_1(quantile):
         good_threshold([1.0, 2.0], quantile)
 
 
+def test_scores_that_differ_by_more_than_numbers_hold_give_one_that_is_finite():
+    assert 1 <= good_threshold([1.0, 2.6e-245], 0.984375) < np.inf
+
+
 def test_nan_is_refused():
     with pytest.raises(ValueError, match="NaN"):
         good_threshold([1.0, float("nan"), 2.0])
