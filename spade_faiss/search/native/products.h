@@ -1,7 +1,7 @@
-// Products in float32, of rows that are laid out as they come: for queries for which too many rows
-// pass otherwise, and for rows that are looked at once.
 constexpr int TOO_MANY = -1;  // a status between here and who calls
 
+// Products in float32, of rows that are laid out as they come: for queries for which too many rows
+// pass otherwise, and for rows that are looked at once.
 class Products {
     static constexpr int R = LANES == 4 ? 4 : 6, N = LANES == 16 ? 4 : 2, PANEL = N * LANES;
     static constexpr int STEP = PANEL < ROWS ? PANEL : ROWS;  // rows that are laid out at a time

@@ -184,8 +184,10 @@ int run(Job* job, int32_t patience) {
         active -= takes_part;
         job->working -= takes_part;
     }
-    if (takes_part || !worker_count) do_calls(job);
-    for (const Job* other = jobs; other; other = other->after) wake(*other, -1);
+    if (takes_part || !worker_count) {
+        do_calls(job);
+        for (const Job* other = jobs; other; other = other->after) wake(*other, -1);
+    }
     timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_nsec += patience % 1000 * 1000000L;
